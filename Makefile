@@ -1,0 +1,69 @@
+# What a newcomer needs: `make run` and `make test`. Everything lands in .venv and .work.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready-$(shell cat requirements.txt requirements-dev.txt pyproject.toml 2>/dev/null | cksum | cut -d ' ' -f 1)
+
+.PHONY: help
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: $(READY) ## Ingest real DICOM files through the real function, on this machine
+	@$(BIN)/dcm2bq local --once
+
+.PHONY: test
+test: $(READY) ## Run every test
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+.PHONY: check
+check: $(READY) ## Check format, lint, types and the locked requirements
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(MAKE) --no-print-directory check-lock
+
+.PHONY: format
+format: $(READY) ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+# requirements.txt is what Google installs with the function: the dependencies of pyproject.toml,
+# resolved and hashed. requirements-dev.txt adds what the local stack and the tests need.
+LOCK := UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --generate-hashes \
+	--no-config --python-version 3.13 --universal pyproject.toml
+
+.PHONY: lock
+lock: $(READY) ## Resolve the requirements anew
+	@$(LOCK) --upgrade --output-file requirements.txt
+	@$(LOCK) --upgrade --extra local --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+
+.PHONY: check-lock
+check-lock: $(READY)
+	@mkdir -p .work
+	@cp requirements.txt requirements-dev.txt .work/
+	@$(LOCK) --output-file .work/requirements.txt
+	@$(LOCK) --extra local --extra dev --constraint requirements.txt --output-file .work/requirements-dev.txt
+	@diff -u requirements.txt .work/requirements.txt && diff -u requirements-dev.txt .work/requirements-dev.txt \
+		|| { echo 'the requirements do not follow from pyproject.toml: make lock'; exit 1; }
+
+.PHONY: clean
+clean: ## Remove what the other targets made
+	@rm -rf $(VENV) .work dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(READY): | requirements-dev.txt
+	@set -e; \
+	for python in python3 python3.13 "$$(uv python find 3.13 2>/dev/null)"; do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null; then break; fi; \
+		python=; \
+	done; \
+	[ -n "$$python" ] || { echo 'Python 3.13 is needed: install it from https://www.python.org/downloads/ or with "uv python install 3.13"' >&2; exit 1; }; \
+	echo "setting up $(VENV) (once, about a minute) ..."; \
+	rm -rf $(VENV); \
+	"$$python" -m venv $(VENV); \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-dev.txt; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
+	touch $(READY)
