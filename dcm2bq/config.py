@@ -1,0 +1,289 @@
+"""Every option, its default and its meaning, in one place.
+
+The configuration is a JSON object of overrides, given in the environment variable
+`DCM2BQ_CONFIG` or in the file that `DCM2BQ_CONFIG_FILE` names. Overrides merge deeply:
+an option that is not given keeps its default. Option names are camelCase in JSON and
+snake_case here (`jsonOutput.ignorePrivate` is `json_output.ignore_private`).
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+
+import msgspec
+from msgspec import Meta, field
+
+from dcm2bq.errors import ConfigError
+
+INLINE_VARIABLE = "DCM2BQ_CONFIG"
+FILE_VARIABLE = "DCM2BQ_CONFIG_FILE"
+
+MIB = 1024 * 1024
+
+TableId = Annotated[str, Meta(pattern="^[A-Za-z0-9_]{1,1024}$")]
+Positive = Annotated[int, Meta(ge=1)]
+NotNegative = Annotated[int, Meta(ge=0)]
+
+
+class _Options(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A group of options."""
+
+
+class BigQuery(_Options, frozen=True, kw_only=True):
+    """Where the rows go."""
+
+    project_id: Annotated[
+        Annotated[str, Meta(pattern="^[a-z][a-z0-9.:-]{0,62}[a-z0-9]$")] | None,
+        Meta(description="Project of the dataset; null is the project of the credentials"),
+    ] = None
+    dataset_id: Annotated[TableId, Meta(description="Dataset of the tables and views")] = "dicom"
+    instances_table_id: Annotated[TableId, Meta(description="Table of the instance rows")] = (
+        "instances"
+    )
+    dead_letter_table_id: Annotated[
+        TableId, Meta(description="Table of the events that could not be handled")
+    ] = "dead_letter"
+    timeout_seconds: Annotated[Positive, Meta(description="Longest wait for one insert")] = 30
+
+
+class Input(_Options, frozen=True, kw_only=True):
+    """Which objects are read, and how."""
+
+    name_pattern: Annotated[
+        str,
+        Meta(
+            description="Regular expression, searched in the object's name in any case; "
+            "objects that do not match are ignored"
+        ),
+    ] = r"\.(dcm|dicom)$"
+    user_project: Annotated[
+        str | None, Meta(description="Project billed for reads from requester-pays buckets")
+    ] = None
+
+
+class Events(_Options, frozen=True, kw_only=True):
+    """What the kinds of event do."""
+
+    reindex_on_metadata_update: Annotated[
+        bool,
+        Meta(description="Treat `metadataUpdated` events as `finalized` ones: index again"),
+    ] = False
+
+
+class JsonOutput(_Options, frozen=True, kw_only=True):
+    """The shape of the metadata."""
+
+    format: Annotated[
+        Literal["flat", "dicom-json"],
+        Meta(description="`flat`: keyword and plain value; `dicom-json`: PS3.18 Annex F"),
+    ] = "flat"
+    use_array_with_single_value: Annotated[
+        bool, Meta(description="Write single values as arrays of one, empty ones as `[]`")
+    ] = False
+    ignore_group_length: Annotated[
+        bool, Meta(description="Leave out group lengths, elements (gggg,0000)")
+    ] = True
+    ignore_meta_header: Annotated[
+        bool, Meta(description="Leave out the File Meta Information, group 0002")
+    ] = False
+    ignore_private: Annotated[
+        bool, Meta(description="Leave out private elements and creators, at every level")
+    ] = False
+    ignore_binary: Annotated[
+        bool,
+        Meta(description="Leave out elements of VR OB, OD, OF, OL, OV, OW, UN, at every level"),
+    ] = False
+    use_common_names: Annotated[
+        bool, Meta(description="Name elements by keyword; otherwise by eight hex digits")
+    ] = True
+    explicit_bulk_data_root: Annotated[
+        bool,
+        Meta(description="Begin each BulkDataURI with the object's `gs://` URI and generation"),
+    ] = False
+
+
+class BulkData(_Options, frozen=True, kw_only=True):
+    """Which values stay in the object and are replaced by a BulkDataURI."""
+
+    inline_max_bytes: Annotated[
+        NotNegative, Meta(description="Longest binary value that is kept, as InlineBinary")
+    ] = 0
+    text_max_bytes: Annotated[
+        NotNegative, Meta(description="Longest text or array of numbers that is kept")
+    ] = 65536
+
+
+class Limits(_Options, frozen=True, kw_only=True):
+    """Bounds on the work for one event."""
+
+    header_bytes: Annotated[
+        Positive, Meta(description="Most bytes of elements kept from one object")
+    ] = 64 * MIB
+    elements: Annotated[Positive, Meta(description="Most elements and items in one object")] = (
+        2_000_000
+    )
+    depth: Annotated[
+        Positive, Meta(description="Deepest nesting of sequences; BigQuery allows 500 JSON levels")
+    ] = 160
+    output_bytes: Annotated[
+        Positive,
+        Meta(
+            description="Longest metadata as an escaped JSON string; the largest parts of a "
+            "longer one become BulkDataURIs"
+        ),
+    ] = 9_000_000
+    inflated_bytes: Annotated[
+        Positive, Meta(description="Most bytes inflated from one deflated object")
+    ] = 4 * 1024 * MIB
+    hops: Annotated[
+        NotNegative,
+        Meta(description="Most reads in search of the end of encapsulated pixel data"),
+    ] = 16
+    deadline_seconds: Annotated[
+        Positive,
+        Meta(description="Time for one event; keep it below the function's timeout"),
+    ] = 50
+
+
+class Retry(_Options, frozen=True, kw_only=True):
+    """When an event is given up."""
+
+    max_age_seconds: Annotated[
+        Positive,
+        Meta(
+            description="Age at which an event that still fails becomes a dead letter; "
+            "keep it below the retention of the trigger's subscription"
+        ),
+    ] = 43200
+
+
+class Log(_Options, frozen=True, kw_only=True):
+    """What the logs show."""
+
+    path: Annotated[
+        Literal["full", "hash"],
+        Meta(description="Object names in logs: as they are, or hashed (SHA-256)"),
+    ] = "full"
+    level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+        Meta(description="Least severity that is logged"),
+    ] = "INFO"
+
+
+class Config(_Options, frozen=True, kw_only=True):
+    """The configuration in force."""
+
+    big_query: BigQuery = field(default_factory=BigQuery)
+    input: Input = field(default_factory=Input)
+    events: Events = field(default_factory=Events)
+    json_output: JsonOutput = field(default_factory=JsonOutput)
+    bulk_data: BulkData = field(default_factory=BulkData)
+    limits: Limits = field(default_factory=Limits)
+    retry: Retry = field(default_factory=Retry)
+    log: Log = field(default_factory=Log)
+
+
+class Option(NamedTuple):
+    """One option as the documentation shows it."""
+
+    path: str
+    type: Any
+    default: Any
+    description: str
+
+
+def load(environ: Mapping[str, str] | None = None) -> Config:
+    """Return the configuration that the environment gives.
+
+    Raises `ConfigError` with the option's path for an unknown option, a wrong type or a
+    value out of range, and with the variable's name for what is not a JSON object.
+    """
+    environ = os.environ if environ is None else environ
+    inline, path = environ.get(INLINE_VARIABLE), environ.get(FILE_VARIABLE)
+    if inline and path:
+        raise ConfigError(f"{INLINE_VARIABLE} and {FILE_VARIABLE} are both set: use one")
+    if path:
+        return _parse(_read(path), source=f"{FILE_VARIABLE} ({path})")
+    return _parse(inline.encode(), source=INLINE_VARIABLE) if inline else Config()
+
+
+def from_overrides(overrides: Mapping[str, Any]) -> Config:
+    """Return the configuration with `overrides` (camelCase, nested) over the defaults.
+
+    Raises `ConfigError` with the option's path.
+    """
+    _refuse_unknown(overrides, Config)
+    try:
+        config = msgspec.convert(overrides, Config)
+    except msgspec.ValidationError as error:
+        reason, _, where = str(error).partition(" - at `$")
+        option = where.strip("`.")
+        raise ConfigError(f"{option}: {reason}{_choices(option)}") from None
+    _check_pattern(config.input.name_pattern)
+    return config
+
+
+def to_json(config: Config) -> str:
+    """Return the whole configuration as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(config), indent=2).decode()
+
+
+def json_schema() -> str:
+    """Return the JSON Schema of the overrides as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Config)), indent=2).decode()
+
+
+def options() -> Iterator[Option]:
+    """Yield every option with its default and its meaning."""
+    for group in msgspec.structs.fields(Config):
+        for option in msgspec.structs.fields(group.type):
+            path = f"{group.encode_name}.{option.encode_name}"
+            described = option.type.__metadata__[-1]
+            yield Option(path, option.type.__origin__, option.default, described.description)
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{FILE_VARIABLE} ({path}): {error.strerror}") from None
+
+
+def _parse(text: bytes, *, source: str) -> Config:
+    try:
+        overrides = msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{source} is not JSON: {error}") from None
+    if not isinstance(overrides, dict):
+        raise ConfigError(f"{source} must hold a JSON object")
+    return from_overrides(overrides)
+
+
+def _refuse_unknown(overrides: Mapping[str, Any], struct: type, prefix: str = "") -> None:
+    known = {each.encode_name: each.type for each in msgspec.structs.fields(struct)}
+    for key, value in overrides.items():
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f" (did you mean {prefix}{close[0]}?)" if close else ""
+            raise ConfigError(f"{prefix}{key}: no such option{hint}")
+        inner = known[key]
+        if isinstance(inner, type) and isinstance(value, Mapping):
+            _refuse_unknown(value, inner, f"{prefix}{key}.")
+
+
+def _choices(path: str) -> str:
+    """Return what an option of a few named values may be, as the end of a sentence."""
+    for option in options():
+        if option.path == path and get_origin(option.type) is Literal:
+            return f", expected {' or '.join(get_args(option.type))}"
+    return ""
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"input.namePattern: {error}") from None

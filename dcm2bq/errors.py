@@ -1,0 +1,95 @@
+"""The error taxonomy: errors are grouped by what must happen next.
+
+    Dcm2BqError
+    |- ConfigError               stop at start; the message names the option
+    |- RejectedEventError        permanent: dead letter with the reason, acknowledge
+    |  |- InvalidEventError      the event is not a storage object event
+    |  |- NotDicomError          the object is not DICOM
+    |  |- UnreadableDicomError   the object is DICOM, but broken or beyond a limit
+    |  |- RowTooLargeError       BigQuery can never take the row
+    |- SupersededError           that generation no longer exists: acknowledge, no row
+    |- RetryableError            raise: HTTP 500, redelivery, at last the dead-letter topic
+       |- ReadFailedError        Cloud Storage did not answer, or not with the object
+       |- WriteFailedError       BigQuery did not store the row
+
+Messages carry tags, VRs, offsets, sizes and status codes, never values: headers hold
+patient data, and messages reach logs.
+"""
+
+import traceback
+from pathlib import Path
+
+_FRAMES = 12
+
+
+class Dcm2BqError(Exception):
+    """Any error that this package raises on purpose."""
+
+
+class ConfigError(Dcm2BqError):
+    """The configuration can not be used; the message names the option."""
+
+
+class RejectedEventError(Dcm2BqError):
+    """The event can never succeed, however often it is delivered."""
+
+
+class InvalidEventError(RejectedEventError):
+    """The event is no Cloud Storage object event; the message names the field."""
+
+
+class NotDicomError(RejectedEventError):
+    """The object is not a DICOM file (PS3.10 7.1) nor a bare data set."""
+
+
+class UnreadableDicomError(RejectedEventError):
+    """The object is DICOM, but its framing is broken or it exceeds a limit.
+
+    `offset` is in bytes from the object's first byte (of the inflated data set for the
+    deflated transfer syntaxes), `tag` eight uppercase hex digits.
+    """
+
+    def __init__(self, reason: str, *, offset: int | None = None, tag: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.offset = offset
+        self.tag = tag
+
+    def __str__(self) -> str:
+        where = [
+            f"tag {self.tag}" if self.tag is not None else "",
+            f"offset {self.offset}" if self.offset is not None else "",
+        ]
+        place = ", ".join(part for part in where if part)
+        return f"{self.reason} ({place})" if place else self.reason
+
+
+class RowTooLargeError(RejectedEventError):
+    """The row exceeds BigQuery's limit even with everything folded that can be."""
+
+
+class SupersededError(Dcm2BqError):
+    """The generation that the event names no longer exists."""
+
+
+class RetryableError(Dcm2BqError):
+    """The event may succeed when it is delivered again."""
+
+
+class ReadFailedError(RetryableError):
+    """Reading the object from Cloud Storage failed."""
+
+
+class WriteFailedError(RetryableError):
+    """BigQuery did not store the row."""
+
+
+def describe(error: BaseException) -> str:
+    """Say what went wrong without a value: our own text, or a stranger's type and frames."""
+    if isinstance(error, Dcm2BqError):
+        return str(error)
+    frames = [
+        f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
+        for frame in traceback.extract_tb(error.__traceback__)[-_FRAMES:]
+    ]
+    return " < ".join([type(error).__name__, *reversed(frames)])

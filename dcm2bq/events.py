@@ -1,0 +1,180 @@
+"""What Eventarc delivers, and the validated event that the function works with.
+
+Eventarc wraps a change in a bucket into a CloudEvent of type
+`google.cloud.storage.object.v1.KIND`. Its data is the object's resource in the JSON API, as
+it was after the change, in which `generation` and `size` come as strings or numbers.
+`ce-subject` is percent-encoded and never decoded, so the name is taken from the data.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from dcm2bq.errors import InvalidEventError
+
+TYPE_PREFIX = "google.cloud.storage.object.v1."
+
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+_DIGITS = re.compile(r"[0-9]{1,20}")
+_INT64_MAX = 2**63 - 1
+_NAME_MAX_BYTES = 1024
+
+
+class Kind(StrEnum):
+    """What happened to the object; the values are those of the column `event`."""
+
+    FINALIZED = "finalized"
+    DELETED = "deleted"
+    ARCHIVED = "archived"
+    METADATA_UPDATED = "metadataUpdated"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One delivery as it came: what a dead letter must keep to be tried again.
+
+    `attributes` are the CloudEvent's under their HTTP names (`ce-id`, `ce-type` ...), `data`
+    is its JSON.
+    """
+
+    attributes: Mapping[str, str]
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectEvent:
+    """One change of one generation of one object.
+
+    `size` is in bytes, and None where the event does not tell. `md5_hash` and `crc32c` are
+    base64, as in the JSON API. Raises `InvalidEventError`, naming the field, for a value that
+    Cloud Storage can not have sent.
+    """
+
+    event_id: str
+    kind: Kind
+    time: datetime
+    bucket: str
+    name: str
+    generation: int
+    size: int | None = None
+    content_type: str | None = None
+    content_encoding: str | None = None
+    storage_class: str | None = None
+    md5_hash: str | None = None
+    crc32c: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.time.tzinfo is None:
+            raise InvalidEventError("time: has no time zone")
+        if not _BUCKET.fullmatch(self.bucket):
+            raise InvalidEventError("data.bucket: is not a bucket name")
+        if not 0 < len(_utf8(self.name)) <= _NAME_MAX_BYTES:
+            raise InvalidEventError(f"data.name: is empty or above {_NAME_MAX_BYTES} bytes")
+        if not 0 < self.generation <= _INT64_MAX:
+            raise InvalidEventError("data.generation: is not a generation")
+        if self.size is not None and not 0 <= self.size <= _INT64_MAX:
+            raise InvalidEventError("data.size: is not a size in bytes")
+
+    @property
+    def path(self) -> str:
+        """The object's `gs://` URI as people write it: nothing is encoded."""
+        return f"gs://{self.bucket}/{self.name}"
+
+    @property
+    def bulk_data_root(self) -> str:
+        """The start of a BulkDataURI that names this generation; `&offset=` follows.
+
+        `%`, `?` and `#` of the name are percent-encoded, so that the query can be told apart.
+        """
+        name = self.name.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+        return f"gs://{self.bucket}/{name}?generation={self.generation}"
+
+
+def parse(delivery: Delivery) -> ObjectEvent:
+    """Return the event that a CloudEvent delivers.
+
+    Raises `InvalidEventError`, naming the attribute or field, for any other type of event
+    and for data that is not a storage object.
+    """
+    data = _decode(delivery.data)
+    return ObjectEvent(
+        event_id=_attribute(delivery, "id"),
+        kind=_kind(_attribute(delivery, "type")),
+        time=event_time(delivery),
+        bucket=_text(data, "bucket"),
+        name=_text(data, "name"),
+        generation=_integer(data, "generation"),
+        size=_integer(data, "size") if data.get("size") is not None else None,
+        content_type=_optional_text(data, "contentType"),
+        content_encoding=_optional_text(data, "contentEncoding"),
+        storage_class=_optional_text(data, "storageClass"),
+        md5_hash=_optional_text(data, "md5Hash"),
+        crc32c=_optional_text(data, "crc32c"),
+    )
+
+
+def event_time(delivery: Delivery) -> datetime:
+    """Return when the change happened, in UTC; raises `InvalidEventError`."""
+    try:
+        time = datetime.fromisoformat(_attribute(delivery, "time"))
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise InvalidEventError("time: is not an RFC 3339 time") from None
+
+
+def _kind(event_type: str) -> Kind:
+    if not event_type.startswith(TYPE_PREFIX):
+        raise InvalidEventError(f"type: is not one of {TYPE_PREFIX}*")
+    try:
+        return Kind(event_type.removeprefix(TYPE_PREFIX))
+    except ValueError:
+        raise InvalidEventError(f"type: is not one of {', '.join(Kind)}") from None
+
+
+def _attribute(delivery: Delivery, name: str) -> str:
+    value = delivery.attributes.get(f"ce-{name}")
+    if not value:
+        raise InvalidEventError(f"{name}: is missing")
+    return value
+
+
+def _decode(data: bytes) -> dict[str, Any]:
+    try:
+        decoded = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        raise InvalidEventError("data: is not JSON") from None
+    if not isinstance(decoded, dict):
+        raise InvalidEventError("data: is not a JSON object")
+    return decoded
+
+
+def _text(data: Mapping[str, Any], field: str) -> str:
+    value = data.get(field)
+    if not isinstance(value, str):
+        raise InvalidEventError(f"data.{field}: is {'missing' if value is None else 'not text'}")
+    return value
+
+
+def _optional_text(data: Mapping[str, Any], field: str) -> str | None:
+    return None if data.get(field) is None else _text(data, field)
+
+
+def _integer(data: Mapping[str, Any], field: str) -> int:
+    value = data.get(field)
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise InvalidEventError(f"data.{field}: is {'missing' if value is None else 'not an integer'}")
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise InvalidEventError("data.name: is not valid Unicode") from None

@@ -1,0 +1,173 @@
+"""What becomes of an event: a row, a marker, a dead letter, or nothing.
+
+The handler sees its store and its sink as the Protocols below; `gcs` and `bigquery` fill
+them in the function, and the tools may fill in others.
+"""
+
+import re
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Protocol
+
+from dcm2bq import dicom, events, rows
+from dcm2bq.config import Config
+from dcm2bq.errors import RejectedEventError, SupersededError, describe
+from dcm2bq.events import Delivery, Kind, ObjectEvent
+
+_COMPOSITE_TEMPORARIES = "gcloud/tmp/parallel_composite_uploads/"
+_BURIAL_SECONDS = 8
+
+
+class Reader(Protocol):
+    """One generation of one object, for random access; sizes are in bytes."""
+
+    @property
+    def size(self) -> int:
+        """Length of the object."""
+
+    @property
+    def bytes_read(self) -> int:
+        """How much was fetched so far."""
+
+    def read_at(self, offset: int, n: int) -> bytes:
+        """Return up to `n` bytes from `offset`; fewer only at the object's end."""
+
+
+class Store(Protocol):
+    """Where objects are read; deadlines are of `time.monotonic`."""
+
+    def open(self, event: ObjectEvent, deadline: float) -> Reader:
+        """Return a reader of the event's generation."""
+
+
+class Sink(Protocol):
+    """Where rows go; each method returns when its row is durable, or raises."""
+
+    def insert(self, row: rows.InstanceRow, deadline: float) -> None:
+        """Insert a row into `instances`."""
+
+    def insert_dead_letter(self, row: rows.DeadLetterRow, deadline: float) -> None:
+        """Insert a row into `dead_letter`."""
+
+
+class Result(StrEnum):
+    """What became of an event that is acknowledged."""
+
+    INSERTED = "inserted"
+    MARKED = "marked"
+    IGNORED = "ignored"
+    SUPERSEDED = "superseded"
+    DEAD_LETTERED = "dead_lettered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The result of an event, and what its log line tells; `bytes_read` is in bytes."""
+
+    result: Result
+    event: ObjectEvent | None = None
+    bytes_read: int | None = None
+    warnings: int | None = None
+    error: Exception | None = None
+
+
+class Handler:
+    """Handles events; made once per process, used by all its threads."""
+
+    def __init__(self, config: Config, store: Store, sink: Sink) -> None:
+        self._config = config
+        self._store = store
+        self._sink = sink
+        self._name_pattern = re.compile(config.input.name_pattern, re.IGNORECASE)
+
+    def handle(self, delivery: Delivery) -> Outcome:
+        """Do what the event asks for; an outcome means: acknowledge it.
+
+        Raises `RetryableError`, or whatever was not foreseen, for an event that must be
+        delivered again. One that is too old for that becomes a dead letter instead.
+        """
+        deadline = time.monotonic() + self._config.limits.deadline_seconds
+        event = None
+        try:
+            event = events.parse(delivery)
+            return self.apply(event, deadline)
+        except SupersededError as error:
+            return Outcome(result=Result.SUPERSEDED, event=event, error=error)
+        except Exception as error:
+            if not isinstance(error, RejectedEventError) and not self._is_too_old(delivery):
+                raise
+            self._bury(delivery, error, deadline)
+            return Outcome(result=Result.DEAD_LETTERED, event=event, error=error)
+
+    def apply(self, event: ObjectEvent, deadline: float) -> Outcome:
+        """Do what a valid event asks for, before `deadline` (of `time.monotonic`).
+
+        Raises each error of the taxonomy but `ConfigError`.
+        """
+        if self._is_ignored(event):
+            return Outcome(result=Result.IGNORED, event=event)
+        if event.kind in {Kind.DELETED, Kind.ARCHIVED}:
+            return self._mark(event, deadline)
+        return self._index(event, deadline)
+
+    def _is_ignored(self, event: ObjectEvent) -> bool:
+        return (
+            (
+                event.kind is Kind.METADATA_UPDATED
+                and not self._config.events.reindex_on_metadata_update
+            )
+            or not self._name_pattern.search(event.name)
+            or event.name.startswith(_COMPOSITE_TEMPORARIES)
+            or event.size == 0
+            or event.name.endswith("/")
+        )
+
+    def _mark(self, event: ObjectEvent, deadline: float) -> Outcome:
+        """Record that a generation is gone; nothing is read."""
+        self._sink.insert(rows.instance_row(event, now=_now(), info=rows.info(event)), deadline)
+        return Outcome(result=Result.MARKED, event=event)
+
+    def _index(self, event: ObjectEvent, deadline: float) -> Outcome:
+        """Record what a generation's header holds."""
+        reader = self._store.open(event, deadline)
+        conversion = dicom.convert(
+            reader, options=self._config, root=event.bulk_data_root, deadline=deadline
+        )
+        info = rows.info(
+            event,
+            bytes_read=reader.bytes_read,
+            transfer_syntax_uid=conversion.transfer_syntax_uid,
+            warnings=conversion.warnings,
+            dropped_tags=conversion.dropped_tags,
+        )
+        row = rows.instance_row(
+            event,
+            now=_now(),
+            info=info,
+            attributes=conversion.attributes,
+            metadata=conversion.text,
+        )
+        self._sink.insert(row, deadline)
+        return Outcome(
+            result=Result.INSERTED,
+            event=event,
+            bytes_read=reader.bytes_read,
+            warnings=len(conversion.warnings),
+        )
+
+    def _is_too_old(self, delivery: Delivery) -> bool:
+        age = _now() - events.event_time(delivery)
+        return age.total_seconds() > self._config.retry.max_age_seconds
+
+    def _bury(self, delivery: Delivery, error: Exception, deadline: float) -> None:
+        """Write the dead letter, if need be with time beyond what the event has used up."""
+        row = rows.dead_letter_row(
+            delivery, now=_now(), error_type=type(error).__name__, error=describe(error)
+        )
+        self._sink.insert_dead_letter(row, max(deadline, time.monotonic() + _BURIAL_SECONDS))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

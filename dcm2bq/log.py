@@ -1,0 +1,80 @@
+"""Structured logs for Cloud Logging: one JSON object a line, of allow-listed fields.
+
+What other libraries log is reduced to the logger, the severity, and an exception's type and
+frames: their texts can quote values, and values are patient data.
+"""
+
+import hashlib
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+from dcm2bq.config import Config
+from dcm2bq.errors import RetryableError, describe
+
+FIELDS = (
+    "event_id",
+    "event_type",
+    "path",
+    "generation",
+    "outcome",
+    "bytes_read",
+    "milliseconds",
+    "warnings",
+    "error_type",
+    "error",
+    "logging.googleapis.com/trace",
+)
+"""What a line may hold beside `severity`, `time`, `logger` and `message`."""
+
+Severity = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
+_LOGGER = logging.getLogger("dcm2bq")
+
+
+def setup(config: Config) -> None:
+    """Send everything that this process logs to stdout, one JSON object a line."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_JsonFormatter(hash_paths=config.log.path == "hash"))
+    handler.addFilter(_not_told_yet)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    _LOGGER.setLevel(config.log.level)
+
+
+def write(severity: Severity, message: str, **fields: Any) -> None:
+    """Log a line; `message` is a constant text, `fields` are of `FIELDS`."""
+    unknown = fields.keys() - set(FIELDS)
+    if unknown:
+        raise ValueError(f"not allowed in logs: {', '.join(sorted(unknown))}")
+    _LOGGER.log(getattr(logging, severity), message, extra={"fields": fields})
+
+
+class _JsonFormatter(logging.Formatter):
+    def __init__(self, *, hash_paths: bool) -> None:
+        super().__init__()
+        self._hash_paths = hash_paths
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {"severity": record.levelname, "time": _rfc3339(record.created)}
+        if record.name == _LOGGER.name:
+            line["message"] = record.msg
+            line |= {k: v for k, v in record.__dict__["fields"].items() if v is not None}
+        else:
+            line["logger"] = record.name
+            if record.exc_info and record.exc_info[1]:
+                line["message"] = describe(record.exc_info[1])
+        if self._hash_paths and "path" in line:
+            line["path"] = "sha256:" + hashlib.sha256(line["path"].encode()).hexdigest()
+        return msgspec.json.encode(line).decode()
+
+
+def _not_told_yet(record: logging.LogRecord) -> bool:
+    """Whether a line is news: Flask logs again what an event's own line has told."""
+    return not (record.exc_info and isinstance(record.exc_info[1], RetryableError))
+
+
+def _rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()

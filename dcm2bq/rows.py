@@ -1,0 +1,163 @@
+"""The rows of the two tables, field for field as `schema/` declares them.
+
+A row knows its insert id: BigQuery drops a row whose id it has seen within about a minute,
+which spares a second row when an insert is repeated. It is best effort; the views are right
+without it.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec import field
+
+from dcm2bq import __version__
+from dcm2bq.events import Delivery, ObjectEvent
+
+
+class _Row(msgspec.Struct, frozen=True, kw_only=True):
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as `tabledata.insertAll` takes it."""
+        row: dict[str, Any] = msgspec.to_builtins(self)
+        return row
+
+
+class InputInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The object as the event describes it; `size` is in bytes."""
+
+    size: int | None
+    type: str = "GCS"
+    storage_class: str | None
+    content_type: str | None
+    md5_hash: str | None
+    crc32c: str | None
+
+
+class Info(msgspec.Struct, frozen=True, kw_only=True):
+    """How the row came about; `bytes_read` is None where nothing was read."""
+
+    event_id: str
+    input: InputInfo
+    bytes_read: int | None
+    transfer_syntax_uid: str | None
+    warnings: Sequence[str]
+    dropped_tags: Sequence[str]
+    dcm2bq_version: str
+
+
+class InstanceRow(_Row, frozen=True, kw_only=True):
+    """A row of `instances`; `metadata` is JSON text, and None on delete markers."""
+
+    timestamp: datetime
+    ingested_at: datetime
+    event: str
+    path: str
+    version: str
+    study_instance_uid: str | None = field(name="StudyInstanceUID", default=None)
+    series_instance_uid: str | None = field(name="SeriesInstanceUID", default=None)
+    sop_instance_uid: str | None = field(name="SOPInstanceUID", default=None)
+    sop_class_uid: str | None = field(name="SOPClassUID", default=None)
+    modality: str | None = field(name="Modality", default=None)
+    patient_id: str | None = field(name="PatientID", default=None)
+    study_date: str | None = field(name="StudyDate", default=None)
+    info: Info
+    metadata: str | None = None
+
+    @property
+    def insert_id(self) -> str:
+        """The same for each delivery of the same change."""
+        return _digest(self.event, self.path, self.version, self.timestamp.isoformat())
+
+
+class DeadLetterRow(_Row, frozen=True, kw_only=True):
+    """A row of `dead_letter`, in the shape that Pub/Sub's BigQuery subscriptions write.
+
+    `attributes` is JSON text; `data` is the event's JSON.
+    """
+
+    subscription_name: str | None = None
+    message_id: str | None
+    publish_time: datetime
+    attributes: str
+    data: bytes
+
+    @property
+    def insert_id(self) -> str:
+        """The same for each failure of the same delivery for the same reason."""
+        return _digest(self.message_id or "", self.attributes, self.data.hex())
+
+
+def instance_row(
+    event: ObjectEvent,
+    *,
+    now: datetime,
+    info: Info,
+    attributes: Mapping[str, str | None] | None = None,
+    metadata: str | None = None,
+) -> InstanceRow:
+    """Return the row of an event: with the header's `attributes` and `metadata`, or a marker.
+
+    `attributes` are the lifted ones, by DICOM keyword.
+    """
+    lifted = attributes or {}
+    return InstanceRow(
+        timestamp=event.time,
+        ingested_at=now,
+        event=event.kind.value,
+        path=event.path,
+        version=str(event.generation),
+        study_instance_uid=lifted.get("StudyInstanceUID"),
+        series_instance_uid=lifted.get("SeriesInstanceUID"),
+        sop_instance_uid=lifted.get("SOPInstanceUID"),
+        sop_class_uid=lifted.get("SOPClassUID"),
+        modality=lifted.get("Modality"),
+        patient_id=lifted.get("PatientID"),
+        study_date=lifted.get("StudyDate"),
+        info=info,
+        metadata=metadata,
+    )
+
+
+def info(
+    event: ObjectEvent,
+    *,
+    bytes_read: int | None = None,
+    transfer_syntax_uid: str | None = None,
+    warnings: Sequence[str] = (),
+    dropped_tags: Sequence[str] = (),
+) -> Info:
+    """Return how the row of an event came about."""
+    return Info(
+        event_id=event.event_id,
+        input=InputInfo(
+            size=event.size,
+            storage_class=event.storage_class,
+            content_type=event.content_type,
+            md5_hash=event.md5_hash,
+            crc32c=event.crc32c,
+        ),
+        bytes_read=bytes_read,
+        transfer_syntax_uid=transfer_syntax_uid,
+        warnings=warnings,
+        dropped_tags=dropped_tags,
+        dcm2bq_version=__version__,
+    )
+
+
+def dead_letter_row(
+    delivery: Delivery, *, now: datetime, error_type: str, error: str
+) -> DeadLetterRow:
+    """Return the dead letter of a delivery, with the reason beside the CloudEvent's attributes."""
+    reason = {"error_type": error_type, "error": error}
+    return DeadLetterRow(
+        message_id=delivery.attributes.get("ce-id"),
+        publish_time=now,
+        attributes=msgspec.json.encode({**delivery.attributes, **reason}).decode(),
+        data=delivery.data,
+    )
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

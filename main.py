@@ -1,0 +1,127 @@
+"""The function: takes Cloud Storage object events from Eventarc, and answers each.
+
+An event is acknowledged (HTTP 200) only when its row or its dead letter is durable. The
+answer to everything else is HTTP 500, upon which the trigger delivers the event again.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from http import HTTPStatus
+from typing import Any
+
+import flask
+import functions_framework
+from cloudevents.http import CloudEvent
+
+from dcm2bq import config, log
+from dcm2bq.errors import ConfigError, InvalidEventError, RetryableError, describe
+from dcm2bq.events import Delivery, ObjectEvent, parse
+from dcm2bq.handler import Handler, Outcome, Result
+
+try:
+    CONFIG = config.load()
+except ConfigError as error:
+    sys.exit(f"dcm2bq: {error}")
+log.setup(CONFIG)
+
+_handlers: list[Handler] = []
+_making = threading.Lock()
+
+
+@functions_framework.cloud_event
+def ingest(event: CloudEvent) -> None:
+    """Handle one event; raise `RetryableError` for one that must be delivered again."""
+    started = time.monotonic()
+    delivery = _delivery(event)
+    try:
+        outcome = _handler().handle(delivery)
+    except Exception as error:
+        _log_failure(delivery, error, started)
+        raise RetryableError(describe(error)) from None
+    _log_outcome(delivery, outcome, started)
+
+
+def refuse(_: Exception) -> tuple[str, int]:
+    """Answer a request that is no CloudEvent, without quoting it as the framework would."""
+    log.write("WARNING", "not a CloudEvent", outcome="refused")
+    return "not a CloudEvent\n", HTTPStatus.BAD_REQUEST
+
+
+if hasattr(functions_framework, "errorhandler"):  # the framework is loading this file
+    functions_framework.errorhandler(HTTPStatus.BAD_REQUEST)(refuse)
+
+
+def _handler() -> Handler:
+    """Return this process's handler; its clients are made for the first event.
+
+    Not at import: that runs before gunicorn forks, and connections do not survive a fork.
+    """
+    with _making:
+        if not _handlers:
+            from dcm2bq.bigquery import Writer  # noqa: PLC0415
+            from dcm2bq.gcs import Store  # noqa: PLC0415
+
+            _handlers.append(Handler(CONFIG, Store(CONFIG), Writer(CONFIG)))
+        return _handlers[0]
+
+
+def _delivery(event: CloudEvent) -> Delivery:
+    attributes = {f"ce-{k}": str(v) for k, v in event.get_attributes().items() if v is not None}
+    data = event.get_data()
+    return Delivery(attributes, data if isinstance(data, bytes) else json.dumps(data).encode())
+
+
+def _log_outcome(delivery: Delivery, outcome: Outcome, started: float) -> None:
+    severity: log.Severity = "INFO"
+    if outcome.result is Result.IGNORED:
+        severity = "DEBUG"
+    elif outcome.result is Result.DEAD_LETTERED:
+        severity = "ERROR"
+    log.write(
+        severity,
+        f"event {outcome.result}",
+        outcome=outcome.result,
+        bytes_read=outcome.bytes_read,
+        warnings=outcome.warnings,
+        error_type=outcome.error and type(outcome.error).__name__,
+        error=outcome.error and describe(outcome.error),
+        **_about(delivery, outcome.event, started),
+    )
+
+
+def _log_failure(delivery: Delivery, error: Exception, started: float) -> None:
+    try:
+        event = parse(delivery)
+    except InvalidEventError:
+        event = None
+    log.write(
+        "WARNING" if isinstance(error, RetryableError) else "ERROR",
+        "event failed, to be delivered again",
+        outcome="failed",
+        error_type=type(error).__name__,
+        error=describe(error),
+        **_about(delivery, event, started),
+    )
+
+
+def _about(delivery: Delivery, event: ObjectEvent | None, started: float) -> dict[str, Any]:
+    """Return the fields that each line has: which event, which object, how long, which trace."""
+    trace = flask.request.headers.get("X-Cloud-Trace-Context") if flask.request else None
+    return {
+        "event_id": delivery.attributes.get("ce-id"),
+        "event_type": delivery.attributes.get("ce-type"),
+        "path": event and event.path,
+        "generation": event and str(event.generation),
+        "milliseconds": round((time.monotonic() - started) * 1000),
+        "logging.googleapis.com/trace": trace and _trace_name(trace),
+    }
+
+
+def _trace_name(header: str) -> str:
+    """Return the resource name that Cloud Logging joins lines by: `TRACE_ID/SPAN_ID;o=1`."""
+    trace_id = header.partition("/")[0]
+    project = os.environ.get("GOOGLE_CLOUD_PROJECT") or CONFIG.big_query.project_id
+    return f"projects/{project}/traces/{trace_id}" if project else trace_id

@@ -1,0 +1,38 @@
+"""The real local servers, one of each for the whole run, and a clean environment."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dcm2bq.local import servers
+
+
+@pytest.fixture(autouse=True, scope="session")
+def clean_environment() -> None:
+    """No variable of the caller's steers a test."""
+    for name in list(os.environ):
+        if name.startswith(("DCM2BQ_", "GOOGLE_", "CLOUDSDK_")) or name.endswith("_EMULATOR_HOST"):
+            if name != "DCM2BQ_CORPUS":
+                del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the servers keep their data and logs."""
+    return tmp_path_factory.mktemp("servers")
+
+
+@pytest.fixture(scope="session")
+def bigquery_url(server_folder: Path) -> Iterator[str]:
+    """A running BigQuery."""
+    with servers.bigquery_server(server_folder) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def storage_url(server_folder: Path) -> Iterator[str]:
+    """A running Cloud Storage."""
+    with servers.storage_server(server_folder) as url:
+        yield url

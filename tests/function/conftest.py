@@ -1,0 +1,37 @@
+"""One function for all tests here; faults are cleared after each."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.stack import Stack, function_stack
+
+OVERRIDES = {
+    "bigQuery": {"timeoutSeconds": 3},
+    "limits": {"deadlineSeconds": 4},
+    "log": {"level": "DEBUG"},
+}
+
+
+@pytest.fixture(scope="session")
+def running_stack(
+    tmp_path_factory: pytest.TempPathFactory, bigquery_url: str, storage_url: str
+) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("function")
+    with function_stack(folder, bigquery_url, storage_url, OVERRIDES) as stack:
+        yield stack
+
+
+@pytest.fixture
+def stack(running_stack: Stack) -> Iterator[Stack]:
+    """The function without faults."""
+    yield running_stack
+    running_stack.storage.faults.clear()
+    running_stack.bigquery.faults.clear()
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what a test starts itself."""
+    return tmp_path_factory.mktemp("work")

@@ -1,0 +1,331 @@
+"""What each failure is answered with, and what the tables hold afterwards."""
+
+import json
+import struct
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from pydicom import Dataset, FileMetaDataset, dcmwrite
+from pydicom.data import get_testdata_file
+
+from support.cloud import Event
+from support.proxy import Fault
+from support.stack import Stack, function_stack, unique
+
+CT_SMALL = Path(str(get_testdata_file("CT_small.dcm"))).read_bytes()
+SENTINEL = "SENTINEL^PATIENT"
+INSERT_ALL = "insertAll"
+DOWNLOAD = "alt=media"
+
+
+def google_error(status: int, reason: str, message: str = SENTINEL) -> bytes:
+    """Return an error as Google's JSON APIs write it."""
+    errors = [{"reason": reason, "message": message, "domain": "global"}]
+    return json.dumps({"error": {"code": status, "message": message, "errors": errors}}).encode()
+
+
+def row_error(reason: str, location: str = "") -> bytes:
+    """Return an HTTP 200 of `insertAll` that refuses the only row."""
+    errors = [{"reason": reason, "location": location, "message": SENTINEL}]
+    return json.dumps({"insertErrors": [{"index": 0, "errors": errors}]}).encode()
+
+
+def upload(stack: Stack, content: bytes = CT_SMALL) -> Event:
+    return stack.bucket.upload(unique("fault-") + ".dcm", content)
+
+
+def rows_of(stack: Stack, event: Event) -> list[dict[str, Any]]:
+    return stack.rows(event.data["name"])
+
+
+def dead_letters_of(stack: Stack, event: Event) -> list[dict[str, Any]]:
+    return [row for row in stack.dead_letters() if row["message_id"] == event.id]
+
+
+def outcome(stack: Stack, event: Event) -> str:
+    """Return what the last log line says of an event."""
+    return str(stack.log_lines(event.id)[-1]["outcome"])
+
+
+def old(event: Event) -> Event:
+    """Return the event as if it had been delivered for longer than it may be."""
+    time = datetime.now(UTC) - timedelta(seconds=43200 + 60)
+    return replace(event, time=time.isoformat())
+
+
+@pytest.mark.parametrize(
+    ("content", "error_type"),
+    [
+        (b"plain text, and no DICOM " * 40, "NotDicomError"),
+        (CT_SMALL[:1000], "UnreadableDicomError"),
+    ],
+)
+def test_a_bad_file_becomes_a_dead_letter_with_its_reason(
+    stack: Stack, content: bytes, error_type: str
+) -> None:
+    event = upload(stack, content)
+    assert event.post(stack.url).status_code == 200
+    assert rows_of(stack, event) == []
+    (letter,) = dead_letters_of(stack, event)
+    assert letter["attributes"]["error_type"] == error_type
+    assert letter["attributes"]["error"]
+    assert letter["attributes"]["ce-type"] == event.type
+    assert json.loads(letter["data"]) == event.data
+    (shown,) = stack.dataset.query(
+        "SELECT * FROM dead_letters WHERE path = @path",
+        {"path": f"gs://{stack.bucket.name}/{event.data['name']}"},
+    )
+    assert shown["reason"] == error_type
+    assert shown["version"] == event.data["generation"]
+    assert shown["event"] == "finalized"
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        (
+            Event(id="", type="com.example.other", time="2026-01-01T00:00:00Z", data={}),
+            "type: is not one of google.cloud.storage.object.v1.*",
+        ),
+        (
+            Event(
+                id="",
+                type="google.cloud.storage.object.v1.finalized",
+                time="2026-01-01T00:00:00Z",
+                data={"bucket": "scans", "generation": "1"},
+            ),
+            "data.name: is missing",
+        ),
+        (
+            Event(
+                id="",
+                type="google.cloud.storage.object.v1.finalized",
+                time="2026-01-01T00:00:00Z",
+                data=[SENTINEL],
+            ),
+            "data: is not a JSON object",
+        ),
+    ],
+)
+def test_what_is_no_storage_event_becomes_a_dead_letter(
+    stack: Stack, event: Event, message: str
+) -> None:
+    event = replace(event, id=unique("invalid-"))
+    assert event.post(stack.url).status_code == 200
+    (letter,) = dead_letters_of(stack, event)
+    assert letter["attributes"]["error_type"] == "InvalidEventError"
+    assert letter["attributes"]["error"] == message
+
+
+def test_data_that_is_not_json_becomes_a_dead_letter_byte_for_byte(stack: Stack) -> None:
+    event = upload(stack)
+    headers = {f"ce-{k}": v for k, v in event.attributes.items()}
+    headers["Content-Type"] = "application/json"
+    body = b'{"name": "half'
+    assert requests.post(stack.url, body, headers=headers, timeout=60).status_code == 200
+    (letter,) = dead_letters_of(stack, event)
+    assert letter["data"] == body
+
+
+def test_what_is_no_cloud_event_is_refused_and_not_quoted(stack: Stack) -> None:
+    answer = requests.post(stack.url, json={"PatientName": SENTINEL}, timeout=60)
+    assert answer.status_code == 400
+    assert answer.text == "not a CloudEvent\n"
+
+
+def test_a_generation_that_is_gone_is_acknowledged_without_a_row(stack: Stack) -> None:
+    event = upload(stack)
+    stack.bucket.delete(event.data["name"])
+    assert event.post(stack.url).status_code == 200
+    assert rows_of(stack, event) == []
+    assert dead_letters_of(stack, event) == []
+    assert outcome(stack, event) == "superseded"
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 401, 403, 412])
+def test_a_failing_cloud_storage_means_delivery_again(stack: Stack, status: int) -> None:
+    event = upload(stack)
+    stack.storage.faults = [Fault(DOWNLOAD, status, google_error(status, "backendError"))]
+    assert event.post(stack.url).status_code == 500
+    assert rows_of(stack, event) == []
+    stack.storage.faults = []
+    assert event.post(stack.url).status_code == 200
+    assert len(rows_of(stack, event)) == 1
+    assert dead_letters_of(stack, event) == []
+
+
+def test_a_503_that_passes_costs_no_delivery(stack: Stack) -> None:
+    event = upload(stack)
+    stack.storage.faults = [Fault(DOWNLOAD, 503, b"", times=1)]
+    assert event.post(stack.url).status_code == 200
+    assert len(rows_of(stack, event)) == 1
+
+
+def test_an_object_under_a_customers_key_becomes_a_dead_letter(stack: Stack) -> None:
+    event = upload(stack)
+    body = google_error(400, "resourceIsEncryptedWithCustomerEncryptionKey")
+    stack.storage.faults = [Fault(DOWNLOAD, 400, body)]
+    assert event.post(stack.url).status_code == 200
+    (letter,) = dead_letters_of(stack, event)
+    assert letter["attributes"]["error_type"] == "RejectedEventError"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(INSERT_ALL, 403, google_error(403, "accessDenied")),
+        Fault(INSERT_ALL, 404, google_error(404, "notFound")),
+        Fault(INSERT_ALL, 429, google_error(429, "rateLimitExceeded")),
+        Fault(INSERT_ALL, 500, google_error(500, "backendError")),
+        Fault(INSERT_ALL, 503, google_error(503, "backendError")),
+        Fault(INSERT_ALL, 400, google_error(400, "invalid")),
+        Fault(INSERT_ALL, 200, b"no JSON"),
+        Fault(INSERT_ALL, 200, row_error("invalid", "metadata")),
+        Fault(INSERT_ALL, 200, row_error("stopped")),
+        Fault(INSERT_ALL, 200, row_error(SENTINEL)),
+        Fault(INSERT_ALL),
+    ],
+    ids=lambda fault: f"{fault.status} {fault.body[:60].decode()}",
+)
+def test_a_row_that_is_not_stored_means_delivery_again(stack: Stack, fault: Fault) -> None:
+    event = upload(stack)
+    stack.bigquery.faults = [fault]
+    assert event.post(stack.url).status_code == 500
+    assert rows_of(stack, event) == []
+    assert outcome(stack, event) == "failed"
+    stack.bigquery.faults = []
+    assert event.post(stack.url).status_code == 200
+    assert len(rows_of(stack, event)) == 1
+    assert dead_letters_of(stack, event) == []
+
+
+def test_a_lost_answer_leaves_one_live_row(stack: Stack) -> None:
+    event = upload(stack)
+    stack.bigquery.faults = [Fault(INSERT_ALL, after=True, times=1)]
+    assert event.post(stack.url).status_code == 200
+    assert len(stack.live(f"ENDS_WITH(path, '{event.data['name']}')")) == 1
+
+
+def test_a_missing_table_means_delivery_again_until_it_is_there(
+    tmp_path: Path, bigquery_url: str, storage_url: str
+) -> None:
+    overrides = {"bigQuery": {"timeoutSeconds": 3}, "limits": {"deadlineSeconds": 4}}
+    with function_stack(tmp_path, bigquery_url, storage_url, overrides) as stack:
+        from dcm2bq.tools.init import init  # noqa: PLC0415
+
+        stack.dataset.query("DROP TABLE instances")
+        event = upload(stack)
+        assert event.post(stack.url).status_code == 500
+        assert dead_letters_of(stack, event) == []
+        init(stack.dataset, stack.config)
+        assert event.post(stack.url).status_code == 200
+        assert len(rows_of(stack, event)) == 1
+
+
+def test_stopped_servers_mean_delivery_again(stack: Stack) -> None:
+    first, second = upload(stack), upload(stack)
+    stack.storage.faults = [Fault("")]
+    assert first.post(stack.url).status_code == 500
+    stack.storage.faults = []
+    stack.bigquery.faults = [Fault("")]
+    assert second.post(stack.url).status_code == 500
+    assert second.as_type("deleted").post(stack.url).status_code == 500
+    stack.bigquery.faults = []
+    for event in (first, second, second.as_type("deleted")):
+        assert event.post(stack.url).status_code == 200
+    assert len(rows_of(stack, first)) == 1
+    assert [row["event"] for row in rows_of(stack, second)] == ["finalized", "deleted"]
+
+
+def test_an_event_that_fails_for_too_long_becomes_a_dead_letter(stack: Stack) -> None:
+    event = old(upload(stack))
+    stack.storage.faults = [Fault(DOWNLOAD, 503)]
+    assert event.post(stack.url).status_code == 200
+    (letter,) = dead_letters_of(stack, event)
+    assert letter["attributes"]["error_type"] == "ReadFailedError"
+    assert letter["attributes"]["error"] == "Cloud Storage: HTTP 503"
+
+
+def test_an_old_event_that_succeeds_becomes_a_row(stack: Stack) -> None:
+    event = old(upload(stack))
+    assert event.post(stack.url).status_code == 200
+    assert len(rows_of(stack, event)) == 1
+
+
+def test_a_dead_letter_that_is_not_stored_means_delivery_again(stack: Stack) -> None:
+    event = upload(stack, b"no DICOM")
+    stack.bigquery.faults = [Fault(INSERT_ALL, 503)]
+    assert event.post(stack.url).status_code == 500
+    stack.bigquery.faults = []
+    assert event.post(stack.url).status_code == 200
+    assert len(dead_letters_of(stack, event)) == 1
+
+
+def test_what_nobody_foresaw_means_delivery_again_and_is_told_by_its_frames(stack: Stack) -> None:
+    event = upload(stack)
+    body = json.dumps({"insertErrors": [{"index": 0, SENTINEL: SENTINEL}]}).encode()
+    stack.bigquery.faults = [Fault(INSERT_ALL, 200, body)]
+    assert event.post(stack.url).status_code == 500
+    (line,) = stack.log_lines(event.id)
+    assert line["severity"] == "ERROR"
+    assert line["error"].startswith("KeyError < bigquery.py:")
+
+
+def patient() -> bytes:
+    """Return a DICOM file whose every text is the sentinel, with values that break their VR."""
+    data = Dataset()
+    data.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    data.SOPInstanceUID = "1.2.3"
+    data.PatientName = data.PatientID = data.PatientComments = SENTINEL
+    data.add_new(0x00080020, "LO", SENTINEL)
+    data.add_new(0x00181041, "LO", SENTINEL)
+    data.file_meta = FileMetaDataset()
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+    data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    import io  # noqa: PLC0415
+
+    stream = io.BytesIO()
+    dcmwrite(stream, data, enforce_file_format=True)
+    content = stream.getvalue()
+    return content.replace(struct.pack("<HH", 8, 0x20) + b"LO", struct.pack("<HH", 8, 0x20) + b"DA")
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {},
+        {"storage": Fault(DOWNLOAD, 503, google_error(503, "backendError"))},
+        {"storage": Fault(DOWNLOAD, 400, google_error(400, "invalid"))},
+        {"storage": Fault(DOWNLOAD)},
+        {"bigquery": Fault(INSERT_ALL, 400, google_error(400, "invalid"))},
+        {"bigquery": Fault(INSERT_ALL, 403, google_error(403, SENTINEL))},
+        {"bigquery": Fault(INSERT_ALL, 200, row_error("invalid", SENTINEL))},
+        {"bigquery": Fault(INSERT_ALL, 200, SENTINEL.encode())},
+        {"bigquery": Fault(INSERT_ALL, 200, b'{"insertErrors": [{"SENTINEL^PATIENT": 1}]}')},
+        {"bigquery": Fault(INSERT_ALL)},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("content", ["whole", "cut", "text"])
+def test_no_failure_shows_patient_data(
+    stack: Stack, faults: dict[str, Fault], content: str
+) -> None:
+    whole = patient()
+    bodies = {"whole": whole, "cut": whole[:-7], "text": SENTINEL.encode() * 50}
+    event = upload(stack, bodies[content])
+    for server, fault in faults.items():
+        getattr(stack, server).faults = [replace(fault)]
+    answer = event.post(stack.url)
+    assert SENTINEL not in answer.text
+    assert SENTINEL not in str(answer.headers)
+    lines = stack.log_lines(event.id)
+    assert len(lines) == 1
+    assert "SENTINEL" not in stack.log_file.read_text()
+    stack.storage.faults, stack.bigquery.faults = [], []
+    for letter in dead_letters_of(stack, event):
+        assert SENTINEL not in letter["attributes"]["error"]

@@ -1,0 +1,265 @@
+"""The real function, over HTTP, with the real clients and real servers behind it."""
+
+import itertools
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from pydicom.data import get_testdata_file
+
+from support.cloud import Event
+from support.stack import ROOT, Stack, unique
+
+CT_SMALL = Path(str(get_testdata_file("CT_small.dcm"))).read_bytes()
+MR_SMALL = Path(str(get_testdata_file("MR_small.dcm"))).read_bytes()
+
+
+@pytest.mark.parametrize("structured", [False, True], ids=["binary", "structured"])
+def test_a_finalized_object_becomes_a_row(stack: Stack, *, structured: bool) -> None:
+    name = unique("ct-") + ".dcm"
+    event = stack.bucket.upload(name, CT_SMALL)
+    before = datetime.now(UTC)
+    assert event.post(stack.url, structured=structured).status_code == 200
+
+    (row,) = stack.rows(name)
+    assert row["event"] == "finalized"
+    assert row["path"] == f"gs://{stack.bucket.name}/{name}"
+    assert row["version"] == event.data["generation"]
+    assert row["timestamp"] == datetime.fromisoformat(event.time)
+    assert before <= row["ingested_at"] <= datetime.now(UTC)
+    assert row["Modality"] == "CT"
+    assert row["PatientID"] == "1CT1"
+    assert row["StudyDate"].isoformat() == "2004-01-19"
+    assert row["SOPClassUID"] == "1.2.840.10008.5.1.4.1.1.2"
+    assert row["StudyInstanceUID"] == "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
+    assert row["metadata"]["PatientName"] == "CompressedSamples^CT1"
+    assert row["metadata"]["Rows"] == 128
+    info = row["info"]
+    assert info["event_id"] == event.id
+    assert info["transfer_syntax_uid"] == "1.2.840.10008.1.2.1"
+    assert 0 < info["bytes_read"] <= len(CT_SMALL)
+    assert info["input"] == {
+        "size": len(CT_SMALL),
+        "type": "GCS",
+        "storage_class": "STANDARD",
+        "content_type": "application/dicom",
+        "md5_hash": event.data["md5Hash"],
+        "crc32c": event.data["crc32c"],
+    }
+
+
+@pytest.mark.parametrize("kind", ["deleted", "archived"])
+def test_a_gone_generation_becomes_a_marker_without_metadata(stack: Stack, kind: str) -> None:
+    name = unique("gone-") + ".dcm"
+    event = stack.bucket.upload(name, CT_SMALL)
+    assert event.post(stack.url).status_code == 200
+    assert event.as_type(kind).post(stack.url).status_code == 200
+
+    _, marker = stack.rows(name)
+    assert marker["event"] == kind
+    assert marker["version"] == event.data["generation"]
+    assert marker["metadata"] is None
+    assert marker["StudyInstanceUID"] is None
+    assert not stack.live(f"path = 'gs://{stack.bucket.name}/{name}'")
+
+
+def test_updated_metadata_is_acknowledged_and_nothing_else(stack: Stack) -> None:
+    name = unique("touched-") + ".dcm"
+    event = stack.bucket.upload(name, CT_SMALL).as_type("metadataUpdated")
+    assert event.post(stack.url).status_code == 200
+    assert stack.rows(name) == []
+    (line,) = stack.log_lines(event.id)
+    assert (line["severity"], line["outcome"]) == ("DEBUG", "ignored")
+
+
+@pytest.mark.parametrize("kind", [str, int])
+def test_generation_and_size_are_taken_as_strings_and_as_numbers(
+    stack: Stack, kind: type[str] | type[int]
+) -> None:
+    name = unique("number-") + ".dcm"
+    event = stack.bucket.upload(name, CT_SMALL)
+    event = event.but(generation=kind(event.data["generation"]), size=kind(event.data["size"]))
+    assert event.post(stack.url).status_code == 200
+    (row,) = stack.rows(name)
+    assert row["version"] == str(event.data["generation"])
+    assert row["info"]["input"]["size"] == len(CT_SMALL)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "with some spaces.dcm",
+        "ünïcode/画像 一.DCM",
+        "hash#and?query&co=1.dcm",
+        "percent%20and%2Fslash%.dcm",
+        "quo'tes\"and`ticks.dicom",
+        "back\\slash+plus;semi.dcm",
+    ],
+)
+def test_any_name_is_read_and_kept_as_it_is(stack: Stack, name: str) -> None:
+    event = stack.bucket.upload(name, MR_SMALL)
+    assert event.post(stack.url).status_code == 200
+    (row,) = stack.rows(name)
+    assert row["path"] == f"gs://{stack.bucket.name}/{name}"
+    assert row["Modality"] == "MR"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("notes.txt", b"text"),
+        ("scan.dcm.tmp", CT_SMALL),
+        ("gcloud/tmp/parallel_composite_uploads/see/part.dcm", CT_SMALL),
+        ("empty.dcm", b""),
+    ],
+)
+def test_what_is_no_object_of_interest_is_ignored(stack: Stack, name: str, content: bytes) -> None:
+    event = stack.bucket.upload(name, content)
+    assert event.post(stack.url).status_code == 200
+    assert event.as_type("deleted").post(stack.url).status_code == 200
+    assert stack.rows(name) == []
+    (line,) = stack.log_lines(event.id)
+    assert line["outcome"] == "ignored"
+
+
+def test_a_gzipped_object_is_inflated(stack: Stack) -> None:
+    import gzip  # noqa: PLC0415
+
+    name = unique("gzip-") + ".dcm"
+    event = stack.bucket.upload(name, gzip.compress(CT_SMALL), content_encoding="gzip")
+    assert event.data["contentEncoding"] == "gzip"
+    assert event.post(stack.url).status_code == 200
+    (row,) = stack.rows(name)
+    assert row["PatientID"] == "1CT1"
+
+
+def history(stack: Stack, name: str) -> list[Event]:
+    """Upload, overwrite and delete an object whose generations stay readable."""
+    first = stack.versioned_bucket.upload(name, CT_SMALL)
+    second = stack.versioned_bucket.upload(name, MR_SMALL)
+    gone = stack.versioned_bucket.delete(name)
+    assert gone.data["generation"] == second.data["generation"]
+    return [first, first.as_type("archived"), second, gone]
+
+
+def test_in_each_order_of_four_events_the_live_view_equals_the_bucket(stack: Stack) -> None:
+    control = stack.versioned_bucket.upload("orders/control.dcm", CT_SMALL)
+    stale = stack.versioned_bucket.upload("orders/overwritten.dcm", CT_SMALL)
+    current = stack.versioned_bucket.upload("orders/overwritten.dcm", CT_SMALL)
+    deliveries = [[current, control, stale.as_type("archived"), stale]]
+    for number, order in enumerate(itertools.permutations(range(4))):
+        events = history(stack, f"orders/{number}.dcm")
+        deliveries.append([events[each] for each in order])
+
+    def deliver(events: list[Event]) -> list[int]:
+        return [event.post(stack.url).status_code for event in events]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert {code for codes in pool.map(deliver, deliveries) for code in codes} == {200}
+
+    prefix = f"gs://{stack.versioned_bucket.name}/"
+    live = stack.live(f"STARTS_WITH(path, '{prefix}orders/')")
+    bucket = stack.versioned_bucket.names()
+    assert set(bucket) >= {"orders/control.dcm", "orders/overwritten.dcm"}
+    assert {row["path"].removeprefix(prefix): int(row["version"]) for row in live} == {
+        name: generation for name, generation in bucket.items() if name.startswith("orders/")
+    }
+    markers = stack.dataset.query("SELECT COUNT(*) n FROM instances WHERE event = 'archived'")
+    assert markers[0]["n"] >= 24
+
+
+def test_events_at_the_same_time_each_get_their_row(stack: Stack) -> None:
+    prefix = unique("parallel-")
+    events = [stack.bucket.upload(f"{prefix}/{n}.dcm", CT_SMALL) for n in range(32)]
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda event: event.post(stack.url).status_code, events))
+    assert answers == [200] * 32
+    live = stack.live(f"path LIKE '%/{prefix}/%'")
+    assert {row["version"] for row in live} == {event.data["generation"] for event in events}
+
+
+def test_an_event_is_told_in_one_line(stack: Stack) -> None:
+    event = stack.bucket.upload(unique("logged-") + ".dcm", CT_SMALL)
+    headers = {f"ce-{k}": v for k, v in event.attributes.items()}
+    headers["Content-Type"] = "application/json"
+    headers["X-Cloud-Trace-Context"] = "0123456789abcdef0123456789abcdef/1;o=1"
+    answer = requests.post(stack.url, json.dumps(event.data), headers=headers, timeout=60)
+    assert answer.status_code == 200
+
+    (line,) = stack.log_lines(event.id)
+    assert datetime.fromisoformat(line.pop("time")) <= datetime.now(UTC)
+    assert 0 <= line.pop("milliseconds") < 10_000
+    assert 0 < line.pop("bytes_read") <= len(CT_SMALL)
+    assert line == {
+        "severity": "INFO",
+        "message": "event inserted",
+        "outcome": "inserted",
+        "event_id": event.id,
+        "event_type": "google.cloud.storage.object.v1.finalized",
+        "path": f"gs://{stack.bucket.name}/{event.data['name']}",
+        "generation": event.data["generation"],
+        "warnings": 0,
+        "logging.googleapis.com/trace": "0123456789abcdef0123456789abcdef",
+    }
+
+
+@pytest.mark.parametrize(
+    ("configuration", "message"),
+    [
+        ("{", "dcm2bq: DCM2BQ_CONFIG is not JSON: Input data was truncated"),
+        (
+            '{"bigQuery": {"dataset": "x"}}',
+            "dcm2bq: bigQuery.dataset: no such option (did you mean bigQuery.datasetId?)",
+        ),
+    ],
+)
+def test_a_wrong_configuration_stops_the_start(configuration: str, message: str) -> None:
+    command = [Path(sys.executable).with_name("functions-framework"), "--target=ingest"]
+    result = subprocess.run(
+        [*command, f"--source={ROOT / 'main.py'}", "--port=0"],
+        env={"DCM2BQ_CONFIG": configuration, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert result.stderr.splitlines() == [message]
+
+
+def test_the_handler_takes_updated_metadata_as_finalized_when_told_so(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome, name = handle(stack, monkeypatch, {"events": {"reindexOnMetadataUpdate": True}})
+    assert outcome.result == "inserted"
+    (row,) = stack.rows(name)
+    assert row["event"] == "metadataUpdated"
+    assert row["Modality"] == "CT"
+    assert len(stack.live(f"ENDS_WITH(path, '{name}')")) == 1
+
+
+def handle(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, overrides: dict[str, Any]
+) -> tuple[Any, str]:
+    """Handle a `metadataUpdated` event in this process, with other options."""
+    from dcm2bq import config  # noqa: PLC0415
+    from dcm2bq.bigquery import Writer  # noqa: PLC0415
+    from dcm2bq.events import Delivery  # noqa: PLC0415
+    from dcm2bq.gcs import Store  # noqa: PLC0415
+    from dcm2bq.handler import Handler  # noqa: PLC0415
+
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", stack.bigquery.url)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", stack.storage.url)
+    big_query = {"bigQuery": {"datasetId": stack.config.big_query.dataset_id}}
+    settings = config.from_overrides({**overrides, **big_query})
+    name = unique("handled-") + ".dcm"
+    event = stack.bucket.upload(name, CT_SMALL).as_type("metadataUpdated")
+    attributes = {f"ce-{k}": v for k, v in event.attributes.items()}
+    delivery = Delivery(attributes, json.dumps(event.data).encode())
+    return Handler(settings, Store(settings), Writer(settings)).handle(delivery), name

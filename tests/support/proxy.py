@@ -1,0 +1,121 @@
+"""A loopback proxy that stands before a server and injects faults."""
+
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+
+HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
+
+
+@dataclass
+class Fault:
+    """Answer matching requests with `status` and `body`; `status` 0 resets the connection.
+
+    `where` is a part of the request line, `times` how many requests it hits. `after` passes
+    the request on first, so that only the answer is lost.
+    """
+
+    where: str
+    status: int = 0
+    body: bytes = b""
+    times: int = 1_000_000
+    after: bool = False
+
+
+class Proxy:
+    """Forwards to `upstream` (a URL) and counts what came; faults can be set at any time."""
+
+    def __init__(self, upstream: str) -> None:
+        self.faults: list[Fault] = []
+        self.requests: list[str] = []
+        self.bodies: list[bytes] = []
+        self._lock = threading.Lock()
+        handler = type("Handler", (_Handler,), {"proxy": self, "upstream": upstream[7:]})
+        self._server = _Server(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def take_fault(self, line: str, body: bytes) -> Fault | None:
+        """Record a request; return the fault that it meets."""
+        with self._lock:
+            self.requests.append(line)
+            self.bodies.append(body)
+            for fault in self.faults:
+                if fault.where in line and fault.times > 0:
+                    fault.times -= 1
+                    return fault
+        return None
+
+    @contextmanager
+    def running(self) -> Iterator["Proxy"]:
+        """Serve until the block ends."""
+        thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            self._server.server_close()
+            thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: clients that hang up are what the tests are about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    proxy: ClassVar[Proxy]
+    upstream: ClassVar[str]
+
+    def do(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        fault = self.proxy.take_fault(self.requestline, body)
+        if fault is None:
+            self._answer(*self._forward(body))
+            return
+        if fault.after:
+            self._forward(body)
+        if fault.status:
+            self._answer(fault.status, [("Content-Type", "application/json")], fault.body)
+        else:
+            self._reset()
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do  # noqa: N815
+
+    def _forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+        connection = HTTPConnection(self.upstream, timeout=60)
+        headers = {k: v for k, v in self.headers.items() if k.lower() not in HOP_BY_HOP}
+        try:
+            connection.request(self.command, self.path, body, headers)
+            response = connection.getresponse()
+            return response.status, response.getheaders(), response.read()
+        finally:
+            connection.close()
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self.send_response_only(status)
+        for name, value in headers:
+            if name.lower() not in HOP_BY_HOP:
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _reset(self) -> None:
+        """Close with a RST, as a crashed peer does."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""

@@ -1,0 +1,108 @@
+"""The configuration: defaults, overrides, and what stops the start."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dcm2bq import config
+from dcm2bq.errors import ConfigError
+
+
+def load(overrides: Any) -> config.Config:
+    return config.load({"DCM2BQ_CONFIG": json.dumps(overrides)})
+
+
+def test_without_overrides_every_default_holds() -> None:
+    assert config.load({}) == config.Config()
+    assert config.load({"DCM2BQ_CONFIG": ""}) == config.Config()
+
+
+def test_overrides_merge_deeply() -> None:
+    loaded = load({"bigQuery": {"datasetId": "radiology"}, "jsonOutput": {"ignorePrivate": True}})
+    assert loaded.big_query.dataset_id == "radiology"
+    assert loaded.big_query.instances_table_id == "instances"
+    assert loaded.json_output.ignore_private
+    assert loaded.json_output.ignore_group_length
+
+
+def test_a_file_gives_the_overrides(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text('{"retry": {"maxAgeSeconds": 60}}')
+    assert config.load({"DCM2BQ_CONFIG_FILE": str(file)}).retry.max_age_seconds == 60
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"bigquery": {}}, "bigquery: no such option (did you mean bigQuery?)"),
+        ({"xyz": 1}, "xyz: no such option"),
+        (
+            {"jsonOutput": {"ignorePrivates": True}},
+            "jsonOutput.ignorePrivates: no such option (did you mean jsonOutput.ignorePrivate?)",
+        ),
+        ({"bigQuery": {"datasetId": 3}}, "bigQuery.datasetId: Expected `str`, got `int`"),
+        ({"bigQuery": None}, "bigQuery: Expected `object`, got `null`"),
+        ({"retry": {"maxAgeSeconds": 0}}, "retry.maxAgeSeconds: Expected `int` >= 1"),
+        (
+            {"limits": {"deadlineSeconds": "50"}},
+            "limits.deadlineSeconds: Expected `int`, got `str`",
+        ),
+        (
+            {"jsonOutput": {"ignorePrivate": 1}},
+            "jsonOutput.ignorePrivate: Expected `bool`, got `int`",
+        ),
+        ({"log": {"path": "none"}}, "log.path: Invalid enum value 'none', expected full or hash"),
+        (
+            {"input": {"namePattern": "("}},
+            "input.namePattern: missing ), unterminated subpattern at position 0",
+        ),
+        ({"bigQuery": {"datasetId": "a`b"}}, "bigQuery.datasetId: Expected `str` matching regex"),
+        ([], "DCM2BQ_CONFIG must hold a JSON object"),
+    ],
+)
+def test_what_is_wrong_is_named_with_the_options_path(overrides: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(overrides)
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"DCM2BQ_CONFIG": "{"}, "DCM2BQ_CONFIG is not JSON: Input data was truncated"),
+        ({"DCM2BQ_CONFIG_FILE": "/none"}, "DCM2BQ_CONFIG_FILE (/none): No such file or directory"),
+        (
+            {"DCM2BQ_CONFIG": "{}", "DCM2BQ_CONFIG_FILE": "/none"},
+            "DCM2BQ_CONFIG and DCM2BQ_CONFIG_FILE are both set: use one",
+        ),
+    ],
+)
+def test_an_unreadable_configuration_is_named(environ: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        config.load(environ)
+    assert str(error.value) == message
+
+
+def test_what_is_printed_can_be_read_again() -> None:
+    changed = load({"bigQuery": {"datasetId": "radiology"}})
+    assert config.load({"DCM2BQ_CONFIG": config.to_json(changed)}) == changed
+
+
+def test_every_option_is_described_once_and_has_a_default() -> None:
+    options = list(config.options())
+    printed = json.loads(config.to_json(config.Config()))
+    assert [option.path for option in options] == [
+        f"{group}.{name}" for group, members in printed.items() for name in members
+    ]
+    for option in options:
+        group, name = option.path.split(".")
+        assert option.description, option.path
+        assert printed[group][name] == option.default
+
+
+def test_the_schema_names_every_option() -> None:
+    schema = json.loads(config.json_schema())
+    named = {name for part in schema["$defs"].values() for name in part["properties"]}
+    assert {option.path.split(".")[1] for option in config.options()} <= named

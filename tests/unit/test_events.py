@@ -1,0 +1,136 @@
+"""Deliveries become validated events, or errors that name the field."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from dcm2bq.errors import InvalidEventError
+from dcm2bq.events import Delivery, Kind, ObjectEvent, parse
+
+SENTINEL = "SENTINEL^PATIENT"
+
+ATTRIBUTES = {
+    "ce-id": "1",
+    "ce-type": "google.cloud.storage.object.v1.finalized",
+    "ce-time": "2026-01-02T03:04:05.678Z",
+}
+DATA = {"bucket": "scans", "name": "a/b.dcm", "generation": "12", "size": "34"}
+
+
+def delivery(data: Any = None, **attributes: str | None) -> Delivery:
+    named = {f"ce-{k}": v for k, v in attributes.items()}
+    merged = {k: v for k, v in {**ATTRIBUTES, **named}.items() if v is not None}
+    content = (
+        data if isinstance(data, bytes) else json.dumps(DATA if data is None else data).encode()
+    )
+    return Delivery(merged, content)
+
+
+def test_a_storage_event_is_taken_over_whole() -> None:
+    data = {
+        **DATA,
+        "contentType": "application/dicom",
+        "contentEncoding": "gzip",
+        "storageClass": "STANDARD",
+        "md5Hash": "m",
+        "crc32c": "c",
+        "metageneration": "1",
+    }
+    assert parse(delivery(data)) == ObjectEvent(
+        event_id="1",
+        kind=Kind.FINALIZED,
+        time=datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC),
+        bucket="scans",
+        name="a/b.dcm",
+        generation=12,
+        size=34,
+        content_type="application/dicom",
+        content_encoding="gzip",
+        storage_class="STANDARD",
+        md5_hash="m",
+        crc32c="c",
+    )
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_all_four_types_are_known(kind: Kind) -> None:
+    assert parse(delivery(type=f"google.cloud.storage.object.v1.{kind}")).kind is kind
+
+
+def test_generation_and_size_come_as_numbers_too() -> None:
+    event = parse(delivery({**DATA, "generation": 1700000000000001, "size": 5}))
+    assert (event.generation, event.size) == (1700000000000001, 5)
+
+
+def test_a_size_may_be_missing() -> None:
+    assert parse(delivery({k: v for k, v in DATA.items() if k != "size"})).size is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a b.dcm", "Ünïcode/画像.dcm", "a#b?c=d.dcm", "100%25.dcm", 'it\'s "x".dcm', "`a;--.dcm"],
+)
+def test_names_are_kept_as_they_are(name: str) -> None:
+    event = parse(delivery({**DATA, "name": name}))
+    assert event.name == name
+    assert event.path == f"gs://scans/{name}"
+
+
+def test_a_bulk_data_root_can_be_split_at_its_query() -> None:
+    event = parse(delivery({**DATA, "name": "a%b?c#d e.dcm"}))
+    assert event.bulk_data_root == "gs://scans/a%25b%3Fc%23d e.dcm?generation=12"
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [
+        ("2026-01-02T03:04:05Z", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        ("2026-01-02T03:04:05.123456789Z", datetime(2026, 1, 2, 3, 4, 5, 123456, tzinfo=UTC)),
+        ("2026-01-02T05:04:05+02:00", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
+    ],
+)
+def test_times_are_read_to_the_microsecond_in_utc(time: str, expected: datetime) -> None:
+    assert parse(delivery(time=time)).time == expected
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (delivery(id=None), "id: is missing"),
+        (delivery(type=None), "type: is missing"),
+        (delivery(type=f"com.example.{SENTINEL}"), "type: is not one of google.cloud.storage."),
+        (
+            delivery(type=f"google.cloud.storage.object.v1.{SENTINEL}"),
+            "type: is not one of finalized, deleted, archived, metadataUpdated",
+        ),
+        (delivery(time=None), "time: is missing"),
+        (delivery(time=SENTINEL), "time: is not an RFC 3339 time"),
+        (delivery(time="9999-99-99T00:00:00Z"), "time: is not an RFC 3339 time"),
+        (delivery(SENTINEL.encode()), "data: is not JSON"),
+        (delivery(b""), "data: is not JSON"),
+        (delivery(b"[" * 100_000), "data: is not JSON"),
+        (delivery([SENTINEL]), "data: is not a JSON object"),
+        (delivery({**DATA, "bucket": None}), "data.bucket: is missing"),
+        (delivery({**DATA, "bucket": SENTINEL}), "data.bucket: is not a bucket name"),
+        (delivery({**DATA, "bucket": 7}), "data.bucket: is not text"),
+        (delivery({**DATA, "name": None}), "data.name: is missing"),
+        (delivery({**DATA, "name": ""}), "data.name: is empty or above 1024 bytes"),
+        (delivery({**DATA, "name": SENTINEL * 99}), "data.name: is empty or above 1024 bytes"),
+        (delivery({**DATA, "generation": None}), "data.generation: is missing"),
+        (delivery({**DATA, "generation": SENTINEL}), "data.generation: is not an integer"),
+        (delivery({**DATA, "generation": True}), "data.generation: is not an integer"),
+        (delivery({**DATA, "generation": "-1"}), "data.generation: is not an integer"),
+        (delivery({**DATA, "generation": 0}), "data.generation: is not a generation"),
+        (delivery({**DATA, "generation": 2**63}), "data.generation: is not a generation"),
+        (delivery({**DATA, "size": "1e3"}), "data.size: is not an integer"),
+        (delivery({**DATA, "size": -1}), "data.size: is not a size in bytes"),
+        (delivery({**DATA, "md5Hash": 1}), "data.md5Hash: is not text"),
+    ],
+)
+def test_what_is_wrong_is_named_without_its_value(wrong: Delivery, message: str) -> None:
+    with pytest.raises(InvalidEventError) as error:
+        parse(wrong)
+    assert str(error.value).startswith(message)
+    assert SENTINEL not in str(error.value)

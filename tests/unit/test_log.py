@@ -1,0 +1,97 @@
+"""Log lines are JSON of allow-listed fields; strangers' lines lose their texts."""
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dcm2bq import config, log
+from dcm2bq.errors import ReadFailedError
+
+SENTINEL = "SENTINEL^PATIENT"
+
+
+@pytest.fixture
+def setup() -> Iterator[Any]:
+    root, own = logging.getLogger(), logging.getLogger("dcm2bq")
+    before = root.handlers[:], root.level, own.level
+
+    def make(**options: Any) -> None:
+        for handler in root.handlers[:]:
+            root.removeHandler(handler)
+        log.setup(config.from_overrides({"log": options}))
+
+    yield make
+    root.handlers[:], level, own_level = before
+    root.setLevel(level)
+    own.setLevel(own_level)
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_line_holds_what_cloud_logging_reads(
+    setup: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup()
+    log.write("ERROR", "event failed", path="gs://b/ä.dcm", milliseconds=3, error=None)
+    (line,) = lines(capsys)
+    assert line.pop("time").endswith("+00:00")
+    assert line == {
+        "severity": "ERROR",
+        "message": "event failed",
+        "path": "gs://b/ä.dcm",
+        "milliseconds": 3,
+    }
+
+
+def test_the_level_is_the_least_that_is_logged(
+    setup: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup(level="WARNING")
+    log.write("INFO", "quiet")
+    log.write("WARNING", "loud")
+    assert [line["message"] for line in lines(capsys)] == ["loud"]
+
+
+def test_paths_can_be_hashed(setup: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    setup(path="hash")
+    log.write("INFO", "event inserted", path=f"gs://b/{SENTINEL}.dcm")
+    log.write("INFO", "event inserted", path=f"gs://b/{SENTINEL}.dcm")
+    first, second = lines(capsys)
+    assert first["path"] == second["path"]
+    assert first["path"].startswith("sha256:")
+    assert SENTINEL not in str(first)
+
+
+def test_no_other_field_can_be_logged() -> None:
+    with pytest.raises(ValueError, match="not allowed in logs: patient"):
+        log.write("INFO", "event inserted", patient=SENTINEL)
+
+
+def test_what_libraries_log_loses_its_text(setup: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    setup()
+    stranger = logging.getLogger("some.library")
+    stranger.warning("value %s", SENTINEL)
+    try:
+        raise KeyError(SENTINEL)
+    except KeyError:
+        stranger.exception("failed on %s", SENTINEL)
+    first, second = lines(capsys)
+    assert (first["logger"], first["severity"]) == ("some.library", "WARNING")
+    assert second["message"].startswith("KeyError < test_log.py:")
+    assert SENTINEL not in str([first, second])
+
+
+def test_what_an_event_has_told_is_not_told_again(
+    setup: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup()
+    try:
+        raise ReadFailedError("told")
+    except ReadFailedError:
+        logging.getLogger("ingest").exception("Exception on / [POST]")
+    assert lines(capsys) == []

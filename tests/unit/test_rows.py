@@ -1,0 +1,109 @@
+"""The row types and the schema files are one; insert ids name a change."""
+
+import base64
+import json
+import types
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import msgspec
+import pytest
+
+from dcm2bq import rows
+from dcm2bq.events import Delivery, Kind, ObjectEvent
+
+SCHEMA = Path(rows.__file__).parent / "schema"
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+EVENT = ObjectEvent(
+    event_id="1",
+    kind=Kind.FINALIZED,
+    time=NOW,
+    bucket="scans",
+    name="a.dcm",
+    generation=12,
+    size=34,
+)
+TYPES = {
+    str: {"STRING", "JSON", "DATE"},
+    int: {"INTEGER", "INT64"},
+    datetime: {"TIMESTAMP"},
+    bytes: {"BYTES"},
+}
+
+
+def check(struct: type, fields: list[dict[str, Any]], where: str) -> None:
+    """Assert that a row type has exactly the columns of a schema, in order."""
+    members = {each.encode_name: each.type for each in msgspec.structs.fields(struct)}
+    assert list(members) == [field["name"] for field in fields], where
+    for field in fields:
+        kind, name = members[field["name"]], f"{where}.{field['name']}"
+        if get_origin(kind) in {Union, types.UnionType}:
+            kind, optional = get_args(kind)[0], True
+        else:
+            optional = False
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            assert field["type"] in {"RECORD", "STRUCT"}, name
+            check(kind, field["fields"], name)
+        elif get_args(kind):
+            assert field["mode"] == "REPEATED", name
+        else:
+            assert field["type"] in TYPES[kind], name
+            if field.get("mode") == "REQUIRED":
+                assert not optional, name
+
+
+@pytest.mark.parametrize(
+    ("struct", "table"), [(rows.InstanceRow, "instances"), (rows.DeadLetterRow, "dead_letter")]
+)
+def test_a_row_type_has_exactly_the_columns_of_its_table(struct: type, table: str) -> None:
+    resource = json.loads((SCHEMA / f"{table}.json").read_text())
+    check(struct, resource["schema"]["fields"], table)
+
+
+def test_a_row_is_what_insert_all_takes() -> None:
+    row = rows.instance_row(
+        EVENT,
+        now=NOW,
+        info=rows.info(EVENT, bytes_read=5, warnings=("w",)),
+        attributes={"Modality": "CT", "StudyDate": "2026-01-01"},
+        metadata='{"Modality":"CT"}',
+    ).to_json()
+    assert json.loads(json.dumps(row))["info"]["input"] == row["info"]["input"]
+    assert row["timestamp"] == "2026-01-02T03:04:05.678901Z"
+    assert (row["event"], row["path"], row["version"]) == ("finalized", "gs://scans/a.dcm", "12")
+    assert (row["Modality"], row["StudyDate"], row["PatientID"]) == ("CT", "2026-01-01", None)
+    assert row["info"]["input"]["type"] == "GCS"
+    assert list(row["info"]["warnings"]) == ["w"]
+    assert row["metadata"] == '{"Modality":"CT"}'
+
+
+def test_an_insert_id_is_the_same_for_each_delivery_of_a_change() -> None:
+    def insert_id(event: ObjectEvent) -> str:
+        return rows.instance_row(event, now=datetime.now(UTC), info=rows.info(event)).insert_id
+
+    again = replace(EVENT, event_id="2")
+    others = [
+        replace(EVENT, kind=Kind.DELETED),
+        replace(EVENT, generation=13),
+        replace(EVENT, name="b.dcm"),
+        replace(EVENT, time=datetime(2026, 1, 3, tzinfo=UTC)),
+    ]
+    assert insert_id(again) == insert_id(EVENT)
+    assert len({insert_id(each) for each in [EVENT, *others]}) == 5
+    assert len(insert_id(EVENT)) <= 128
+
+
+def test_a_dead_letter_keeps_the_delivery_and_the_reason() -> None:
+    delivery = Delivery({"ce-id": "7", "ce-type": "t"}, b'{"name": "a"}')
+    row = rows.dead_letter_row(delivery, now=NOW, error_type="NotDicomError", error="why")
+    content = row.to_json()
+    assert content["message_id"] == "7"
+    assert base64.b64decode(content["data"]) == delivery.data
+    assert json.loads(content["attributes"]) == {
+        "ce-id": "7",
+        "ce-type": "t",
+        "error_type": "NotDicomError",
+        "error": "why",
+    }
