@@ -1,0 +1,148 @@
+"""Conversion, from a stream to JSON text: ours against the usual way, in the same run.
+
+The usual way is pydicom's: `dcmread`, `to_json_dict`, `json.dumps`. Times are medians of
+interleaved rounds, so that both ways see the same machine.
+"""
+
+import argparse
+import io
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+
+import pydicom
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence
+from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian
+
+from dcm2bq import dicom
+
+FILES = (
+    "CT_small.dcm",
+    "MR_small.dcm",
+    "rtplan.dcm",
+    "reportsi.dcm",
+    "test-SR.dcm",
+    "liver_1frame.dcm",
+    "waveform_ecg.dcm",
+)
+FRAMES = 2000
+
+
+def ours(content: bytes) -> str:
+    """Convert with dcm2bq."""
+    return dicom.convert(io.BytesIO(content)).text
+
+
+def usual(content: bytes) -> str:
+    """Convert the usual way; as there, bulk data is left out of the JSON."""
+    data = pydicom.dcmread(io.BytesIO(content))
+    return json.dumps(data.to_json_dict(bulk_data_element_handler=lambda _: "bulk"))
+
+
+def enhanced_ct(frames: int = FRAMES) -> bytes:
+    """Return an enhanced multi-frame CT whose functional groups are those of real scanners."""
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = EnhancedCTImageStorage
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = UID("1.2.3.4")
+    data.StudyInstanceUID, data.SeriesInstanceUID = "1.2.3", "1.2.3.5"
+    data.PatientName, data.PatientID, data.Modality = "Doe^Jane", "1", "CT"
+    data.Rows = data.Columns = 16
+    data.NumberOfFrames = frames
+    data.PerFrameFunctionalGroupsSequence = Sequence(_frame(number) for number in range(frames))
+    data.add_new(0x7FE00010, "OW", bytes(512 * frames))
+    stream = io.BytesIO()
+    pydicom.dcmwrite(stream, data, enforce_file_format=True)
+    return stream.getvalue()
+
+
+def _frame(number: int) -> Dataset:
+    content = Dataset()
+    content.FrameAcquisitionDateTime = "20260101120000.000"
+    content.FrameReferenceDateTime = "20260101120000.000"
+    content.FrameAcquisitionDuration = 500.0
+    content.DimensionIndexValues = [1, number + 1]
+    content.StackID = "1"
+    content.InStackPositionNumber = number + 1
+    position = Dataset()
+    position.ImagePositionPatient = [-150.5, -150.5, number * 0.625]
+    orientation = Dataset()
+    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    measures = Dataset()
+    measures.PixelSpacing, measures.SliceThickness = [0.586, 0.586], 0.625
+    transformation = Dataset()
+    transformation.RescaleIntercept, transformation.RescaleSlope = -1024, 1
+    transformation.RescaleType = "HU"
+    exposure = Dataset()
+    exposure.ExposureTimeInms, exposure.XRayTubeCurrentInmA = 500.0, 200.0
+    exposure.ExposureInmAs, exposure.CTDIvol = 100.0, 9.5
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = CTImageStorage
+    reference.ReferencedSOPInstanceUID = f"1.2.3.6.{number}"
+    derivation = Dataset()
+    derivation.SourceImageSequence = Sequence([reference])
+    frame = Dataset()
+    frame.FrameContentSequence = Sequence([content])
+    frame.PlanePositionSequence = Sequence([position])
+    frame.PlaneOrientationSequence = Sequence([orientation])
+    frame.PixelMeasuresSequence = Sequence([measures])
+    frame.PixelValueTransformationSequence = Sequence([transformation])
+    frame.CTExposureSequence = Sequence([exposure])
+    frame.DerivationImageSequence = Sequence([derivation])
+    return frame
+
+
+def inputs() -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the content of each file."""
+    for name in FILES:
+        path = get_testdata_file(name)
+        assert path is not None, name
+        with open(str(path), "rb") as file:  # noqa: PTH123
+            yield name, file.read()
+    yield f"enhanced CT, {FRAMES:,} frames", enhanced_ct()
+
+
+def seconds(function: Callable[[bytes], str], content: bytes, repeat: int) -> float:
+    """Return how long one conversion takes, in seconds."""
+    start = time.perf_counter()
+    for _ in range(repeat):
+        function(content)
+    return (time.perf_counter() - start) / repeat
+
+
+def measure(content: bytes, budget: float) -> dict[str, float]:
+    """Return the medians in microseconds, and their ratio, of about `budget` seconds of rounds."""
+    once = seconds(usual, content, 1) + seconds(ours, content, 1)
+    rounds = max(3, min(40, int(budget / once)))
+    repeat = max(1, min(20, int(budget / once / rounds)))
+    pairs = [
+        (seconds(usual, content, repeat), seconds(ours, content, repeat)) for _ in range(rounds)
+    ]
+    usual_us, ours_us = (statistics.median(each) * 1e6 for each in zip(*pairs, strict=True))
+    return {"usual_us": usual_us, "ours_us": ours_us, "ratio": usual_us / ours_us}
+
+
+def main() -> None:
+    """Measure every file and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--seconds", type=float, default=3.0, help="about how long for each file")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")  # pydicom's, about the files
+    results = {name: measure(content, arguments.seconds) for name, content in inputs()}
+    if arguments.json:
+        print(json.dumps(results, indent=2))
+        return
+    print("| file | pydicom, µs | dcm2bq, µs | times as fast |")
+    print("|---|---:|---:|---:|")
+    for name, row in results.items():
+        print(f"| {name} | {row['usual_us']:,.0f} | {row['ours_us']:,.0f} | {row['ratio']:.1f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""What README shows is what there is."""
+
+import json
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from packaging.requirements import Requirement
+
+from dcm2bq import cli, config
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def between(start: str, end: str) -> str:
+    return README.partition(f"<!-- {start} -->\n")[2].partition(f"<!-- {end} -->")[0]
+
+
+def options_table() -> str:
+    """Return the table of options, as README must show it."""
+    lines = ["| option | default | meaning |", "|---|---|---|"]
+    for option in config.options():
+        default = json.dumps(option.default).replace("|", "\\|")
+        lines.append(f"| `{option.path}` | `{default}` | {option.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def commands() -> list[str]:
+    """Return each dcm2bq command line that README shows."""
+    return re.findall(r"^ *(dcm2bq [^#\n|]+)", README, re.MULTILINE)
+
+
+def test_the_table_of_options_is_generated_from_the_code() -> None:
+    assert between("options", "end of options") == options_table(), (
+        "README's table must read:\n\n" + options_table()
+    )
+
+
+@pytest.mark.parametrize("command", commands())
+def test_each_command_and_each_flag_exists(command: str) -> None:
+    _, name, *rest = shlex.split(command)
+    shown = CliRunner().invoke(cli.commands, [name, "--help"])
+    assert shown.exit_code == 0, shown.output
+    for flag in (each for each in rest if each.startswith("--")):
+        assert flag in shown.output
+
+
+def test_readme_shows_commands() -> None:
+    assert len(commands()) >= 6
+
+
+def test_each_make_target_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(
+        re.findall(r"`?make ([a-z-]+)`?", README + (ROOT / "CONTRIBUTING.md").read_text())
+    ):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize(
+    "document", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name
+)
+def test_each_link_leads_somewhere(document: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)", document.read_text()):
+        if not link.startswith("https://"):
+            assert (document.parent / link).exists(), link
+
+
+def test_requirements_are_exact_and_hold_every_dependency() -> None:
+    locked = dict(
+        re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for dependency in map(Requirement, project["dependencies"]):
+        assert locked[dependency.name] in dependency.specifier, dependency
+    pins = re.findall(r"^[a-z0-9-]+[^\n]*", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert all("==" in pin for pin in pins)
+    developers = (ROOT / "requirements-dev.txt").read_text()
+    for name, version in locked.items():
+        assert f"\n{name}=={version} " in developers
