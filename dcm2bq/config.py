@@ -7,6 +7,8 @@ snake_case here (`jsonOutput.ignorePrivate` is `json_output.ignore_private`).
 """
 
 import difflib
+import hashlib
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -148,6 +150,38 @@ class Limits(_Options, frozen=True, kw_only=True):
     ] = 50
 
 
+class Privacy(_Options, frozen=True, kw_only=True):
+    """What is taken out of rows, or pseudonymised in them, metadata and columns alike."""
+
+    profile: Annotated[
+        Literal["basic"] | None,
+        Meta(description="`basic`: the Basic Profile of PS3.15 Annex E, for what a header holds"),
+    ] = None
+    remove: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Attributes to remove at every level: keywords, tags (`00100010`, "
+            "`60xx3000`), `private`"
+        ),
+    ] = ()
+    hash: Annotated[
+        tuple[str, ...],
+        Meta(description="Attributes to replace by a keyed hash at every level: keywords, tags"),
+    ] = ()
+    hash_key_variable: Annotated[
+        str, Meta(description="Environment variable that holds the key of the hash")
+    ] = "DCM2BQ_HASH_KEY"
+    key_version: Annotated[
+        str | None, Meta(description="Name of the key's version; part of the tables' fingerprint")
+    ] = None
+
+    @property
+    def fingerprint(self) -> str:
+        """The first 16 hex digits of the SHA-256 of this group as canonical JSON."""
+        canonical = json.dumps(msgspec.to_builtins(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
 class Retry(_Options, frozen=True, kw_only=True):
     """When an event is given up."""
 
@@ -182,6 +216,7 @@ class Config(_Options, frozen=True, kw_only=True):
     json_output: JsonOutput = field(default_factory=JsonOutput)
     bulk_data: BulkData = field(default_factory=BulkData)
     limits: Limits = field(default_factory=Limits)
+    privacy: Privacy = field(default_factory=Privacy)
     retry: Retry = field(default_factory=Retry)
     log: Log = field(default_factory=Log)
 

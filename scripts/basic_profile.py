@@ -1,0 +1,72 @@
+"""Make dcm2bq/dicom/basic_profile.tsv from PS3.15, as the standard is published in DocBook.
+
+    python scripts/basic_profile.py part15.xml > dcm2bq/dicom/basic_profile.tsv
+
+The file is part15.xml of https://dicom.nema.org/medical/dicom/current/source/docbook/part15/.
+Of Table E.1-1 (Application Level Confidentiality Profile Attributes) the columns "Tag" and
+"Basic Prof." are taken.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+DOCBOOK = "{http://docbook.org/ns/docbook}"
+TAG = re.compile(r"\(([0-9A-Fx]{4}),([0-9A-Fx]{4})\)", re.IGNORECASE)
+ACTION = re.compile(r"[XZDUKC](/[XZDUKC]\*?)*")
+
+
+def rows(root: ET.Element) -> Iterator[tuple[str, str]]:
+    """Yield tag and action of each row of the table; private attributes are `private`."""
+    table = next(each for each in root.iter(f"{DOCBOOK}table") if each.get("label") == "E.1-1")
+    columns = [_text(cell) for cell in next(table.iter(f"{DOCBOOK}thead")).iter(f"{DOCBOOK}th")]
+    tag_column = columns.index("Tag")
+    action_column = next(n for n, name in enumerate(columns) if name.startswith("Basic Prof"))
+    body = next(table.iter(f"{DOCBOOK}tbody"))
+    for row in body.iter(f"{DOCBOOK}tr"):
+        cells = [_text(cell) for cell in row.iter(f"{DOCBOOK}td")]
+        action = cells[action_column]
+        if not ACTION.fullmatch(action):
+            raise ValueError(f"no action in the row of {cells[tag_column]}: {action!r}")
+        yield _tag(cells[tag_column]), action
+
+
+def edition(root: ET.Element) -> str:
+    """Return the edition, such as `2026c`."""
+    subtitle = next(_text(each) for each in root.iter(f"{DOCBOOK}subtitle"))
+    found = re.search(r"\d{4}[a-z]", subtitle)
+    if not found:
+        raise ValueError("the document does not tell its edition")
+    return found.group()
+
+
+def _tag(text: str) -> str:
+    found = TAG.fullmatch(text)
+    if found:
+        group, element = (part.upper().replace("X", "x") for part in found.groups())
+        return group + element
+    if "gggg" in text and "odd" in text:
+        return "private"
+    raise ValueError(f"no tag: {text!r}")
+
+
+def _text(element: ET.Element) -> str:
+    visible = "".join(element.itertext()).replace("\u200b", "")
+    return " ".join(visible.split())
+
+
+def main() -> None:
+    """Print the table."""
+    root = ET.parse(Path(sys.argv[1])).getroot()  # noqa: S314 - the standard's own file
+    print(  # noqa: T201
+        f"# PS3.15 {edition(root)}, Table E.1-1, column Basic Prof.: tag and action; "
+        "made by scripts/basic_profile.py"
+    )
+    for tag, action in sorted(rows(root)):
+        print(f"{tag}\t{action}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
