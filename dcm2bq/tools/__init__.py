@@ -1,0 +1,1 @@
+"""What operators run, one module a command."""

@@ -1,0 +1,140 @@
+"""The files that `dcm2bq dump` shows: local ones, objects in Cloud Storage, standard input."""
+
+import glob
+import io
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
+
+from dcm2bq.config import Config
+from dcm2bq.dicom import Conversion, convert
+from dcm2bq.errors import Dcm2BqError
+from dcm2bq.events import ObjectEvent
+
+if TYPE_CHECKING:
+    from dcm2bq.gcs import Store
+
+_SCHEME = "gs://"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """Something to convert; `convert` raises when it can not be read."""
+
+    path: str
+    convert: Callable[[], Conversion]
+
+
+class Files:
+    """Finds what the arguments of `dump` name."""
+
+    def __init__(self, options: Config) -> None:
+        self._options = options
+        self._pattern = re.compile(options.input.name_pattern, re.IGNORECASE)
+        self._store: Store | None = None
+
+    def names_one(self, path: str) -> bool:
+        """Whether an argument names one file, rather than as many as there are."""
+        if path.startswith(_SCHEME):
+            return not path.endswith("/") and "/" in path.removeprefix(_SCHEME)
+        return not Path(path).is_dir() and (Path(path).exists() or not glob.has_magic(path))
+
+    def find(self, paths: Sequence[str]) -> Iterator[File]:
+        """Yield the files in the arguments' order, those of a folder by name."""
+        for path in paths:
+            if path == "-":
+                yield File("-", self._convert_stdin)
+            elif path.startswith(_SCHEME):
+                yield from self._find_objects(path)
+            elif Path(path).exists() or not glob.has_magic(path):
+                yield from self._find_local(path)
+            else:
+                yield from self._find_matching(path)
+
+    def _find_local(self, path: str) -> Iterator[File]:
+        if not Path(path).is_dir():
+            yield File(path, partial(self._convert_file, Path(path)))
+            return
+        errors: list[OSError] = []
+        names = sorted(
+            Path(folder, name)
+            for folder, _, files in os.walk(path, onerror=errors.append)
+            for name in files
+        )
+        matching = [each for each in names if self._matches(each.relative_to(path).as_posix())]
+        for each in matching:
+            yield File(str(each), partial(self._convert_file, each))
+        for error in errors:
+            yield _failing(str(error.filename), error)
+        if not matching:
+            yield _failing(path, FileNotFoundError("no file in it matches input.namePattern"))
+
+    def _find_matching(self, pattern: str) -> Iterator[File]:
+        """Yield each file once: `**` matches folders and what is in them."""
+        found: set[str] = set()
+        for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - any form of path
+            for file in self._find_local(match):
+                if file.path not in found:
+                    found.add(file.path)
+                    yield file
+        if not found:
+            yield _failing(pattern, FileNotFoundError("nothing matches"))
+
+    def _find_objects(self, path: str) -> Iterator[File]:
+        bucket, _, prefix = path.removeprefix(_SCHEME).partition("/")
+        count = 0
+        try:
+            for event in self._get_store().list(bucket, prefix):
+                if self.names_one(path) and event.name != prefix:
+                    break
+                if self.names_one(path) or (event.size and self._matches(event.name)):
+                    count += 1
+                    yield File(event.path, partial(self._convert_object, event))
+        except Dcm2BqError as error:
+            yield _failing(path, error)
+        else:
+            if not count:
+                yield _failing(path, FileNotFoundError("no such object"))
+
+    def _matches(self, name: str) -> bool:
+        return bool(self._pattern.search(name))
+
+    def _convert_stdin(self) -> Conversion:
+        return self._convert_stream(sys.stdin.buffer)
+
+    def _convert_file(self, path: Path) -> Conversion:
+        with path.open("rb") as stream:
+            return self._convert_stream(stream)
+
+    def _convert_stream(self, stream: BinaryIO) -> Conversion:
+        seekable = stream if stream.seekable() else io.BytesIO(stream.read())
+        return convert(seekable, options=self._options)
+
+    def _convert_object(self, event: ObjectEvent) -> Conversion:
+        deadline = time.monotonic() + self._options.limits.deadline_seconds
+        return convert(
+            self._get_store().open(event, deadline),
+            options=self._options,
+            root=event.bulk_data_root,
+            deadline=deadline,
+        )
+
+    def _get_store(self) -> "Store":
+        if self._store is None:
+            from dcm2bq.gcs import Store  # noqa: PLC0415 - slow, and for gs:// alone
+
+            self._store = Store(self._options)
+        return self._store
+
+
+def _failing(path: str, error: Exception) -> File:
+    def fail() -> NoReturn:
+        raise error
+
+    return File(path, fail)

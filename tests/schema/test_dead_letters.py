@@ -1,0 +1,349 @@
+"""Each rule of the view `dead_letters`, by a small case of its own."""
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from dcm2bq.bigquery import Dataset
+from dcm2bq.events import Delivery
+from dcm2bq.rows import dead_letter_row
+
+Insert = Callable[..., None]
+MakeRow = Callable[..., dict[str, Any]]
+
+EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
+TYPE = "google.cloud.storage.object.v1."
+SUBSCRIPTION = "projects/p/subscriptions/dead"
+
+
+def at(second: float) -> datetime:
+    return EPOCH + timedelta(seconds=second)
+
+
+def content(name: str, generation: int | str = "5", **fields: Any) -> bytes:
+    return json.dumps({"bucket": "b", "name": name, "generation": generation, **fields}).encode()
+
+
+def letter(
+    name: str,
+    *,
+    seen: float | None = 0,
+    event: str = "finalized",
+    generation: int | str = "5",
+    message_id: str | None = "m",
+    attributes: Mapping[str, Any] | None = None,
+    data: bytes | None = None,
+    subscription: str | None = None,
+) -> dict[str, Any]:
+    """Return a row as the function writes it, unless a `subscription` or more is given."""
+    reason = {"error_type": "NotDicomError", "error": "no DICOM"} if subscription is None else {}
+    attributes = {"ce-id": "m", "ce-type": TYPE + event, **reason, **(attributes or {})}
+    data = content(name, generation) if data is None else data
+    return {
+        "subscription_name": subscription,
+        "message_id": message_id,
+        "publish_time": seen if seen is None else at(seen).isoformat(),
+        "attributes": json.dumps(attributes),
+        "data": base64.b64encode(data).decode(),
+    }
+
+
+def resolution(name: str, *, seen: float, **changes: Any) -> dict[str, Any]:
+    attributes = {"resolved": True, "resolved_at": at(seen).isoformat()}
+    return letter(name, seen=seen, attributes=attributes, **changes)
+
+
+@pytest.fixture
+def shown(dataset: Dataset) -> Callable[[str], list[dict[str, Any]]]:
+    """What the view shows of one object of the bucket `b`."""
+
+    def run(name: str) -> list[dict[str, Any]]:
+        return dataset.query(
+            "SELECT * FROM dead_letters WHERE path = @path ORDER BY version, event",
+            {"path": f"gs://b/{name}"},
+        )
+
+    return run
+
+
+Shown = Callable[[str], list[dict[str, Any]]]
+
+
+def test_a_letter_of_the_function(dataset: Dataset, insert: Insert, shown: Shown) -> None:
+    """The row as the function makes it, whole."""
+    delivery = Delivery(
+        attributes={"ce-id": "event-1", "ce-type": TYPE + "finalized", "ce-subject": "objects/x"},
+        data=content("a b#%'\"ü.dcm", 1_700_000_000_000_001, size="7"),
+    )
+    row = dead_letter_row(
+        delivery, now=at(3), error_type="UnreadableDicomError", error="cut (tag 00100010)"
+    )
+    insert(dataset, "dead_letter", row.to_json())
+    assert shown("a b#%'\"ü.dcm") == [
+        {
+            "path": "gs://b/a b#%'\"ü.dcm",
+            "version": "1700000000000001",
+            "event": "finalized",
+            "reason": "UnreadableDicomError",
+            "message": "cut (tag 00100010)",
+            "first_seen": at(3),
+            "last_seen": at(3),
+            "attempts": 1,
+            "source": "function",
+            "message_id": "event-1",
+        }
+    ]
+
+
+def test_a_letter_of_eventarcs_subscription(dataset: Dataset, insert: Insert, shown: Shown) -> None:
+    """The CloudEvent's attributes, and what Pub/Sub adds when it gives up."""
+    attributes = {
+        "CloudPubSubDeadLetterSourceDeliveryCount": "100",
+        "CloudPubSubDeadLetterSourceSubscription": "eventarc-sub",
+    }
+    row = letter("s1", subscription=SUBSCRIPTION, attributes=attributes, event="deleted")
+    insert(dataset, "dead_letter", row)
+    (found,) = shown("s1")
+    assert found["event"] == "deleted"
+    assert found["source"] == "subscription"
+    assert found["reason"] == "DeliveryExhausted"
+    assert found["message"] == "100 deliveries failed; subscription eventarc-sub"
+
+
+def test_notifications_of_cloud_storage(dataset: Dataset, insert: Insert) -> None:
+    """Without a payload the attributes tell the object; events have their CloudEvent names."""
+    kinds = {
+        "OBJECT_FINALIZE": "finalized",
+        "OBJECT_DELETE": "deleted",
+        "OBJECT_ARCHIVE": "archived",
+        "OBJECT_METADATA_UPDATE": "metadataUpdated",
+        "OBJECT_OTHER": "OBJECT_OTHER",
+    }
+    for kind in kinds:
+        attributes = {"eventType": kind, "bucketId": "n", "objectId": kind, "objectGeneration": "6"}
+        row = letter("", subscription=SUBSCRIPTION, data=b"")
+        insert(dataset, "dead_letter", {**row, "attributes": json.dumps(attributes)})
+    found = dataset.query("SELECT * FROM dead_letters WHERE path LIKE 'gs://n/%'")
+    assert {each["path"].removeprefix("gs://n/"): each["event"] for each in found} == kinds
+    for each in found:
+        assert (each["version"], each["reason"]) == ("6", "DeliveryExhausted")
+        assert each["message"] is None
+
+
+def test_another_type_of_event_is_shown_in_full(
+    dataset: Dataset, insert: Insert, shown: Shown
+) -> None:
+    kind = "google.cloud.pubsub.topic.v1.messagePublished"
+    insert(dataset, "dead_letter", letter("other", attributes={"ce-type": kind}))
+    assert [each["event"] for each in shown("other")] == [kind]
+
+
+GARBAGE = {
+    "not JSON": (b"{", "{"),
+    "not UTF-8": (b"\xff\xfe\x00", "\x01"),
+    "empty": (b"", ""),
+    "null": (None, None),
+    "a number": (b"5", "5.5e400"),
+    "text": (b'"gs://b/x"', '"text"'),
+    "an array": (b"[1, {}]", "[]"),
+    "null in JSON": (b"null", "null"),
+    "objects for texts": (b'{"bucket": {}, "name": []}', '{"ce-type": {}, "error_type": []}'),
+    "no name": (b'{"bucket": "b", "generation": 1}', '{"ce-type": null}'),
+    "deep": (b"[" * 2000, "[" * 2000),
+}
+
+
+def test_garbage_stands_by_its_message(dataset: Dataset, insert: Insert) -> None:
+    """It fails nothing, it is not lost, and it can be resolved."""
+    rows = [
+        {
+            "subscription_name": SUBSCRIPTION,
+            "message_id": what,
+            "publish_time": at(0).isoformat(),
+            "attributes": attributes,
+            "data": data if data is None else base64.b64encode(data).decode(),
+        }
+        for what, (data, attributes) in GARBAGE.items()
+    ]
+    insert(dataset, "dead_letter", *rows, *rows)
+    query = "SELECT * FROM dead_letters WHERE path IS NULL"
+    found = {each["message_id"]: each for each in dataset.query(query)}
+    assert found.keys() == GARBAGE.keys()
+    assert {each["attempts"] for each in found.values()} == {2}
+    assert {each["reason"] for each in found.values()} == {"DeliveryExhausted"}
+    resolved = {"attributes": '{"resolved": true}', "publish_time": at(1).isoformat()}
+    insert(dataset, "dead_letter", *({**each, **resolved} for each in rows))
+    assert dataset.query(query) == []
+
+
+def test_garbage_of_different_messages_is_not_one(dataset: Dataset, insert: Insert) -> None:
+    insert(
+        dataset,
+        "dead_letter",
+        letter("", data=b"?", message_id="g1", event="odd"),
+        letter("", data=b"?", message_id="g2", event="odd"),
+        resolution("", data=b"?", message_id="g1", event="odd", seen=1),
+    )
+    found = dataset.query("SELECT message_id FROM dead_letters WHERE event = 'odd'")
+    assert found == [{"message_id": "g2"}]
+
+
+def test_garbage_versions_are_shown(
+    dataset: Dataset, insert: Insert, row: MakeRow, shown: Shown
+) -> None:
+    """No marker closes them, and they fail nothing."""
+    versions = ["", "-1x", "5 5", "99999999999999999999", "x"]
+    rows = [letter("versions", generation=each) for each in versions]
+    insert(dataset, "dead_letter", *rows)
+    insert(dataset, "instances", row("gs://b/versions", 2**63 - 1, "deleted"))
+    assert [each["version"] for each in shown("versions")] == versions
+
+
+def test_one_line_for_each_path_version_and_event(
+    dataset: Dataset, insert: Insert, shown: Shown
+) -> None:
+    """The last letter speaks; number or text, a generation is the same."""
+    last = {"error_type": "UnreadableDicomError", "error": "last"}
+    insert(
+        dataset,
+        "dead_letter",
+        letter("lines", generation="5", seen=20, message_id="m2"),
+        letter("lines", generation=5, seen=30, message_id="m3", attributes=last),
+        letter("lines", generation=5, seen=10, message_id="m1"),
+        letter("lines", generation=6),
+        letter("lines", generation=5, event="deleted"),
+    )
+    first, second, third = shown("lines")
+    assert [(each["version"], each["event"]) for each in (first, second, third)] == [
+        ("5", "deleted"),
+        ("5", "finalized"),
+        ("6", "finalized"),
+    ]
+    assert second["attempts"] == 3
+    assert (second["first_seen"], second["last_seen"]) == (at(10), at(30))
+    assert (second["reason"], second["message"]) == ("UnreadableDicomError", "last")
+    assert second["message_id"] == "m3"
+
+
+def test_both_sources_meet_in_one_line(dataset: Dataset, insert: Insert, shown: Shown) -> None:
+    insert(
+        dataset,
+        "dead_letter",
+        letter("both", seen=1),
+        letter("both", seen=2, subscription=SUBSCRIPTION),
+    )
+    (found,) = shown("both")
+    assert (found["attempts"], found["source"]) == (2, "subscription")
+    assert found["reason"] == "DeliveryExhausted"
+
+
+def test_a_resolution_closes_what_came_before_it(
+    dataset: Dataset, insert: Insert, shown: Shown
+) -> None:
+    """The next failure opens a new line, which counts from there."""
+    rows = [
+        letter("resolved", seen=1),
+        letter("resolved", seen=2),
+        letter("resolved", seen=1, generation=6),
+        letter("resolved", seen=1, event="deleted"),
+    ]
+    insert(dataset, "dead_letter", *rows, resolution("resolved", seen=3))
+    others = [("5", "deleted"), ("6", "finalized")]
+    assert [(each["version"], each["event"]) for each in shown("resolved")] == others
+    insert(dataset, "dead_letter", letter("resolved", seen=4))
+    again = shown("resolved")[1]
+    assert (again["event"], again["attempts"], again["first_seen"]) == ("finalized", 1, at(4))
+    insert(dataset, "dead_letter", resolution("resolved", seen=5))
+    assert [(each["version"], each["event"]) for each in shown("resolved")] == others
+
+
+def test_a_resolution_of_pub_subs_letter(dataset: Dataset, insert: Insert, shown: Shown) -> None:
+    """Attributes of Pub/Sub are texts: `"true"` resolves as `true` does."""
+    resolved = {"resolved": "true"}
+    insert(
+        dataset,
+        "dead_letter",
+        letter("pubsub", seen=1, subscription=SUBSCRIPTION),
+        letter("pubsub", seen=2, attributes=resolved),
+    )
+    assert shown("pubsub") == []
+
+
+def test_a_resolution_alone_shows_nothing(dataset: Dataset, insert: Insert, shown: Shown) -> None:
+    insert(dataset, "dead_letter", resolution("alone", seen=1))
+    assert shown("alone") == []
+
+
+def test_a_letter_without_time_can_be_resolved(
+    dataset: Dataset, insert: Insert, shown: Shown
+) -> None:
+    insert(dataset, "dead_letter", letter("timeless", seen=None))
+    (found,) = shown("timeless")
+    assert (found["first_seen"], found["last_seen"]) == (None, None)
+    insert(dataset, "dead_letter", resolution("timeless", seen=1))
+    assert shown("timeless") == []
+
+
+@pytest.mark.parametrize("success", ["finalized", "metadataUpdated"])
+def test_a_later_row_closes_uploads_and_updates_but_no_deletes(
+    dataset: Dataset, insert: Insert, row: MakeRow, shown: Shown, success: str
+) -> None:
+    name = f"row {success}"
+    events = ["finalized", "metadataUpdated", "deleted", "archived"]
+    insert(dataset, "dead_letter", *(letter(name, event=each, seen=10) for each in events))
+    insert(dataset, "instances", row(f"gs://b/{name}", 5, success, ingested=11))
+    assert [each["event"] for each in shown(name)] == ["archived", "deleted"]
+
+
+def test_a_row_of_another_object_or_an_earlier_one_closes_nothing(
+    dataset: Dataset, insert: Insert, row: MakeRow, shown: Shown
+) -> None:
+    insert(dataset, "dead_letter", letter("no row", seen=10))
+    insert(
+        dataset,
+        "instances",
+        row("gs://b/no row", 6, ingested=11),
+        row("gs://c/no row", 5, ingested=11),
+        row("gs://b/no row", 5, ingested=9),
+    )
+    assert len(shown("no row")) == 1
+
+
+def test_success_closes_and_the_next_failure_reopens(
+    dataset: Dataset, insert: Insert, row: MakeRow, shown: Shown
+) -> None:
+    """Failure at 10, success at 20, failure at 30: one open letter, that of 30."""
+    insert(dataset, "dead_letter", letter("again", seen=10))
+    insert(dataset, "instances", row("gs://b/again", 5, ingested=20))
+    assert shown("again") == []
+    insert(dataset, "dead_letter", letter("again", seen=30))
+    (found,) = shown("again")
+    assert (found["attempts"], found["first_seen"]) == (1, at(30))
+    insert(dataset, "instances", row("gs://b/again", 5, ingested=40))
+    assert shown("again") == []
+
+
+@pytest.mark.parametrize("marker", ["deleted", "archived"])
+def test_a_marker_of_the_same_or_a_higher_generation_closes_everything(
+    dataset: Dataset, insert: Insert, row: MakeRow, shown: Shown, marker: str
+) -> None:
+    """Whenever it came; a lower one and one of another path close nothing."""
+    name = f"marker {marker}"
+    events = ["archived", "deleted", "finalized", "metadataUpdated"]
+    insert(
+        dataset,
+        "dead_letter",
+        *(
+            letter(name, event=event, generation=generation, seen=50)
+            for event in events
+            for generation in (9, "10", 100)
+        ),
+    )
+    insert(dataset, "instances", row(f"gs://b/{name}", 10, marker), row("gs://c/x", 500, marker))
+    assert [(each["version"], each["event"]) for each in shown(name)] == [
+        ("100", event) for event in events
+    ]

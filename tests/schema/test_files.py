@@ -1,0 +1,165 @@
+"""The files by themselves: readable for Python and Terraform, complete, fully qualified."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlglot
+from sqlglot import exp
+
+from dcm2bq import schema
+from dcm2bq.config import Config, from_overrides
+from dcm2bq.schema import Definition, Kind
+
+FOLDER = Path(schema.__file__).parent
+PLACEHOLDERS = {"${project}", "${dataset}", "${instances}", "${dead_letter}"}
+DEFINITIONS = {each.name: each for each in schema.load(Config(), "my-project")}
+
+
+def queries() -> list[Definition]:
+    return [each for each in DEFINITIONS.values() if each.sql is not None]
+
+
+def unqualified(sql: str) -> set[str]:
+    """Return the tables that a query names without project or dataset."""
+    tree = sqlglot.parse_one(sql, dialect="bigquery")
+    named = {each.alias for each in tree.find_all(exp.CTE)}
+    tables = [each for each in tree.find_all(exp.Table) if each.db or each.name not in named]
+    assert tables
+    return {each.sql() for each in tables if not (each.catalog and each.db)}
+
+
+def columns(fields: list[dict[str, Any]], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    for each in fields:
+        yield prefix + each["name"], each
+        yield from columns(each.get("fields", []), f"{prefix}{each['name']}.")
+
+
+def test_every_file_is_loaded() -> None:
+    files = {path.stem for path in FOLDER.iterdir() if path.suffix in {".json", ".sql"}}
+    assert files == set(schema.NAMES)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(FOLDER.glob("*.json")) + sorted(FOLDER.glob("*.sql")), ids=lambda path: path.name
+)
+def test_python_and_terraform_fill_in_the_same_names(path: Path) -> None:
+    """`string.Template` and `templatefile` differ in every other use of `$` and in `%{`."""
+    text = path.read_text()
+    assert set(re.findall(r"\$\{\w+\}|\$", text)) <= PLACEHOLDERS
+    assert "%{" not in text
+
+
+def test_names_come_from_the_configuration() -> None:
+    config = from_overrides(
+        {"bigQuery": {"datasetId": "d", "instancesTableId": "i", "deadLetterTableId": "x"}}
+    )
+    definitions = {each.name: each for each in schema.load(config, "p")}
+    assert list(definitions)[:2] == ["i", "x"]
+    assert definitions["i"].qualified_name == "p.d.i"
+    assert definitions["i"].resource["tableReference"] == {
+        "projectId": "p",
+        "datasetId": "d",
+        "tableId": "i",
+    }
+    assert definitions["study"].resource["routineReference"]["datasetId"] == "d"
+    tables = {
+        table.sql()
+        for each in definitions.values()
+        for table in sqlglot.parse_one(each.sql or "SELECT 1", dialect="bigquery").find_all(
+            exp.Table
+        )
+        if table.db
+    }
+    assert {re.split(" AS ", each)[0].replace('"', "") for each in tables} == {
+        "p.d.i",
+        "p.d.x",
+        "p.d.instances_live",
+    }
+
+
+@pytest.mark.parametrize("definition", queries(), ids=lambda each: each.name)
+def test_every_table_is_fully_qualified(definition: Definition) -> None:
+    """BigQuery refuses other names in views; the local one takes them."""
+    assert definition.sql is not None
+    assert unqualified(definition.sql) == set()
+
+
+def test_an_unqualified_table_is_found() -> None:
+    sql = "WITH a AS (SELECT * FROM p.d.t) SELECT * FROM a WHERE EXISTS (SELECT 1 FROM d.t)"
+    assert unqualified(sql) == {"d.t"}
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS.values(), ids=lambda each: each.name)
+def test_everything_is_described(definition: Definition) -> None:
+    assert len(definition.resource["description"]) > 20
+    for name, column in columns(definition.resource.get("schema", {}).get("fields", [])):
+        assert column["description"], name
+        assert len(column["description"]) <= 1024, name
+
+
+@pytest.mark.parametrize("definition", queries(), ids=lambda each: each.name)
+def test_views_and_functions_hold_no_query_in_json(definition: Definition) -> None:
+    raw = json.loads((FOLDER / f"{definition.name}.json").read_text())
+    assert raw.keys() & {"view", "definitionBody"} == set()
+
+
+@pytest.mark.parametrize("definition", queries(), ids=lambda each: each.name)
+def test_views_show_no_required_columns(definition: Definition) -> None:
+    """BigQuery refuses any other mode on a view's columns."""
+    for name, column in columns(definition.resource.get("schema", {}).get("fields", [])):
+        assert column["mode"] in {"NULLABLE", "REPEATED"}, name
+
+
+def test_instances_live_has_the_columns_of_instances() -> None:
+    def shape(name: str) -> list[tuple[str, str, bool]]:
+        fields = DEFINITIONS[name].resource["schema"]["fields"]
+        return [(c, f["type"], f["mode"] == "REPEATED") for c, f in columns(fields)]
+
+    assert shape("instances_live") == shape("instances")
+
+
+def test_dead_letter_is_what_pub_sub_writes() -> None:
+    """The columns of a BigQuery subscription with metadata; none may be REQUIRED."""
+    fields: list[Mapping[str, Any]] = DEFINITIONS["dead_letter"].resource["schema"]["fields"]
+    assert [(each["name"], each["type"], each["mode"]) for each in fields] == [
+        ("subscription_name", "STRING", "NULLABLE"),
+        ("message_id", "STRING", "NULLABLE"),
+        ("publish_time", "TIMESTAMP", "NULLABLE"),
+        ("attributes", "STRING", "NULLABLE"),
+        ("data", "BYTES", "NULLABLE"),
+    ]
+
+
+def test_layout_of_instances() -> None:
+    table = DEFINITIONS["instances"].resource
+    assert table["timePartitioning"] == {"type": "MONTH", "field": "ingested_at"}
+    assert table["clustering"]["fields"] == [
+        "event",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "SOPInstanceUID",
+    ]
+
+
+def test_order_of_creation() -> None:
+    """Each object comes after those it reads, and functions come last."""
+    seen: set[str] = set()
+    for definition in DEFINITIONS.values():
+        tree = sqlglot.parse_one(definition.sql or "SELECT 1", dialect="bigquery")
+        assert {each.name for each in tree.find_all(exp.Table) if each.db} <= seen
+        seen.add(definition.name)
+    kinds = [each.kind for each in DEFINITIONS.values()]
+    assert kinds == sorted(kinds, key=list(Kind).index)
+
+
+def test_ddl_of_a_table_function() -> None:
+    lines = DEFINITIONS["ingested_between"].ddl.splitlines()
+    assert lines[0] == (
+        "CREATE OR REPLACE TABLE FUNCTION `my-project.dicom.ingested_between`"
+        "(since TIMESTAMP, until TIMESTAMP)"
+    )
+    assert lines[1].startswith('OPTIONS (description = "The rows of instances_live')

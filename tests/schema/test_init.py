@@ -1,0 +1,497 @@
+"""`init` against the local BigQuery, and what differs, for what it can not show."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+from google.cloud import bigquery
+
+from dcm2bq import schema
+from dcm2bq.bigquery import Dataset
+from dcm2bq.config import Config, from_overrides
+from dcm2bq.errors import ConfigError, WriteFailedError
+from dcm2bq.schema import Definition, Kind
+from dcm2bq.schema.compare import compare
+from dcm2bq.tools.init import Action, Entry, init
+
+MakeRow = Callable[..., dict[str, Any]]
+Insert = Callable[..., None]
+NAMES = [
+    "instances",
+    "dead_letter",
+    "instances_live",
+    "studies",
+    "series",
+    "dead_letters",
+    "study",
+    "ingested_between",
+]
+
+
+class Place:
+    """A dataset, its configuration, and the statements to bring it out of shape."""
+
+    def __init__(self, dataset: Dataset, config: Config, client: bigquery.Client) -> None:
+        self.dataset, self.config, self.client = dataset, config, client
+        self.definitions = {each.name: each for each in schema.load(config, dataset.project)}
+
+    def init(self, **options: Any) -> dict[str, Entry]:
+        entries = init(self.dataset, self.config, **options)
+        assert entries[0].kind == "dataset"
+        return {each.name: each for each in entries[1:]}
+
+    def sql(self, statement: str) -> None:
+        self.client.query_and_wait(statement.replace("D.", f"{self.dataset.name}."))
+
+    def create(self, name: str, edit: Callable[[dict[str, Any]], object]) -> None:
+        """Create the table `name` as `edit` changes its definition."""
+        if self.dataset.get() is None:
+            self.dataset.create(None)
+        resource = copy.deepcopy(self.definitions[name].resource)
+        edit(resource)
+        self.dataset.create_table(resource)
+
+    def snapshot(self) -> list[Any]:
+        """Return what is there: the names, and each table whole."""
+        name = self.dataset.name
+        names = [each.table_id for each in self.client.list_tables(name)]
+        routines = [each.routine_id for each in self.client.list_routines(name)]
+        tables = [self.dataset.get_table(each) or {} for each in names]
+        return [*names, *routines, *({**each, "etag": None} for each in tables)]
+
+
+@pytest.fixture
+def place(
+    config: Callable[..., Config],
+    connect: Callable[[Config], Dataset],
+    client: bigquery.Client,
+) -> Place:
+    """A dataset that is not there yet."""
+    made = config()
+    return Place(connect(made), made, client)
+
+
+@pytest.fixture(scope="module")
+def ready(
+    config: Callable[..., Config],
+    connect: Callable[[Config], Dataset],
+    client: bigquery.Client,
+) -> Place:
+    """A dataset in order, for tests that leave it so."""
+    made = config()
+    place = Place(connect(made), made, client)
+    place.init()
+    return place
+
+
+@pytest.fixture
+def definitions() -> dict[str, Definition]:
+    return {each.name: each for each in schema.load(from_overrides({}), "p")}
+
+
+def column(resource: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Return a column of a table, `info.input.size` for one inside RECORDs."""
+    fields: list[dict[str, Any]] = resource["schema"]["fields"]
+    *records, last = path.split(".")
+    for record in records:
+        fields = next(each for each in fields if each["name"] == record)["fields"]
+    return next(each for each in fields if each["name"] == last)
+
+
+def without(resource: dict[str, Any], *paths: str) -> None:
+    """Remove columns from a table."""
+    for path in paths:
+        record = path.rpartition(".")[0]
+        fields = (column(resource, record) if record else resource["schema"])["fields"]
+        fields.remove(column(resource, path))
+
+
+def set_column(path: str, **values: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda table: column(table, path).update(values)
+
+
+def descriptions(table: Mapping[str, Any]) -> set[tuple[str, str]]:
+    return {(each["name"], each["description"]) for each in table["schema"]["fields"]}
+
+
+def actions(entries: Mapping[str, Entry]) -> dict[str, Action]:
+    return {name: each.action for name, each in entries.items() if each.action != "unchanged"}
+
+
+def test_fresh_and_again(place: Place) -> None:
+    entries = place.init()
+    assert list(entries) == NAMES
+    assert set(actions(entries).values()) == {Action.CREATED}
+    assert len(actions(entries)) == 8
+    before = place.snapshot()
+    entries = place.init()
+    assert actions(entries) == {}
+    assert all(each.details == () for each in entries.values())
+    assert place.snapshot() == before
+
+
+def test_what_was_created_is_what_the_files_say(ready: Place) -> None:
+    for definition in ready.definitions.values():
+        is_function = definition.kind is Kind.FUNCTION
+        get = ready.dataset.get_routine if is_function else ready.dataset.get_table
+        found = get(definition.name)
+        assert found is not None
+        assert found["description"] == definition.resource["description"]
+        for key in ("timePartitioning", "clustering"):
+            assert found.get(key) == definition.resource.get(key)
+        if "schema" in definition.resource:
+            assert descriptions(definition.resource) <= descriptions(found)
+
+
+def test_other_names_and_another_location(
+    config: Callable[..., Config], connect: Callable[[Config], Dataset], client: bigquery.Client
+) -> None:
+    made = config(instancesTableId="objects", deadLetterTableId="failures")
+    place = Place(connect(made), made, client)
+    entries = init(place.dataset, made, location="europe-west1")
+    assert entries[0] == Entry("dataset", place.dataset.name, Action.CREATED)
+    assert [each.name for each in entries[1:3]] == ["objects", "failures"]
+    assert (place.dataset.get() or {})["location"] == "europe-west1"
+    assert place.dataset.query("SELECT * FROM instances_live") == []
+    assert place.dataset.query("SELECT * FROM dead_letters") == []
+    assert actions(place.init(location="EUROPE-west1")) == {}
+    with pytest.raises(ConfigError, match="is in europe-west1, not in US"):
+        place.init(location="US")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"instancesTableId": "studies"},
+        {"deadLetterTableId": "Dead_Letters"},
+        {"instancesTableId": "x", "deadLetterTableId": "x"},
+    ],
+)
+def test_names_that_meet_are_refused(
+    config: Callable[..., Config], connect: Callable[[Config], Dataset], names: dict[str, str]
+) -> None:
+    made = config(**names)
+    dataset = connect(made)
+    with pytest.raises(ConfigError, match="is the name of another table or view"):
+        init(dataset, made)
+    assert dataset.get() is None
+
+
+def test_a_dry_run_changes_nothing(place: Place) -> None:
+    assert len(actions(place.init(dry_run=True))) == 8
+    assert place.dataset.get() is None
+
+
+def test_columns_are_added(place: Place, insert: Insert, row: MakeRow) -> None:
+    """A dry run tells it, the views show it at once, and what was there stays."""
+    place.create("instances", lambda table: without(table, "Modality", "metadata"))
+    insert(place.dataset, "instances", row("gs://b/old", 1))
+    before = place.snapshot()
+    told = place.init(dry_run=True)
+    assert place.snapshot() == before
+    entries = place.init()
+    assert entries == told
+    assert entries["instances"].action is Action.UPDATED
+    assert entries["instances"].details == ("column Modality added", "column metadata added")
+    insert(place.dataset, "instances", row("gs://b/new", 1, Modality="CT"))
+    found = place.dataset.query("SELECT path, Modality FROM instances_live ORDER BY path")
+    assert [tuple(each.values()) for each in found] == [("gs://b/new", "CT"), ("gs://b/old", None)]
+    assert actions(place.init()) == {}
+
+
+def test_columns_are_added_below_views_that_are_there(ready: Place) -> None:
+    """A view over `SELECT *` is made anew when its table has grown."""
+    definitions = schema.load(ready.config, ready.dataset.project)
+    extra = {"name": "later", "type": "STRING", "description": "A column of a later version"}
+    for each in definitions:
+        if each.name in {"instances", "instances_live"}:
+            each.resource["schema"]["fields"].append(extra)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema, "load", lambda *_: definitions)
+        entries = ready.init()
+        assert actions(entries) == {"instances": "updated", "instances_live": "updated"}
+        assert entries["instances_live"].details == ("columns",)
+        assert actions(ready.init()) == {}
+    assert ready.dataset.query("SELECT later FROM instances_live") == []
+    assert ready.dataset.query("SELECT later FROM study('1')") == []
+    # An older version finds the column, and lets it be.
+    entries = ready.init()
+    assert entries["instances"].details == ("column later is unknown to dcm2bq: left alone",)
+    assert actions(entries) == {}
+
+
+def test_columns_are_relaxed_and_descriptions_renewed(place: Place, insert: Insert) -> None:
+    def edit(table: dict[str, Any]) -> None:
+        table["description"] = "old"
+        for path in ("info", "info.input.size", "path"):
+            column(table, path)["description"] = "old"
+
+    place.create("instances", edit)
+    place.create("dead_letter", set_column("data", mode="REQUIRED"))
+    entries = place.init()
+    assert entries["instances"].details == (
+        "description of column path",
+        "description of column info",
+        "description of column info.input.size",
+        "description",
+    )
+    assert entries["dead_letter"].details == ("column data is no longer REQUIRED",)
+    insert(place.dataset, "dead_letter", {"message_id": "m"})
+    assert actions(place.init()) == {}
+
+
+def test_labels_stay_though_a_view_is_replaced(ready: Place) -> None:
+    ready.sql("CREATE OR REPLACE VIEW D.series AS SELECT 1 AS a")
+    for name in ("instances", "series"):
+        resource = ready.dataset.get_table(name) or {}
+        ready.dataset.patch_table({**resource, "labels": {"team": "pacs"}}, ["labels"])
+    assert actions(ready.init()) == {"series": "updated"}
+    for name in ("instances", "series"):
+        assert (ready.dataset.get_table(name) or {})["labels"] == {"team": "pacs"}
+
+
+@pytest.mark.parametrize(
+    ("name", "sql", "columns"),
+    [
+        ("instances_live", "SELECT *, 1 AS more FROM D.instances", ()),
+        ("studies", "SELECT 1 AS a", ("columns",)),
+        ("dead_letters", "SELECT 'x' AS path", ("columns",)),
+    ],
+)
+def test_a_view_is_mended(ready: Place, name: str, sql: str, columns: tuple[str, ...]) -> None:
+    """Another query, other columns: the view answers as it should, with its descriptions."""
+    ready.sql(f"CREATE OR REPLACE VIEW D.{name} AS {sql}")
+    assert ready.init()[name] == Entry(
+        "view", name, Action.UPDATED, ("query", *columns, "description")
+    )
+    assert ready.dataset.query(f"SELECT * FROM {name}") == []
+    assert actions(ready.init()) == {}
+
+
+def test_a_description_of_a_view_is_renewed(ready: Place) -> None:
+    resource = copy.deepcopy(ready.definitions["studies"].resource)
+    column(resource, "PatientID")["description"] = "old"
+    ready.dataset.patch_table(resource, ["schema"])
+    entry = ready.init()["studies"]
+    assert (entry.action, entry.details) == (Action.UPDATED, ("description of column PatientID",))
+    assert actions(ready.init()) == {}
+
+
+@pytest.mark.parametrize(
+    ("statement", "details"),
+    [
+        (
+            "CREATE OR REPLACE TABLE FUNCTION D.study(uid STRING) AS SELECT uid AS a",
+            ("query", "description"),
+        ),
+        (
+            "CREATE OR REPLACE TABLE FUNCTION D.study(uid STRING, more INT64) AS SELECT more AS a",
+            ("query", "arguments", "description"),
+        ),
+    ],
+)
+def test_a_function_is_mended(ready: Place, statement: str, details: tuple[str, ...]) -> None:
+    ready.sql(statement)
+    assert ready.init()["study"] == Entry("function", "study", Action.UPDATED, details)
+    assert ready.dataset.query("SELECT path FROM study('1')") == []
+    assert actions(ready.init()) == {}
+
+
+REFUSALS: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
+    "type": (
+        "instances",
+        set_column("StudyDate", type="STRING"),
+        "column StudyDate is STRING, not DATE",
+    ),
+    "type in a RECORD": (
+        "instances",
+        set_column("info.input.size", type="STRING"),
+        "column info.input.size is STRING, not INTEGER",
+    ),
+    "RECORD": (
+        "instances",
+        set_column("info", type="JSON", fields=[]),
+        "column info is JSON, not RECORD",
+    ),
+    "mode": (
+        "instances",
+        set_column("Modality", mode="REPEATED"),
+        "column Modality is REPEATED, not NULLABLE",
+    ),
+    "not required": (
+        "instances",
+        set_column("path", mode="NULLABLE"),
+        "column path is NULLABLE, not REQUIRED",
+    ),
+    "missing and required": (
+        "instances",
+        lambda table: without(table, "path"),
+        "column path is missing, and REQUIRED",
+    ),
+    "unknown and required": (
+        "dead_letter",
+        lambda table: table["schema"]["fields"].append(
+            {"name": "site", "type": "STRING", "mode": "REQUIRED"}
+        ),
+        "column site is REQUIRED and unknown to dcm2bq",
+    ),
+    "no partitioning": (
+        "instances",
+        lambda table: table.pop("timePartitioning"),
+        "is not partitioned by MONTH of column ingested_at",
+    ),
+    "other partitioning": (
+        "instances",
+        lambda table: table["timePartitioning"].update(type="DAY"),
+        "is not partitioned by MONTH of column ingested_at",
+    ),
+    "partitioning of dead letters": (
+        "dead_letter",
+        lambda table: table.pop("timePartitioning"),
+        "is not partitioned by MONTH of column publish_time",
+    ),
+    "partition filter": (
+        "instances",
+        lambda table: table.update(requirePartitionFilter=True),
+        "requires a partition filter, which the views can not give",
+    ),
+    "no clustering": (
+        "instances",
+        lambda table: table.pop("clustering"),
+        "is not clustered by event, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID",
+    ),
+    "other clustering": (
+        "instances",
+        lambda table: table["clustering"]["fields"].reverse(),
+        "is not clustered by event, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSALS)
+def test_what_can_not_be_changed_is_refused(definitions: dict[str, Definition], what: str) -> None:
+    name, edit, message = REFUSALS[what]
+    found = copy.deepcopy(definitions[name].resource)
+    edit(found)
+    assert compare(found, definitions[name]).refusals == [message]
+
+
+def test_every_refusal_is_told_before_anything_is_changed(place: Place) -> None:
+    """Tables, columns and kinds are named; what could be changed is not either."""
+
+    def edit(table: dict[str, Any]) -> None:
+        without(table, "path", "Modality")
+        column(table, "info.input.size")["type"] = "STRING"
+        table["clustering"]["fields"].reverse()
+
+    place.create("instances", edit)
+    place.create("dead_letter", lambda table: table.pop("timePartitioning"))
+    place.sql("CREATE TABLE D.studies (a INT64)")
+    place.sql("CREATE FUNCTION D.study(a INT64) AS (a)")
+    before = place.snapshot()
+    with pytest.raises(ConfigError) as caught:
+        place.init()
+    name = place.dataset.name
+    assert str(caught.value).splitlines() == [
+        (
+            f"{name}.instances: is not clustered by "
+            "event, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID"
+        ),
+        f"{name}.instances: column info.input.size is STRING, not INTEGER",
+        f"{name}.instances: column path is missing, and REQUIRED",
+        f"{name}.dead_letter: is not partitioned by MONTH of column publish_time",
+        f"{name}.studies: is a TABLE where a VIEW must be",
+        f"{name}.study: is a SCALAR_FUNCTION where a TABLE_VALUED_FUNCTION must be",
+        "nothing was changed",
+    ]
+    assert place.snapshot() == before
+
+
+def test_a_view_where_a_table_must_be_is_refused(definitions: dict[str, Definition]) -> None:
+    found = {**definitions["studies"].resource}
+    assert compare(found, definitions["dead_letter"]).refusals == [
+        "is a VIEW where a TABLE must be"
+    ]
+
+
+@pytest.mark.parametrize("path", ["info.bytes_read", "info.input.crc32c"])
+def test_a_change_that_the_service_did_not_make_is_told(place: Place, path: str) -> None:
+    """The local BigQuery accepts columns inside RECORDs and does not add them."""
+    place.create("instances", lambda table: without(table, path))
+    with pytest.raises(WriteFailedError) as caught:
+        place.init()
+    assert str(caught.value) == (
+        f"{place.dataset.name}.instances: BigQuery accepted a change and did not make it: "
+        f"column {path} added"
+    )
+
+
+# What the service itself returns can not be seen here: by its documentation it uses its own
+# names for types and fills in or leaves out defaults.
+
+
+def as_stored(resource: Any) -> Any:
+    """Return a resource with the other spelling of everything that has two."""
+    types = {"INTEGER": "INT64", "RECORD": "STRUCT", "BOOLEAN": "BOOL", "FLOAT": "FLOAT64"}
+    if isinstance(resource, Sequence) and not isinstance(resource, str):
+        return [as_stored(each) for each in resource]
+    if not isinstance(resource, Mapping):
+        return resource
+    stored = {key: as_stored(value) for key, value in resource.items()}
+    if stored.get("mode") == "NULLABLE":
+        del stored["mode"]
+    if stored.get("type") in types:
+        stored["type"] = types[stored["type"]]
+    if "timePartitioning" in stored:
+        stored["timePartitioning"]["expirationMs"] = "31536000000"
+    return {**stored, "etag": "x", "numBytes": "0"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_other_spellings_are_no_difference(definitions: dict[str, Definition], name: str) -> None:
+    definition = definitions[name]
+    assert compare(as_stored(definition.resource), definition).changes == []
+    assert compare(as_stored(definition.resource), definition).refusals == []
+
+
+@pytest.mark.parametrize("name", ["studies", "study"])
+def test_layout_and_comments_of_a_query_are_no_difference(
+    definitions: dict[str, Definition], name: str
+) -> None:
+    definition = definitions[name]
+    assert definition.sql is not None
+    lines = [each for each in definition.sql.splitlines() if not each.startswith("--")]
+    other = " ".join(lines) + "\n/* by\nhand */"
+    resource = {**definition.resource, "view": {"query": other}, "definitionBody": other}
+    if definition.kind is Kind.FUNCTION:
+        del resource["view"]
+    assert compare(resource, definition).changes == []
+
+
+def test_another_query_is_a_difference(definitions: dict[str, Definition]) -> None:
+    """White space and dashes inside a text are no layout."""
+    definition = definitions["dead_letters"]
+    assert definition.sql is not None
+    for old, new in [("' deliveries", "'deliveries"), ("'gs://'", "'gs://--'"), ("AND", "OR")]:
+        other = {"view": {"query": definition.sql.replace(old, new)}}
+        assert compare({**definition.resource, **other}, definition).changes == ["query"]
+
+
+def test_rows_that_expire_are_told_of(definitions: dict[str, Definition]) -> None:
+    """A sandbox, or a default of the dataset, lets them."""
+    found = copy.deepcopy(definitions["instances"].resource)
+    found["timePartitioning"]["expirationMs"] = "5184000000"
+    assert compare(found, definitions["instances"]).notes == [
+        "rows expire after 60 days, and with them what they tell"
+    ]
+
+
+def test_what_a_column_has_beside_is_kept(definitions: dict[str, Definition]) -> None:
+    """Policy tags, for instance, are the owner's."""
+    definition = definitions["instances"]
+    found = copy.deepcopy(definition.resource)
+    column(found, "PatientID").update(description="old", policyTags={"names": ["t"]})
+    merged = {"schema": {"fields": compare(found, definition).fields}}
+    assert column(merged, "PatientID")["policyTags"] == {"names": ["t"]}
+    assert column(merged, "PatientID")["description"] == "(0010,0020) from the header"

@@ -1,0 +1,310 @@
+"""What is live: the view against a bucket, and the table functions against the view."""
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from dcm2bq.bigquery import Dataset
+
+Row = dict[str, Any]
+MakeRow = Callable[..., Row]
+Load = Callable[[Dataset, Sequence[dict[str, Any]]], None]
+
+KEYS = "path, version, timestamp, ingested_at, event, StudyInstanceUID, SOPInstanceUID"
+INDEXED = {"finalized", "metadataUpdated"}
+
+
+class Bucket:
+    """A bucket, and the rows that the function makes of its events.
+
+    `live` is the truth: path -> generation, time of the last change, SOPInstanceUID.
+    """
+
+    def __init__(self, name: str, rng: random.Random, row: MakeRow, *, versioned: bool) -> None:
+        self.live: dict[str, tuple[int, int, str]] = {}
+        self.rows: list[Row] = []
+        self._archived: set[tuple[str, int, str]] = set()
+        self._name, self._rng, self._row, self._versioned = name, rng, row, versioned
+        # Generations of different lengths: compared as text they stand in another order.
+        self._generation = rng.choice([7, 97, 1_700_000_000_000_000])
+        self._clock = 0
+
+    def step(self) -> None:
+        """Do something to the bucket."""
+        path = f"gs://{self._name}/{self._rng.choice('ab')}.dcm"
+        acts = [self.upload, self.upload, self.delete, self.touch, self.purge, self.restore]
+        self._clock += self._rng.choice([0, 1, 1, 5])
+        self._rng.choice(acts)(path)
+
+    def upload(self, path: str, instance: str | None = None) -> None:
+        old = self.live.get(path)
+        self._generation += self._rng.choice([1, 2, 40])
+        instance = instance or self._rng.choice(["x", "y"])
+        self.live[path] = (self._generation, self._clock, instance)
+        self._emit(path, "finalized", self._generation, instance)
+        if old:
+            self._retire(path, *old)
+
+    def delete(self, path: str) -> None:
+        if old := self.live.pop(path, None):
+            self._retire(path, *old)
+
+    def touch(self, path: str) -> None:
+        if old := self.live.get(path):
+            self.live[path] = (old[0], self._clock, old[2])
+            self._emit(path, "metadataUpdated", old[0], old[2])
+
+    def purge(self, path: str) -> None:
+        """Delete an archived version for good."""
+        for each in sorted(self._archived):
+            if each[0] == path:
+                self._archived.discard(each)
+                self._emit(path, "deleted", each[1], None)
+                return
+
+    def restore(self, path: str) -> None:
+        for each in sorted(self._archived):
+            if each[0] == path:
+                self.upload(path, each[2])
+                return
+
+    def deliver(self) -> list[Row]:
+        """Return the rows as they arrive: each at least once, in any order, at any time."""
+        arrivals = [row for row in self.rows for _ in range(self._rng.choice([1, 1, 2, 3]))]
+        self._rng.shuffle(arrivals)
+        start = datetime.fromisoformat("2024-02-01T00:00:00Z")
+        return [
+            {**row, "ingested_at": (start + timedelta(seconds=second)).isoformat()}
+            for second, row in enumerate(arrivals)
+        ]
+
+    def _retire(self, path: str, generation: int, _at: int, instance: str) -> None:
+        self._emit(path, "archived" if self._versioned else "deleted", generation, None)
+        if self._versioned:
+            self._archived.add((path, generation, instance))
+
+    def _emit(self, path: str, event: str, generation: int, instance: str | None) -> None:
+        uids = {"study": self._name, "series": "1", "instance": instance}
+        if instance is None:
+            uids = dict.fromkeys(uids)
+        self.rows.append(self._row(path, generation, event, at=self._clock, **uids))
+
+
+def live(dataset: Dataset, where: str = "TRUE") -> list[Row]:
+    return dataset.query(f"SELECT {KEYS} FROM instances_live WHERE {where}")
+
+
+def key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what tells rows apart, for rows sent and for rows that came back."""
+    times = [
+        datetime.fromisoformat(row[each]) if isinstance(row[each], str) else row[each]
+        for each in ("timestamp", "ingested_at")
+    ]
+    names = ("path", "version", "event", "StudyInstanceUID", "SOPInstanceUID")
+    return (*times, *(row[each] for each in names))
+
+
+def expected_live(rows: Iterable[Row]) -> Iterator[Row]:
+    """Say what is live as the design words it, for any set of rows whatsoever."""
+    by_path: dict[str, list[Row]] = {}
+    for row in rows:
+        by_path.setdefault(row["path"], []).append(row)
+    for there in by_path.values():
+        gone = max((int(r["version"]) for r in there if r["event"] not in INDEXED), default=0)
+        best: dict[tuple[str, ...], Row] = {}
+        for row in there:
+            if row["event"] not in INDEXED or int(row["version"]) <= gone:
+                continue
+            uids = tuple(row[f"{each}InstanceUID"] for each in ("Study", "Series", "SOP"))
+            rank = int(row["version"]), row["timestamp"], row["ingested_at"]
+            other = best.get(uids)
+            if other is None or rank > (
+                int(other["version"]),
+                other["timestamp"],
+                other["ingested_at"],
+            ):
+                best[uids] = row
+        yield from best.values()
+
+
+def any_rows(name: str, rng: random.Random, row: MakeRow, start: int = 0) -> list[Row]:
+    """Return a set of rows at one path that no bucket need ever produce."""
+    rows = []
+    for second in rng.sample(range(100), rng.randint(1, 7)):
+        event = rng.choice(["finalized", "finalized", "metadataUpdated", "deleted", "archived"])
+        uids = {each: rng.choice(["1", "2", None]) for each in ("study", "series", "instance")}
+        rows += [
+            row(
+                f"gs://{name}",
+                rng.choice([9, 10, 100]),
+                event,
+                at=rng.randint(0, 2),
+                ingested=start + second,
+                **(uids if event in INDEXED else dict.fromkeys(uids)),
+            )
+        ] * rng.choice([1, 1, 1, 2])
+    return rows
+
+
+def test_live_is_the_bucket_once_every_event_has_arrived(
+    dataset: Dataset, load: Load, row: MakeRow
+) -> None:
+    """Random buckets, with and without versions; each event at least once, in any order."""
+    rng = random.Random(20240101)
+    buckets = {}
+    for number in range(1000):
+        name = f"bucket-{number}"
+        buckets[name] = Bucket(name, rng, row, versioned=rng.random() < 0.5)
+        for _ in range(rng.randint(1, 12)):
+            buckets[name].step()
+    load(dataset, [row for each in buckets.values() for row in each.deliver()])
+    shown: dict[str, list[tuple[Any, ...]]] = {name: [] for name in buckets}
+    for found in live(dataset, "path LIKE 'gs://bucket-%'"):
+        seconds = found["timestamp"] - datetime.fromisoformat("2024-01-01T00:00:00Z")
+        shown[found["path"].split("/")[2]].append(
+            (found["path"], int(found["version"]), seconds.seconds, found["SOPInstanceUID"])
+        )
+    assert sum(len(each.live) for each in buckets.values()) > 500
+    wrong = [
+        each
+        for name, each in buckets.items()
+        if sorted(shown[name]) != sorted((path, *what) for path, what in each.live.items())
+    ]
+    shortest = min(wrong, key=lambda each: len(each.rows), default=None)
+    assert shortest is None, (len(wrong), shortest.live, shortest.rows)
+
+
+@pytest.fixture(scope="module")
+def anything(dataset: Dataset, load: Load, row: MakeRow) -> list[Row]:
+    """Rows of any kind at 1000 paths."""
+    rng = random.Random(20240102)
+    rows = [each for number in range(1000) for each in any_rows(f"any/{number}", rng, row)]
+    load(dataset, rows)
+    return rows
+
+
+def test_live_is_a_function_of_any_set_of_rows(dataset: Dataset, anything: list[Row]) -> None:
+    """Markers without rows, missing markers, rows without UIDs, ties, copies of rows."""
+    found = Counter(key(each) for each in live(dataset, "path LIKE 'gs://any/%'"))
+    assert found == Counter(key(each) for each in expected_live(anything))
+    assert len(found) > 500
+
+
+@pytest.mark.parametrize("uid", ["1", "2", "3"])
+def test_study_is_live_filtered(dataset: Dataset, anything: list[Row], uid: str) -> None:
+    assert anything
+    found = dataset.query(f"SELECT {KEYS} FROM `{dataset.name}.study`(@uid)", {"uid": uid})
+    expected = live(dataset, f"StudyInstanceUID = '{uid}'")
+    assert Counter(map(key, found)) == Counter(map(key, expected))
+    assert bool(found) == (uid != "3")
+
+
+def test_ingested_between_is_live_filtered(dataset: Dataset, anything: list[Row]) -> None:
+    """A row that one outside the interval supersedes is not live, on whichever side it is."""
+    everything = live(dataset)
+    start = min(datetime.fromisoformat(each["ingested_at"]) for each in anything)
+    rng = random.Random(20240103)
+    seen = 0
+    for _ in range(8):
+        since, until = (start + timedelta(seconds=rng.randint(-1, 101)) for _ in range(2))
+        found = dataset.query(
+            f"SELECT {KEYS} FROM `{dataset.name}.ingested_between`(@since, @until)",
+            {"since": since, "until": until},
+        )
+        expected = [each for each in everything if since <= each["ingested_at"] < until]
+        assert Counter(map(key, found)) == Counter(map(key, expected))
+        seen += len(found)
+    assert seen > 500
+
+
+def test_a_reader_of_what_is_new_holds_what_is_live(
+    dataset: Dataset, load: Load, row: MakeRow
+) -> None:
+    """Add what an interval brought, then remove what its markers name; and so on."""
+    rng = random.Random(20240104)
+    rows = [each for number in range(200) for each in any_rows(f"new/{number}", rng, row, 10_000)]
+    copy: dict[tuple[Any, ...], Row] = {}
+    start = datetime.fromisoformat("2024-01-01T02:46:40Z")
+    for second in range(0, 100, 20):
+        since, until = (start + timedelta(seconds=each) for each in (second, second + 20))
+        load(
+            dataset,
+            [each for each in rows if since <= datetime.fromisoformat(each["ingested_at"]) < until],
+        )
+        interval = {"since": since, "until": until}
+        for each in dataset.query(
+            f"SELECT {KEYS}, SeriesInstanceUID "
+            f"FROM `{dataset.name}.ingested_between`(@since, @until)",
+            interval,
+        ):
+            uids = (each[f"{level}InstanceUID"] for level in ("Study", "Series", "SOP"))
+            copy[each["path"], *uids] = each
+        for each in dataset.query(
+            "SELECT path, MAX(CAST(version AS INT64)) AS generation FROM instances "
+            "WHERE event IN ('deleted', 'archived') "
+            "AND ingested_at >= @since AND ingested_at < @until GROUP BY path",
+            interval,
+        ):
+            for held in [held for held in copy if held[0] == each["path"]]:
+                if int(copy[held]["version"]) <= each["generation"]:
+                    del copy[held]
+        now = live(dataset, "path LIKE 'gs://new/%'")
+        assert Counter(map(key, copy.values())) == Counter(map(key, now))
+    assert len(copy) > 100
+
+
+STORIES: dict[str, tuple[list[tuple[str, int]], set[int]]] = {
+    "upload": ([("finalized", 9)], {9}),
+    "overwrite": ([("finalized", 9), ("finalized", 10), ("deleted", 9)], {10}),
+    "overwrite, delete": (
+        [("finalized", 9), ("finalized", 10), ("deleted", 9), ("deleted", 10)],
+        set(),
+    ),
+    "archive, restore": ([("finalized", 9), ("archived", 9), ("finalized", 10)], {10}),
+    "delete, marker of the first lost": (
+        [("finalized", 9), ("finalized", 10), ("deleted", 10)],
+        set(),
+    ),
+}
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_every_order_with_every_event_twice(
+    dataset: Dataset, load: Load, row: MakeRow, story: str
+) -> None:
+    events, expected = STORIES[story]
+    orders = sorted(set(itertools.permutations(events * 2)))
+    name = "".join(filter(str.isalpha, story))
+    rows = [
+        row(f"gs://orders/{name}/{number}", version, event, at=version, ingested=second)
+        for number, order in enumerate(orders)
+        for second, (event, version) in enumerate(order)
+    ]
+    load(dataset, rows)
+    found = Counter(
+        (each["path"], int(each["version"]))
+        for each in live(dataset, f"path LIKE 'gs://orders/{name}/%'")
+    )
+    paths = {each["path"] for each in rows}
+    assert found == Counter((path, version) for path in paths for version in expected)
+
+
+def test_an_instance_at_two_paths_is_live_twice(dataset: Dataset, load: Load, row: MakeRow) -> None:
+    load(dataset, [row("gs://two/a", 1), row("gs://two/b", 2), row("gs://two/b", 3, "deleted")])
+    assert [each["path"] for each in live(dataset, "path LIKE 'gs://two/%'")] == ["gs://two/a"]
+
+
+def test_until_its_marker_arrives_an_overwritten_object_is_shown(
+    dataset: Dataset, load: Load, row: MakeRow
+) -> None:
+    """Only where the UIDs differ: the window of one instance knows of no other."""
+    load(dataset, [row("gs://late/a", 1, instance="x"), row("gs://late/a", 2, instance="y")])
+    where = "path = 'gs://late/a'"
+    assert {each["version"] for each in live(dataset, where)} == {"1", "2"}
+    load(dataset, [row("gs://late/a", 1, "deleted", study=None, series=None, instance=None)])
+    assert {each["version"] for each in live(dataset, where)} == {"2"}
