@@ -1,0 +1,1 @@
+"""The local stack: real servers, real function, real events, on one machine."""

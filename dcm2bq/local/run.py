@@ -1,0 +1,194 @@
+"""`dcm2bq local`: ingest a folder, show what came of it and watch it, or answer a question."""
+
+import os
+import shlex
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from dcm2bq.config import Config
+from dcm2bq.errors import ConfigError
+from dcm2bq.local import servers, state, summary
+from dcm2bq.local.folder import Changes, Folder
+from dcm2bq.local.samples import write_samples
+from dcm2bq.local.stack import Change, Stack, connect, environment, running
+
+_LOOK_SECONDS = 0.4
+_MEMORY_SHARE = 0.4  # of the machine's: the local Cloud Storage keeps the objects in memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Session:
+    """A stack that has ingested a folder; `failures` are the names that went wrong, and why."""
+
+    stack: Stack
+    folder: Folder
+    failures: dict[str, str]
+
+    @property
+    def status(self) -> int:
+        """The exit status: 1 when a file or an event got lost on its way."""
+        return 1 if self.failures else 0
+
+    def apply(self, changes: Changes) -> Iterator[Change]:
+        """Make the bucket follow the changes; yield each as it is done."""
+        for change in self.stack.apply(changes, self.folder.root):
+            self.failures.pop(change.name, None)
+            if change.failure:
+                self.failures[change.name] = change.failure
+            yield change
+
+
+def run(root: Path | None, config: Config, *, once: bool) -> int:
+    """Ingest the files under `root`, by default samples, and show a summary on stdout.
+
+    Unless `once`, then follow the changes of the files until a signal. Return the exit
+    status: 1 when a file could not be uploaded or an event was not acknowledged, else 0.
+    """
+    started = time.monotonic()
+    out = summary.console(sys.stdout)
+    with _session(root, config, notes=Console(stderr=True)) as session:
+        again = f"dcm2bq local {shlex.quote(str(root))}" if once and root else "dcm2bq local"
+        seconds = time.monotonic() - started
+        summary.print_summary(out, session.stack, session.failures, seconds=seconds, again=again)
+        if not once:
+            with suppress(KeyboardInterrupt), _published(session):
+                _watch(out, session)
+        return session.status
+
+
+def ask(root: Path | None, config: Config, sql: str, *, as_json: bool, fresh: bool) -> int:
+    """Print the rows that a statement gives, of the running stack or else of one for it alone.
+
+    With `root`, only a stack that serves this folder is asked; with `fresh`, none. Return the
+    exit status as `run` does. Raises `ConfigError` with BigQuery's message for a statement that
+    it refuses.
+    """
+    found = None if fresh else state.find(root and root.resolve())
+    if found:
+        with environment({"BIGQUERY_EMULATOR_HOST": servers.url(found.bigquery_port)}):
+            _answer(connect(found.config).query, sql, as_json=as_json)
+        return 0
+    with _session(root, config, notes=Console(stderr=True, quiet=True)) as session:
+        _answer(session.stack.dataset.query, sql, as_json=as_json)
+        for name, failure in session.failures.items():
+            sys.stderr.write(summary.printable(f"{name}: {failure}") + "\n")
+        return session.status
+
+
+def _answer(query: Callable[[str], list[dict[str, Any]]], sql: str, *, as_json: bool) -> None:
+    try:
+        rows = query(sql)
+    except ConfigError as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+    if as_json:
+        sys.stdout.write(summary.to_json(rows) + "\n")
+    elif rows:
+        summary.print_rows(summary.console(sys.stdout), rows)
+    else:
+        sys.stderr.write("no rows\n")
+
+
+@contextmanager
+def _session(root: Path | None, config: Config, *, notes: Console) -> Iterator[_Session]:
+    """Start a stack, ingest the files, and end the stack afterwards, come what may."""
+    failures: dict[str, str] = {}
+    with _interruptible() as hold_interrupts, _files(root) as files, ExitStack() as ends:
+        folder = Folder(
+            files, on_error=lambda e: failures.update({str(e.filename): str(e.strerror)})
+        )
+        changes = folder.changes()
+        _refuse_too_much(folder)
+        with notes.status("starting BigQuery, Cloud Storage and the function"):
+            stack = ends.enter_context(running(config))
+        try:
+            session = _Session(stack=stack, folder=folder, failures=failures)
+            _ingest(session, changes, notes)
+            yield session
+        finally:
+            hold_interrupts()
+
+
+def _ingest(session: _Session, changes: Changes, notes: Console) -> None:
+    columns = (TextColumn("ingesting"), BarColumn(), MofNCompleteColumn())
+    silent = notes.quiet or not notes.is_terminal
+    with Progress(*columns, console=notes, transient=True, disable=silent) as progress:
+        task = progress.add_task("", total=len(changes.written))
+        for _ in session.apply(changes):
+            progress.advance(task)
+
+
+def _watch(out: Console, session: _Session) -> None:
+    summary.print_watching(out, session.stack, session.folder.root)
+    while True:
+        time.sleep(_LOOK_SECONDS)
+        if changes := session.folder.changes():
+            summary.print_changes(out, session.stack, session.apply(changes))
+
+
+def _published(session: _Session) -> AbstractContextManager[None]:
+    return state.published(
+        state.State(
+            pid=os.getpid(),
+            bigquery_port=session.stack.ports.bigquery,
+            root=str(session.folder.root.resolve()),
+            config=session.stack.config,
+        )
+    )
+
+
+def _files(root: Path | None) -> AbstractContextManager[Path]:
+    return nullcontext(root) if root else _samples()
+
+
+@contextmanager
+def _samples() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="dcm2bq-samples-") as folder:
+        write_samples(Path(folder))
+        yield Path(folder)
+
+
+def _refuse_too_much(folder: Folder) -> None:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if folder.size > memory * _MEMORY_SHARE:
+        raise ConfigError(
+            f"{folder.root} holds {summary.size(folder.size)}: more than the local Cloud Storage "
+            f"can keep in this machine's memory ({summary.size(memory)})"
+        )
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """Turn the first signal that asks for an end into `KeyboardInterrupt`; hold later ones.
+
+    Yields a function that holds the first one, too: what ends the servers must not be
+    interrupted.
+    """
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # it is under nohup
+        before[signal.SIGHUP] = signal.getsignal(signal.SIGHUP)
+
+    def hold() -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+
+    def interrupt(*_: object) -> None:
+        hold()
+        raise KeyboardInterrupt
+
+    for each in before:
+        signal.signal(each, interrupt)
+    try:
+        yield hold
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

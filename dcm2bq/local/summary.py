@@ -1,0 +1,224 @@
+"""What the local stack shows: the summary, asked of BigQuery by SQL, and tables of rows."""
+
+import itertools
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime, time
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from dcm2bq.config import Config
+from dcm2bq.local import servers
+from dcm2bq.local.stack import BUCKET, Action, Change, Stack
+
+Row = Mapping[str, Any]
+
+_PIPE_WIDTH = 10_000  # as wide as need be: what reads a pipe can wrap it
+_UNITS = ("bytes", "KB", "MB", "GB", "TB")
+_KILO = 1000
+_IDS_PER_QUERY = 500
+
+_COUNTS_SQL = """
+SELECT
+  (SELECT COUNT(DISTINCT path) FROM instances_live) AS live,
+  (SELECT COUNT(DISTINCT path) FROM dead_letters) AS letters,
+  (SELECT COUNT(*) FROM studies) AS studies
+"""
+_MODALITIES_SQL = """
+SELECT
+  Modality,
+  COUNT(DISTINCT StudyInstanceUID) AS Studies,
+  COUNT(DISTINCT SeriesInstanceUID) AS Series,
+  COUNT(*) AS Objects,
+  SUM(info.input.size) AS Size
+FROM instances_live
+GROUP BY Modality
+ORDER BY Objects DESC, Modality
+"""
+_STUDIES_SQL = """
+SELECT
+  StudyDate, PatientID, StudyDescription, ModalitiesInStudy AS Modalities,
+  NumberOfStudyRelatedSeries AS Series, NumberOfStudyRelatedInstances AS Instances
+FROM studies
+ORDER BY Instances DESC, StudyDate DESC, StudyInstanceUID
+LIMIT 10
+"""
+_LETTERS_SQL = "SELECT path, reason, message FROM dead_letters ORDER BY path, version LIMIT 20"
+_EXAMPLE_SQL = (
+    "SELECT Modality, PatientID, StudyDate, JSON_VALUE(metadata.{manufacturer}) AS Manufacturer "
+    "FROM instances_live ORDER BY StudyDate DESC, path LIMIT 5"
+)
+_OUTCOMES_SQL = """
+SELECT info.event_id AS id, event, Modality AS modality, '' AS reason FROM `{instances}`
+WHERE info.event_id IN UNNEST(SPLIT(@ids))
+UNION ALL
+SELECT message_id, 'dead letter', '', CONCAT(reason, ': ', message) FROM dead_letters
+WHERE message_id IN UNNEST(SPLIT(@ids))
+"""
+
+
+def console(stream: TextIO) -> Console:
+    """Return a console that colours and wraps on a terminal alone."""
+    out = Console(file=stream, highlight=False)
+    if not out.is_terminal:
+        out.width = _PIPE_WIDTH
+    return out
+
+
+def print_summary(
+    out: Console, stack: Stack, failures: Mapping[str, str], *, seconds: float, again: str
+) -> None:
+    """Show what the dataset holds now; `again` is the command line that asks it."""
+    (counts,) = stack.dataset.query(_COUNTS_SQL)
+    live, letters = counts["live"], counts["letters"]
+    lost = failures.keys() & stack.objects.keys()
+    ignored = max(len(stack.objects) - live - letters - len(lost), 0)
+    parts = [f"{live} in BigQuery", _count(letters, "dead letter"), f"{ignored} ignored"]
+    if failures:
+        parts.append(f"{len(failures)} failed")
+    objects = _count(len(stack.objects), "object")
+    _heading(out, f"{objects} in {seconds:.1f} s: {', '.join(parts)}")
+    if live:
+        modalities = stack.dataset.query(_MODALITIES_SQL)
+        print_rows(out, [{**row, "Size": size(row["Size"])} for row in modalities])
+        studies = stack.dataset.query(_STUDIES_SQL)
+        shown = (
+            f" (the largest {len(studies)} of {counts['studies']})"
+            if len(studies) < counts["studies"]
+            else ""
+        )
+        _heading(out, f"Studies{shown}")
+        print_rows(out, studies)
+    if letters:
+        found = stack.dataset.query(_LETTERS_SQL)
+        shown = f" (the first {len(found)} of {letters})" if len(found) < letters else ""
+        _heading(out, f"Dead letters{shown}: not converted, and why")
+        print_rows(out, found)
+    if failures:
+        _heading(out, "Failed")
+        print_rows(out, [{"file": name, "failure": why} for name, why in failures.items()])
+    if lost:
+        _line(out, f"The function's log: {stack.keep_function_log()}")
+    if ignored:
+        out.print()
+        _line(out, f"Ignored: empty objects, and names that do not match {_pattern(stack)}")
+    if live:
+        _print_question(out, stack, again)
+
+
+def print_rows(out: Console, rows: Sequence[Row]) -> None:
+    """Print rows as a table, numbers to the right."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in rows[0] if rows else ():
+        numbers = any(isinstance(row[name], int | float) for row in rows)
+        table.add_column(Text(name), justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    with out.capture() as captured:
+        out.print(Padding(table, (0, 0, 0, 2), expand=False))
+    out.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def to_json(value: Any) -> str:
+    """Return a row, or many, as JSON: times in ISO 8601, bytes in base64, NUMERIC as text."""
+    return msgspec.json.encode(value, enc_hook=str).decode()
+
+
+def print_changes(out: Console, stack: Stack, changes: Iterable[Change]) -> None:
+    """Print a line for each change with what became of it."""
+    for batch in itertools.batched(changes, _IDS_PER_QUERY, strict=False):
+        ids = ",".join(each.event.id for change in batch for each in change.deliveries)
+        sql = _OUTCOMES_SQL.format(instances=stack.config.big_query.instances_table_id)
+        found = {row["id"]: row for row in stack.dataset.query(sql, {"ids": ids})}
+        for change in batch:
+            now = datetime.now().astimezone().strftime("%H:%M:%S")
+            outcome = change.failure or _outcome(change, found)
+            _line(out, f"{now}  {change.action:<9}{change.name}: {outcome}")
+
+
+def print_watching(out: Console, stack: Stack, root: Path) -> None:
+    """Say what goes on from now on."""
+    _heading(out, f"Watching {root}: add, change or delete files there; Ctrl-C ends it")
+    _line(out, f"  BigQuery       {servers.url(stack.ports.bigquery)}  {stack.dataset.name}")
+    _line(out, f"  Cloud Storage  {servers.url(stack.ports.storage)}  gs://{BUCKET}")
+    out.print()
+
+
+def _outcome(change: Change, found: Mapping[str, Row]) -> str:
+    row = found.get(change.deliveries[0].event.id)
+    if row is None:
+        return "ignored"
+    if row["event"] == "dead letter":
+        return f"dead letter, {row['reason']}"
+    if change.action is Action.DELETED:
+        return "no longer live"
+    return f"live, {row['modality'] or 'no modality'}"
+
+
+def _pattern(stack: Stack) -> str:
+    pattern = stack.config.input.name_pattern
+    return f'"{pattern}" (option input.namePattern; "." matches every name)'
+
+
+def _print_question(out: Console, stack: Stack, again: str) -> None:
+    """Show an answer that came out of BigQuery, and the command that asks for it."""
+    sql = _EXAMPLE_SQL.format(manufacturer=_manufacturer(stack.config))
+    _heading(out, "Ask BigQuery")
+    _line(out, f"  {again} --query {shlex.quote(sql)}")
+    out.print()
+    print_rows(out, stack.dataset.query(sql))
+
+
+def _manufacturer(config: Config) -> str:
+    """Return where the metadata holds Manufacturer with these options."""
+    options = config.json_output
+    if options.format == "dicom-json":
+        return "`00080070`.Value[0]"
+    name = "Manufacturer" if options.use_common_names else "`00080070`"
+    return f"{name}[0]" if options.use_array_with_single_value else name
+
+
+def _heading(out: Console, text: str) -> None:
+    out.print()
+    _line(out, text, style="bold")
+    out.print()
+
+
+def _line(out: Console, text: str, style: str = "") -> None:
+    out.print(Text(printable(text), style=style), soft_wrap=True)
+
+
+def _cell(value: Any) -> Text:
+    if value is None:
+        return Text("NULL", style="dim")
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return Text(printable(", ".join(value)))
+    if isinstance(value, str | date | time):
+        return Text(printable(str(value)))
+    if isinstance(value, list | dict):
+        return Text(printable(to_json(value)))
+    return Text(to_json(value).strip('"'))
+
+
+def printable(text: str) -> str:
+    """Return text without what would steer a terminal: names and headers come from anywhere."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as people write it."""
+    value, unit = float(count), 0
+    while value >= _KILO and unit < len(_UNITS) - 1:
+        value, unit = value / _KILO, unit + 1
+    return f"{value:.3g} {_UNITS[unit]}"

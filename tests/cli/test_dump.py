@@ -1,0 +1,354 @@
+"""`dcm2bq dump`: what a header becomes, from wherever it is read."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click import progressbar
+
+from dcm2bq import cli
+from dcm2bq.dicom import convert
+from support.cloud import Bucket
+
+COMMAND = str(Path(sys.executable).with_name("dcm2bq"))
+PACKAGE = find_spec("pydicom")
+assert PACKAGE is not None
+assert PACKAGE.origin is not None
+FILES = Path(PACKAGE.origin).parent / "data" / "test_files"
+
+
+class Dump:
+    """Runs `dcm2bq dump` and keeps what it said."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.status = -1
+        self.out = self.err = ""
+
+    def __call__(self, *args: object) -> "Dump":
+        self.status = cli.main(["dump", *map(str, args)])
+        self.out, self.err = self._capsys.readouterr()
+        return self
+
+    @property
+    def lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def modalities(self) -> list[str]:
+        return [line["Modality"] for line in self.lines]
+
+
+@pytest.fixture
+def dump(capsys: pytest.CaptureFixture[str]) -> Dump:
+    return Dump(capsys)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three DICOM files, one of them not named so, and one that is broken."""
+    (tmp_path / "sub").mkdir()
+    shutil.copyfile(FILES / "CT_small.dcm", tmp_path / "a.dcm")
+    shutil.copyfile(FILES / "MR_small.dcm", tmp_path / "sub" / "b.DCM")
+    shutil.copyfile(FILES / "rtplan.dcm", tmp_path / "sub" / "other")
+    return tmp_path
+
+
+def test_a_file_becomes_one_indented_document(dump: Dump) -> None:
+    dump(FILES / "CT_small.dcm")
+    assert dump.status == 0
+    assert dump.err == ""
+    assert dump.out.startswith('{\n  "')
+    with (FILES / "CT_small.dcm").open("rb") as stream:
+        assert json.loads(dump.out) == convert(stream).metadata
+
+
+def test_several_files_become_a_line_each_in_their_order(dump: Dump) -> None:
+    dump(FILES / "MR_small.dcm", FILES / "CT_small.dcm")
+    assert dump.modalities == ["MR", "CT"]
+
+
+def test_a_folder_is_searched_for_names_that_match(dump: Dump, folder: Path) -> None:
+    assert dump(folder).modalities == ["CT", "MR"]
+    assert dump.status == 0
+
+
+def test_a_folder_with_one_file_still_gives_lines(dump: Dump, folder: Path) -> None:
+    assert dump(folder / "sub").modalities == ["MR"]
+
+
+def test_a_file_that_is_named_counts_whatever_its_name(dump: Dump, folder: Path) -> None:
+    assert json.loads(dump(folder / "sub" / "other").out)["Modality"] == "RTPLAN"
+
+
+def test_the_name_pattern_is_the_configurations(
+    dump: Dump, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DCM2BQ_CONFIG", '{"input": {"namePattern": "^sub/o"}}')
+    assert dump(folder).modalities == ["RTPLAN"]
+
+
+def test_a_folder_without_a_match_is_told(dump: Dump, tmp_path: Path) -> None:
+    dump(tmp_path)
+    assert (dump.status, dump.out) == (1, "")
+    assert dump.err == f"{tmp_path}: no file in it matches input.namePattern\n"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.dcm", ["CT"]),
+        ("**/*", ["CT", "MR", "RTPLAN"]),
+        ("s?b", ["MR"]),
+        ("[s]ub/*", ["MR", "RTPLAN"]),
+    ],
+)
+def test_a_pattern_takes_each_file_once(
+    dump: Dump, folder: Path, pattern: str, expected: list[str]
+) -> None:
+    assert dump(folder / pattern).modalities == expected
+
+
+def test_a_pattern_without_a_match_is_told(dump: Dump, tmp_path: Path) -> None:
+    dump(tmp_path / "*.dcm", FILES / "CT_small.dcm")
+    assert dump.status == 1
+    assert dump.err == f"{tmp_path}/*.dcm: nothing matches\n"
+    assert dump.modalities == ["CT"]
+
+
+def test_a_name_that_looks_like_a_pattern_is_a_name_first(dump: Dump, folder: Path) -> None:
+    shutil.copyfile(FILES / "CT_small.dcm", folder / "scan[1].dcm")
+    assert dump(folder / "scan[1].dcm").out.startswith("{\n")
+
+
+def test_the_standard_input_is_a_file(dump: Dump, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.BytesIO((FILES / "CT_small.dcm").read_bytes())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stream))
+    assert json.loads(dump("-").out)["Modality"] == "CT"
+    assert dump.out.startswith("{\n")
+
+
+def test_a_pipe_is_a_file() -> None:
+    content = (FILES / "CT_small.dcm").read_bytes()
+    done = subprocess.run([COMMAND, "dump", "-"], input=content, capture_output=True, check=True)
+    assert json.loads(done.stdout)["Modality"] == "CT"
+
+
+def test_the_envelope_tells_path_and_warnings(dump: Dump, folder: Path) -> None:
+    dump("--envelope", folder / "a.dcm")
+    (line,) = dump.lines
+    assert list(line) == ["path", "metadata", "warnings"]
+    assert line["path"] == str(folder / "a.dcm")
+    assert line["metadata"]["Modality"] == "CT"
+    assert line["warnings"] == []
+
+
+def test_a_path_that_is_no_text_does_not_break_the_envelope(dump: Dump, tmp_path: Path) -> None:
+    shutil.copyfile(FILES / "CT_small.dcm", tmp_path / os.fsdecode(b"\xff.dcm"))
+    (line,) = dump("--envelope", tmp_path).lines
+    assert line["path"] == f"{tmp_path}/\ufffd.dcm"
+
+
+def test_the_format_can_be_chosen(dump: Dump) -> None:
+    dump("--format", "dicom-json", FILES / "CT_small.dcm")
+    assert json.loads(dump.out)["00080060"] == {"vr": "CS", "Value": ["CT"]}
+
+
+def test_options_go_over_the_configuration(dump: Dump, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DCM2BQ_CONFIG", '{"jsonOutput": {"useCommonNames": false}}')
+    one = json.loads(
+        dump("--option", "jsonOutput.ignoreMetaHeader=true", FILES / "CT_small.dcm").out
+    )
+    assert "00020010" not in one
+    assert one["00080060"] == "CT"
+    two = json.loads(
+        dump(
+            *("--option", "jsonOutput.useCommonNames=true"),
+            *("--option", "jsonOutput.useArrayWithSingleValue=true"),
+            FILES / "CT_small.dcm",
+        ).out
+    )
+    assert two["Modality"] == ["CT"]
+
+
+def test_the_value_of_an_option_can_be_plain_text(dump: Dump, folder: Path) -> None:
+    assert dump("--option", r"input.namePattern=^a\.dcm$", folder).modalities == ["CT"]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("jsonOutput.ignorePrivate", "NAME=VALUE is expected"),
+        ("jsonOutput.ignorPrivate=true", "did you mean jsonOutput.ignorePrivate?"),
+        ("jsonOutput.ignorePrivate=perhaps", "jsonOutput.ignorePrivate"),
+        ("jsonOutput.format.deep=1", "jsonOutput.format.deep: no such option"),
+        ("nothing.at.all=1", "nothing: no such option"),
+        ("input.namePattern=(", "input.namePattern"),
+    ],
+)
+def test_wrong_options_are_usage_errors(dump: Dump, option: str, message: str) -> None:
+    dump("--option", option, FILES / "CT_small.dcm")
+    assert dump.status == 2
+    assert message in dump.err
+    assert dump.out == ""
+
+
+def test_what_can_not_be_read_is_told_and_the_others_come_out(dump: Dump, tmp_path: Path) -> None:
+    text, cut, missing = tmp_path / "text.dcm", tmp_path / "cut.dcm", tmp_path / "missing.dcm"
+    text.write_text("SENTINEL^NAME")
+    cut.write_bytes((FILES / "CT_small.dcm").read_bytes()[:1500])
+    dump(text, FILES / "CT_small.dcm", cut, missing, FILES / "MR_small.dcm")
+    assert dump.modalities == ["CT", "MR"]
+    assert dump.status == 1
+    paths = [line.partition(": ")[0] for line in dump.err.splitlines()]
+    assert paths == [str(text), str(cut), str(missing)]
+    assert dump.err.endswith(f"{missing}: No such file or directory\n")
+    assert "SENTINEL" not in dump.err
+
+
+def test_an_error_that_nobody_foresaw_shows_no_value(
+    dump: Dump, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("SENTINEL^NAME")
+
+    monkeypatch.setattr("dcm2bq.tools.dump.convert", fail)
+    dump(FILES / "CT_small.dcm")
+    assert dump.status == 1
+    assert "ValueError" in dump.err
+    assert "SENTINEL" not in dump.err
+
+
+def test_warnings_are_counted_on_demand(dump: Dump, tmp_path: Path) -> None:
+    odd = tmp_path / "cut inside the pixel data.dcm"
+    odd.write_bytes((FILES / "CT_small.dcm").read_bytes()[:-1000])
+    assert dump(odd).err == ""
+    assert dump("--verbose", odd).err == f"{odd}: 1 warning\n"
+    assert dump("--verbose", FILES / "CT_small.dcm").err == ""
+
+
+def test_a_reader_that_has_enough_ends_it_quietly() -> None:
+    with subprocess.Popen(
+        [COMMAND, "dump", *[str(FILES / "CT_small.dcm")] * 500],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith(b"{")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_no_path_is_a_usage_error(dump: Dump) -> None:
+    assert dump().status == 2
+
+
+def test_the_progress_is_for_a_terminal_that_shows_nothing_else(
+    dump: Dump, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = []
+
+    def record(*args: Any, **options: Any) -> Any:
+        hidden.append(options.pop("hidden"))
+        return progressbar(*args, **options, hidden=True)
+
+    monkeypatch.setattr("click.progressbar", record)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    dump(folder)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    dump(folder)
+    assert hidden == [False, True]
+
+
+@pytest.fixture
+def bucket(storage_url: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_url)
+    bucket = Bucket(storage_url, f"bucket-{uuid.uuid4().hex}")
+    bucket.upload("2026/a #1 ü%41.dcm", (FILES / "CT_small.dcm").read_bytes())
+    bucket.upload("2026/b.dcm", (FILES / "MR_small.dcm").read_bytes())
+    bucket.upload("2026/b.dcm.txt", b"text")
+    bucket.upload("2026/empty.dcm", b"")
+    bucket.upload("other", (FILES / "rtplan.dcm").read_bytes())
+    return bucket
+
+
+def test_an_object_is_a_file(dump: Dump, bucket: Bucket) -> None:
+    dump(f"gs://{bucket.name}/2026/a #1 ü%41.dcm")
+    assert (dump.status, dump.err) == (0, "")
+    assert dump.out.startswith('{\n  "')
+    assert json.loads(dump.out)["Modality"] == "CT"
+    assert json.loads(dump(f"gs://{bucket.name}/other").out)["Modality"] == "RTPLAN"
+
+
+def test_an_object_can_be_named_in_its_bulk_data(dump: Dump, bucket: Bucket) -> None:
+    option = ("--option", "jsonOutput.explicitBulkDataRoot=true")
+    (line,) = dump("--envelope", *option, f"gs://{bucket.name}/2026/b.dcm").lines
+    assert line["path"] == f"gs://{bucket.name}/2026/b.dcm"
+    uri = line["metadata"]["PixelData"]["BulkDataURI"]
+    assert uri.startswith(f"gs://{bucket.name}/2026/b.dcm?generation=")
+
+
+@pytest.mark.parametrize("prefix", ["", "/", "/2026/"])
+def test_a_prefix_is_searched_for_names_that_match(dump: Dump, bucket: Bucket, prefix: str) -> None:
+    assert dump(f"gs://{bucket.name}{prefix}").modalities == ["CT", "MR"]
+    assert dump.status == 0
+
+
+def test_objects_that_are_not_there_are_told(dump: Dump, bucket: Bucket) -> None:
+    dump(f"gs://{bucket.name}/2026/b", f"gs://{bucket.name}/none/", FILES / "CT_small.dcm")
+    assert dump.err.splitlines() == [
+        f"gs://{bucket.name}/2026/b: no such object",
+        f"gs://{bucket.name}/none/: no such object",
+    ]
+    assert dump.status == 1
+    assert dump.modalities == ["CT"]
+
+
+def test_a_bucket_that_is_not_there_is_told(dump: Dump, bucket: Bucket) -> None:
+    dump(f"gs://{bucket.name}-missing/", FILES / "CT_small.dcm")
+    assert "no such bucket" in dump.err
+    assert dump.status != 0
+    assert dump.modalities == ["CT"]
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A Cloud Storage that answers 403 to everything."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(403)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
+        yield
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.usefixtures("refusing")
+def test_a_service_that_refuses_has_its_own_status(dump: Dump, tmp_path: Path) -> None:
+    dump("gs://bucket/a.dcm", tmp_path / "missing.dcm", FILES / "CT_small.dcm")
+    assert dump.status == 3
+    assert dump.err.splitlines()[0].startswith("gs://bucket/a.dcm: Cloud Storage: HTTP 403")
+    assert dump.modalities == ["CT"]

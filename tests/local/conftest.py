@@ -1,0 +1,99 @@
+"""The real command as a process, and folders to give it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+COMMAND = str(Path(sys.executable).with_name("dcm2bq"))
+
+ODD_NAMES = (
+    "plain.dcm",
+    "a b/with space.dcm",
+    "a b/ü 山田 é.dcm",
+    "100% #1 %41.dcm",
+    'what\'s "this"?&x=1+2.DCM',
+    "<[red]> ; $HOME `x`.dicom",
+)
+
+
+@dataclass(frozen=True)
+class Cli:
+    """Runs the command with an environment of its own, by which its processes are found."""
+
+    environ: dict[str, str]
+
+    def run(self, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run the command to its end."""
+        return subprocess.run(
+            [COMMAND, *args],
+            env={**self.environ, **environ},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        """Start the command."""
+        return subprocess.Popen(
+            [COMMAND, *args],
+            env=self.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def processes(self) -> list[str]:
+        """Return the command lines of every process that came from here and still runs."""
+        mark = f"MARK={self.environ['MARK']}".encode()
+        found = []
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                try:
+                    if mark in (folder / "environ").read_bytes().split(b"\0"):
+                        found.append((folder / "cmdline").read_text().replace("\0", " "))
+                except OSError:
+                    continue
+        return found
+
+
+@pytest.fixture(scope="module")
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """The command; nothing that it started outlives the test module."""
+    runtime = tmp_path_factory.mktemp("runtime")
+    cli = Cli({**os.environ, "XDG_RUNTIME_DIR": str(runtime), "MARK": uuid.uuid4().hex})
+    yield cli
+    if Path("/proc/self/environ").exists():
+        assert not cli.processes()
+
+
+@pytest.fixture(scope="session")
+def dicom_files() -> Path:
+    """The files that come with pydicom."""
+    package = find_spec("pydicom")
+    assert package is not None
+    assert package.origin is not None
+    return Path(package.origin).parent / "data" / "test_files"
+
+
+@pytest.fixture(scope="module")
+def odd_folder(tmp_path_factory: pytest.TempPathFactory, dicom_files: Path) -> Path:
+    """DICOM files under odd names, files that are broken, and files to ignore."""
+    folder = tmp_path_factory.mktemp("it's odd")
+    for name in ODD_NAMES:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(dicom_files / "CT_small.dcm", folder / name)
+    (folder / "no dicom.dcm").write_text("text")
+    (folder / "cut #2.dcm").write_bytes((dicom_files / "MR_small.dcm").read_bytes()[:700])
+    (folder / "empty.dcm").touch()
+    (folder / "notes.txt").write_text("text")
+    (folder / "two\nlines.dcm").write_text("text")
+    return folder

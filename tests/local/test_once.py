@@ -1,0 +1,186 @@
+"""`dcm2bq local --once`, and `--query` without a running stack."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from dcm2bq import cli as command_line
+from dcm2bq.config import Config
+from dcm2bq.local import run, servers, stack
+
+from .conftest import ODD_NAMES, Cli
+
+
+def test_a_folder_goes_into_bigquery_with_its_odd_names_and_broken_files(
+    cli: Cli, odd_folder: Path
+) -> None:
+    done = cli.run("local", str(odd_folder), "--once")
+    live, rest = len(ODD_NAMES), 4
+    first = done.stdout.strip().splitlines()[0]
+    assert first.startswith(f"{live + rest} objects in ")
+    assert first.endswith(f": {live} in BigQuery, 2 dead letters, 2 ignored, 1 failed")
+    assert re.search(r"^ +CT +1 +1 +6 +235 KB$", done.stdout, re.MULTILINE)
+    letters = {
+        path: reason
+        for line in done.stdout.splitlines()
+        for path, reason in [(line.strip().partition("   ")[0], line)]
+        if path.startswith("gs://dicom/")
+    }
+    assert set(letters) == {"gs://dicom/no dicom.dcm", "gs://dicom/cut #2.dcm"}
+    assert "NotDicomError" in letters["gs://dicom/no dicom.dcm"]
+    assert "UnreadableDicomError" in letters["gs://dicom/cut #2.dcm"]
+    assert r"two\nlines.dcm" in done.stdout
+    assert f"dcm2bq local '{odd_folder}'".replace("it's", "it'\"'\"'s") in done.stdout
+    assert "GE MEDICAL SYSTEMS" in done.stdout
+    assert done.stderr == ""
+    assert done.returncode == 1  # for the file that Cloud Storage does not take
+    assert "\x1b" not in done.stdout
+
+
+def test_a_question_is_answered_alone_and_nothing_of_the_callers_leaks(
+    cli: Cli, tmp_path: Path
+) -> None:
+    """The samples are of many kinds, and some are broken."""
+    (tmp_path / "key.json").write_text("{}")
+    config = tmp_path / "config.json"
+    big_query = {"projectId": "real-project", "datasetId": "other", "instancesTableId": "my_rows"}
+    config.write_text(json.dumps({"bigQuery": big_query, "jsonOutput": {"format": "dicom-json"}}))
+    sql = """
+    SELECT path, CAST(version AS INT64) > 0 AS ok, StudyInstanceUID, Modality, metadata,
+      (SELECT COUNT(*) FROM dead_letters) AS letters
+    FROM `local.other.my_rows`
+    """
+    done = cli.run(
+        *("local", "--json", "--query", sql),
+        DCM2BQ_CONFIG_FILE=str(config),
+        GOOGLE_APPLICATION_CREDENTIALS=str(tmp_path / "key.json"),
+        GOOGLE_CLOUD_PROJECT="real-project",
+        BIGQUERY_EMULATOR_HOST="http://127.0.0.1:9",
+        STORAGE_EMULATOR_HOST="http://127.0.0.1:9",
+        HTTP_PROXY="http://127.0.0.1:9",
+        DEBUG="1",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = json.loads(done.stdout)
+    paths = {row["path"] for row in rows}
+    assert {"gs://dicom/names/山田.dcm", "gs://dicom/US/30% #1.dcm"} <= paths
+    assert len(rows) == len(paths) >= 28
+    assert len({row["Modality"] for row in rows}) >= 10
+    assert len({row["StudyInstanceUID"] for row in rows}) >= 15
+    assert {(row["ok"], row["letters"]) for row in rows} == {(True, 2)}
+    (report,) = (row for row in rows if row["path"] == "gs://dicom/SR/report.dcm")
+    assert report["metadata"]["00080060"] == {"vr": "CS", "Value": ["SR"]}
+
+
+def test_events_that_are_never_acknowledged_are_a_finding(
+    tmp_path: Path,
+    dicom_files: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    function = tmp_path / "main.py"
+    function.write_text(
+        "import functions_framework\n"
+        "@functions_framework.cloud_event\n"
+        "def ingest(event):\n"
+        "    raise RuntimeError('broken')\n"
+    )
+    monkeypatch.setattr(stack, "_main", lambda: function)
+    monkeypatch.setattr(stack, "_PAUSES", (0.05,))
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    (scans / "a.dcm").write_bytes((dicom_files / "CT_small.dcm").read_bytes())
+    assert command_line.main(["local", str(scans), "--once"]) == 1
+    out = capsys.readouterr().out
+    assert "0 in BigQuery, 0 dead letters, 0 ignored, 1 failed" in out
+    assert "finalized not acknowledged: HTTP 500 (2 times)" in out
+    log = Path(out.partition("The function's log: ")[2].splitlines()[0])
+    assert "RuntimeError" in log.read_text()
+    log.unlink()
+
+
+def test_servers_that_do_not_start_are_a_service_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(servers, "_script", lambda _: "/bin/false")
+    assert command_line.main(["local", "--once"]) == 3
+    assert capsys.readouterr().err == "dcm2bq: false did not start\n"
+
+
+def test_a_signal_does_not_interrupt_the_end_of_the_servers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = []
+
+    @contextmanager
+    def running(_: Config) -> Iterator[Any]:
+        yield SimpleNamespace(apply=lambda *_: iter(()))
+        os.kill(os.getpid(), signal.SIGTERM)
+        ended.append(True)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(run, "running", running)
+    try:
+        with run._session(tmp_path, Config(), notes=Console(quiet=True)):
+            pass
+    except KeyboardInterrupt:
+        pytest.fail("interrupted")
+    assert ended
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_too_much_for_the_machine_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (tmp_path / "huge.dcm").open("wb") as huge:
+        huge.truncate(2**43)
+    assert command_line.main(["local", str(tmp_path), "--once"]) == 2
+    err = capsys.readouterr().err
+    assert "holds 8.8 TB" in err
+    assert "memory" in err
+
+
+def test_missing_packages_are_told_with_the_command_that_installs_them() -> None:
+    program = (
+        "import sys\n"
+        "from importlib.abc import MetaPathFinder\n"
+        "class Missing(MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name.partition('.')[0] in ('rich', 'duckdb', 'local_bigquery'):\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        "from dcm2bq.cli import main\n"
+        "sys.exit(main(['local', '--once']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "duckdb, local_bigquery, rich" in done.stderr
+    assert f"{sys.executable} -m pip install" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--json"], "--json goes with --query"),
+        (["/no/such/folder"], "does not exist"),
+        ([__file__], "is a file"),
+    ],
+)
+def test_wrong_usage(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["local", *args]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,143 @@
+"""Servers start, are isolated from the caller, and end."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from dcm2bq.errors import ConfigError
+from dcm2bq.local import servers
+from dcm2bq.local.servers import ServerError, free_port, isolated
+from dcm2bq.local.stack import environment
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "GOOGLE_CLOUD_PROJECT",
+        "CLOUDSDK_CORE_PROJECT",
+        "GCLOUD_PROJECT",
+        "GCE_METADATA_HOST",
+        "BIGQUERY_EMULATOR_HOST",
+        "STORAGE_EMULATOR_HOST",
+        "PUBSUB_EMULATOR_HOST",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "DCM2BQ_CONFIG",
+        "DCM2BQ_CONFIG_FILE",
+        "DEBUG",
+        "FUNCTION_TARGET",
+        "PORT",
+    ],
+)
+def test_what_could_lead_out_of_the_stack_is_left_behind(name: str) -> None:
+    assert name not in isolated({name: "x"})
+
+
+def test_the_rest_of_the_environment_stays() -> None:
+    environ = isolated({"PATH": "/bin", "LANG": "C", "DCM2BQ_HASH_KEY": "k"})
+    assert environ.items() >= {"PATH": "/bin", "LANG": "C", "DCM2BQ_HASH_KEY": "k"}.items()
+
+
+def test_no_credentials_are_looked_for() -> None:
+    assert isolated({})["NO_GCE_CHECK"] == "true"
+    assert not Path(isolated({"CLOUDSDK_CONFIG": "/root"})["CLOUDSDK_CONFIG"]).exists()
+
+
+def test_a_server_that_ends_at_once_shows_its_log(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "print('no license'); raise SystemExit(1)"]
+    with (
+        pytest.raises(ServerError, match="did not start\nno license"),
+        servers._server(command, free_port(), "/", tmp_path / "log"),
+    ):
+        pass
+
+
+def test_a_server_that_answers_with_an_error_did_not_start(tmp_path: Path) -> None:
+    program = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_error(500)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+    port = free_port()
+    command = [sys.executable, "-c", program, str(port)]
+    with (
+        pytest.raises(ServerError, match="did not start"),
+        servers._server(command, port, "/", tmp_path / "log"),
+    ):
+        pass
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
+def test_a_server_ends_with_its_block(tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
+    with servers._server(command, port, "/", tmp_path / "log"):
+        assert servers.answers(port, "/")
+    assert not servers.answers(port, "/")
+
+
+def test_a_server_that_does_not_want_to_end_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "_STOP_SECONDS", 0.2)
+    port = free_port()
+    program = f"""
+import http.server, signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+handler = http.server.SimpleHTTPRequestHandler
+http.server.HTTPServer(("127.0.0.1", {port}), handler).serve_forever()
+"""
+    with servers._server([sys.executable, "-c", program], port, "/", tmp_path / "log"):
+        pass
+    assert not servers.answers(port, "/")
+
+
+def test_the_servers_see_no_setting_of_the_callers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/key.json")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    program = """
+import http.server, os, sys
+print(*os.environ, flush=True)
+handler = http.server.SimpleHTTPRequestHandler
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), handler).serve_forever()
+"""
+    port, log = free_port(), tmp_path / "log"
+    command = [sys.executable, "-c", program, str(port)]
+    with servers._server(command, port, "/", log, {"OWN": "1"}):
+        names = log.read_text().split()
+    assert "OWN" in names
+    assert not {"GOOGLE_APPLICATION_CREDENTIALS", "HTTP_PROXY"} & set(names)
+
+
+def test_missing_packages_are_named_with_the_command_that_installs_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(servers, "_EXTRAS", ("duckdb", "no_such_package", "nor_this"))
+    with pytest.raises(ConfigError) as caught:
+        servers.require_extras()
+    first, command = str(caught.value).splitlines()
+    assert "no_such_package, nor_this" in first
+    assert command.startswith(sys.executable)
+    assert "[local]" in command
+
+
+def test_every_extra_is_installed() -> None:
+    servers.require_extras()
+
+
+def test_the_environment_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "real")
+    with environment({"BIGQUERY_EMULATOR_HOST": "http://127.0.0.1:1"}):
+        assert "GOOGLE_CLOUD_PROJECT" not in os.environ
+        assert os.environ["BIGQUERY_EMULATOR_HOST"] == "http://127.0.0.1:1"
+    assert os.environ["GOOGLE_CLOUD_PROJECT"] == "real"
+    assert "BIGQUERY_EMULATOR_HOST" not in os.environ

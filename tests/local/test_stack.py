@@ -1,0 +1,254 @@
+"""Changes of files become objects and the CloudEvents that Eventarc would send."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import requests
+from cloudevents.http import from_http
+
+from dcm2bq import events
+from dcm2bq.bigquery import Dataset
+from dcm2bq.config import Config
+from dcm2bq.events import Delivery, Kind
+from dcm2bq.local import servers, stack
+from dcm2bq.local.bucket import Bucket, is_object_name
+from dcm2bq.local.folder import Changes
+from dcm2bq.local.servers import ServerError
+from dcm2bq.local.stack import Action, Change, Ports, Stack
+
+from .conftest import ODD_NAMES
+
+
+class Function:
+    """Stands for the function: keeps what comes, answers with `statuses` in turn, then 200."""
+
+    def __init__(self) -> None:
+        self.statuses: list[int] = []
+        self.requests: list[tuple[dict[str, str], bytes]] = []
+        self._lock = Lock()
+        function = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_response(function.answer(dict(self.headers), body))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    def answer(self, headers: dict[str, str], body: bytes) -> int:
+        with self._lock:
+            self.requests.append((headers, body))
+            return self.statuses.pop(0) if self.statuses else 200
+
+    @property
+    def kinds(self) -> list[str]:
+        return [headers["ce-type"].rpartition(".")[2] for headers, _ in self.requests]
+
+
+@pytest.fixture
+def function() -> Iterator[Function]:
+    function = Function()
+    with function.server:
+        thread = Thread(target=function.server.serve_forever, args=(0.01,))
+        thread.start()
+        yield function
+        function.server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def local(
+    storage_url: str, bigquery_url: str, function: Function, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Stack]:
+    """A stack whose function is a stand-in, with a bucket of its own."""
+    monkeypatch.setattr(stack, "BUCKET", f"bucket-{uuid.uuid4().hex}")
+    monkeypatch.setattr(stack, "_PAUSES", (0.01, 0.02))
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
+    ports = Ports(storage=port_of(storage_url), function=function.server.server_port)
+    local = Stack(Config(), ports, Dataset(Config()), Path())
+    yield local
+    local.close()
+
+
+def port_of(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None
+    return port
+
+
+def write(local: Stack, root: Path, *names: str) -> list[Change]:
+    return list(local.apply(Changes(written=names), root))
+
+
+def test_an_event_is_what_eventarc_sends(local: Stack, function: Function, tmp_path: Path) -> None:
+    (tmp_path / "scan #1 ü%41.dcm").write_bytes(b"content")
+    (change,) = write(local, tmp_path, "scan #1 ü%41.dcm")
+    assert (change.action, change.failure) == (Action.NEW, None)
+    ((headers, body),) = function.requests
+    assert headers["Content-Type"] == "application/json"
+    assert headers["ce-specversion"] == "1.0"
+    assert headers["ce-type"] == "google.cloud.storage.object.v1.finalized"
+    assert headers["ce-bucket"] == stack.BUCKET
+    assert headers["ce-source"] == f"//storage.googleapis.com/projects/_/buckets/{stack.BUCKET}"
+    assert headers["ce-subject"] == "objects/scan%20%231%20%C3%BC%2541.dcm"
+    resource = json.loads(body)
+    assert resource["name"] == "scan #1 ü%41.dcm"
+    assert resource["size"] == "7"
+    assert isinstance(resource["generation"], str)
+    assert resource["contentType"] == "application/dicom"
+    event = from_http(headers, body)
+    attributes = {f"ce-{key}": value for key, value in event.get_attributes().items()}
+    parsed = events.parse(Delivery(attributes, body))
+    assert parsed.kind is Kind.FINALIZED
+    assert parsed.generation == int(resource["generation"])
+    assert parsed.event_id == headers["ce-id"]
+
+
+def test_odd_names_reach_the_bucket_and_the_function_as_they_are(
+    local: Stack, function: Function, storage_url: str, odd_folder: Path
+) -> None:
+    write(local, odd_folder, *ODD_NAMES)
+    listing = requests.get(f"{storage_url}/storage/v1/b/{stack.BUCKET}/o", timeout=10).json()
+    assert {each["name"] for each in listing["items"]} == set(ODD_NAMES)
+    assert {json.loads(body)["name"] for _, body in function.requests} == set(ODD_NAMES)
+    subjects = {unquote(headers["ce-subject"]) for headers, _ in function.requests}
+    assert subjects == {f"objects/{name}" for name in ODD_NAMES}
+
+
+def test_an_overwrite_is_a_new_generation_and_the_end_of_the_old_one(
+    local: Stack, function: Function, tmp_path: Path
+) -> None:
+    (tmp_path / "a.dcm").write_bytes(b"1")
+    write(local, tmp_path, "a.dcm")
+    (tmp_path / "a.dcm").write_bytes(b"22")
+    (change,) = write(local, tmp_path, "a.dcm")
+    assert change.action is Action.CHANGED
+    assert function.kinds == ["finalized", "finalized", "deleted"]
+    first, second, third = (json.loads(body) for _, body in function.requests)
+    assert int(first["generation"]) < int(second["generation"])
+    assert third == first
+    assert len({headers["ce-id"] for headers, _ in function.requests}) == 3
+
+
+def test_a_removed_file_is_a_deleted_object(
+    local: Stack, function: Function, storage_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a #1.dcm").write_bytes(b"1")
+    write(local, tmp_path, "a #1.dcm")
+    (change,) = local.apply(Changes(removed=("a #1.dcm", "never uploaded.dcm")), tmp_path)
+    assert change.action is Action.DELETED
+    assert function.kinds == ["finalized", "deleted"]
+    listing = requests.get(f"{storage_url}/storage/v1/b/{stack.BUCKET}/o", timeout=10).json()
+    assert "items" not in listing
+    assert not local.objects
+
+
+def test_an_event_is_delivered_until_it_is_acknowledged(
+    local: Stack, function: Function, tmp_path: Path
+) -> None:
+    function.statuses = [500, 429]
+    (tmp_path / "a.dcm").write_bytes(b"1")
+    (change,) = write(local, tmp_path, "a.dcm")
+    assert change.failure is None
+    assert [each.attempts for each in change.deliveries] == [3]
+    assert len({headers["ce-id"] for headers, _ in function.requests}) == 1
+
+
+def test_only_what_is_not_acknowledged_is_delivered_again(
+    local: Stack, function: Function, tmp_path: Path
+) -> None:
+    (tmp_path / "a.dcm").write_bytes(b"1")
+    write(local, tmp_path, "a.dcm")
+    (tmp_path / "a.dcm").write_bytes(b"22")
+    function.statuses = [200, 503]
+    write(local, tmp_path, "a.dcm")
+    assert function.kinds == ["finalized", "finalized", "deleted", "deleted"]
+
+
+def test_an_event_that_is_never_acknowledged_is_a_failure(
+    local: Stack, function: Function, tmp_path: Path
+) -> None:
+    function.statuses = [500] * 3
+    for name in ("a.dcm", "b.dcm"):
+        (tmp_path / name).write_bytes(b"1")
+    (failed,) = write(local, tmp_path, "a.dcm")
+    assert failed.failure == "finalized not acknowledged: HTTP 500 (3 times)"
+    (well,) = write(local, tmp_path, "b.dcm")
+    assert well.failure is None
+
+
+def test_no_function_is_a_failure_too(
+    local: Stack, function: Function, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack, "BUCKET", f"bucket-{uuid.uuid4().hex}")
+    ports = Ports(storage=local.ports.storage, function=servers.free_port())
+    (tmp_path / "a.dcm").write_bytes(b"1")
+    (change,) = write(Stack(Config(), ports, local.dataset, Path()), tmp_path, "a.dcm")
+    assert change.failure is not None
+    assert "no answer" in change.failure
+    assert not function.requests
+
+
+def test_a_file_that_can_not_be_uploaded_is_told(
+    local: Stack, function: Function, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    locked, line_break, no_text = write(
+        local, tmp_path, "locked.dcm", "two\nlines.dcm", os.fsdecode(b"\xff.dcm")
+    )
+    assert {locked.failure, line_break.failure, no_text.failure} == {
+        "not uploaded: Permission denied",
+        "not uploaded: Cloud Storage takes no object of this name",
+    }
+    assert not function.requests
+
+
+def test_a_file_that_is_gone_already_is_no_change(local: Stack, tmp_path: Path) -> None:
+    assert not write(local, tmp_path, "gone.dcm")
+
+
+@pytest.mark.parametrize("name", ["", "a\rb", "a\nb", "\udcff", "x" * 1025, "é" * 513])
+def test_names_that_cloud_storage_refuses(name: str) -> None:
+    assert not is_object_name(name)
+
+
+@pytest.mark.parametrize("name", [*ODD_NAMES, "x" * 1024, "tab\t", "a//b", ".."])
+def test_names_that_cloud_storage_takes(name: str) -> None:
+    assert is_object_name(name)
+
+
+def test_a_storage_server_that_is_gone_or_refuses_is_an_error(storage_url: str) -> None:
+    with pytest.raises(ServerError, match="no answer"):
+        Bucket(servers.url(servers.free_port()), "any", connections=1).create()
+    bucket = Bucket(storage_url, "no-such-bucket", connections=1)
+    with pytest.raises(ServerError, match="HTTP 404"):
+        bucket.upload("a.dcm", b"")
+    bucket.close()
+
+
+def test_the_functions_log_can_be_kept(local: Stack, tmp_path: Path) -> None:
+    log: Any = tmp_path / "function" / "log"
+    log.parent.mkdir()
+    log.write_text("what happened")
+    local._folder = tmp_path
+    kept = local.keep_function_log()
+    assert kept.read_text() == "what happened"
+    kept.unlink()

@@ -1,0 +1,74 @@
+"""Tables for people: harmless on any terminal, plain in a pipe."""
+
+import io
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from dcm2bq.config import from_overrides
+from dcm2bq.local import summary
+
+
+def table(*rows: dict[str, Any]) -> list[str]:
+    out = io.StringIO()
+    summary.print_rows(summary.console(out), rows)
+    return out.getvalue().splitlines()
+
+
+def test_numbers_stand_to_the_right_and_nothing_behind_the_last_cell() -> None:
+    assert table({"name": "a", "count": 5}, {"name": "long name", "count": 10}) == [
+        "  name        count",
+        "  ─────────────────",
+        "  a               5",
+        "  long name      10",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "NULL"),
+        ("text", "text"),
+        ("[red]text", "[red]text"),
+        ("\x1b[31mred\x07\n", r"\x1b[31mred\x07\n"),
+        ("山田^太郎", "山田^太郎"),
+        (date(2024, 1, 2), "2024-01-02"),
+        (datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC), "2024-01-02 03:04:05+00:00"),
+        (1.5, "1.5"),
+        (True, "true"),
+        (Decimal("1.50"), "1.50"),
+        (b"abc", "YWJj"),
+        (["CT", "MR"], "CT, MR"),
+        ({"vr": "CS", "Value": ["CT"]}, '{"vr":"CS","Value":["CT"]}'),
+        ([{"a": None}], '[{"a":null}]'),
+    ],
+)
+def test_a_cell_shows_the_value_and_never_steers_the_terminal(value: Any, shown: str) -> None:
+    assert table({"x": value})[-1].strip() == shown
+
+
+def test_a_pipe_gets_whole_lines() -> None:
+    assert table({"x": "y" * 500})[-1].strip() == "y" * 500
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 KB"), (1_234_567, "1.23 MB"), (2**43, "8.8 TB")],
+)
+def test_sizes_are_short(count: int, text: str) -> None:
+    assert summary.size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        ({}, "Manufacturer"),
+        ({"useArrayWithSingleValue": True}, "Manufacturer[0]"),
+        ({"useCommonNames": False}, "`00080070`"),
+        ({"format": "dicom-json"}, "`00080070`.Value[0]"),
+    ],
+)
+def test_the_example_finds_its_attribute_in_each_shape(options: dict[str, Any], place: str) -> None:
+    assert summary._manufacturer(from_overrides({"jsonOutput": options})) == place

@@ -1,0 +1,175 @@
+"""A stack that stays: it answers questions and follows what changes in its folder."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dcm2bq.local import state
+
+from .conftest import Cli
+
+
+class Watching:
+    """A running `dcm2bq local` on a folder of its own."""
+
+    def __init__(self, cli: Cli, folder: Path, process: subprocess.Popen[str]) -> None:
+        self.cli = cli
+        self.folder = folder
+        self.process = process
+
+    def line(self, *parts: str) -> str:
+        """Return the next line of stdout that has all the parts."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if all(part in line for part in parts):
+                return line
+        raise AssertionError(f"no line with {parts}")
+
+    def ask(self, sql: str) -> list[dict[str, object]]:
+        done = self.cli.run("local", "--query", sql, "--json")
+        assert done.stderr == ""
+        assert done.returncode == 0
+        rows: list[dict[str, object]] = json.loads(done.stdout)
+        return rows
+
+    def live(self) -> dict[object, object]:
+        rows = self.ask("SELECT path, Modality FROM instances_live")
+        return {row["path"]: row["Modality"] for row in rows}
+
+    def end(self, signum: signal.Signals) -> int:
+        self.process.send_signal(signum)
+        return self.process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def watching(
+    cli: Cli, tmp_path_factory: pytest.TempPathFactory, dicom_files: Path
+) -> Iterator[Watching]:
+    folder = tmp_path_factory.mktemp("scans")
+    shutil.copyfile(dicom_files / "CT_small.dcm", folder / "a.dcm")
+    shutil.copyfile(dicom_files / "MR_small.dcm", folder / "b.dcm")
+    with cli.start("local", str(folder)) as process:
+        watching = Watching(cli, folder, process)
+        watching.line("Cloud Storage")
+        yield watching
+        if process.poll() is None:
+            process.terminate()
+
+
+def test_a_question_is_answered_by_the_running_stack(watching: Watching) -> None:
+    started = time.monotonic()
+    done = watching.cli.run(
+        "local", "--query", "SELECT path, Modality AS m FROM instances_live ORDER BY path"
+    )
+    assert time.monotonic() - started < 5  # a stack of its own would take longer
+    assert [line.split() for line in done.stdout.splitlines() if "─" not in line] == [
+        ["path", "m"],
+        ["gs://dicom/a.dcm", "CT"],
+        ["gs://dicom/b.dcm", "MR"],
+    ]
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_rows_are_told_beside_the_result(watching: Watching) -> None:
+    sql = "SELECT path FROM instances WHERE FALSE"
+    done = watching.cli.run("local", "--query", sql)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "no rows\n")
+    assert watching.ask(sql) == []
+
+
+def test_rows_become_json_by_their_types(watching: Watching) -> None:
+    (row,) = watching.ask(
+        """
+        SELECT metadata, StudyDate, TIMESTAMP '2024-01-02 03:04:05+00' AS t, b'abc' AS b,
+          NUMERIC '1.5' AS n, 2 AS i, 0.5 AS f, TRUE AS yes, NULL AS nothing, [1, 2] AS a,
+          STRUCT(1 AS x, 'y' AS y) AS s, info.warnings AS w
+        FROM instances_live WHERE path = 'gs://dicom/a.dcm'
+        """
+    )
+    metadata = row.pop("metadata")
+    assert isinstance(metadata, dict)
+    assert metadata["Modality"] == "CT"
+    assert row == {
+        "StudyDate": "2004-01-19",
+        "t": "2024-01-02T03:04:05Z",
+        "b": "YWJj",
+        "n": "1.5",
+        "i": 2,
+        "f": 0.5,
+        "yes": True,
+        "nothing": None,
+        "a": [1, 2],
+        "s": {"x": 1, "y": "y"},
+        "w": [],
+    }
+
+
+@pytest.mark.parametrize("sql", ["SELECT no_such_column FROM instances", "SELEC 1"])
+def test_a_wrong_statement_is_one_line_and_a_usage_error(watching: Watching, sql: str) -> None:
+    done = watching.cli.run("local", "--query", sql)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("dcm2bq: ")
+    assert sql.split()[1 if "column" in sql else 0] in line
+
+
+def test_the_live_view_follows_the_folder(watching: Watching, dicom_files: Path) -> None:
+    folder = watching.folder
+    (folder / "sub #1").mkdir()
+    shutil.copyfile(dicom_files / "rtplan.dcm", folder / "sub #1" / "new.dcm")
+    watching.line("new", "sub #1/new.dcm: live, RTPLAN")
+    shutil.copyfile(dicom_files / "JPEG2000.dcm", folder / "a.dcm")
+    watching.line("changed", "a.dcm: live, NM")
+    (folder / "b.dcm").unlink()
+    watching.line("deleted", "b.dcm: no longer live")
+    assert watching.live() == {
+        "gs://dicom/a.dcm": "NM",
+        "gs://dicom/sub #1/new.dcm": "RTPLAN",
+    }
+    (counts,) = watching.ask("SELECT COUNTIF(event = 'deleted') AS d, COUNT(*) AS n FROM instances")
+    assert counts == {"d": 2, "n": 6}  # the overwritten generation has its marker, too
+
+
+def test_dead_letters_and_what_is_ignored_are_told(watching: Watching, dicom_files: Path) -> None:
+    (watching.folder / "bad.dcm").write_text("no DICOM")
+    watching.line("new", "bad.dcm: dead letter, NotDicomError: ")
+    (watching.folder / "notes.txt").write_text("text")
+    watching.line("new", "notes.txt: ignored")
+    shutil.copyfile(dicom_files / "MR_small.dcm", watching.folder / "bad.dcm")
+    watching.line("changed", "bad.dcm: live, MR")
+    assert watching.ask("SELECT path FROM dead_letters") == []
+
+
+def test_the_answer_for_another_folder_is_not_this_ones(
+    watching: Watching, odd_folder: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", watching.cli.environ["XDG_RUNTIME_DIR"])
+        assert state.find(watching.folder.resolve()) is not None
+        assert state.find(odd_folder.resolve()) is None
+
+
+def test_an_interrupt_ends_everything(watching: Watching) -> None:
+    assert watching.end(signal.SIGINT) == 0
+    assert watching.process.stderr is not None
+    assert watching.process.stderr.read() == ""
+    assert watching.cli.processes() == []
+    assert not list(Path(watching.cli.environ["XDG_RUNTIME_DIR"], "dcm2bq").iterdir())
+
+
+@pytest.mark.parametrize("pause", [0.7, 2.5])
+def test_a_termination_while_the_servers_start_leaves_nothing_behind(
+    cli: Cli, watching: Watching, pause: float
+) -> None:
+    with cli.start("local", str(watching.folder), "--once") as process:
+        time.sleep(pause)
+        process.terminate()
+        assert process.wait(60) == 130
+    assert cli.processes() == []
