@@ -61,7 +61,7 @@ def _handler() -> Handler:
     """
     with _making:
         if not _handlers:
-            from dcm2bq.bigquery import Writer  # noqa: PLC0415
+            from dcm2bq.bigquery.writer import Writer  # noqa: PLC0415
             from dcm2bq.gcs import Store  # noqa: PLC0415
 
             _handlers.append(Handler(CONFIG, Store(CONFIG), Writer(CONFIG)))

@@ -197,12 +197,12 @@ def init(*, project: str | None, dataset: str | None, location: str | None, dry_
         dcm2bq init --project my-project --dataset dicom --location EU
         dcm2bq init --dry-run
     """  # noqa: D301 - \b is click's mark for lines to keep
-    from dcm2bq import bigquery  # noqa: PLC0415
+    from dcm2bq.bigquery.dataset import Dataset  # noqa: PLC0415
     from dcm2bq.tools.init import init as bring_up  # noqa: PLC0415
 
     flags = {"bigQuery.projectId": project, "bigQuery.datasetId": dataset}
     options = _override({name: value for name, value in flags.items() if value is not None})
-    entries = bring_up(bigquery.Dataset(options), options, location=location, dry_run=dry_run)
+    entries = bring_up(Dataset(options), options, location=location, dry_run=dry_run)
     for entry in entries:
         details = f": {'; '.join(entry.details)}" if entry.details else ""
         click.echo(f"{entry.action:<10}{entry.kind:<15}{entry.name}{details}")

@@ -1,92 +1,86 @@
 """Cloud Storage: ranged reads of exactly one generation, and listings.
 
-Google's exceptions end here: each becomes an error of `dcm2bq.errors`, by its HTTP status.
+What Cloud Storage answers becomes an error of `dcm2bq.errors` here, by its HTTP status.
 """
 
 import os
+import re
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http import HTTPStatus
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
 
-import requests
-from google.api_core import exceptions as api
-from google.auth import exceptions as auth
+import msgspec
+from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError, NotFound
 from google.auth.credentials import AnonymousCredentials
-from google.cloud.storage.blob import Blob
-from google.cloud.storage.client import Client
-from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
-from google.cloud.storage.retry import DEFAULT_RETRY
+from google.auth.exceptions import GoogleAuthError
 
 from dcm2bq.config import Config
 from dcm2bq.errors import (
-    Dcm2BqError,
     ReadFailedError,
     RejectedEventError,
     SupersededError,
     UnreadableDicomError,
 )
 from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.transport import EMULATOR_PROJECT, Answer, NoAnswerError, Transport
 
+if TYPE_CHECKING:
+    from google.cloud.storage.blob import Blob
+
+SERVICE = "https://storage.googleapis.com"
 EMULATOR_VARIABLE = "STORAGE_EMULATOR_HOST"
 
 _CHUNK_BYTES = 1024 * 1024
+_LIST_SECONDS = 30
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _GZIP = 31  # zlib's wbits for the gzip format
 _GZIP_MAGIC = b"\x1f\x8b"
-
-_FAILURES = (
-    api.GoogleAPIError,
-    auth.GoogleAuthError,
-    requests.RequestException,
-    DataCorruption,
-    InvalidResponse,
-    ConnectionError,
-    TimeoutError,
-)
-
-_GONE = SupersededError("that generation no longer exists")
 
 
 class ObjectReader:
     """One generation of one object, read by ranges; a byte source for the conversion.
 
-    `size` is in bytes. `bytes_read` counts what was fetched. Reads end at `deadline` (of
-    `time.monotonic`) at the latest.
+    `size` is in bytes. `bytes_read` and `requests` count what was fetched, and by how many
+    requests. Reads end at `deadline` (of `time.monotonic`) at the latest.
     """
 
-    def __init__(self, blob: Blob, size: int, deadline: float) -> None:
+    def __init__(self, transport: Transport, path: str, size: int, deadline: float) -> None:
         self.size = size
         self.bytes_read = 0
-        self._blob = blob
+        self.requests = 0
+        self._transport = transport
+        self._path = path
         self._deadline = deadline
 
     def read_at(self, offset: int, n: int) -> bytes:
-        """Return up to `n` bytes from `offset`; fewer only at the object's end.
+        """Return `n` bytes from `offset`; fewer only at the object's end.
 
         Raises `SupersededError` when the generation is gone, `RejectedEventError` when the
         object can not be read without a key, and `ReadFailedError` for every other failure.
         """
-        n = min(n, self.size - offset)
-        if n <= 0:
+        end = min(offset + n, self.size)
+        if end <= offset:
             return b""
-        seconds = self._deadline - time.monotonic()
-        if seconds <= 0:
-            raise ReadFailedError("no time left to read the object")
-        with _mapped():
-            # An attempt that begins at the last moment must still end in time.
-            content: bytes = self._blob.download_as_bytes(
-                start=offset,
-                end=offset + n - 1,
-                raw_download=True,
-                checksum=None,
-                retry=DEFAULT_RETRY.with_timeout(seconds / 2),
-                timeout=seconds / 2,
+        self.requests += 1
+        answer = _get(
+            self._transport,
+            self._path,
+            self._deadline,
+            # gzip is accepted so that nothing is inflated on the way: ranges count stored bytes.
+            {"Range": f"bytes={offset}-{end - 1}", "Accept-Encoding": "gzip"},
+        )
+        self.bytes_read += len(answer.body)
+        whole = answer.status == HTTPStatus.OK and (offset, end) == (0, self.size)
+        if not (whole or _content_range(answer) == (offset, end)):
+            raise ReadFailedError(f"Cloud Storage: not the range {offset}-{end - 1}")
+        if len(answer.body) != end - offset:
+            raise ReadFailedError(
+                f"Cloud Storage: {len(answer.body)} of {end - offset} bytes from offset {offset}"
             )
-        self.bytes_read += len(content)
-        if len(content) != n:
-            raise ReadFailedError(f"{len(content)} of {n} bytes came from offset {offset}")
-        return content
+        return answer.body
 
 
 class GunzippedReader:
@@ -105,13 +99,13 @@ class GunzippedReader:
                 while pending and len(content) <= limit:
                     content += inflater.decompress(pending, _CHUNK_BYTES)
                     pending = inflater.unconsumed_tail
+                if len(content) > limit:
+                    raise UnreadableDicomError(f"gzip encoded, above limits.headerBytes ({limit})")
         except zlib.error:
             raise UnreadableDicomError("the object's gzip encoding is broken") from None
-        if len(content) > limit:
-            raise UnreadableDicomError(f"gzip encoded, above limits.headerBytes ({limit})")
         self.size = len(content)
         self.bytes_read = compressed.bytes_read
-        self._content = content
+        self._content = memoryview(content)
 
     def read_at(self, offset: int, n: int) -> bytes:
         """Return up to `n` bytes from `offset` of the inflated object."""
@@ -122,8 +116,10 @@ class Store:
     """Cloud Storage as the function and the tools read it; made once per process."""
 
     def __init__(self, config: Config) -> None:
-        with _mapped():
-            self._client = _connect()
+        try:
+            self._transport = Transport(SERVICE, EMULATOR_VARIABLE)
+        except GoogleAuthError as error:
+            raise ReadFailedError(f"no Google credentials ({type(error).__name__})") from None
         self._user_project = config.input.user_project
         self._limit = config.limits.header_bytes
 
@@ -132,69 +128,91 @@ class Store:
 
         Requests nothing, unless the event gives no size or names a content encoding.
         """
-        bucket = self._client.bucket(event.bucket, user_project=self._user_project)
-        blob = bucket.blob(event.name, generation=event.generation)
+        path = f"/storage/v1/b/{event.bucket}/o/{quote(event.name, safe='')}"
         size = event.size
         if size is None:
-            with _mapped():
-                blob.reload(timeout=max(deadline - time.monotonic(), 0.001), retry=None)
-            size = blob.size or 0
-        reader = ObjectReader(blob, size, deadline)
+            query = self._query(fields="size", generation=event.generation)
+            size = _size(_get(self._transport, f"{path}?{query}", deadline))
+        media = self._query(alt="media", generation=event.generation)
+        reader = ObjectReader(self._transport, f"{path}?{media}", size, deadline)
         if event.content_encoding == "gzip" and reader.read_at(0, 2) == _GZIP_MAGIC:
             return GunzippedReader(reader, self._limit)
         return reader
 
     def list(self, bucket: str, prefix: str = "") -> Iterator[ObjectEvent]:
-        """Yield the live objects of a bucket by name, as if each had just been finalized."""
-        with _mapped(gone=ReadFailedError("no such bucket")):
-            for blob in self._client.list_blobs(
-                self._client.bucket(bucket, user_project=self._user_project), prefix=prefix
+        """Yield the live objects of a bucket by name, as if each had just been finalized.
+
+        Raises `ReadFailedError` for a bucket that can not be listed.
+        """
+        # The client costs a second to import, and the function never lists.
+        from google.cloud.storage.client import Client  # noqa: PLC0415
+        from google.cloud.storage.retry import DEFAULT_RETRY  # noqa: PLC0415
+
+        emulated = os.environ.get(EMULATOR_VARIABLE)
+        try:
+            client = Client(EMULATOR_PROJECT, AnonymousCredentials()) if emulated else Client()
+            handle = client.bucket(bucket, user_project=self._user_project)
+            for blob in client.list_blobs(
+                handle, prefix=prefix, retry=DEFAULT_RETRY.with_timeout(_LIST_SECONDS)
             ):
-                yield ObjectEvent(
-                    event_id="",
-                    kind=Kind.FINALIZED,
-                    time=blob.updated,
-                    bucket=bucket,
-                    name=blob.name,
-                    generation=blob.generation,
-                    size=blob.size,
-                    content_type=blob.content_type,
-                    content_encoding=blob.content_encoding,
-                    storage_class=blob.storage_class,
-                    md5_hash=blob.md5_hash,
-                    crc32c=blob.crc32c,
-                )
+                yield _event(blob)
+        except NotFound:
+            raise ReadFailedError("Cloud Storage: there is no such bucket") from None
+        except GoogleAPICallError as error:
+            raise ReadFailedError(f"Cloud Storage: HTTP {error.code}") from None
+        except (GoogleAPIError, GoogleAuthError, OSError) as error:
+            raise ReadFailedError(f"Cloud Storage: no answer, {type(error).__name__}") from None
+
+    def _query(self, **parameters: str | int) -> str:
+        project = {"userProject": self._user_project} if self._user_project else {}
+        return urlencode({**parameters, **project})
 
 
-def _connect() -> Client:
-    if not os.environ.get(EMULATOR_VARIABLE):
-        return Client()
-    return Client(project="local", credentials=AnonymousCredentials())
-
-
-@contextmanager
-def _mapped(gone: Dcm2BqError = _GONE) -> Iterator[None]:
-    """Turn Google's exceptions, and those of the transport below, into the taxonomy's."""
+def _get(
+    transport: Transport, path: str, deadline: float, headers: dict[str, str] | None = None
+) -> Answer:
+    if time.monotonic() >= deadline:
+        raise ReadFailedError("no time left to read the object")
     try:
-        yield
-    except _FAILURES as error:
-        status = _status(error)
-        if status == HTTPStatus.NOT_FOUND:
-            raise gone from None
-        if status == HTTPStatus.BAD_REQUEST:
-            raise RejectedEventError(
-                "Cloud Storage refuses the read (HTTP 400): a customer-supplied key?"
-            ) from None
-        answer = f"HTTP {status}" if status else f"no answer ({type(error).__name__})"
-        raise ReadFailedError(f"Cloud Storage: {answer}") from None
+        answer = transport.request("GET", path, deadline=deadline, headers=headers)
+    except NoAnswerError as error:
+        raise ReadFailedError(f"Cloud Storage: {error}") from None
+    if answer.status in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
+        return answer
+    if answer.status == HTTPStatus.NOT_FOUND:
+        raise SupersededError("that generation no longer exists")
+    if answer.status == HTTPStatus.BAD_REQUEST:
+        raise RejectedEventError(
+            "Cloud Storage refuses the read (HTTP 400): a customer-supplied key?"
+        )
+    raise ReadFailedError(f"Cloud Storage: HTTP {answer.status}")
 
 
-def _status(error: Exception) -> int | None:
-    if isinstance(error, api.RetryError) and isinstance(error.cause, Exception):
-        return _status(error.cause)
-    status: int | None = None
-    if isinstance(error, api.GoogleAPICallError):
-        status = error.code
-    elif isinstance(error, InvalidResponse):
-        status = error.response.status_code
-    return status
+def _event(blob: "Blob") -> ObjectEvent:
+    return ObjectEvent(
+        event_id="",
+        kind=Kind.FINALIZED,
+        time=blob.updated,
+        bucket=blob.bucket.name,
+        name=blob.name,
+        generation=blob.generation,
+        size=blob.size,
+        content_type=blob.content_type,
+        content_encoding=blob.content_encoding,
+        storage_class=blob.storage_class,
+        md5_hash=blob.md5_hash,
+        crc32c=blob.crc32c,
+    )
+
+
+def _size(answer: Answer) -> int:
+    try:
+        return int(msgspec.json.decode(answer.body)["size"])
+    except (msgspec.DecodeError, LookupError, TypeError, ValueError):
+        raise ReadFailedError("Cloud Storage: no size in the object's metadata") from None
+
+
+def _content_range(answer: Answer) -> tuple[int, int] | None:
+    """Return the first offset of a partial answer and the one behind its last."""
+    found = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+    return (int(found[1]), int(found[2]) + 1) if found else None

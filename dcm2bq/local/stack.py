@@ -28,7 +28,7 @@ from dcm2bq.local.eventarc import Delivery, Event, Trigger
 from dcm2bq.local.folder import Changes
 
 if TYPE_CHECKING:
-    from dcm2bq.bigquery import Dataset
+    from dcm2bq.bigquery.dataset import Dataset
 
 BUCKET = "dicom"
 CONCURRENCY = 8
@@ -197,7 +197,7 @@ def running(config: Config) -> Iterator[Stack]:
 
 def connect(config: Config) -> "Dataset":
     """Return the dataset on the BigQuery that the environment names."""
-    from dcm2bq.bigquery import Dataset  # noqa: PLC0415 - slow: it goes with the servers' start
+    from dcm2bq.bigquery.dataset import Dataset  # noqa: PLC0415 - slow: it goes with the servers' start
 
     return Dataset(config)
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from dcm2bq import schema
-from dcm2bq.bigquery import Dataset
+from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError, WriteFailedError
 from dcm2bq.schema import Definition, Kind

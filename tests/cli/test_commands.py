@@ -9,7 +9,7 @@ import pytest
 from click import Option
 
 from dcm2bq import __version__, cli, config
-from dcm2bq.bigquery import Dataset
+from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.errors import ConfigError
 from dcm2bq.local import servers
 

@@ -11,15 +11,35 @@ import pytest
 import requests
 from pydicom import Dataset, FileMetaDataset, dcmwrite
 from pydicom.data import get_testdata_file
+from pydicom.uid import UID
 
+from dcm2bq import schema
+from dcm2bq.local import servers
 from support.cloud import Event
 from support.proxy import Fault
-from support.stack import Stack, function_stack, unique
+from support.stack import ROOT, Stack, function_stack, unique
 
 CT_SMALL = Path(str(get_testdata_file("CT_small.dcm"))).read_bytes()
 SENTINEL = "SENTINEL^PATIENT"
 INSERT_ALL = "insertAll"
 DOWNLOAD = "alt=media"
+
+
+BROKEN = f"""
+import runpy
+from dcm2bq.config import Config
+from dcm2bq.handler import Handler
+
+function = runpy.run_path({str(ROOT / "main.py")!r})
+
+class Store:
+    def open(self, event, deadline):
+        raise KeyError({SENTINEL!r})
+
+function["_handlers"].append(Handler(Config(), Store(), None))
+ingest = function["ingest"]
+"""
+"""A function with a fault that nobody foresaw."""
 
 
 def google_error(status: int, reason: str, message: str = SENTINEL) -> bytes:
@@ -215,13 +235,14 @@ def test_a_missing_table_means_delivery_again_until_it_is_there(
 ) -> None:
     overrides = {"bigQuery": {"timeoutSeconds": 3}, "limits": {"deadlineSeconds": 4}}
     with function_stack(tmp_path, bigquery_url, storage_url, overrides) as stack:
-        from dcm2bq.tools.init import init  # noqa: PLC0415
-
         stack.dataset.query("DROP TABLE instances")
         event = upload(stack)
         assert event.post(stack.url).status_code == 500
         assert dead_letters_of(stack, event) == []
-        init(stack.dataset, stack.config)
+        table = next(
+            each for each in schema.load(stack.config, "local") if each.name == "instances"
+        )
+        stack.dataset.create_table(table.resource)
         assert event.post(stack.url).status_code == 200
         assert len(rows_of(stack, event)) == 1
 
@@ -265,29 +286,37 @@ def test_a_dead_letter_that_is_not_stored_means_delivery_again(stack: Stack) -> 
     assert len(dead_letters_of(stack, event)) == 1
 
 
-def test_what_nobody_foresaw_means_delivery_again_and_is_told_by_its_frames(stack: Stack) -> None:
+def test_what_nobody_foresaw_means_delivery_again_and_is_told_by_its_frames(
+    stack: Stack, tmp_path: Path
+) -> None:
     event = upload(stack)
-    body = json.dumps({"insertErrors": [{"index": 0, SENTINEL: SENTINEL}]}).encode()
-    stack.bigquery.faults = [Fault(INSERT_ALL, 200, body)]
-    assert event.post(stack.url).status_code == 500
-    (line,) = stack.log_lines(event.id)
-    assert line["severity"] == "ERROR"
-    assert line["error"].startswith("KeyError < ")
-    assert " < bigquery.py:" in line["error"]
+    source = tmp_path / "main.py"
+    source.write_text(BROKEN)
+    with servers.function_server(tmp_path, source, {"PYTHONPATH": str(ROOT)}) as url:
+        answer = event.post(url)
+    assert answer.status_code == 500
+    assert SENTINEL not in answer.text
+    (line,) = (tmp_path / "function" / "log").read_text().splitlines()
+    told = json.loads(line)
+    assert told["severity"] == "ERROR"
+    assert told["event_id"] == event.id
+    assert told["error_type"] == "KeyError"
+    assert told["error"].startswith("KeyError < main.py:10 open < handler.py:")
+    assert SENTINEL not in line
 
 
 def patient() -> bytes:
     """Return a DICOM file whose every text is the sentinel, with values that break their VR."""
     data = Dataset()
-    data.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
-    data.SOPInstanceUID = "1.2.3"
+    data.SOPClassUID = UID("1.2.840.10008.5.1.4.1.1.2")
+    data.SOPInstanceUID = UID("1.2.3")
     data.PatientName = data.PatientID = data.PatientComments = SENTINEL
     data.add_new(0x00080020, "LO", SENTINEL)
     data.add_new(0x00181041, "LO", SENTINEL)
     data.file_meta = FileMetaDataset()
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
-    data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    data.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.1")
     import io  # noqa: PLC0415
 
     stream = io.BytesIO()

@@ -220,7 +220,7 @@ def test_an_event_is_told_in_one_line(stack: Stack) -> None:
     ],
 )
 def test_a_wrong_configuration_stops_the_start(configuration: str, message: str) -> None:
-    command = [Path(sys.executable).with_name("functions-framework"), "--target=ingest"]
+    command = [str(Path(sys.executable).with_name("functions-framework")), "--target=ingest"]
     result = subprocess.run(
         [*command, f"--source={ROOT / 'main.py'}", "--port=0"],
         env={"DCM2BQ_CONFIG": configuration, "PATH": "/usr/bin:/bin"},
@@ -249,7 +249,7 @@ def handle(
 ) -> tuple[Any, str]:
     """Handle a `metadataUpdated` event in this process, with other options."""
     from dcm2bq import config  # noqa: PLC0415
-    from dcm2bq.bigquery import Writer  # noqa: PLC0415
+    from dcm2bq.bigquery.writer import Writer  # noqa: PLC0415
     from dcm2bq.events import Delivery  # noqa: PLC0415
     from dcm2bq.gcs import Store  # noqa: PLC0415
     from dcm2bq.handler import Handler  # noqa: PLC0415

@@ -15,7 +15,7 @@ import requests
 from cloudevents.http import from_http
 
 from dcm2bq import events
-from dcm2bq.bigquery import Dataset
+from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.events import Delivery, Kind
 from dcm2bq.local import servers, stack

@@ -9,7 +9,7 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
-from dcm2bq.bigquery import Dataset
+from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config, from_overrides
 from dcm2bq.tools.init import init
 

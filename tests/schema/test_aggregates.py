@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dcm2bq.bigquery import Dataset
+from dcm2bq.bigquery.dataset import Dataset
 
 MakeRow = Callable[..., dict[str, Any]]
 Load = Callable[[Dataset, Sequence[dict[str, Any]]], None]

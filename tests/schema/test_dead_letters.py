@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dcm2bq.bigquery import Dataset
+from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.events import Delivery
 from dcm2bq.rows import dead_letter_row
 

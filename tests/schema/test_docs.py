@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dcm2bq import schema
-from dcm2bq.bigquery import Dataset
+from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.schema import Definition, Kind
 

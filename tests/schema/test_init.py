@@ -8,7 +8,7 @@ import pytest
 from google.cloud import bigquery
 
 from dcm2bq import schema
-from dcm2bq.bigquery import Dataset
+from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config, from_overrides
 from dcm2bq.errors import ConfigError, WriteFailedError
 from dcm2bq.schema import Definition, Kind

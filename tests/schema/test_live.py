@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dcm2bq.bigquery import Dataset
+from dcm2bq.bigquery.dataset import Dataset
 
 Row = dict[str, Any]
 MakeRow = Callable[..., Row]

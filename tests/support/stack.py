@@ -1,7 +1,6 @@
 """The function as a process, between proxies, with a dataset of its own."""
 
 import json
-import os
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dcm2bq import config
-from dcm2bq.bigquery import Dataset
+from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.local import servers
 from dcm2bq.tools.init import init
 from support.cloud import Bucket
@@ -67,8 +68,9 @@ def function_stack(
     dataset_id = unique("test_")
     overrides = {**overrides, "bigQuery": {"datasetId": dataset_id, **overrides["bigQuery"]}}
     settings = config.from_overrides(overrides)
-    os.environ["BIGQUERY_EMULATOR_HOST"] = bigquery_url
-    dataset = Dataset(settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
+        dataset = Dataset(settings)
     init(dataset, settings)
     with ExitStack() as stack:
         storage = stack.enter_context(Proxy(storage_url).running())

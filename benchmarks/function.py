@@ -1,0 +1,193 @@
+"""The whole function: CPU and throughput per event, against the obvious function.
+
+Both run under functions-framework as deployed, against stand-ins for Cloud Storage and
+BigQuery that answer at once. CPU is that of the function's processes, from /proc (Linux).
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+
+from pydicom.data import get_testdata_file
+
+ROOT = Path(__file__).parents[1]
+OURS, OBVIOUS = ROOT / "main.py", ROOT / "benchmarks" / "obvious" / "main.py"
+TICKS = os.sysconf("SC_CLK_TCK")
+THREADS = 8
+
+
+@contextmanager
+def stubs(file: Path) -> Iterator[int]:
+    """Run the stand-ins; yield their port."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "stubs.py"), str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def function(
+    source: Path,
+    stub_port: int,
+    threads: int,
+    *,
+    python: Path = Path(sys.executable),
+    wait: bool = True,
+) -> Iterator[tuple[int, int]]:
+    """Run a function with the Python of some environment; yield its port and process id."""
+    port = _free_port()
+    script = python.with_name("functions-framework")
+    stub = f"http://127.0.0.1:{stub_port}"
+    process = subprocess.Popen(
+        [script, "--target=ingest", f"--source={source}", "--host=127.0.0.1", f"--port={port}"],
+        env={
+            "PATH": os.environ["PATH"],
+            "THREADS": str(threads),
+            "BIGQUERY_EMULATOR_HOST": stub,
+            "STORAGE_EMULATOR_HOST": stub,
+            "DCM2BQ_CONFIG": '{"log": {"level": "WARNING"}}' if source == OURS else "",
+            "PYTHONPATH": str(ROOT),
+        },
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        if wait:
+            _wait_for(port)
+        yield port, process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process and its children."""
+    own = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return (int(own[11]) + int(own[12])) / TICKS + sum(cpu_seconds(int(each)) for each in children)
+
+
+def peak_bytes(pid: int) -> int:
+    """Return the peak memory of the largest of a process and its children."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    status = Path(f"/proc/{pid}/status").read_text()
+    own = int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    return max([own, *(peak_bytes(int(each)) for each in children)])
+
+
+def deliver(port: int, count: int, concurrency: int, size: int, suffix: str = "") -> None:
+    """Send `count` events about objects of `size` bytes, `concurrency` at once."""
+    numbers = iter(range(count))
+    lock = threading.Lock()
+
+    def work(_: int) -> None:
+        connection = HTTPConnection("127.0.0.1", port, timeout=120)
+        while True:
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                break
+            connection.request("POST", "/", *_event(number, size, suffix))
+            response = connection.getresponse()
+            response.read()
+            assert response.status == 200, f"HTTP {response.status}"
+        connection.close()
+
+    with ThreadPoolExecutor(concurrency) as pool:
+        list(pool.map(work, range(concurrency)))
+
+
+def _event(number: int, size: int, suffix: str) -> tuple[bytes, dict[str, str]]:
+    data = {
+        "bucket": "scans",
+        "name": f"{number}{suffix}.dcm",
+        "generation": str(1700000000000000 + number),
+        "size": str(size),
+        "contentType": "application/dicom",
+        "storageClass": "STANDARD",
+    }
+    headers = {
+        "ce-id": str(number),
+        "ce-source": "//storage.googleapis.com/projects/_/buckets/scans",
+        "ce-type": "google.cloud.storage.object.v1.finalized",
+        "ce-specversion": "1.0",
+        "ce-time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "Content-Type": "application/json",
+    }
+    return json.dumps(data).encode(), headers
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _wait_for(port: int) -> None:
+    give_up = time.monotonic() + 60
+    while time.monotonic() < give_up:
+        try:
+            deliver(port, 1, 1, 0)
+        except (OSError, AssertionError):
+            time.sleep(0.05)
+        else:
+            return
+    raise TimeoutError("the function did not start")
+
+
+def measure(source: Path, file: Path, concurrency: int, count: int) -> dict[str, float]:
+    """Return CPU milliseconds for each event, and events a second."""
+    size = file.stat().st_size
+    with stubs(file) as stub, function(source, stub, max(THREADS, concurrency)) as (port, pid):
+        deliver(port, 50, concurrency, size)
+        cpu, start = cpu_seconds(pid), time.perf_counter()
+        deliver(port, count, concurrency, size)
+        seconds = time.perf_counter() - start
+        return {
+            "cpu_ms": (cpu_seconds(pid) - cpu) * 1000 / count,
+            "events_per_second": count / seconds,
+        }
+
+
+def main() -> None:
+    """Measure at 1, 8 and 32 concurrent events and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--events", type=int, default=1000, help="events for each figure")
+    parser.add_argument("--file", type=Path, default=Path(str(get_testdata_file("CT_small.dcm"))))
+    arguments = parser.parse_args()
+    results = []
+    for concurrency in (1, 8, 32):
+        obvious = measure(OBVIOUS, arguments.file, concurrency, arguments.events)
+        ours = measure(OURS, arguments.file, concurrency, arguments.events)
+        ratio = ours["cpu_ms"] / obvious["cpu_ms"]
+        results.append(
+            {"concurrency": concurrency, "obvious": obvious, "ours": ours, "cpu_ratio": ratio}
+        )
+    if arguments.json:
+        print(json.dumps(results, indent=2))
+        return
+    print("| concurrent | obvious: CPU ms | events/s | dcm2bq: CPU ms | events/s | CPU ratio |")
+    print("|---:|---:|---:|---:|---:|---:|")
+    for each in results:
+        one, two = each["obvious"], each["ours"]
+        print(
+            f"| {each['concurrency']} | {one['cpu_ms']:.2f} | {one['events_per_second']:.0f} "
+            f"| {two['cpu_ms']:.2f} | {two['events_per_second']:.0f} | {each['cpu_ratio']:.2f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

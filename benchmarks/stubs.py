@@ -1,0 +1,76 @@
+"""Lean stand-ins for Cloud Storage and BigQuery: they answer at once and keep nothing.
+
+    python benchmarks/stubs.py FILE
+
+Serves FILE as the content of every object. An object's name may ask for more: `size=N` makes
+it N bytes long, zeros behind the file. Prints its port.
+"""
+
+import asyncio
+import json
+import re
+import sys
+from pathlib import Path
+from urllib.parse import unquote
+
+RANGE = re.compile(rb"\r\nrange: *bytes=(\d+)-(\d+)", re.IGNORECASE)
+LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+SIZE = re.compile(r"size=(\d+)")
+
+
+class Server:
+    """Answers `objects.get` with media and `tabledata.insertAll`, and counts both."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.reads = self.bytes_read = self.inserts = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of one connection."""
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = LENGTH.search(head)
+                if length:
+                    await reader.readexactly(int(length[1]))
+                writer.write(self.answer(head))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    def answer(self, head: bytes) -> bytes:
+        """Return the answer to a request."""
+        method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
+        if target == "/counts":
+            counts = {"reads": self.reads, "bytes": self.bytes_read, "inserts": self.inserts}
+            return _response(200, json.dumps(counts).encode(), "application/json")
+        if method == "POST":
+            self.inserts += 1
+            return _response(200, b"{}", "application/json")
+        size = SIZE.search(unquote(target))
+        total = int(size[1]) if size else len(self.content)
+        found = RANGE.search(head)
+        first, last = (int(found[1]), min(int(found[2]), total - 1)) if found else (0, total - 1)
+        body = self.content[first : last + 1].ljust(last + 1 - first, b"\0")
+        self.reads += 1
+        self.bytes_read += len(body)
+        status = 206 if found else 200
+        return _response(status, body, "application/dicom", f"bytes {first}-{last}/{total}")
+
+
+def _response(status: int, body: bytes, kind: str, content_range: str = "") -> bytes:
+    lines = [f"HTTP/1.1 {status} OK", f"Content-Type: {kind}", f"Content-Length: {len(body)}"]
+    if content_range:
+        lines.append(f"Content-Range: {content_range}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+async def main(content: bytes) -> None:
+    """Serve until killed."""
+    server = await asyncio.start_server(Server(content).serve, "127.0.0.1")
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]).read_bytes()))

@@ -1,0 +1,107 @@
+"""Group commit: the rows of concurrent events share one insert.
+
+Whoever finds the writer idle sends; those who come meanwhile queue, and when the insert is
+done, the first of them sends all that is queued. There is no timer: who is alone waits for
+nobody.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from dcm2bq.errors import Dcm2BqError, WriteFailedError
+
+BATCH_ROWS = 500
+BATCH_BYTES = 5_000_000
+"""Bounds of one insert, as BigQuery advises; a larger row goes alone."""
+
+type Verdict = Dcm2BqError | None
+"""Why a row is not stored; None when it is."""
+type Send = Callable[[Sequence[bytes], float], Sequence[Verdict]]
+"""Inserts encoded rows before a deadline, and returns a verdict for each."""
+
+
+class _Caller:
+    """A thread with a row: it waits for a verdict, or until it is its turn to send."""
+
+    __slots__ = ("is_done", "leads", "row", "verdict", "woken")
+
+    def __init__(self, row: bytes) -> None:
+        self.row = row
+        self.verdict: Verdict = WriteFailedError("the insert was not finished")
+        self.is_done = False
+        self.leads = False
+        self.woken = threading.Event()
+
+
+class GroupCommit:
+    """Joins the inserts of concurrent callers into one table."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._lock = threading.Lock()
+        self._queue: deque[_Caller] = deque()
+        self._is_busy = False
+
+    def insert(self, row: bytes, deadline: float) -> None:
+        """Return when the row is stored; otherwise raise its own verdict.
+
+        When `deadline` (of `time.monotonic`) passes first, that is `WriteFailedError`, though
+        the row may yet be stored: an event is acknowledged only when that is certain.
+        """
+        caller = _Caller(row)
+        with self._lock:
+            self._queue.append(caller)
+            caller.leads = not self._is_busy
+            self._is_busy = True
+        if not caller.leads:
+            caller.woken.wait(max(deadline - time.monotonic(), 0))
+        if self._is_to_send(caller, deadline):
+            self._send_batch(deadline)
+        if caller.verdict is not None:
+            raise caller.verdict
+
+    def _is_to_send(self, caller: _Caller, deadline: float) -> bool:
+        """Whether it is this caller's turn; one without time leaves the queue."""
+        with self._lock:
+            if caller.is_done or (caller.leads and time.monotonic() < deadline):
+                return not caller.is_done
+            caller.is_done = True
+            caller.verdict = WriteFailedError("no time left to insert the row")
+            if caller in self._queue:
+                self._queue.remove(caller)
+            if caller.leads:
+                self._hand_over()
+            return False
+
+    def _send_batch(self, deadline: float) -> None:
+        with self._lock:
+            batch = self._take()
+        verdicts: Sequence[Verdict] = [each.verdict for each in batch]
+        try:
+            verdicts = self._send([each.row for each in batch], deadline)
+        finally:
+            with self._lock:
+                for each, verdict in zip(batch, verdicts, strict=True):
+                    if not each.is_done:
+                        each.verdict, each.is_done = verdict, True
+                    each.woken.set()
+                self._hand_over()
+
+    def _take(self) -> list[_Caller]:
+        """Take the rows of one insert off the queue."""
+        batch = [self._queue.popleft()]
+        room = BATCH_BYTES - len(batch[0].row)
+        while self._queue and len(batch) < BATCH_ROWS and len(self._queue[0].row) <= room:
+            batch.append(self._queue.popleft())
+            room -= len(batch[-1].row)
+        return batch
+
+    def _hand_over(self) -> None:
+        """Let the first in the queue send the next batch."""
+        if self._queue:
+            self._queue[0].leads = True
+            self._queue[0].woken.set()
+        else:
+            self._is_busy = False

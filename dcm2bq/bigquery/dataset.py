@@ -1,0 +1,144 @@
+"""The dataset of the tables and views, as the tools see it, through google-cloud-bigquery."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from google.api_core.exceptions import (
+    BadRequest,
+    GoogleAPICallError,
+    GoogleAPIError,
+    NotFound,
+    RetryError,
+)
+from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import GoogleAuthError
+from google.cloud import bigquery
+from google.cloud.bigquery import DEFAULT_RETRY
+
+from dcm2bq.config import Config
+from dcm2bq.errors import ConfigError, ReadFailedError, WriteFailedError
+from dcm2bq.transport import EMULATOR_PROJECT
+
+EMULATOR_VARIABLE = "BIGQUERY_EMULATOR_HOST"
+
+
+class Dataset:
+    """The dataset of the tables and views, for the tools.
+
+    Resources are dicts as in BigQuery's REST API. Raises `ReadFailedError` and
+    `WriteFailedError` where BigQuery can not be reached or refuses.
+    """
+
+    def __init__(self, config: Config) -> None:
+        with _mapped("BigQuery", ReadFailedError):
+            self._client = _connect(config)
+        self._timeout = config.big_query.timeout_seconds
+        self._retry = DEFAULT_RETRY.with_timeout(self._timeout)
+        self.project = self._client.project
+        self.dataset_id = config.big_query.dataset_id
+
+    @property
+    def name(self) -> str:
+        """`project.dataset`."""
+        return f"{self.project}.{self.dataset_id}"
+
+    def get(self) -> dict[str, Any] | None:
+        """Return the dataset, or None where there is none."""
+        return self._get(self.name, lambda **how: self._client.get_dataset(self.name, **how))
+
+    def create(self, location: str | None) -> None:
+        """Create the dataset in `location`, by default where BigQuery puts it."""
+        dataset = bigquery.Dataset(self.name)
+        if location:
+            dataset.location = location
+        with _mapped(self.name, WriteFailedError):
+            self._client.create_dataset(dataset, retry=self._retry, timeout=self._timeout)
+
+    def get_table(self, table_id: str) -> dict[str, Any] | None:
+        """Return a table or view, or None where there is none."""
+        table = f"{self.name}.{table_id}"
+        return self._get(table, lambda **how: self._client.get_table(table, **how))
+
+    def create_table(self, resource: Mapping[str, Any]) -> None:
+        """Create a table or view."""
+        table = bigquery.Table.from_api_repr(dict(resource))
+        with _mapped(str(table.reference), WriteFailedError):
+            self._client.create_table(table, retry=self._retry, timeout=self._timeout)
+
+    def patch_table(self, resource: Mapping[str, Any], fields: Sequence[str]) -> None:
+        """Set the named fields of a table or view to those of `resource`."""
+        table = bigquery.Table.from_api_repr(dict(resource))
+        properties = ["view_query" if each == "view" else each for each in fields]
+        with _mapped(str(table.reference), WriteFailedError):
+            self._client.update_table(table, properties, retry=self._retry, timeout=self._timeout)
+
+    def get_routine(self, routine_id: str) -> dict[str, Any] | None:
+        """Return a table function, or None where there is none."""
+        routine = f"{self.name}.{routine_id}"
+        return self._get(routine, lambda **how: self._client.get_routine(routine, **how))
+
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Run a statement with this dataset as the default one; return its rows.
+
+        Raises `ConfigError` with BigQuery's own message for a statement that it refuses:
+        show it to the person who wrote the statement, and to no log.
+        """
+        how = bigquery.QueryJobConfig(
+            default_dataset=self.name,
+            query_parameters=[_parameter(*each) for each in (parameters or {}).items()],
+        )
+        with _mapped(self.name, ReadFailedError):
+            try:
+                rows = self._client.query_and_wait(
+                    sql, job_config=how, retry=self._retry, api_timeout=self._timeout
+                )
+                return [dict(row.items()) for row in rows]
+            except (BadRequest, NotFound) as error:
+                raise ConfigError(_message(error)) from None
+
+    def _get(self, name: str, call: Callable[..., Any]) -> dict[str, Any] | None:
+        with _mapped(name, ReadFailedError):
+            try:
+                resource = call(retry=self._retry, timeout=self._timeout)
+            except NotFound:
+                return None
+        found: dict[str, Any] = resource.to_api_repr()
+        return found
+
+
+def _connect(config: Config) -> bigquery.Client:
+    project = config.big_query.project_id
+    if not os.environ.get(EMULATOR_VARIABLE):
+        return bigquery.Client(project=project)
+    return bigquery.Client(project=project or EMULATOR_PROJECT, credentials=AnonymousCredentials())
+
+
+@contextmanager
+def _mapped(what: str, failure: type[ReadFailedError | WriteFailedError]) -> Iterator[None]:
+    """Turn Google's exceptions, and those of the transport below, into `failure`."""
+    try:
+        yield
+    except (GoogleAPIError, GoogleAuthError, OSError) as error:
+        raise failure(f"{what}: {_describe(error)}") from None
+
+
+def _message(error: GoogleAPICallError) -> str:
+    """Return BigQuery's own text, without the request that the client puts before it."""
+    reasons = [each["message"] for each in error.errors if each.get("message")]
+    return reasons[0] if reasons else str(error.message)
+
+
+def _describe(error: BaseException | None) -> str:
+    """Say what failed by status and exception alone."""
+    if isinstance(error, RetryError) and error.cause is not None:
+        return _describe(error.cause)
+    if isinstance(error, GoogleAPICallError):
+        return f"HTTP {error.code}"
+    return f"no answer ({type(error).__name__})"
+
+
+def _parameter(name: str, value: Any) -> bigquery.ScalarQueryParameter:
+    types = {bool: "BOOL", int: "INT64", float: "FLOAT64", str: "STRING", bytes: "BYTES"}
+    return bigquery.ScalarQueryParameter(name, types.get(type(value), "TIMESTAMP"), value)

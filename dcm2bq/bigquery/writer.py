@@ -1,0 +1,147 @@
+"""Streams rows into the two tables by `tabledata.insertAll`."""
+
+import re
+import time
+from collections.abc import Sequence
+from functools import partial
+from http import HTTPStatus
+
+import msgspec
+from google.auth.exceptions import GoogleAuthError
+
+from dcm2bq.bigquery.commit import GroupCommit, Verdict
+from dcm2bq.config import Config
+from dcm2bq.errors import Dcm2BqError, RowTooLargeError, WriteFailedError
+from dcm2bq.rows import DeadLetterRow, InstanceRow
+from dcm2bq.transport import Answer, NoAnswerError, Transport
+
+SERVICE = "https://bigquery.googleapis.com"
+EMULATOR_VARIABLE = "BIGQUERY_EMULATOR_HOST"
+ROW_LIMIT_BYTES = 10_000_000
+"""BigQuery's limit for one streamed row: 10 MB."""
+
+_STOPPED = "stopped"  # said of the rows that were not tried because others are wrong
+_REFUSALS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
+_CODE = re.compile(r"[A-Za-z]{1,64}( [A-Za-z0-9_.\[\]]{1,300})?")
+"""What a reason, and the column it may name, looks like; other texts could be values."""
+
+
+class _Error(msgspec.Struct):
+    reason: str = ""
+    location: str = ""
+
+
+class _RowErrors(msgspec.Struct):
+    index: int
+    errors: list[_Error] = []
+
+
+class _InsertAllAnswer(msgspec.Struct, rename="camel"):
+    insert_errors: list[_RowErrors] = []
+
+
+class _RefusedError(Exception):
+    """The request was refused as a whole, for which one of its rows may be to blame."""
+
+
+class Writer:
+    """Inserts rows; made once per process, used by all its threads.
+
+    Each method returns when BigQuery has the row. It raises `RowTooLargeError` for a row
+    that BigQuery can never take, and `WriteFailedError` for every other failure. Deadlines
+    are of `time.monotonic`.
+    """
+
+    def __init__(self, config: Config) -> None:
+        try:
+            self._transport = Transport(SERVICE, EMULATOR_VARIABLE)
+        except GoogleAuthError as error:
+            raise WriteFailedError(f"no Google credentials ({type(error).__name__})") from None
+        options = config.big_query
+        project = options.project_id or self._transport.project
+        self._dataset = f"/bigquery/v2/projects/{project}/datasets/{options.dataset_id}"
+        self._timeout = options.timeout_seconds
+        self._instances = GroupCommit(partial(self._send, options.instances_table_id))
+        self._dead_letter = GroupCommit(partial(self._send, options.dead_letter_table_id))
+
+    def insert(self, row: InstanceRow, deadline: float) -> None:
+        """Insert a row into `instances`."""
+        self._instances.insert(_encode(row), deadline)
+
+    def insert_dead_letter(self, row: DeadLetterRow, deadline: float) -> None:
+        """Insert a row into `dead_letter`."""
+        self._dead_letter.insert(_encode(row), deadline)
+
+    def _send(self, table: str, rows: Sequence[bytes], deadline: float) -> list[Verdict]:
+        """Insert rows; one that is refused costs none of the others."""
+        try:
+            errors = self._post(table, rows, deadline)
+        except _RefusedError as refusal:
+            if len(rows) == 1:
+                return [_verdict(table, rows[0], str(refusal))]
+            half = len(rows) // 2
+            parts = rows[:half], rows[half:]
+            return [verdict for part in parts for verdict in self._send(table, part, deadline)]
+        except WriteFailedError as error:
+            return [WriteFailedError(str(error)) for _ in rows]
+        if not errors:
+            return [None] * len(rows)
+        # BigQuery took none: the others were stopped, and are sent again without these.
+        refused = {n: codes for n, codes in errors.items() if codes != _STOPPED}
+        if not refused:
+            return [WriteFailedError(f"{table}: the row was stopped") for _ in rows]
+        others = [row for n, row in enumerate(rows) if n not in refused]
+        verdicts = iter(self._send(table, others, deadline) if others else ())
+        return [
+            _verdict(table, row, refused[n]) if n in refused else next(verdicts)
+            for n, row in enumerate(rows)
+        ]
+
+    def _post(self, table: str, rows: Sequence[bytes], deadline: float) -> dict[int, str]:
+        """Send one request; return the codes of the rows that it names, by their index."""
+        deadline = min(deadline, time.monotonic() + self._timeout)
+        if time.monotonic() >= deadline:
+            raise WriteFailedError(f"{table}: no time left to insert the row")
+        try:
+            answer = self._transport.request(
+                "POST",
+                f"{self._dataset}/tables/{table}/insertAll",
+                deadline=deadline,
+                headers={"Content-Type": "application/json"},
+                body=b'{"rows":[' + b",".join(rows) + b"]}",
+            )
+        except NoAnswerError as error:
+            raise WriteFailedError(f"{table}: {error}") from None
+        if answer.status in _REFUSALS:
+            raise _RefusedError(_describe(answer))
+        if answer.status != HTTPStatus.OK:
+            raise WriteFailedError(f"{table}: {_describe(answer)}")
+        try:
+            found = msgspec.json.decode(answer.body, type=_InsertAllAnswer).insert_errors
+        except msgspec.DecodeError:
+            raise WriteFailedError(f"{table}: the answer is not that of an insert") from None
+        return {each.index: _codes(each.errors) for each in found}
+
+
+def _encode(row: InstanceRow | DeadLetterRow) -> bytes:
+    return msgspec.json.encode({"insertId": row.insert_id, "json": row})
+
+
+def _verdict(table: str, row: bytes, codes: str) -> Dcm2BqError:
+    """Return what a refusal means: only a row that is too large stays so.
+
+    `no such field`, for instance, passes when a schema change has spread.
+    """
+    if len(row) > ROW_LIMIT_BYTES:
+        return RowTooLargeError(f"{table}: the row has {len(row)} bytes, above {ROW_LIMIT_BYTES}")
+    return WriteFailedError(f"{table}: the row was refused ({codes})")
+
+
+def _codes(errors: Sequence[_Error]) -> str:
+    causes = {f"{each.reason} {each.location}".strip() for each in errors}
+    return ", ".join(sorted(each for each in causes if _CODE.fullmatch(each))) or "no reason"
+
+
+def _describe(answer: Answer) -> str:
+    codes = ", ".join(sorted({each for each in answer.reasons if _CODE.fullmatch(each)}))
+    return f"HTTP {answer.status}" + (f" ({codes})" if codes else "")

@@ -1,0 +1,224 @@
+"""Rows of concurrent callers share inserts, and each caller gets the truth about its own."""
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from dcm2bq import config, rows
+from dcm2bq.bigquery.commit import BATCH_BYTES, BATCH_ROWS, GroupCommit
+from dcm2bq.bigquery.writer import ROW_LIMIT_BYTES, Writer
+from dcm2bq.errors import Dcm2BqError, RowTooLargeError, WriteFailedError
+from dcm2bq.events import Kind, ObjectEvent
+from support.insertall import InsertAll
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@pytest.fixture
+def bigquery() -> InsertAll:
+    return InsertAll()
+
+
+@pytest.fixture
+def writer(bigquery: InsertAll, monkeypatch: pytest.MonkeyPatch) -> Iterator[Writer]:
+    with bigquery.running() as url:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", url)
+        yield Writer(config.from_overrides({"bigQuery": {"timeoutSeconds": 5}}))
+
+
+def row(number: int, metadata: str = "{}") -> rows.InstanceRow:
+    event = ObjectEvent(
+        event_id=str(number),
+        kind=Kind.FINALIZED,
+        time=NOW,
+        bucket="scans",
+        name=f"{number}.dcm",
+        generation=1,
+    )
+    return rows.instance_row(event, now=NOW, info=rows.info(event), metadata=metadata)
+
+
+def insert(writer: Writer, each: rows.InstanceRow, seconds: float = 20) -> Dcm2BqError | None:
+    """Insert a row; return the error that its caller gets."""
+    try:
+        writer.insert(each, time.monotonic() + seconds)
+    except Dcm2BqError as error:
+        return error
+    return None
+
+
+def stored(bigquery: InsertAll) -> set[str]:
+    return {each["path"] for each in bigquery.stored.values()}
+
+
+def test_who_is_alone_waits_for_nobody(writer: Writer, bigquery: InsertAll) -> None:
+    assert insert(writer, row(0)) is None
+    assert insert(writer, row(1)) is None
+    assert bigquery.batches == [1, 1]
+
+
+def test_rows_that_come_meanwhile_share_the_next_insert(
+    writer: Writer, bigquery: InsertAll
+) -> None:
+    bigquery.seconds = 0.2
+    with ThreadPoolExecutor(32) as pool:
+        verdicts = list(pool.map(lambda n: insert(writer, row(n)), range(32)))
+    assert verdicts == [None] * 32
+    assert len(bigquery.stored) == 32
+    assert len(bigquery.batches) <= 4
+
+
+def test_a_bad_row_costs_none_of_its_neighbours(writer: Writer, bigquery: InsertAll) -> None:
+    bigquery.seconds = 0.1
+    bigquery.is_bad = lambda each: each["path"].endswith("/7.dcm")
+    with ThreadPoolExecutor(16) as pool:
+        verdicts = list(pool.map(lambda n: insert(writer, row(n)), range(16)))
+    assert [n for n, verdict in enumerate(verdicts) if verdict] == [7]
+    assert isinstance(verdicts[7], WriteFailedError)
+    assert str(verdicts[7]) == "instances: the row was refused (invalid)"
+    assert len(bigquery.stored) == 15
+
+
+def test_a_request_that_is_refused_whole_is_sent_in_parts(
+    writer: Writer, bigquery: InsertAll
+) -> None:
+    def fail(_: int, batch: list[dict[str, Any]]) -> Any:
+        bad = any(each["json"]["path"].endswith("/3.dcm") for each in batch)
+        return (400, b'{"error": {"errors": [{"reason": "invalid"}]}}') if bad else None
+
+    bigquery.seconds, bigquery.fail = 0.1, fail
+    with ThreadPoolExecutor(16) as pool:
+        verdicts = list(pool.map(lambda n: insert(writer, row(n)), range(16)))
+    assert [n for n, verdict in enumerate(verdicts) if verdict] == [3]
+    assert str(verdicts[3]) == "instances: the row was refused (HTTP 400 (invalid))"
+    assert len(bigquery.stored) == 15
+
+
+@pytest.mark.parametrize("status", [413, 400, 200])
+def test_a_row_that_bigquery_can_never_take_is_too_large(
+    writer: Writer, bigquery: InsertAll, status: int
+) -> None:
+    large = row(0, "x" * ROW_LIMIT_BYTES)
+    if status == 200:
+        bigquery.is_bad = lambda each: len(each["metadata"]) > 1000
+    else:
+        bigquery.fail = lambda _n, _rows: (status, b"")
+    assert isinstance(insert(writer, large), RowTooLargeError)
+    assert isinstance(insert(writer, row(1)), WriteFailedError | None)
+
+
+def test_a_row_that_waits_too_long_is_answered_in_time(writer: Writer, bigquery: InsertAll) -> None:
+    bigquery.seconds = 1.5
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(insert, writer, row(0))
+        time.sleep(0.3)
+        start = time.monotonic()
+        assert str(insert(writer, row(1), seconds=0.3)) == "no time left to insert the row"
+        assert time.monotonic() - start < 0.6
+        assert first.result() is None
+    assert stored(bigquery) == {"gs://scans/0.dcm"}
+    assert insert(writer, row(2)) is None
+
+
+def test_under_64_threads_with_faults_every_caller_gets_the_truth(
+    writer: Writer, bigquery: InsertAll
+) -> None:
+    chance = random.Random(20260102)
+    large, bad = {row(n).path for n in (5, 205)}, {row(n).path for n in range(0, 400, 37)}
+
+    def fail(_: int, batch: list[dict[str, Any]]) -> Any:
+        if any(each["json"]["path"] in large for each in batch):
+            return 413, b""
+        return chance.choice([None, None, None, "reset", (503, b""), (200, b"no JSON")])
+
+    bigquery.seconds, bigquery.fail = 0.005, fail
+    bigquery.is_bad = lambda each: each["path"] in bad
+
+    def attempt(number: int) -> Dcm2BqError | None:
+        content = "x" * ROW_LIMIT_BYTES if row(number).path in large else "{}"
+        return insert(writer, row(number, content), seconds=30)
+
+    with ThreadPoolExecutor(64) as pool:
+        verdicts = list(pool.map(attempt, range(400)))
+    held = stored(bigquery)
+    assert {row(n).path for n in range(400) if verdicts[n] is None} <= held
+    for number, verdict in enumerate(verdicts):
+        path = row(number).path
+        if path in large:
+            assert isinstance(verdict, RowTooLargeError)
+        elif path in bad:
+            assert isinstance(verdict, WriteFailedError)
+            assert path not in held
+    assert sum(verdict is None for verdict in verdicts) > 50
+    assert len(bigquery.batches) < 400
+    bigquery.fail = lambda _n, _rows: None
+    for number, verdict in enumerate(verdicts):
+        if isinstance(verdict, WriteFailedError) and row(number).path not in bad:
+            assert insert(writer, row(number)) is None
+    assert stored(bigquery) == {row(n).path for n in range(400)} - large - bad
+
+
+def test_a_batch_has_500_rows_or_5_mb_and_a_larger_row_goes_alone() -> None:
+    sent: list[list[int]] = []
+    gate = threading.Event()
+
+    def send(batch: Any, _: float) -> list[None]:
+        gate.wait(10)
+        sent.append([len(each) for each in batch])
+        return [None] * len(batch)
+
+    commit = GroupCommit(send)
+    sizes = [1] + [2] * 600 + [BATCH_BYTES - 2000, 2001, BATCH_BYTES + 1, 3]
+    with ThreadPoolExecutor(len(sizes)) as pool:
+        waiting = []
+        for size in sizes:
+            waiting.append(pool.submit(commit.insert, b"x" * size, time.monotonic() + 30))
+            while len(commit._queue) + 1 < len(waiting):
+                time.sleep(0.001)
+        gate.set()
+        for each in waiting:
+            each.result()
+    assert [len(each) for each in sent[:2]] == [1, BATCH_ROWS]
+    assert all(sum(each) <= BATCH_BYTES or len(each) == 1 for each in sent)
+    assert [BATCH_BYTES + 1] in sent
+    assert sum(len(each) for each in sent) == len(sizes)
+
+
+def test_what_nobody_foresaw_reaches_the_sender_and_no_one_is_acknowledged() -> None:
+    started, gate = threading.Event(), threading.Event()
+    batches: list[int] = []
+
+    def send(batch: Any, _: float) -> list[None]:
+        batches.append(len(batch))
+        started.set()
+        gate.wait(10)
+        if len(batches) == 2:
+            raise KeyError("unforeseen")
+        return [None] * len(batch)
+
+    commit = GroupCommit(send)
+
+    def attempt() -> str:
+        try:
+            commit.insert(b"x", time.monotonic() + 10)
+        except Exception as error:
+            return type(error).__name__
+        return "stored"
+
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(attempt)
+        assert started.wait(10)
+        others = [pool.submit(attempt) for _ in range(3)]
+        while len(commit._queue) < 3:
+            time.sleep(0.001)
+        gate.set()
+        assert first.result() == "stored"
+        results = sorted(each.result() for each in others)
+    assert results == ["KeyError", "WriteFailedError", "WriteFailedError"]
+    assert attempt() == "stored"
