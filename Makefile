@@ -26,6 +26,11 @@ check: $(READY) ## Check format, lint, types and the locked requirements
 	@$(BIN)/mypy
 	@$(MAKE) --no-print-directory check-lock
 
+.PHONY: bench
+bench: $(READY) ## Measure against the obvious way, in the same run
+	@for each in conversion reading function cold_start; do \
+		echo "## $$each"; $(BIN)/python benchmarks/$$each.py $(BENCH_ARGS) || exit 1; echo; done
+
 .PHONY: format
 format: $(READY) ## Format the code
 	@$(BIN)/ruff format .

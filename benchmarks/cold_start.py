@@ -24,9 +24,11 @@ def make_environment(folder: Path) -> Path:
     """Install requirements.txt into an environment of its own; return its Python."""
     python = folder / "bin" / "python"
     uv = Path(sys.executable).with_name("uv")
-    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)
-    install = [uv, "pip", "install", "--quiet", "--python", python, "--require-hashes"]
-    subprocess.run([*install, "-r", ROOT / "requirements.txt"], check=True)
+    subprocess.run(
+        [str(uv), "venv", "--quiet", "--python", sys.executable, str(folder)], check=True
+    )
+    install = [str(uv), "pip", "install", "--quiet", "--python", str(python), "--require-hashes"]
+    subprocess.run([*install, "-r", str(ROOT / "requirements.txt")], check=True)
     return python
 
 

@@ -12,11 +12,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from pydicom.data import get_testdata_file
 
@@ -46,6 +48,7 @@ def function(
     *,
     python: Path = Path(sys.executable),
     wait: bool = True,
+    environ: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[tuple[int, int]]:
     """Run a function with the Python of some environment; yield its port and process id."""
     port = _free_port()
@@ -60,6 +63,7 @@ def function(
             "STORAGE_EMULATOR_HOST": stub,
             "DCM2BQ_CONFIG": '{"log": {"level": "WARNING"}}' if source == OURS else "",
             "PYTHONPATH": str(ROOT),
+            **environ,
         },
         stdout=subprocess.DEVNULL,
     )
@@ -74,17 +78,21 @@ def function(
 
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time of a process and its children."""
-    own = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return (int(own[11]) + int(own[12])) / TICKS + sum(cpu_seconds(int(each)) for each in children)
+    stats = [Path(f"/proc/{each}/stat").read_text() for each in descendants(pid)]
+    fields = [each.rpartition(")")[2].split() for each in stats]
+    return sum(int(each[11]) + int(each[12]) for each in fields) / TICKS
 
 
 def peak_bytes(pid: int) -> int:
     """Return the peak memory of the largest of a process and its children."""
+    statuses = [Path(f"/proc/{each}/status").read_text() for each in descendants(pid)]
+    return max(int(each.partition("VmHWM:")[2].split()[0]) * 1024 for each in statuses)
+
+
+def descendants(pid: int) -> list[int]:
+    """Return a process and all below it."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    status = Path(f"/proc/{pid}/status").read_text()
-    own = int(status.partition("VmHWM:")[2].split()[0]) * 1024
-    return max([own, *(peak_bytes(int(each)) for each in children)])
+    return [pid, *(each for child in children for each in descendants(int(child)))]
 
 
 def deliver(port: int, count: int, concurrency: int, size: int, suffix: str = "") -> None:
@@ -99,7 +107,7 @@ def deliver(port: int, count: int, concurrency: int, size: int, suffix: str = ""
                 number = next(numbers, None)
             if number is None:
                 break
-            connection.request("POST", "/", *_event(number, size, suffix))
+            connection.request("POST", "/", *event(number, size, suffix))
             response = connection.getresponse()
             response.read()
             assert response.status == 200, f"HTTP {response.status}"
@@ -109,7 +117,8 @@ def deliver(port: int, count: int, concurrency: int, size: int, suffix: str = ""
         list(pool.map(work, range(concurrency)))
 
 
-def _event(number: int, size: int, suffix: str) -> tuple[bytes, dict[str, str]]:
+def event(number: int, size: int, suffix: str) -> tuple[bytes, dict[str, str]]:
+    """Return the body and the headers of an event, as Eventarc sends it."""
     data = {
         "bucket": "scans",
         "name": f"{number}{suffix}.dcm",
@@ -168,7 +177,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1000, help="events for each figure")
     parser.add_argument("--file", type=Path, default=Path(str(get_testdata_file("CT_small.dcm"))))
     arguments = parser.parse_args()
-    results = []
+    results: list[dict[str, Any]] = []
     for concurrency in (1, 8, 32):
         obvious = measure(OBVIOUS, arguments.file, concurrency, arguments.events)
         ours = measure(OURS, arguments.file, concurrency, arguments.events)

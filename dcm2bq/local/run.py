@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -57,7 +58,7 @@ def run(root: Path | None, config: Config, *, once: bool) -> int:
     started = time.monotonic()
     out = summary.console(sys.stdout)
     with _session(root, config, notes=Console(stderr=True)) as session:
-        again = f"dcm2bq local {shlex.quote(str(root))}" if once and root else "dcm2bq local"
+        again = f"{_command()} local" + (f" {shlex.quote(str(root))}" if once and root else "")
         seconds = time.monotonic() - started
         summary.print_summary(out, session.stack, session.failures, seconds=seconds, again=again)
         if not once:
@@ -83,6 +84,11 @@ def ask(root: Path | None, config: Config, sql: str, *, as_json: bool, fresh: bo
         for name, failure in session.failures.items():
             sys.stderr.write(summary.printable(f"{name}: {failure}") + "\n")
         return session.status
+
+
+def _command() -> str:
+    """Return what to type for this command, here."""
+    return "dcm2bq" if shutil.which("dcm2bq") else os.path.relpath(sys.argv[0])
 
 
 def _answer(query: Callable[[str], list[dict[str, Any]]], sql: str, *, as_json: bool) -> None:

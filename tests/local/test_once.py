@@ -48,6 +48,18 @@ def test_a_folder_goes_into_bigquery_with_its_odd_names_and_broken_files(
     assert "\x1b" not in done.stdout
 
 
+def test_readme_shows_what_the_samples_give(cli: Cli) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    shown = readme.partition("<!-- output of make run -->\n")[2].partition("<!-- end of output")[0]
+    done = cli.run("local", "--once")
+    printed = [" " * 4 + line if line else "" for line in done.stdout.strip().splitlines()]
+
+    def settled(lines: list[str]) -> list[str]:
+        return [re.sub(r"in [\d.]+ s|\S*dcm2bq local", "", line) for line in lines]
+
+    assert settled(shown.strip("\n").splitlines()) == settled(printed)
+
+
 def test_a_question_is_answered_alone_and_nothing_of_the_callers_leaks(
     cli: Cli, tmp_path: Path
 ) -> None:
