@@ -16,13 +16,14 @@ import flask
 import functions_framework
 from cloudevents.http import CloudEvent
 
-from dcm2bq import config, log
+from dcm2bq import config, dicom, log
 from dcm2bq.errors import ConfigError, InvalidEventError, RetryableError, describe
 from dcm2bq.events import Delivery, ObjectEvent, parse
 from dcm2bq.handler import Handler, Outcome, Result
 
 try:
     CONFIG = config.load()
+    dicom.privacy_rules(CONFIG.privacy)
 except ConfigError as error:
     sys.exit(f"dcm2bq: {error}")
 log.setup(CONFIG)

@@ -116,12 +116,15 @@ def dump(
         dcm2bq dump gs://my-bucket/2026/ > headers.ndjson
         curl -s https://example.org/scan.dcm | dcm2bq dump -
     """  # noqa: D301 - \b is click's mark for lines to keep
+    from dcm2bq.dicom import privacy_rules  # noqa: PLC0415
     from dcm2bq.tools.dump import Files  # noqa: PLC0415
 
     overrides = dict(_setting(each) for each in settings)
     if format_:
         overrides["jsonOutput.format"] = format_
-    files = Files(_override(overrides))
+    options = _override(overrides)
+    privacy_rules(options.privacy)  # what is wrong with them is no fault of a file
+    files = Files(options)
     single = not envelope and len(paths) == 1 and files.names_one(paths[0])
     is_quiet = single or sys.stdout.isatty() or not sys.stderr.isatty()
     status = 0
@@ -168,11 +171,13 @@ def local(folder: Path | None, *, once: bool, sql: str | None, as_json: bool) ->
         dcm2bq local --query 'SELECT Modality, COUNT(*) FROM instances_live GROUP BY 1'
         dcm2bq local --query 'SELECT path, metadata FROM instances_live' --json | jq .
     """  # noqa: D301 - \b is click's mark for lines to keep
+    from dcm2bq.dicom import privacy_rules  # noqa: PLC0415
     from dcm2bq.local.servers import require_extras  # noqa: PLC0415
 
     if as_json and sql is None:
         raise click.UsageError("--json goes with --query")
     options = config.load()
+    privacy_rules(options.privacy)  # the function would not start
     require_extras()
     from dcm2bq.local import run  # noqa: PLC0415 - it imports the extras
 

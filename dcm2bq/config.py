@@ -176,8 +176,16 @@ class Privacy(_Options, frozen=True, kw_only=True):
     ] = None
 
     @property
+    def is_on(self) -> bool:
+        """Whether anything is removed or replaced."""
+        return bool(self.profile or self.remove or self.hash)
+
+    @property
     def fingerprint(self) -> str:
-        """The first 16 hex digits of the SHA-256 of this group as canonical JSON."""
+        """The first 16 hex digits of the SHA-256 of this group as canonical JSON.
+
+        Canonical: every option, in the order of the names, without white space.
+        """
         canonical = json.dumps(msgspec.to_builtins(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

@@ -27,6 +27,10 @@ NAMES = (
 """The files, in an order in which their objects can be created."""
 
 
+PRIVACY_LABEL = "dcm2bq_privacy"
+"""The label of `instances` that tells by which `privacy` options its rows were made."""
+
+
 class Kind(StrEnum):
     """What an object of the dataset is."""
 
@@ -72,7 +76,10 @@ def load(config: Config, project: str) -> tuple[Definition, ...]:
         "instances": config.big_query.instances_table_id,
         "dead_letter": config.big_query.dead_letter_table_id,
     }
-    return tuple(_definition(file, names) for file in NAMES)
+    definitions = tuple(_definition(file, names) for file in NAMES)
+    if config.privacy.is_on:
+        definitions[0].resource["labels"] = {PRIVACY_LABEL: config.privacy.fingerprint}
+    return definitions
 
 
 def _definition(file: str, names: dict[str, str]) -> Definition:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dcm2bq.schema import Definition, Kind
+from dcm2bq.schema import PRIVACY_LABEL, Definition, Kind
 
 Fields = Sequence[Mapping[str, Any]]
 
@@ -52,6 +52,7 @@ def compare(found: Mapping[str, Any], wanted: Definition) -> Difference:
     match wanted.kind:
         case Kind.TABLE:
             _compare_layout(found, wanted.resource, difference)
+            _compare_privacy(found, wanted.resource, difference)
             difference.fields = _merge(_fields(found), _fields(wanted.resource), "", difference)
         case Kind.VIEW:
             _compare_query(found.get("view", {}).get("query"), wanted.sql, difference)
@@ -80,6 +81,17 @@ def _compare_layout(
     clustering = wanted.get("clustering")
     if clustering and (found.get("clustering") or {}).get("fields") != clustering["fields"]:
         difference.refusals.append(f"is not clustered by {', '.join(clustering['fields'])}")
+
+
+def _compare_privacy(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], difference: Difference
+) -> None:
+    """Rows that are there stay as they are: one table holds those of one set of options."""
+    made_by = (found.get("labels") or {}).get(PRIVACY_LABEL)
+    if made_by != (wanted.get("labels") or {}).get(PRIVACY_LABEL):
+        difference.refusals.append(
+            "holds rows made by other privacy options: use another dataset, or those options"
+        )
 
 
 def _merge(

@@ -182,3 +182,13 @@ def test_a_service_that_can_not_be_reached_has_its_own_status(
     assert cli.main(["init"]) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("dcm2bq: ")
+
+
+@pytest.mark.parametrize("command", [("dump", "scan.dcm"), ("local", "--once")])
+def test_privacy_options_without_a_key_are_a_matter_of_configuration(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DCM2BQ_CONFIG", '{"privacy": {"hash": ["PatientID"]}}')
+    assert cli.main(command) == 2
+    message = "privacy.hashKeyVariable: DCM2BQ_HASH_KEY must hold 16 bytes or more"
+    assert capsys.readouterr().err == f"dcm2bq: {message}\n"

@@ -4,12 +4,13 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from google.cloud import bigquery
 
 from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.config import Config, from_overrides
+from dcm2bq.config import Config, Privacy, from_overrides
 from dcm2bq.errors import ConfigError, WriteFailedError
 from dcm2bq.schema import Definition, Kind
 from dcm2bq.schema.compare import compare
@@ -495,3 +496,26 @@ def test_what_a_column_has_beside_is_kept(definitions: dict[str, Definition]) ->
     merged = {"schema": {"fields": compare(found, definition).fields}}
     assert column(merged, "PatientID")["policyTags"] == {"names": ["t"]}
     assert column(merged, "PatientID")["description"] == "(0010,0020) from the header"
+
+
+def test_the_privacy_options_are_a_label_that_other_options_do_not_meet(place: Place) -> None:
+    hashed = msgspec.structs.replace(place.config, privacy=Privacy(hash=("PatientID",)))
+    init(place.dataset, hashed)
+    labels = (place.dataset.get_table("instances") or {})["labels"]
+    assert labels == {"dcm2bq_privacy": hashed.privacy.fingerprint}
+    assert {each.action for each in init(place.dataset, hashed)} == {Action.UNCHANGED}
+    others = [
+        Privacy(),
+        Privacy(hash=("PatientID", "PatientName")),
+        Privacy(hash=("PatientID",), key_version="2"),
+    ]
+    for other in others:
+        with pytest.raises(ConfigError, match="made by other privacy options"):
+            init(place.dataset, msgspec.structs.replace(place.config, privacy=other))
+
+
+def test_a_table_made_without_privacy_options_stays_so(place: Place) -> None:
+    place.init()
+    private = msgspec.structs.replace(place.config, privacy=Privacy(remove=("PatientID",)))
+    with pytest.raises(ConfigError, match="made by other privacy options"):
+        init(place.dataset, private)

@@ -1,5 +1,6 @@
 """The configuration: defaults, overrides, and what stops the start."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,13 @@ def test_the_schema_names_every_option() -> None:
     schema = json.loads(config.json_schema())
     named = {name for part in schema["$defs"].values() for name in part["properties"]}
     assert {option.path.split(".")[1] for option in config.options()} <= named
+
+
+def test_the_fingerprint_of_the_privacy_options_is_that_of_their_canonical_json() -> None:
+    """As Terraform's `substr(sha256(jsonencode(...)), 0, 16)` gives it."""
+    options = load({"privacy": {"hash": ["PatientID"], "keyVersion": "3"}}).privacy
+    canonical = (
+        '{"hash":["PatientID"],"hashKeyVariable":"DCM2BQ_HASH_KEY","keyVersion":"3",'
+        '"profile":null,"remove":[]}'
+    )
+    assert options.fingerprint == hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -1,0 +1,78 @@
+"""What the data dictionary says of a tag: keyword and VR (PS3.6), cached."""
+
+from functools import lru_cache
+
+from pydicom._dicom_dict import DicomDictionary
+from pydicom.datadict import get_entry, get_private_entry
+
+CREATOR_FIRST, CREATOR_LAST = 0x10, 0xFF
+
+_PLAIN = {
+    "OB or OW": "OW",
+    "OB_OW": "OW",
+    "US or OW": "OW",
+    "US or SS or OW": "OW",
+}
+"""The VR in implicit data sets where the dictionary leaves a choice (PS3.5 A.1)."""
+
+_MOST_KEYS = 65536
+
+
+class Keywords(dict[int, str]):
+    """Tag to keyword, or to eight hex digits where the dictionary has none for that very tag.
+
+    Repeating groups share keywords, so their tags stay hex.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({tag: entry[4] for tag, entry in DicomDictionary.items() if entry[4]})
+
+    def __missing__(self, tag: int) -> str:
+        key = f"{tag:08X}"
+        if len(self) < _MOST_KEYS:
+            self[tag] = key
+        return key
+
+
+KEYWORDS = Keywords()
+
+PUBLIC_VR = {
+    tag: _PLAIN.get(entry[0], entry[0])
+    for tag, entry in DicomDictionary.items()
+    if entry[0] != "NONE"
+}
+
+
+def is_private(tag: int) -> bool:
+    """Return whether a tag has an odd group (PS3.5 7.8)."""
+    return bool(tag & 0x10000)
+
+
+def public_vr(tag: int) -> str:
+    """Return the VR of a public tag, repeating groups included; UN if it is unknown."""
+    return PUBLIC_VR.get(tag) or _rare_vr(tag)
+
+
+@lru_cache(maxsize=4096)
+def _rare_vr(tag: int) -> str:
+    if tag & 0xFFFF == 0:
+        return "UL"
+    try:
+        vr = get_entry(tag)[0]
+    except KeyError:
+        return "UN"
+    return _PLAIN.get(vr, vr)
+
+
+@lru_cache(maxsize=4096)
+def private_vr(tag: int, creator: str | None) -> str:
+    """Return the VR of a private tag in the block of `creator`; UN if it is unknown."""
+    if tag & 0xFFFF == 0:
+        return "UL"
+    if CREATOR_FIRST <= tag & 0xFFFF <= CREATOR_LAST:
+        return "LO"
+    try:
+        vr = get_private_entry(tag, creator or "")[0]
+    except KeyError:
+        return "UN"
+    return _PLAIN.get(vr, vr)

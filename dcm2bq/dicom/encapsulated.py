@@ -1,0 +1,173 @@
+"""Find where an encapsulated value ends, without reading it (PS3.5 A.4).
+
+In this order: the Extended Offset Table, the Basic Offset Table, a walk over the fragments'
+headers within a budget of reads, and, for a value at the top level, the object's tail. The
+first three find what reading every fragment would find; the tail is a sound guess, and the
+caller is told so.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from struct import Struct
+
+from dcm2bq.dicom.source import HOP_READ, Window
+from dcm2bq.dicom.syntax import ITEM, SEQUENCE_END
+
+_HEADER = Struct("<HHL")
+_HEADER_SIZE = _HEADER.size
+_TABLE_ENTRY = 4
+_TAIL_READS = (64 * 1024, 128 * 1024, 256 * 1024, 512 * 1024)
+_MOST_CANDIDATES = 64
+_MOST_FRAGMENTS = 2_000_000
+_ITEM_TAG = re.compile(rb"(?=\xfe\xff\x00\xe0)")
+_DELIMITER = re.compile(rb"(?=\xfe\xff\xdd\xe0\x00{4})")
+
+
+@dataclass(frozen=True, slots=True)
+class LastFrame:
+    """Where the Extended Offset Table puts the last frame (PS3.3 C.7.6.3.1.8)."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The offset of the delimiter; that of the object's end if it is not `delimited`."""
+
+    offset: int
+    delimited: bool = True
+    problem: str = ""
+
+
+def find_end(
+    window: Window,
+    start: int,
+    limit: int,
+    *,
+    hops: int | None = None,
+    last_frame: LastFrame | None = None,
+    may_follow: Callable[[bytes], bool] | None = None,
+) -> End | None:
+    """Return the end of the encapsulated value whose Basic Offset Table stands at `start`.
+
+    `hops` is the most reads that may be spent on tables and fragments; None is no bound.
+    `may_follow` tells whether the last bytes of an object are such as may follow pixel
+    data; without it the tail is not searched, and None is returned if no end is found.
+    """
+    fragments = _Fragments(window, limit, hops)
+    tag, length = fragments.header(start)
+    first = start + _HEADER_SIZE + length if tag == ITEM else start
+    end = None
+    if tag == ITEM and window.random_access:
+        end = _by_extended_table(fragments, first, last_frame) if last_frame else None
+        if end is None and length >= _TABLE_ENTRY:
+            end = _by_basic_table(fragments, first)
+    if end is None:
+        end = fragments.walk(first)
+    if end is not None:
+        return End(end)
+    return _by_tail(window, start, may_follow) if may_follow else None
+
+
+class _Fragments:
+    """The fragments of one value, walked within a budget of reads.
+
+    A read is counted as if it brought `HOP_READ` bytes, whatever the window happens to hold:
+    the outcome must not depend on that.
+    """
+
+    def __init__(self, window: Window, limit: int, budget: int | None) -> None:
+        self._window = window
+        self._limit = limit
+        self._budget = budget
+        self._covered = range(0)
+
+    def read(self, offset: int, n: int) -> bytes:
+        """Return the `n` bytes from `offset` on; nothing beyond the limit or the budget."""
+        if offset + n > self._limit:
+            return b""
+        if offset not in self._covered or offset + n > self._covered.stop:
+            if self._budget == 0:
+                return b""
+            if self._budget is not None:
+                self._budget -= 1
+            self._covered = range(offset, offset + HOP_READ)
+        window = self._window
+        if offset < window.base or offset + n > window.end:
+            if window.random_access:
+                window.jump(offset, n)
+            else:
+                window.fill(offset, n)
+        return window.data[offset - window.base : offset - window.base + n]
+
+    def header(self, offset: int) -> tuple[int, int]:
+        """Return tag and length of the item or delimiter at `offset`; zeros if there is none."""
+        header = self.read(offset, _HEADER_SIZE)
+        if len(header) < _HEADER_SIZE:
+            return 0, 0
+        group, element, length = _HEADER.unpack(header)
+        return group << 16 | element, length
+
+    def walk(self, offset: int) -> int | None:
+        """Return the offset of the delimiter that the fragments from `offset` on lead to."""
+        for _ in range(_MOST_FRAGMENTS):
+            tag, length = self.header(offset)
+            if tag != ITEM:
+                return offset if tag == SEQUENCE_END else None
+            offset += _HEADER_SIZE + length
+        return None
+
+
+def _by_extended_table(fragments: _Fragments, first: int, last: LastFrame) -> int | None:
+    """Trust the table if its last frame is one fragment with the delimiter behind it."""
+    offset = first + last.offset
+    tag, length = fragments.header(offset)
+    if tag != ITEM or length - last.length not in {0, 1}:  # the table has it without padding
+        return None
+    end = offset + _HEADER_SIZE + length
+    return end if fragments.header(end)[0] == SEQUENCE_END else None
+
+
+def _by_basic_table(fragments: _Fragments, first: int) -> int | None:
+    """Walk from the last frame; of the table only its last entry is read."""
+    entry = fragments.read(first - _TABLE_ENTRY, _TABLE_ENTRY)
+    if len(entry) < _TABLE_ENTRY:
+        return None
+    return fragments.walk(first + int.from_bytes(entry, "little"))
+
+
+def _by_tail(window: Window, start: int, may_follow: Callable[[bytes], bool]) -> End:
+    """Look for the delimiter in the last bytes of the object."""
+    begin, tail = window.size, b""
+    for size in _TAIL_READS:
+        further = max(start, window.size - size)
+        tail = window.peek(further, begin - further) + tail
+        begin = further
+        end = _delimiter_in(tail, (begin - start) % 2, may_follow)
+        if end is not None:
+            window.hold(begin, tail)
+            return End(begin + end, problem="the end is inferred from the object's last bytes")
+        if begin == start:
+            break
+    return End(window.size, delimited=False, problem="no end was found")
+
+
+def _delimiter_in(tail: bytes, odd: int, may_follow: Callable[[bytes], bool]) -> int | None:
+    """Return where in the tail the delimiter stands behind which all bytes are elements.
+
+    The first such place is it, unless a fragment that begins before it ends at a later one.
+    """
+    places = [match.start() for match in _DELIMITER.finditer(tail) if match.start() % 2 == odd]
+    ends = [
+        place for place in places[:_MOST_CANDIDATES] if may_follow(tail[place + _HEADER_SIZE :])
+    ]
+    if not ends:
+        return None
+    for match in _ITEM_TAG.finditer(tail, 0, ends[0]):
+        place = match.start()
+        length = _HEADER.unpack_from(tail, place)[2]
+        if place % 2 == odd and place + _HEADER_SIZE + length in ends:
+            return int(place + _HEADER_SIZE + length)
+    return ends[0]

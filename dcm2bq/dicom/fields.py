@@ -1,0 +1,92 @@
+"""Value fields: which are kept, which stay in the object, and where those of no length end."""
+
+from collections.abc import Callable
+
+from dcm2bq.config import Config
+from dcm2bq.dicom.encapsulated import LastFrame, find_end
+from dcm2bq.dicom.frames import OpenItem
+from dcm2bq.dicom.notes import Notes
+from dcm2bq.dicom.source import Window
+from dcm2bq.dicom.syntax import BINARY_VRS
+from dcm2bq.dicom.tree import (
+    EXTENDED_OFFSET_TABLE,
+    EXTENDED_OFFSET_TABLE_LENGTHS,
+    PIXEL_DATA,
+    Element,
+)
+
+_DELIMITER = 8
+_TABLES = frozenset({EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS})
+
+
+class CutValueError(Exception):
+    """A value reaches beyond the object's end."""
+
+
+class ValueFields:
+    """Cuts values out of a window, or leaves them in the object; counts the bytes left."""
+
+    def __init__(
+        self, window: Window, options: Config, notes: Notes, may_follow: Callable[[bytes], bool]
+    ) -> None:
+        self._window = window
+        self._notes = notes
+        self._hops = options.limits.hops
+        self._may_follow = may_follow
+        self._last_frame: dict[int, int] = {}
+        self.most_text = options.bulk_data.text_max_bytes
+        self.most_binary = options.bulk_data.inline_max_bytes
+        self.left = 0
+
+    def value(self, tag: int, vr: str, start: int, length: int) -> bytes | None:
+        """Return a value of known length, None if it stays in the object.
+
+        Raises `CutValueError` if the object ends before the value does.
+        """
+        window = self._window
+        if length <= (self.most_binary if vr in BINARY_VRS else self.most_text):
+            value = self._held(start, length)
+            if len(value) < length:
+                raise CutValueError
+            return value
+        if not window.reaches(start + length):
+            raise CutValueError
+        if tag in _TABLES and window.random_access:
+            self._last_frame[tag] = int.from_bytes(self._held(start + length - 8, 8), "little")
+        self.left += length
+        return None
+
+    def fragments(
+        self, tag: int, vr: str, start: int, item: OpenItem
+    ) -> tuple[Element, int] | None:
+        """Return an encapsulated value (PS3.5 A.4) and the offset behind it, if it ends."""
+        window = self._window
+        if item.top_level and tag == PIXEL_DATA and window.random_access:
+            end = find_end(
+                window,
+                start,
+                item.limit,
+                hops=self._hops,
+                last_frame=self._last_frame_by_table(),
+                may_follow=self._may_follow,
+            )
+        else:
+            end = find_end(window, start, item.limit)
+        if end is None:
+            return None
+        if end.problem:
+            self._notes.add(f"encapsulated value: {end.problem}", tag=tag, vr=vr, offset=start)
+        length = end.offset - start
+        value = window.peek(start, length) if length <= self.most_binary else None
+        self.left += length
+        return (tag, vr, start, length, value), end.offset + _DELIMITER * end.delimited
+
+    def _last_frame_by_table(self) -> LastFrame | None:
+        offset = self._last_frame.get(EXTENDED_OFFSET_TABLE)
+        length = self._last_frame.get(EXTENDED_OFFSET_TABLE_LENGTHS)
+        return None if offset is None or length is None else LastFrame(offset, length)
+
+    def _held(self, start: int, length: int) -> bytes:
+        window = self._window
+        window.fill(start, length)
+        return window.data[start - window.base : start - window.base + length]

@@ -1,0 +1,76 @@
+"""What the reader is inside of: items and sequences that have begun and not yet ended."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from dcm2bq.dicom.dictionary import is_private, private_vr, public_vr
+from dcm2bq.dicom.source import Window
+from dcm2bq.dicom.syntax import Syntax
+from dcm2bq.dicom.tree import Item
+
+type RunEnd = tuple[int, int, int, int]
+"""Where a run ended; if a sequence stands there, its tag and its value's offset and length; if
+an item delimiter, its tag."""
+type Run = Callable[[OpenItem, Window, int, int], RunEnd]
+"""Appends ordinary elements to an item; takes their offset and the most bytes of a value."""
+
+
+class BrokenFramingError(Exception):
+    """The bytes are no elements; the innermost sequence of known length can yet be kept."""
+
+    def __init__(self, reason: str, offset: int, tag: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.offset = offset
+        self.tag = tag
+
+
+class OpenItem(msgspec.Struct, gc=False):
+    """An item, or the whole data set, that is being read.
+
+    No element reaches beyond `limit`; a `defined` item ends there, others at a delimiter.
+    `run` reads ordinary elements, if they may be read so.
+    """
+
+    elements: Item
+    limit: int
+    defined: bool
+    syntax: Syntax
+    run: Run | None
+    top_level: bool = False
+    _creators: dict[int, str] | None = None
+    _searched: int = 0
+
+    def known_vr(self, tag: int) -> str:
+        """Return the VR that the dictionary has for a tag; UN if it has none."""
+        if not is_private(tag):
+            return public_vr(tag)
+        if self._creators is None:
+            self._creators = {}
+        for number, _, _, _, value in self.elements[self._searched :]:
+            if is_private(number) and not number & 0xFF00 and isinstance(value, bytes):
+                self._creators.setdefault(number, str(value, "latin_1").strip(" \0"))
+        self._searched = len(self.elements)
+        return private_vr(tag, self._creators.get(tag & 0xFFFF0000 | tag >> 8 & 0xFF))
+
+
+class OpenSequence(msgspec.Struct, gc=False):
+    """A sequence that is being read, of the element `tag` in `parent`.
+
+    `start` and `limit` are those of its value; `written` is its VR in the object. With
+    `either`, each item may be explicit or implicit.
+    """
+
+    tag: int
+    written: str
+    start: int
+    limit: int
+    defined: bool
+    syntax: Syntax
+    run: Run | None
+    either: bool
+    depth: int
+    parent: OpenItem
+    outer: "OpenSequence | None"
+    items: list[Item]

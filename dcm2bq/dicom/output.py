@@ -1,0 +1,234 @@
+"""From the elements as read to the JSON object of the metadata."""
+
+from functools import lru_cache
+from typing import Any, Protocol
+
+import msgspec
+
+from dcm2bq.config import JsonOutput
+from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
+from dcm2bq.dicom.dictionary import is_private
+from dcm2bq.dicom.flat import Flat
+from dcm2bq.dicom.model import Model
+from dcm2bq.dicom.notes import Notes
+from dcm2bq.dicom.source import NO_DEADLINE, Deadline
+from dcm2bq.dicom.syntax import BINARY_VRS
+from dcm2bq.dicom.tree import (
+    PIXEL_REPRESENTATION,
+    SPECIFIC_CHARACTER_SET,
+    UNKNOWN,
+    US_OR_SS,
+    Element,
+    Item,
+    find,
+    tag_of,
+)
+from dcm2bq.dicom.values import DECODERS, BadValueError, Values
+
+type Json = dict[str, Any]
+
+_LUT_DESCRIPTORS = frozenset({0x00281100, 0x00281101, 0x00281102, 0x00281103, 0x00283002})
+_SPECIAL = _LUT_DESCRIPTORS | {SPECIFIC_CHARACTER_SET}
+_MOST_KEYS = 65536
+_CHECK_EVERY = 1024
+
+
+class Format(Protocol):
+    """How elements look in JSON."""
+
+    levels: int
+    """JSON levels that one sequence adds."""
+    has_meta: bool
+    """Whether File Meta Information is part of the output."""
+    bare: bool
+    """Whether a single value stands by itself; `plain` would say the same, more slowly."""
+
+    def key(self, tag: int, /) -> str:
+        """Return the name of an element."""
+
+    def plain(self, vr: str, values: Values, /) -> Any:
+        """Return values; raise `BadValueError` for what JSON can not hold."""
+
+    def broken(self, vr: str, values: Values, /) -> Any:
+        """Return the raw text of values that break their VR; None if it has no place."""
+
+    def empty(self, vr: str, /) -> Any:
+        """Return what stands for an element without value."""
+
+    def sequence(self, items: list[Json], /) -> Any:
+        """Return a sequence of items that are yet to be filled."""
+
+    def items(self, sequence: Any, /) -> list[Json]:
+        """Return the items of such a sequence."""
+
+    def inline(self, vr: str, value: bytes, /) -> Any:
+        """Return a short binary value."""
+
+    def bulk(self, vr: str, uri: str, /) -> Any:
+        """Return a reference to a value that stays in the object."""
+
+
+def format_of(options: JsonOutput) -> Format:
+    """Return the format that the options ask for."""
+    return Flat(options) if options.format == "flat" else Model()
+
+
+class _Keys(dict[int, str | None]):
+    """Tag to key in the output; None for what the options leave out or rules stand for."""
+
+    def __init__(self, options: JsonOutput) -> None:
+        super().__init__()
+        self._options = options
+        self._format = format_of(options)
+
+    def __missing__(self, tag: int) -> str | None:
+        key = None if tag in _SPECIAL else self.of(tag)
+        if len(self) < _MOST_KEYS:
+            self[tag] = key
+        return key
+
+    def of(self, tag: int) -> str | None:
+        """Return the key of any tag; None if it is left out."""
+        options = self._options
+        if (options.ignore_group_length and not tag & 0xFFFF) or (
+            options.ignore_private and is_private(tag)
+        ):
+            return None
+        return self._format.key(tag)
+
+
+_keys = lru_cache(maxsize=16)(_Keys)
+
+
+class _Scope(msgspec.Struct, gc=False):
+    """What the elements of an item go by: character set and Pixel Representation."""
+
+    elements: Item
+    outer: "_Scope | None"
+    charset: Charset
+    _signed: bool | None = None
+
+    @property
+    def signed(self) -> bool:
+        """Whether the nearest Pixel Representation, here or further out, says so."""
+        if self._signed is None:
+            own = find(self.elements, PIXEL_REPRESENTATION)
+            if own and isinstance(own[4], bytes):
+                self._signed = int.from_bytes(own[4], "little") == 1
+            else:
+                self._signed = self.outer is not None and self.outer.signed
+        return self._signed
+
+
+class Writer:
+    """Writes elements as JSON and refers by URI to those that stay in the object."""
+
+    def __init__(self, options: JsonOutput, notes: Notes, *, root: str, suffix: str = "") -> None:
+        self._format = format_of(options)
+        self._keys = _keys(options)
+        self._ignore_binary = options.ignore_binary
+        self._notes = notes
+        self._prefix = f"{root}&" if options.explicit_bulk_data_root and root else "?"
+        self._suffix = suffix
+        self._todo: list[tuple[Item, Json, _Scope]] = []
+
+    def write(self, data_set: Item, metadata: Json, deadline: Deadline = NO_DEADLINE) -> None:
+        """Add the elements of a data set, sorted by tag, and of all its items to an object."""
+        self._write_item(data_set, metadata, _Scope(data_set, None, DEFAULT_CHARSET))
+        for number, (elements, out, outer) in enumerate(self._todo):
+            if number % _CHECK_EVERY == 0:
+                deadline.check()
+            self._write_item(elements, out, _Scope(elements, outer, outer.charset))
+        self._todo = []
+
+    def key(self, tag: int) -> str | None:
+        """Return the key that an element has in the output; None if it is left out."""
+        return self._keys.of(tag)
+
+    def items(self, sequence: Any) -> list[Json]:
+        """Return the items of a sequence in the output."""
+        return self._format.items(sequence)
+
+    def refer(self, element: Element, vr: str | None = None) -> Any:
+        """Return a reference to the bytes of an element."""
+        _, written, offset, length, _ = element
+        uri = f"{self._prefix}offset={offset}&length={length}{self._suffix}"
+        return self._format.bulk(vr or written.removeprefix(UNKNOWN), uri)
+
+    def _write_item(self, elements: Item, out: Json, scope: _Scope) -> None:
+        """Add the elements of one item; those of its sequences are yet to do."""
+        elements.sort(key=tag_of)
+        keys, decoder_of = self._keys, DECODERS.get
+        plain, bare = self._format.plain, self._format.bare
+        for element in elements:
+            tag, vr, _, _, value = element
+            key = keys[tag]
+            if key is None or key in out or not value:
+                self._write_rare(element, out, scope)
+            elif isinstance(value, list):
+                out[key] = self._sequence(value, scope)
+            elif (decode := decoder_of(vr)) is None:
+                self._write_rare(element, out, scope)
+            else:
+                try:
+                    values = decode(value, scope.charset)
+                    out[key] = values[0] if bare and len(values) == 1 else plain(vr, values)
+                except BadValueError as bad:
+                    out[key] = self._broken(element, vr, bad)
+
+    def _sequence(self, items: list[Item], scope: _Scope) -> Any:
+        """Return a sequence whose items are yet to be written."""
+        objects: list[Json] = []
+        for item in items:
+            json: Json = {}
+            objects.append(json)
+            if item:
+                self._todo.append((item, json, scope))
+        return self._format.sequence(objects)
+
+    def _write_rare(self, element: Element, out: Json, scope: _Scope) -> None:
+        """Add an element that is no ordinary value, by all the rules."""
+        tag, vr, offset, _, value = element
+        if tag == SPECIFIC_CHARACTER_SET and isinstance(value, bytes):
+            scope.charset, problem = parse_charset(value)
+            if problem:
+                self._notes.add(problem, tag=tag, vr=vr, offset=offset)
+        key = self._keys.of(tag)
+        if key is None or (self._ignore_binary and vr in BINARY_VRS):
+            return
+        if key in out:
+            self._notes.add("duplicate, the first is kept", tag=tag, vr=vr, offset=offset)
+            self._notes.drop(tag)
+        elif isinstance(value, list):
+            out[key] = self._sequence(value, scope)
+        else:
+            out[key] = self._rare(element, scope)
+
+    def _rare(self, element: Element, scope: _Scope) -> Any:
+        """Return what is no ordinary value: bulk, binary, empty, or of a VR to be settled."""
+        tag, written, _, _, value = element
+        vr = written.removeprefix(UNKNOWN)
+        if vr == US_OR_SS:
+            vr = "SS" if scope.signed else "US"
+        if not isinstance(value, bytes):
+            return self.refer(element, vr)
+        if not value:
+            return self._format.empty(vr)
+        if vr in BINARY_VRS:
+            return self._format.inline(vr, value)
+        try:
+            values = DECODERS[vr](value, scope.charset)
+            if vr == "SS" and tag in _LUT_DESCRIPTORS:
+                values[::2] = [each & 0xFFFF for each in values[::2]]
+            return self._format.plain(vr, values)
+        except BadValueError as bad:
+            if not written.startswith(UNKNOWN):
+                return self._broken(element, vr, bad)
+            self._notes.add(f"UN does not hold {vr}: {bad.reason}", tag=tag, offset=element[2])
+            return self.refer(element, "UN")
+
+    def _broken(self, element: Element, vr: str, bad: BadValueError) -> Any:
+        """Return the raw text of a value that breaks its VR, or a reference to it."""
+        self._notes.add(bad.reason, tag=element[0], vr=vr, offset=element[2])
+        text = None if bad.values is None else self._format.broken(vr, bad.values)
+        return self.refer(element, vr) if text is None else text

@@ -1,0 +1,133 @@
+"""Where the bytes come from: sources that are read by range, and a window over one."""
+
+import time
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol, cast
+
+from dcm2bq.errors import ReadFailedError
+
+FIRST_READ = 64 * 1024
+"""Bytes of the first read: most headers fit."""
+HOP_READ = 16 * 1024
+"""Bytes read after a jump over a value; a shorter gap is read through, not jumped over."""
+MOST_READ = 4 * 1024 * 1024
+"""Bytes up to which the reads double while reading goes on in order."""
+
+
+class Source(Protocol):
+    """An object of known size; each `read_at` may be a request over the network."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the object."""
+
+    def read_at(self, offset: int, n: int, /) -> bytes:
+        """Return exactly the `n` bytes from `offset` on; never asked beyond `size`."""
+
+
+class StreamSource:
+    """A seekable binary stream as a source."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.size = stream.seek(0, 2)
+
+    def read_at(self, offset: int, n: int, /) -> bytes:
+        """Return the `n` bytes from `offset` on, in as many reads as the stream needs."""
+        self._stream.seek(offset)
+        answer = self._stream.read(n)
+        while answer and len(answer) < n:
+            more = self._stream.read(n - len(answer))
+            if not more:
+                break
+            answer += more
+        return answer
+
+
+def as_source(stream: BinaryIO | Source) -> Source:
+    """Return a source as it is, a stream as a source."""
+    if hasattr(stream, "read_at"):
+        return cast("Source", stream)
+    return StreamSource(stream)
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The moment, by `time.monotonic`, at which there is no more time for an object."""
+
+    at: float | None = None
+
+    def check(self) -> None:
+        """Raise `ReadFailedError` once it has passed."""
+        if self.at is not None and time.monotonic() > self.at:
+            raise ReadFailedError("the deadline passed while the header was being read")
+
+
+NO_DEADLINE = Deadline()
+
+
+class Window:
+    """The contiguous bytes of a source, `data`, around the place that is being read.
+
+    `data` holds the offsets from `base` up to, not including, `end`. It grows by doubling
+    reads while reading goes on in order, and starts afresh, small, after a jump.
+    """
+
+    __slots__ = ("_next_read", "_source", "base", "data", "deadline", "end")
+
+    random_access = True
+    """Whether bytes far away can be had without all those before them."""
+
+    def __init__(self, source: Source, deadline: Deadline = NO_DEADLINE) -> None:
+        self._source = source
+        self.deadline = deadline
+        self._next_read = FIRST_READ
+        self.data = b""
+        self.base = 0
+        self.end = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the object."""
+        return self._source.size
+
+    def fill(self, offset: int, n: int) -> int:
+        """Hold the `n` bytes from `offset` on; return how many of them the object has."""
+        wanted = offset + n
+        if offset < self.base or wanted > self.end:
+            if self.base <= offset < self.end + HOP_READ:
+                more = self._fetch(self.end, max(wanted - self.end, self._next_read))
+                self._next_read = min(2 * self._next_read, MOST_READ)
+                self.hold(offset, (self.data + more)[offset - self.base :])
+            else:
+                self.jump(offset, n)
+        return min(n, self.end - offset)
+
+    def jump(self, offset: int, n: int) -> None:
+        """Start afresh with the `n` bytes from `offset` on and a few more."""
+        self._next_read = 2 * HOP_READ
+        self.hold(offset, self._fetch(offset, max(n, HOP_READ)))
+
+    def hold(self, offset: int, data: bytes) -> None:
+        """Go on with `data`, the object's bytes from `offset` on."""
+        self.data, self.base, self.end = data, offset, offset + len(data)
+
+    def peek(self, offset: int, n: int) -> bytes:
+        """Return the `n` bytes from `offset` on, or those there are, and stay in place."""
+        if self.base <= offset and offset + n <= self.end:
+            return self.data[offset - self.base : offset - self.base + n]
+        return self._fetch(offset, n)
+
+    def reaches(self, offset: int) -> bool:
+        """Return whether the object has `offset` bytes or more."""
+        return offset <= self._source.size
+
+    def _fetch(self, offset: int, n: int) -> bytes:
+        self.deadline.check()
+        n = min(n, self._source.size - offset)
+        answer = self._source.read_at(offset, n) if n > 0 else b""
+        if len(answer) != max(n, 0):
+            raise ReadFailedError(
+                f"the source answered {len(answer)} of {n} bytes at offset {offset}"
+            )
+        return answer

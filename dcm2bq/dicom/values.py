@@ -1,0 +1,314 @@
+"""The bytes of a value as plain JSON values, by Value Representation (PS3.5 6.2).
+
+A decoder takes a value field, little endian and not empty, and the character sets in
+force, and returns the list of values; an empty one is None. What breaks the rules of its
+VR raises `BadValueError` with what is to be kept instead.
+"""
+
+import re
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from math import inf, isfinite, isnan
+from struct import Struct, unpack
+from typing import Any
+
+from dcm2bq.dicom.charset import (
+    LINE_DELIMITERS,
+    NAME_DELIMITERS,
+    VALUE_DELIMITERS,
+    Charset,
+    UndecodableTextError,
+)
+
+type Values = list[Any]
+type Strip = Callable[[str], str]
+type Decoder = Callable[[bytes, Charset], Values]
+
+NUMBER_VRS = frozenset({"AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
+"""VRs whose values are binary numbers."""
+
+_INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
+_DIGITS = b"0123456789"
+_PLAIN_INTEGERS: dict[bytes, type[int | float]] = {b"": int, b"-": int}
+_PLAIN_DECIMALS = _PLAIN_INTEGERS | {b".": float, b"-.": float}
+_NUMBER = re.compile(r"[+-]?(?:\d+|(?=\.\d))(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
+_INT64 = range(-(2**63), 2**63)
+_MOST_DIGITS = 64
+_EXACT_DIGITS = 15
+"""Decimal digits of which a double keeps every one."""
+_EXACT_SINGLE = 2.0**24
+"""Below this a single precision number that is an integer has no shorter text."""
+
+
+_LEAST_NORMAL_SINGLE = 2.0**-126
+"""From here on every decimal of 6 digits comes back from single precision."""
+_SINGLE = Struct("<f")
+_DOUBLE = Struct("<d")
+
+
+class BadValueError(Exception):
+    """A value that breaks its VR; `values` is its raw text, None if it is no text."""
+
+    def __init__(self, reason: str, values: Values | None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.values = values
+
+
+def _strip(value: str) -> str:
+    return value.strip(" \0")
+
+
+def _strip_end(value: str) -> str:
+    return value.rstrip(" \0")
+
+
+def _split(text: str, strip: Strip) -> Values:
+    """Return the values that backslashes separate."""
+    if "\\" in text:
+        return [strip(part) or None for part in text.split("\\")]
+    return [strip(text) or None]
+
+
+def _checked(values: Values, problem: str) -> Values:
+    """Return the values if nothing is wrong with them and no NUL is in them."""
+    if any(value is not None and "\0" in value for value in values):
+        values = [value and value.replace("\0", "\ufffd") for value in values]
+        problem = problem or "NUL within the text"
+    if problem:
+        raise BadValueError(problem, values)
+    return values
+
+
+def _texts(delimiters: re.Pattern[bytes], strip: Strip) -> Decoder:
+    """Return a decoder of text in the declared character set, separated by backslashes."""
+
+    def decode(value: bytes, charset: Charset) -> Values:
+        try:
+            text = charset.decode(value, delimiters)
+        except UndecodableTextError as error:
+            return _checked(_split(error.text, strip), str(error))
+        values = _split(text, strip)
+        return _checked(values, "") if "\0" in text else values
+
+    return decode
+
+
+def _single_text(value: bytes, charset: Charset) -> Values:
+    """Decode text of one value, backslashes included."""
+    try:
+        text, problem = charset.decode(value, LINE_DELIMITERS), ""
+    except UndecodableTextError as error:
+        text, problem = error.text, str(error)
+    return _checked([_strip_end(text) or None], problem)
+
+
+def _ascii(value: bytes, charset: Charset) -> tuple[str, str]:
+    """Return text of the default repertoire, and what is wrong with it."""
+    try:
+        return str(value, "ascii"), ""
+    except UnicodeDecodeError:
+        problem = "text beyond the default repertoire"
+    try:
+        return charset.decode(value), problem
+    except UndecodableTextError as error:
+        return error.text, problem
+
+
+def _ascii_texts(strip: Strip, *, allowed: bytes, problem: str) -> Decoder:
+    """Return a decoder of text made of the `allowed` characters, separated by backslashes."""
+
+    def decode(value: bytes, charset: Charset) -> Values:
+        if not value.translate(None, allowed):
+            text = str(value.rstrip(b" \0"), "ascii")
+            values = _split(text, strip)
+            return _checked(values, "") if "\0" in text else values
+        text, found = _ascii(value, charset)
+        return _checked(_split(text, strip), found or problem)
+
+    return decode
+
+
+def _formatted(pattern: str, problem: str) -> Decoder:
+    """Return a decoder of texts in a fixed format."""
+    matches = re.compile(pattern, re.ASCII).fullmatch
+
+    def decode(value: bytes, charset: Charset) -> Values:
+        text, found = _ascii(value, charset)
+        values = _split(text, _strip_end)
+        for each in values:
+            if each is not None and not matches(each):
+                return _checked(values, found or problem)
+        return values
+
+    return decode
+
+
+def _uri(value: bytes, charset: Charset) -> Values:
+    text, problem = _ascii(value, charset)
+    return _checked([_strip_end(text) or None], problem)
+
+
+def _number_texts(
+    plain: dict[bytes, type[int | float]], number: Callable[[str], int | float | None], problem: str
+) -> Decoder:
+    """Return a decoder of numbers written as text; what is no number stays text.
+
+    `plain` tells by the characters beside the digits how Python reads a short number, and
+    only saves time; `number` reads all.
+    """
+
+    def decode(value: bytes, charset: Charset) -> Values:
+        values: Values = []
+        found = ""
+        for part in value.split(b"\\"):
+            stripped = part.strip(b" \0")
+            others = stripped.translate(None, _DIGITS)
+            read = plain.get(others)
+            if read is not None and len(others) < len(stripped) <= len(others) + _EXACT_DIGITS:
+                try:
+                    values.append(read(stripped))
+                    continue
+                except ValueError:  # the sign is not in front
+                    pass
+            text, not_ascii = _ascii(stripped, charset)
+            each = number(text)
+            if each is None and text:
+                found = found or not_ascii or problem
+                values.append(text.replace("\0", "\ufffd"))
+            else:
+                values.append(each)
+        if found:
+            raise BadValueError(found, values)
+        return values
+
+    return decode
+
+
+def _integer(text: str) -> int | None:
+    """Return an integer of 64 bits."""
+    if len(text) > _MOST_DIGITS or not _INTEGER.fullmatch(text):
+        return None
+    value = int(text)
+    return value if value in _INT64 else None
+
+
+def _decimal(text: str) -> int | float | None:
+    """Return the number if JSON can hold it without losing a digit."""
+    if len(text) > _MOST_DIGITS or not (match := _NUMBER.fullmatch(text)):
+        return None
+    fraction, exponent = match.groups()
+    if fraction is None and exponent is None:
+        return _integer(text)
+    value = float(text)
+    try:
+        exact = isfinite(value) and Decimal(text) == Decimal(repr(value))
+    except InvalidOperation:  # an exponent beyond all bounds
+        return None
+    return value if exact else None
+
+
+def _numbers(code: str) -> Decoder:
+    """Return a decoder of binary numbers."""
+    one = Struct(f"<{code}")
+
+    def decode(value: bytes, _: Charset) -> Values:
+        if len(value) == one.size:
+            return list(one.unpack(value))
+        return list(unpack(f"<{_count(value, one.size)}{code}", value))
+
+    return decode
+
+
+def _count(value: bytes, size: int) -> int:
+    """Return how many numbers of `size` bytes the value has."""
+    count, rest = divmod(len(value), size)
+    if rest:
+        raise BadValueError(
+            f"{len(value)} bytes are no multiple of {size}", _printable(value.rstrip(b" \0"))
+        )
+    return count
+
+
+def _printable(value: bytes) -> Values | None:
+    text = str(value, "latin_1")
+    return [text] if text and text.isascii() and text.isprintable() else None
+
+
+def _doubles(value: bytes, _: Charset) -> Values:
+    if len(value) == _DOUBLE.size:
+        return [_finite(_DOUBLE.unpack(value)[0])]
+    return [_finite(each) for each in unpack(f"<{_count(value, 8)}d", value)]
+
+
+def _singles(value: bytes, _: Charset) -> Values:
+    if len(value) == _SINGLE.size:
+        return [_shortest_single(_SINGLE.unpack(value)[0])]
+    return [_shortest_single(each) for each in unpack(f"<{_count(value, 4)}f", value)]
+
+
+def _finite(value: float) -> float | str:
+    if isfinite(value):
+        return value
+    return "NaN" if isnan(value) else "Infinity" if value == inf else "-Infinity"
+
+
+def _shortest_single(value: float) -> float | str:
+    """Return the shortest decimal that reads back as the same single precision number."""
+    if value.is_integer() and -_EXACT_SINGLE < value < _EXACT_SINGLE:
+        return value
+    if not isfinite(value):
+        return _finite(value)
+    for digits in range(6 if abs(value) >= _LEAST_NORMAL_SINGLE else 1, 9):
+        short = float(f"{value:.{digits}g}")
+        if _SINGLE.unpack(_SINGLE.pack(short))[0] == value:
+            return short
+    return float(f"{value:.9g}")
+
+
+def _tags(value: bytes, _: Charset) -> Values:
+    halves = unpack(f"<{2 * _count(value, 4)}H", value)
+    return [
+        f"{group:04X}{element:04X}"
+        for group, element in zip(halves[::2], halves[1::2], strict=True)
+    ]
+
+
+_TIME = r"([01]\d|2[0-3])([0-5]\d(([0-5]\d|60)(\.\d{1,6})?)?)?"
+_DATE = r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
+_DATE_TIME = rf"\d{{4}}((0[1-9]|1[0-2])((0[1-9]|[12]\d|3[01])({_TIME})?)?)?([+-][01]\d[0-5]\d)?"
+
+_PRINTABLE = bytes(range(0x20, 0x7F)) + b"\0"
+_CODE_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_ \\\0"
+_UID_CHARACTERS = b"0123456789.\\ \0"
+
+DECODERS: dict[str, Decoder] = {
+    "AE": _ascii_texts(_strip, allowed=_PRINTABLE, problem="control characters"),
+    "AS": _formatted(r"\d{3}[DWMY]", "not an age"),
+    "AT": _tags,
+    "CS": _ascii_texts(
+        _strip, allowed=_CODE_CHARACTERS, problem="characters beyond A-Z, 0-9, space, underscore"
+    ),
+    "DA": _formatted(_DATE, "not a date"),
+    "DS": _number_texts(_PLAIN_DECIMALS, _decimal, "not a decimal number that JSON can hold"),
+    "DT": _formatted(_DATE_TIME, "not a date and time"),
+    "FD": _doubles,
+    "FL": _singles,
+    "IS": _number_texts(_PLAIN_INTEGERS, _integer, "not an integer"),
+    "LO": _texts(VALUE_DELIMITERS, _strip),
+    "LT": _single_text,
+    "PN": _texts(NAME_DELIMITERS, _strip),
+    "SH": _texts(VALUE_DELIMITERS, _strip),
+    "SL": _numbers("l"),
+    "SS": _numbers("h"),
+    "ST": _single_text,
+    "SV": _numbers("q"),
+    "TM": _formatted(_TIME, "not a time"),
+    "UC": _texts(VALUE_DELIMITERS, _strip_end),
+    "UI": _ascii_texts(_strip_end, allowed=_UID_CHARACTERS, problem="not a UID"),
+    "UL": _numbers("L"),
+    "UR": _uri,
+    "US": _numbers("H"),
+    "UT": _single_text,
+    "UV": _numbers("Q"),
+}

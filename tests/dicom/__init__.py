@@ -1,0 +1,1 @@
+"""Tests of the converter, on bytes that are written element by element."""

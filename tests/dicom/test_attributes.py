@@ -1,0 +1,117 @@
+"""The columns: lifted from the data set, whatever becomes of its JSON."""
+
+import pytest
+
+from dicom.build import IMPLICIT, converted, dicom, element, identity, item, sequence
+
+TAGS = {
+    "StudyInstanceUID": (0x0020000D, "UI"),
+    "SeriesInstanceUID": (0x0020000E, "UI"),
+    "SOPInstanceUID": (0x00080018, "UI"),
+    "SOPClassUID": (0x00080016, "UI"),
+    "Modality": (0x00080060, "CS"),
+    "PatientID": (0x00100020, "LO"),
+    "StudyDate": (0x00080020, "DA"),
+}
+
+
+def test_all_are_lifted_from_the_top_level_only() -> None:
+    """An item's attributes are another object's."""
+    inner = item(*[element(tag, vr, "9") for tag, vr in TAGS.values()])
+    values = dict.fromkeys(TAGS, "1.2") | {"StudyDate": "20240229", "Modality": "CT"}
+    outer = [element(tag, vr, values[keyword]) for keyword, (tag, vr) in TAGS.items()]
+    found = converted(dicom(sequence(0x00081140, inner), *outer)).attributes
+    assert found == values | {"StudyDate": "2024-02-29"}
+    assert all(
+        value is None for value in converted(dicom(sequence(0x00081140, inner))).attributes.values()
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ignoreMetaHeader": True, "ignorePrivate": True, "ignoreBinary": True},
+        {"format": "dicom-json"},
+        {"useCommonNames": False, "useArrayWithSingleValue": True},
+    ],
+)
+def test_options_do_not_touch_them(options: dict[str, object]) -> None:
+    """They come from the elements, not from the JSON."""
+    content = dicom(identity(), element(0x00100020, "LO", "X"))
+    assert converted(content, jsonOutput=options).attributes == converted(content).attributes
+
+
+@pytest.mark.parametrize(
+    ("date", "column"),
+    [
+        ("20240229", "2024-02-29"),
+        ("00010101", "0001-01-01"),
+        ("99991231", "9999-12-31"),
+        ("2024.02.29", "2024-02-29"),
+        ("", None),
+        ("20230229", None),
+        ("00000101", None),
+        ("20240001", None),
+        ("2024", None),
+        ("2024-02-29", None),
+        ("20240229-20240301", None),
+        ("x", None),
+        ("٢٠٢٤٠٢٢٩", None),
+    ],
+)
+def test_a_study_date_is_a_date_of_bigquery_or_null(date: str, column: str | None) -> None:
+    """With a warning if there was something."""
+    found = converted(dicom(identity(), element(0x00080020, "DA", date.encode())))
+    assert found.attributes["StudyDate"] == column
+    lines = [line for line in found.warnings if "a column can hold" in line]
+    assert bool(lines) is (column is None and date != "")
+
+
+def test_of_several_values_the_first_is_lifted() -> None:
+    """With a warning."""
+    found = converted(dicom(identity(), element(0x00100020, "LO", "A\\B")))
+    assert found.attributes["PatientID"] == "A"
+    assert any("first of 2 values" in line for line in found.warnings)
+
+
+def test_they_are_stripped_and_decoded() -> None:
+    """By the character set of the data set."""
+    found = converted(
+        dicom(
+            element(0x00080005, "CS", "ISO_IR 192"),
+            element(0x00080018, "UI", " 1.2\0\0"),
+            element(0x00100020, "LO", " é ".encode()),
+        )
+    )
+    assert found.attributes["PatientID"] == "é"
+    assert found.attributes["SOPInstanceUID"] == "1.2"
+
+
+@pytest.mark.parametrize("vr", ["UN", "LO", "SH"])
+def test_another_vr_does_no_harm(vr: str) -> None:
+    """The text counts."""
+    found = converted(dicom(identity(), element(0x0020000D, vr, "1.2.3 ")))
+    assert found.attributes["StudyInstanceUID"] == "1.2.3"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        element(0x0020000D, "OB", "1.2.3 "),
+        sequence(0x0020000D, item()),
+        element(0x0020000D, "UT", "1" * 70_000),
+    ],
+)
+def test_what_is_no_text_is_not_lifted(content: bytes) -> None:
+    """With a warning."""
+    found = converted(dicom(identity(), content))
+    assert found.attributes["StudyInstanceUID"] is None
+    assert any(line.startswith("0020000D") and "not lifted" in line for line in found.warnings)
+
+
+def test_they_do_not_depend_on_the_encoding() -> None:
+    """Implicit files have them too."""
+    content = identity(implicit=True) + element(0x00080020, "DA", "20240229", implicit=True)
+    found = converted(dicom(content, transfer_syntax=IMPLICIT)).attributes
+    assert found["StudyDate"] == "2024-02-29"
+    assert found["SOPInstanceUID"] == "1.2.3.4"

@@ -1,0 +1,201 @@
+"""Character sets: what text is decoded to, with and without a right declaration."""
+
+import pytest
+
+from dicom.build import converted, dicom, element, flat, identity, item, sequence, warned
+
+NAME = 0x00100010
+BACKSLASH_IN_GB18030 = b"\x81\x5c".decode("gb18030")
+
+
+def name(charset: str | None, value: bytes, vr: str = "PN", tag: int = NAME) -> object:
+    """Return the text that a value becomes."""
+    declared = [] if charset is None else [element(0x00080005, "CS", charset)]
+    found = flat(*declared, element(tag, vr, value))
+    return list(found.values())[-1]
+
+
+@pytest.mark.parametrize(
+    ("charset", "codec", "text"),
+    [
+        ("ISO_IR 6", "ascii", "Adams^John"),
+        ("ISO_IR 100", "latin_1", "Äneas^Rüdiger"),
+        ("ISO_IR 101", "iso8859_2", "Świętosława"),
+        ("ISO_IR 109", "iso8859_3", "Ĥaŭ"),
+        ("ISO_IR 110", "iso8859_4", "Ģirts"),
+        ("ISO_IR 144", "iso8859_5", "Львов"),
+        ("ISO_IR 127", "iso8859_6", "قباني^لنزار"),
+        ("ISO_IR 126", "iso8859_7", "Διονυσιος"),
+        ("ISO_IR 138", "iso8859_8", "שרון^דבורה"),
+        ("ISO_IR 148", "iso8859_9", "Çavuşoğlu"),
+        ("ISO_IR 166", "tis_620", "นามสกุล"),
+        ("ISO_IR 13", "shift_jis", "ﾔﾏﾀﾞ^ﾀﾛｳ"),
+        ("ISO_IR 192", "utf8", "Wang^XiaoDong=王^小東="),
+        ("GB18030", "gb18030", "Wang^XiaoDong=王^小东="),
+        ("GBK", "gbk", "Wang^XiaoDong=王^小东="),
+    ],
+)
+def test_each_single_term_is_understood(charset: str, codec: str, text: str) -> None:
+    """The terms without code extensions (PS3.3 C.12-2 and C.12-5)."""
+    assert name(charset, text.encode(codec)) == text
+    assert (
+        warned(
+            element(0x00080005, "CS", charset), identity(), element(NAME, "PN", text.encode(codec))
+        )
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("charset", "value", "text"),
+    [
+        (
+            "\\ISO 2022 IR 87",
+            b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B=\x1b$B$d$^$@\x1b(B^\x1b$B$?$m$&\x1b(B",
+            "Yamada^Tarou=山田^太郎=やまだ^たろう",
+        ),
+        (
+            "ISO 2022 IR 13\\ISO 2022 IR 87",
+            b"\xd4\xcf\xc0\xde^\xc0\xdb\xb3=\x1b$B;3ED\x1b(J^\x1b$BB@O:\x1b(J",
+            "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎",
+        ),
+        ("\\ISO 2022 IR 159", b"A=\x1b$(D\x30\x21\x1b(B", "A=丂"),
+        (
+            "\\ISO 2022 IR 149",
+            b"Hong^Gildong=\x1b$)C\xfb\xf3^\x1b$)C\xd1\xce\xd4\xd7=\x1b$)C\xc8\xab^\x1b$)C\xb1\xe6\xb5\xbf",
+            "Hong^Gildong=洪^吉洞=홍^길동",
+        ),
+        (
+            "\\ISO 2022 IR 58",
+            b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab=",
+            "Zhang^XiaoDong=张^小东=",
+        ),
+        (
+            "ISO 2022 IR 100\\ISO 2022 IR 144\\ISO 2022 IR 126",
+            b"Dionysios=\x1b-F\xc4\xe9\xef=\x1b-L\xbb\xee\xda",
+            "Dionysios=Διο=Люк",
+        ),
+        ("ISO 2022 IR 100\\ISO 2022 IR 144", b"\x1b-L\xbb\xee^\xe9", "Лю^é"),
+    ],
+)
+def test_code_extensions_are_followed(charset: str, value: bytes, text: str) -> None:
+    """Escape sequences switch, delimiters go back to the first term (PS3.5 6.1.2.5.3)."""
+    assert name(charset, value) == text
+    elements = (element(0x00080005, "CS", charset), identity(), element(NAME, "PN", value))
+    assert warned(*elements) == []
+
+
+def test_a_backslash_within_a_character_does_not_separate() -> None:
+    """GB18030 and ISO 2022 IR 87 have 0x5C inside characters."""
+    encoded = BACKSLASH_IN_GB18030.encode("gb18030")
+    assert b"\\" in encoded
+    assert name("GB18030", encoded + b"\\B", "LO") == [BACKSLASH_IN_GB18030, "B"]
+    kanji = "\u5341".encode("iso2022_jp")
+    shifted = "\u6240\u4e94".encode("iso2022_jp")
+    for value in (kanji, shifted, b"\x1b$B\x30\x5c\x1b(B"):
+        assert name("\\ISO 2022 IR 87", value + b"\\B", "LO") == [value.decode("iso2022_jp"), "B"]
+
+
+def test_an_item_may_have_a_character_set_of_its_own() -> None:
+    """The others inherit; it ends with the item."""
+    inner = item(element(0x00080005, "CS", "ISO_IR 192"), element(NAME, "PN", "é".encode()))
+    plain = item(element(NAME, "PN", b"\xe9"))
+    found = flat(
+        element(0x00080005, "CS", "ISO_IR 100"),
+        sequence(0x00081140, inner, plain, item(sequence(0x00081199, plain))),
+        element(NAME, "PN", b"\xe9"),
+    )
+    first, second, third = found["ReferencedImageSequence"]
+    assert first["PatientName"] == second["PatientName"] == found["PatientName"] == "é"
+    assert third["ReferencedSOPSequence"][0]["PatientName"] == "é"
+
+
+def test_a_character_set_that_stands_too_late_holds_all_the_same() -> None:
+    """Elements out of order are sorted before they are decoded."""
+    found = flat(
+        element(NAME, "PN", "é".encode()),
+        sequence(0x00081140, item(element(NAME, "PN", "é".encode()))),
+        element(0x00080005, "CS", "ISO_IR 192"),
+    )
+    assert found["PatientName"] == "é"
+    assert found["ReferencedImageSequence"][0]["PatientName"] == "é"
+
+
+@pytest.mark.parametrize(
+    ("written", "value", "text"),
+    [
+        ("ISO-IR 100", b"\xe9", "é"),
+        ("ISO IR 100", b"\xe9", "é"),
+        ("iso_ir 192", "é".encode(), "é"),
+        ("UTF-8", "é".encode(), "é"),
+        ("ISO_2022_IR_100", b"\xe9", "é"),
+        ("ISO 2022-IR 100", b"\xe9", "é"),
+        ("ISO8859-1", b"\xe9", "é"),
+    ],
+)
+def test_misspelt_terms_are_understood_and_warned_of(written: str, value: bytes, text: str) -> None:
+    """As they are found in the wild."""
+    assert name(written, value) == text
+    lines = warned(element(0x00080005, "CS", written), identity(), element(NAME, "PN", value))
+    assert any("00080005 CS: a term is misspelt" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("charset", "value", "text"),
+    [
+        (None, b"J\xe9r\xf4me", "Jérôme"),
+        ("ISO_IR 6", b"J\xe9r\xf4me", "Jérôme"),
+        ("NONSENSE", b"J\xe9r\xf4me", "Jérôme"),
+        ("ISO_IR 192", b"J\xe9r", "J�r"),
+        ("GB18030", b"A\xff", "A�"),
+        ("\\ISO 2022 IR 87", b"\x1b$B\xff\xff\x1b(B", "��"),
+        ("ISO_IR 100", b"\x1b$B;3ED\x1b(B", "山田"),
+        ("ISO_IR 100", b"A\x1bB", "A\x1bB"),
+    ],
+)
+def test_what_can_not_be_decoded_is_replaced_or_guessed_and_warned_of(
+    charset: str | None, value: bytes, text: str
+) -> None:
+    """Latin-1 where nothing but ASCII is declared; otherwise replacement characters."""
+    declared = [] if charset is None else [element(0x00080005, "CS", charset)]
+    elements = (*declared, identity(), element(NAME, "PN", value))
+    assert flat(*elements)["PatientName"] == text
+    assert any(line.startswith("00100010 PN: ") for line in warned(*elements))
+
+
+def test_terms_without_code_extensions_stand_alone() -> None:
+    """What else is declared is left aside, with a warning."""
+    value = element(NAME, "PN", "王".encode())
+    for charset in ("ISO_IR 192\\ISO 2022 IR 87", "ISO_IR 192\\GB18030"):
+        elements = (element(0x00080005, "CS", charset), identity(), value)
+        assert flat(*elements)["PatientName"] == "王"
+        assert any("00080005" in line for line in warned(*elements))
+
+
+def test_text_of_the_default_repertoire_may_not_have_other_characters() -> None:
+    """It is decoded all the same, and warned of."""
+    elements = (
+        element(0x00080005, "CS", "ISO_IR 192"),
+        identity(),
+        element(0x00080060, "CS", "É".encode()),
+        element(0x00080020, "DA", "2024é".encode()),
+        element(0x00201208, "IS", "1\\2é".encode()),
+    )
+    found = flat(*elements)
+    assert found["Modality"] == "É"
+    assert found["StudyDate"] == "2024é"
+    assert found["NumberOfStudyRelatedInstances"] == [1, "2é"]
+    lines = [line for line in warned(*elements) if "beyond the default repertoire" in line]
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize("charset", ["ISO_IR 192", "GB18030", "ISO_IR 13", "\\ISO 2022 IR 149", ""])
+def test_any_bytes_become_valid_json(charset: str) -> None:
+    """Valid UTF-8, no lone surrogates, no NULs."""
+    every = bytes(range(256)) + b"\xed\xa0\x80\xf4\x90\x80\x80"
+    text = converted(
+        dicom(element(0x00080005, "CS", charset), identity(), element(0x00204000, "LT", every))
+    ).text
+    text.encode()
+    assert "\0" not in text
+    assert "\\u0000" not in text

@@ -1,0 +1,143 @@
+"""Deflated data sets: inflated in pieces, never as a whole."""
+
+import random
+import tracemalloc
+import zlib
+from io import BytesIO
+
+import pytest
+
+from dcm2bq.dicom import convert
+from dcm2bq.errors import UnreadableDicomError
+from dicom.build import (
+    DEFLATED,
+    CountingSource,
+    converted,
+    dicom,
+    element,
+    header,
+    identity,
+    item,
+    meta,
+    sequence,
+)
+
+LAST = element(0x00100020, "LO", "LAST")
+MIB = 1024 * 1024
+
+
+def deflated(data_set: bytes, *, uid: str = DEFLATED, window: int = -15) -> bytes:
+    """Return a file with a deflated data set."""
+    deflater = zlib.compressobj(wbits=window)
+    return b"\0" * 128 + b"DICM" + meta(uid) + deflater.compress(data_set) + deflater.flush()
+
+
+@pytest.mark.parametrize("uid", [DEFLATED, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"])
+def test_offsets_are_those_of_the_inflated_data_set(uid: str) -> None:
+    """And say so; those of the File Meta Information are not deflated."""
+    data_set = identity() + element(0x7FE00010, "OW", b"\1" * 100_000)
+    found = converted(deflated(data_set, uid=uid))
+    offset = len(data_set) - 100_000
+    uri = f"?offset={offset}&length=100000&deflated=true"
+    assert found.metadata["PixelData"] == {"BulkDataURI": uri}
+    version = found.metadata["FileMetaInformationVersion"]["BulkDataURI"]
+    assert "deflated" not in version
+    assert found.warnings == ()
+
+
+def test_the_result_is_that_of_the_plain_file() -> None:
+    """But for the offsets."""
+    inner = item(element(0x00080100, "SH", "X"), element(0x00091001, "ZZ", "12345678"))
+    elements = (identity(), sequence(0x00081140, inner, inner, defined=False), LAST)
+    plain = converted(dicom(*elements), jsonOutput={"ignoreBinary": True, "ignoreMetaHeader": True})
+    found = converted(
+        deflated(b"".join(elements)), jsonOutput={"ignoreBinary": True, "ignoreMetaHeader": True}
+    )
+    assert found.metadata == plain.metadata
+    assert found.warnings[0].split(" (")[0] == plain.warnings[0].split(" (")[0]
+
+
+def test_elements_behind_large_bulk_are_read() -> None:
+    """The bulk is inflated and forgotten."""
+    bulk = header(0x7FE00010, "OW", 64 * MIB) + bytes(64 * MIB)
+    content = deflated(identity() + bulk + element(0x7FE10010, "LO", "BEHIND"))
+    tracemalloc.start()
+    found = convert(BytesIO(content))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.metadata["7FE10010"] == "BEHIND"
+    assert peak < 8 * MIB
+
+
+def test_a_zlib_header_is_tolerated() -> None:
+    """Some writers add one; with a warning."""
+    found = converted(deflated(identity() + LAST, window=15))
+    assert found.metadata["PatientID"] == "LAST"
+    assert any("zlib header" in line for line in found.warnings)
+
+
+def test_bytes_behind_the_stream_are_warned_of() -> None:
+    """One of them pads to an even length."""
+    content = deflated(identity() + LAST)
+    assert converted(content + b"\0").warnings == ()
+    assert any("9 bytes behind" in line for line in converted(content + bytes(9)).warnings)
+
+
+@pytest.mark.parametrize("tag", [0x7FE00010, 0x00091001])
+def test_a_bomb_is_refused_at_the_limit(tag: int) -> None:
+    """200 KB that inflate to 200 MB, in little memory."""
+    content = deflated(identity() + header(tag, "OB", 0x7FFFFFF0) + bytes(200 * MIB))
+    assert len(content) < 210_000
+    tracemalloc.start()
+    with pytest.raises(UnreadableDicomError, match="inflatedBytes"):
+        converted(content, limits={"inflatedBytes": 100 * MIB})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * MIB
+
+
+def test_a_header_bomb_is_refused_at_the_limit() -> None:
+    """The bytes of elements that are kept are counted."""
+    frames = item(element(0x00204000, "LT", "x" * 1000)) * 20_000
+    content = deflated(identity() + sequence(0x00081140, frames, defined=False))
+    with pytest.raises(UnreadableDicomError, match="header of more than"):
+        converted(content, limits={"headerBytes": MIB})
+
+
+def test_the_compressed_bytes_are_read_in_growing_steps() -> None:
+    """Not in one request for each piece."""
+    noise = random.Random(1).randbytes(8 * MIB)
+    content = deflated(identity() + header(0x7FE00010, "OW", len(noise)) + noise)
+    source = CountingSource(content)
+    assert convert(source).warnings == ()
+    assert len(source.reads) < 12
+    assert source.fetched <= len(content)
+
+
+def test_a_corrupt_stream_is_refused() -> None:
+    """Not taken for a short one."""
+    content = deflated(identity() + LAST * 2000 + bytes(100_000))
+    start = len(content) // 2
+    with pytest.raises(UnreadableDicomError):
+        converted(content[:start] + b"\xff" * 50 + content[start + 50 :])
+
+
+def test_pixel_data_cut_with_the_stream_makes_a_row() -> None:
+    """With the lengths in a warning."""
+    noise = random.Random(1).randbytes(100_000)
+    content = deflated(identity() + header(0x7FE00010, "OW", len(noise)) + noise)
+    found = converted(content[:-50_000])
+    assert any("is cut" in line for line in found.warnings)
+    assert any("of 100000 bytes" in line for line in found.warnings)
+    assert found.metadata["PixelData"]["BulkDataURI"].endswith("deflated=true")
+
+
+def test_encapsulated_values_are_walked_through() -> None:
+    """Not allowed, and no reason to fail."""
+    pixels = sequence(0x7FE00010, item(), *[item(bytes(10_000))] * 50, vr="OB", defined=False)
+    data_set = identity() + pixels + element(0x7FE10010, "LO", "BEHIND")
+    found = converted(deflated(data_set))
+    offset = len(identity()) + 12
+    uri = f"?offset={offset}&length={len(pixels) - 20}&deflated=true"
+    assert found.metadata["PixelData"] == {"BulkDataURI": uri}
+    assert found.metadata["7FE10010"] == "BEHIND"

@@ -1,0 +1,113 @@
+"""The row fits: the largest parts of the metadata become references."""
+
+import json
+from typing import Any
+
+import pytest
+
+from dcm2bq.dicom.fold import escaped_size
+from dicom.build import converted, dicom, element, identity, item, sequence
+
+FRAMES = 0x52009230
+NAME = "PerFrameFunctionalGroupsSequence"
+
+
+def frames(count: int) -> bytes:
+    """Return functional groups: a great number of small leaves."""
+    group = item(
+        sequence(0x00209113, item(element(0x00200032, "DS", "1.5\\2.5\\3.5"))),
+        sequence(0x00209111, item(element(0x00209157, "UL", b"\1\0\0\0"))),
+    )
+    return sequence(FRAMES, *[group] * count)
+
+
+def bound(text: str) -> int:
+    """Return the bytes that the text takes as a JSON string."""
+    return len(json.dumps(text, ensure_ascii=False).encode())
+
+
+def test_the_escaped_size_is_that_of_a_json_string() -> None:
+    """Quotes and backslashes count twice."""
+    text = converted(dicom(identity(), element(0x00204000, "LT", 'a"b\\c\n\xe9'))).text
+    assert escaped_size(text.encode()) == bound(text)
+
+
+@pytest.mark.parametrize("form", ["flat", "dicom-json"])
+def test_a_sequence_is_left_in_the_object_as_a_whole(form: str) -> None:
+    """It is named in the warnings; the rest stays, the columns are not affected."""
+    content = dicom(identity(), element(0x00100020, "LO", "X"), frames(2000))
+    options: dict[str, Any] = {"format": form}
+    whole = converted(content, jsonOutput=options)
+    found = converted(content, jsonOutput=options, limits={"outputBytes": 100_000})
+    assert bound(whole.text) > 100_000
+    assert bound(found.text) <= 100_000
+    assert json.loads(found.text) == found.metadata
+    key = NAME if form == "flat" else f"{FRAMES:08X}"
+    offset = len(content) - len(frames(2000)) + 12
+    assert found.metadata[key] == {
+        "vr": "SQ",
+        "BulkDataURI": f"?offset={offset}&length={len(frames(2000)) - 12}",
+    }
+    changed = {each for each in whole.metadata if whole.metadata[each] != found.metadata[each]}
+    assert changed == {key}
+    assert found.attributes == whole.attributes
+    assert any(
+        line.startswith(f"{FRAMES:08X} SQ: ") and "fit the row" in line for line in found.warnings
+    )
+
+
+def test_the_largest_go_first_and_no_more_than_needed() -> None:
+    """Elements of every size, to the byte."""
+    texts = [element(0x00091000 + number, "UT", "x" * (1000 * number)) for number in range(1, 10)]
+    content = dicom(identity(), *texts)
+    whole = bound(converted(content).text)
+    for missing, folded in ((0, 0), (1, 1), (8_000, 1), (9_500, 2), (40_000, 7)):
+        found = converted(content, limits={"outputBytes": whole - missing})
+        left = [
+            key
+            for key, value in found.metadata.items()
+            if isinstance(value, dict) and "vr" in value
+        ]
+        assert left == [f"{0x00091000 + number:08X}" for number in range(10 - folded, 10)]
+        assert bound(found.text) <= whole - missing
+
+
+def test_what_makes_up_most_of_a_sequence_is_folded_instead_of_it() -> None:
+    """At any depth; the small neighbours stay readable."""
+    big = element(0x00204000, "LT", "x" * 60_000)
+    code = element(0x00080100, "SH", "X")
+    inner = sequence(0x00081140, item(code, big), item(code))
+    content = dicom(identity(), sequence(0x00081115, item(code, inner), item(code)))
+    found = converted(content, limits={"outputBytes": 5_000})
+    first, second = found.metadata["ReferencedSeriesSequence"]
+    assert second == {"CodeValue": "X"}
+    image, other = first["ReferencedImageSequence"]
+    assert other == {"CodeValue": "X"}
+    assert image["CodeValue"] == "X"
+    assert image["ImageComments"]["vr"] == "LT"
+
+
+def test_of_duplicates_the_one_in_the_output_is_folded() -> None:
+    """The reference is to the first."""
+    content = dicom(
+        identity(), element(0x00204000, "LT", "x" * 9000), element(0x00204000, "LT", "y" * 5000)
+    )
+    found = converted(content, limits={"outputBytes": 5_000})
+    offset = content.index(b"xxxx")
+    assert found.metadata["ImageComments"]["BulkDataURI"] == f"?offset={offset}&length=9000"
+
+
+def test_nothing_is_folded_that_would_not_become_shorter() -> None:
+    """What can not fit stays whole, for the writer to refuse."""
+    content = dicom(identity(), *[element(0x00091000 + n, "LO", "x") for n in range(200)])
+    found = converted(content, limits={"outputBytes": 1_000})
+    assert found.metadata == converted(content).metadata
+
+
+def test_a_hundred_thousand_small_elements_are_folded_in_bounded_time() -> None:
+    """Each just longer than a reference."""
+    elements = [element(0x000B1000 + n, "LO", "x" * 200) for n in range(0xEF00)]
+    found = converted(dicom(identity(), *elements), limits={"outputBytes": 8_000_000})
+    assert bound(found.text) <= 8_000_000
+    assert len(found.warnings) == 201
+    assert found.warnings[-1].endswith("further warnings")

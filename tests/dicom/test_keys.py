@@ -1,0 +1,165 @@
+"""Keys and shape of the flat format: names, order, multiplicity, what options leave out."""
+
+import struct
+from typing import Any
+
+import pytest
+
+from dicom.build import converted, dicom, element, flat, identity, item, sequence, warned
+
+PRIVATE = element(0x00090010, "LO", "ACME 1.0") + element(0x00091001, "LO", "secret")
+
+
+def test_an_element_is_named_by_its_keyword() -> None:
+    """The keyword of the data dictionary is the key."""
+    assert flat(element(0x00100010, "PN", "A^B")) == {"PatientName": "A^B"}
+
+
+@pytest.mark.parametrize(
+    ("tag", "key"),
+    [
+        (0x60000010, "60000010"),
+        (0x50000010, "50000010"),
+        (0x00280412, "00280412"),
+        (0x00091001, "00091001"),
+        (0x00180061, "00180061"),
+        (0x7FDF0010, "7FDF0010"),
+    ],
+)
+def test_a_tag_without_a_keyword_of_its_own_is_hexadecimal(tag: int, key: str) -> None:
+    """Repeating groups share keywords, six tags have none, private ones never do."""
+    assert list(flat(element(tag, "LO", "x"))) == [key]
+
+
+def test_without_common_names_every_key_is_hexadecimal() -> None:
+    """Eight uppercase digits, as in PS3.18."""
+    found = flat(element(0x0008103E, "LO", "x"), jsonOutput={"useCommonNames": False})
+    assert found == {"0008103E": "x"}
+
+
+def test_elements_come_in_the_order_of_their_tags_after_group_0002() -> None:
+    """Also at every level where the object has another order."""
+    found = converted(
+        dicom(
+            element(0x00100020, "LO", "late"),
+            sequence(
+                0x00081140, item(element(0x00081155, "UI", "1.2"), element(0x00081150, "UI", "1"))
+            ),
+            element(0x00080060, "CS", "CT"),
+        )
+    )
+    keys = list(found.metadata)
+    assert keys[0] == "FileMetaInformationVersion"
+    assert keys[-3:] == ["Modality", "ReferencedImageSequence", "PatientID"]
+    inner = found.metadata["ReferencedImageSequence"][0]
+    assert list(inner) == ["ReferencedSOPClassUID", "ReferencedSOPInstanceUID"]
+
+
+def test_group_lengths_are_left_out_by_default() -> None:
+    """In group 0002, in the data set and in items; unless they are wanted."""
+    length = element(0x00080000, "UL", struct.pack("<L", 10))
+    elements = (length, sequence(0x00081140, item(length)))
+    assert flat(*elements) == {"ReferencedImageSequence": [{}]}
+    wanted = converted(dicom(*elements), jsonOutput={"ignoreGroupLength": False}).metadata
+    assert wanted["FileMetaInformationGroupLength"] > 0
+    assert wanted["00080000"] == 10
+    assert wanted["ReferencedImageSequence"] == [{"00080000": 10}]
+
+
+def test_the_file_meta_information_can_be_left_out() -> None:
+    """It is there by default."""
+    content = dicom(identity())
+    assert "TransferSyntaxUID" in converted(content).metadata
+    found = converted(content, jsonOutput={"ignoreMetaHeader": True})
+    assert list(found.metadata) == ["SOPClassUID", "SOPInstanceUID"]
+    assert found.transfer_syntax_uid == "1.2.840.10008.1.2.1"
+
+
+@pytest.mark.parametrize(
+    ("value", "single", "array"),
+    [
+        ("", None, []),
+        ("  ", None, []),
+        ("A", "A", ["A"]),
+        ("A\\B", ["A", "B"], ["A", "B"]),
+        ("A\\", ["A", None], ["A", None]),
+        ("\\A", [None, "A"], [None, "A"]),
+        (" A \\ B  ", ["A", "B"], ["A", "B"]),
+        ("\\", [None, None], [None, None]),
+    ],
+)
+def test_the_number_of_values_gives_the_shape(value: str, single: Any, array: Any) -> None:
+    """One by itself, several in an array, none is null; or always an array."""
+    content = element(0x00080008, "CS", value)
+    assert flat(content) == {"ImageType": single}
+    assert flat(content, jsonOutput={"useArrayWithSingleValue": True}) == {"ImageType": array}
+
+
+def test_a_sequence_is_always_an_array() -> None:
+    """Empty, with one item, with several, and with an empty item."""
+    one = item(element(0x00081150, "UI", "1.2"))
+    for items, expected in [
+        ((), []),
+        ((one,), [{"ReferencedSOPClassUID": "1.2"}]),
+        (
+            (one, item(), one),
+            [{"ReferencedSOPClassUID": "1.2"}, {}, {"ReferencedSOPClassUID": "1.2"}],
+        ),
+    ]:
+        for defined in (True, False):
+            found = flat(sequence(0x00081140, *items, defined=defined))
+            assert found == {"ReferencedImageSequence": expected}
+
+
+def test_private_elements_have_plain_values() -> None:
+    """Creators and elements, under hexadecimal keys."""
+    assert flat(PRIVATE) == {"00090010": "ACME 1.0", "00091001": "secret"}
+
+
+def test_private_elements_can_be_left_out_at_every_level() -> None:
+    """Creators too."""
+    nested = sequence(0x00081140, item(element(0x00081150, "UI", "1.2"), PRIVATE))
+    found = flat(nested, PRIVATE, jsonOutput={"ignorePrivate": True})
+    assert found == {"ReferencedImageSequence": [{"ReferencedSOPClassUID": "1.2"}]}
+
+
+def test_binary_elements_can_be_left_out_at_every_level() -> None:
+    """The encapsulated and the empty ones too; text of a UN element is no binary value."""
+    content = (
+        sequence(0x00081140, item(element(0x00420011, "OB", b"xx"))),
+        element(0x00100010, "UN", "A^B"),
+        element(0x00091001, "UN", b"12"),
+        sequence(0x7FE00010, item(), item(b"abcd"), vr="OB", defined=False),
+    )
+    found = flat(*content, jsonOutput={"ignoreBinary": True})
+    assert found == {"ReferencedImageSequence": [{}], "PatientName": "A^B"}
+
+
+def test_of_duplicates_the_first_is_kept() -> None:
+    """The tag is named as dropped, the warning has the count."""
+    content = element(0x00100020, "LO", "first") + element(0x00100020, "LO", "second") * 3
+    found = converted(dicom(content))
+    assert found.metadata["PatientID"] == "first"
+    assert found.attributes["PatientID"] == "first"
+    assert found.dropped_tags == ("00100020",)
+    assert [line for line in found.warnings if "00100020" in line and "3 times" in line]
+
+
+def test_duplicates_within_items_are_dropped_too() -> None:
+    """At any level."""
+    twice = element(0x00081150, "UI", "1.1") + element(0x00081150, "UI", "1.2")
+    found = converted(dicom(sequence(0x00081140, item(twice))))
+    assert found.metadata["ReferencedImageSequence"] == [{"ReferencedSOPClassUID": "1.1"}]
+    assert found.dropped_tags == ("00081150",)
+
+
+def test_an_element_left_out_by_an_option_is_not_dropped() -> None:
+    """What options leave out is wanted so."""
+    found = converted(dicom(PRIVATE), jsonOutput={"ignorePrivate": True})
+    assert found.dropped_tags == ()
+    assert found.warnings == ()
+
+
+def test_nothing_is_warned_of_in_a_good_file() -> None:
+    """No noise."""
+    assert warned(identity(), element(0x00100010, "PN", "A^B")) == []

@@ -1,0 +1,235 @@
+"""Hostile and enormous objects: converted or refused, in bounded time and memory."""
+
+import struct
+import time
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+
+import pytest
+
+from dcm2bq.dicom import convert
+from dcm2bq.errors import NotDicomError, UnreadableDicomError
+from dicom.build import (
+    EXPLICIT,
+    IMPLICIT,
+    UNDEFINED,
+    CountingSource,
+    converted,
+    delimiter,
+    dicom,
+    element,
+    header,
+    identity,
+    item,
+    sequence,
+)
+
+MIB = 1024 * 1024
+
+
+@contextmanager
+def bounded(*, seconds: float, mib: float) -> Iterator[None]:
+    """Fail if the body takes more time, or memory beyond what was there before."""
+    tracemalloc.start()
+    start = time.process_time()
+    try:
+        yield
+    finally:
+        taken = time.process_time() - start
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert taken < seconds
+    assert peak < mib * MIB
+
+
+@pytest.mark.parametrize("levels", [249, 10_000, 200_000])
+@pytest.mark.parametrize("vr", ["SQ", "UN"])
+def test_deep_nesting_is_refused(levels: int, vr: str) -> None:
+    """No RecursionError; BigQuery takes 500 levels of JSON."""
+    start = header(0x00081140, vr, UNDEFINED)
+    inner = header(0x00081140, vr, UNDEFINED, implicit=vr == "UN")
+    content = dicom(identity(), start + delimiter(0xFFFEE000, UNDEFINED))
+    content += (inner + delimiter(0xFFFEE000, UNDEFINED)) * (levels - 1)
+    with bounded(seconds=2, mib=20), pytest.raises(UnreadableDicomError, match="nested"):
+        converted(content, limits={"depth": 1_000_000})
+
+
+@pytest.mark.parametrize(
+    ("form", "depth", "levels"),
+    [("flat", 160, 160), ("dicom-json", 160, 160), ("flat", 1000, 248), ("dicom-json", 1000, 165)],
+)
+def test_nesting_up_to_the_limit_is_converted(form: str, depth: int, levels: int) -> None:
+    """To JSON of no more than 500 levels; one level more is refused."""
+    nested = element(0x00091001, "OB", b"12")
+    for _ in range(levels):
+        nested = sequence(0x00081140, item(nested))
+    options = {"jsonOutput": {"format": form}, "limits": {"depth": depth}}
+    text = converted(dicom(identity(), nested), **options).text
+    deepest = level = 0
+    for character in text:
+        level += (character in "{[") - (character in "}]")
+        deepest = max(deepest, level)
+    assert 2 * levels < deepest <= 500
+    with pytest.raises(UnreadableDicomError, match="nested"):
+        converted(dicom(identity(), sequence(0x00081140, item(nested))), **options)
+
+
+def test_a_million_empty_items_are_converted() -> None:
+    """Whole-slide and enhanced objects have 100,000."""
+    content = dicom(identity(), sequence(0x00081140, *[item()] * 1_000_000))
+    start = time.process_time()
+    found = converted(content)
+    assert time.process_time() - start < 30
+    assert len(found.metadata["ReferencedImageSequence"]) == 1_000_000
+
+
+@pytest.mark.parametrize("kind", ["elements", "items", "items of undefined length"])
+def test_too_many_elements_are_refused(kind: str) -> None:
+    """Elements and items are counted together; the limit is exact."""
+    one = {"elements": b"", "items": item(), "items of undefined length": item(defined=False)}[kind]
+    content = dicom(identity(), sequence(0x00081140, *[one] * 1000)) if one else dicom(
+        identity(), *[element(0x00091000 + n, "SH", "") for n in range(1001)]
+    )  # fmt: skip
+    assert converted(content, limits={"elements": 1003})
+    with pytest.raises(UnreadableDicomError, match="1002 elements"):
+        converted(content, limits={"elements": 1002})
+
+
+def test_a_header_of_too_many_bytes_is_refused() -> None:
+    """Values that stay in the object do not count."""
+    texts = [element(0x00091000 + number, "LT", "x" * 1000) for number in range(1000)]
+    content = dicom(identity(), *texts)
+    with pytest.raises(UnreadableDicomError, match="header of more than"):
+        converted(content, limits={"headerBytes": 900_000})
+    assert converted(content, limits={"headerBytes": 1_100_000})
+    bulk = [element(0x00091000 + number, "OB", bytes(100_000)) for number in range(100)]
+    assert converted(dicom(identity(), *bulk), limits={"headerBytes": 10_000})
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+@pytest.mark.parametrize("length", [0xFFFFFFFE, 0xFFFFFFF0, 0x80000000])
+def test_enormous_lengths_are_refused(*, length: int, implicit: bool) -> None:
+    """Of elements, items and sequences."""
+    syntax = IMPLICIT if implicit else EXPLICIT
+    for broken in (
+        header(0x00100010, "UT", length, implicit=implicit),
+        header(0x00081140, "SQ", length, implicit=implicit),
+        header(0x00081140, "SQ", UNDEFINED, implicit=implicit) + delimiter(0xFFFEE000, length),
+    ):
+        content = dicom(identity(implicit=implicit), broken, bytes(100), transfer_syntax=syntax)
+        with bounded(seconds=1, mib=5), pytest.raises(UnreadableDicomError):
+            converted(content)
+
+
+def test_a_sequence_that_contains_itself_is_read_once() -> None:
+    """Lengths that lie can not make a byte be read twice."""
+    inner = header(0x00081140, "SQ", 200) + delimiter(0xFFFEE000, 192)
+    content = dicom(identity(), inner * 9, bytes(300))
+    with bounded(seconds=1, mib=5):
+        found = converted(content)
+    assert set(found.metadata["ReferencedImageSequence"]) == {"BulkDataURI", "vr"}
+
+
+def test_twelve_megabytes_of_text_stay_in_the_object() -> None:
+    """And are not fetched."""
+    size = 12 * MIB
+    head = dicom(identity(), header(0x00091001, "UT", size))
+    source = CountingSource(head, gap=size, tail=element(0x00100020, "LO", "X"))
+    found = convert(source)
+    assert found.metadata["00091001"]["vr"] == "UT"
+    assert found.metadata["PatientID"] == "X"
+    assert source.fetched < 100_000
+
+
+def test_a_private_blob_of_fifty_megabytes_stays_in_the_object() -> None:
+    """Whatever its VR."""
+    size = 50 * MIB
+    for vr in ("OB", "UN"):
+        head = dicom(identity(), header(0x00091001, vr, size))
+        source = CountingSource(head, gap=size, tail=element(0x00100020, "LO", "X"))
+        with bounded(seconds=1, mib=5):
+            assert convert(source).metadata["PatientID"] == "X"
+
+
+def test_warnings_are_bounded() -> None:
+    """Two hundred lines, equal ones counted, and one for the rest."""
+    broken = [element(0x00091000 + n, "US", b"\xff", length=1) for n in range(500)]
+    found = converted(dicom(identity(), *broken))
+    assert len(found.warnings) == 201
+    assert found.warnings[-1] == "300 further warnings"
+    twice = [element(0x00091000 + n, "SH", "x") for n in range(500)]
+    found = converted(dicom(identity(), *twice, *twice))
+    assert len(found.dropped_tags) == 200
+    items = [item(element(0x00280010, "US", b"\xff", length=1))] * 5000
+    found = converted(dicom(identity(), sequence(0x00081140, *items)))
+    assert len(found.warnings) == 1
+    assert "5000 times" in found.warnings[0]
+
+
+@pytest.mark.parametrize("content", [b"\0" * MIB, b"\xff" * MIB, b"A" * MIB])
+def test_large_objects_that_are_no_dicom_are_refused_at_once(content: bytes) -> None:
+    """After one window or two."""
+    source = CountingSource(content, gap=1024 * MIB)
+    with bounded(seconds=1, mib=5), pytest.raises(NotDicomError):
+        convert(source)
+    assert source.fetched < 300_000
+
+
+def test_many_private_blocks_cost_no_more_than_few() -> None:
+    """The creators of an item are looked for once."""
+    blocks = [
+        element(
+            (0x0009 + 2 * (n // 100)) << 16 | 0x1000 + (n % 100) * 256, "", b"12", implicit=True
+        )
+        for n in range(20_000)
+    ]
+    content = dicom(identity(implicit=True), *blocks, transfer_syntax=IMPLICIT)
+    with bounded(seconds=10, mib=50):
+        assert len(converted(content).metadata) > 19_000
+
+
+def test_many_values_by_the_pixel_representation_cost_no_more_than_few() -> None:
+    """It is looked for once in each data set."""
+    inner = item(element(0x00280106, "", b"\1\0", implicit=True))
+    many = [element(0x00091000 + n, "", b"", implicit=True) for n in range(30_000)]
+    content = dicom(
+        identity(implicit=True),
+        sequence(0x00081140, *[inner] * 5_000, implicit=True),
+        *many,
+        transfer_syntax=IMPLICIT,
+    )
+    with bounded(seconds=10, mib=100):
+        assert converted(content).metadata["ReferencedImageSequence"][0] == {
+            "SmallestImagePixelValue": 1
+        }
+
+
+def test_no_message_holds_a_value() -> None:
+    """Warnings and errors name tags, VRs, offsets, sizes, counts."""
+    sentinel = "SENTINEL"
+    elements = (
+        identity(),
+        element(0x00080005, "CS", sentinel),
+        element(0x00080020, "DA", sentinel),
+        element(0x00100020, "LO", f"{sentinel}\\{sentinel}\0{sentinel}"),
+        element(0x00280010, "UN", sentinel + "x", length=9),
+        element(0x00200013, "IS", sentinel),
+        element(0x00200013, "IS", sentinel),
+        element(0x00091001, "LO", "\x1b$B" + sentinel),
+        sequence(0x00081140, sentinel.encode()),
+        struct.pack("<HH", 0x0010, 0x0011) + b"ZZ" + struct.pack("<H", 8) + sentinel.encode(),
+        element(0x7FE00010, "OB", sentinel),
+        sentinel.encode(),
+    )
+    found = converted(dicom(*elements))
+    assert len(found.warnings) >= 8
+    assert not any(sentinel in line for line in found.warnings)
+    for broken in (
+        sequence(0x00081140, sentinel.encode(), defined=False),
+        element(0x00100010, "PN", sentinel, length=99),
+    ):
+        with pytest.raises(UnreadableDicomError) as caught:
+            convert(BytesIO(dicom(identity(), broken)))
+        assert sentinel not in str(caught.value)

@@ -1,0 +1,175 @@
+"""What is asked of a source: few requests, no bulk bytes, and honest answers."""
+
+import random
+import time
+from io import BytesIO
+
+import pytest
+
+from dcm2bq.dicom import Source, convert
+from dcm2bq.dicom import source as source_module
+from dcm2bq.errors import ReadFailedError
+from dicom.build import CountingSource, dicom, element, header, identity, item, sequence
+
+GIB = 1024**3
+PIXELS = header(0x7FE00010, "OW", GIB)
+TEXT = b"".join(element(0x00091000 + number, "LO", "x" * 60) for number in range(280))
+
+
+def test_native_pixel_data_at_the_end_costs_one_read() -> None:
+    """A gigabyte behind a header of 20 KiB."""
+    head = dicom(identity(), element(0x00090010, "LO", "ACME"), TEXT, PIXELS)
+    source = CountingSource(head, gap=GIB)
+    found = convert(source)
+    assert found.metadata["PixelData"] == {"BulkDataURI": f"?offset={len(head)}&length={GIB}"}
+    assert source.reads == [(0, 65536)]
+
+
+def test_what_follows_the_pixel_data_costs_a_second_read() -> None:
+    """And no byte of the pixels."""
+    head = dicom(identity(), PIXELS)
+    source = CountingSource(head, gap=GIB, tail=element(0x7FE10010, "LO", "BEHIND"))
+    assert convert(source).metadata["7FE10010"] == "BEHIND"
+    assert len(source.reads) == 2
+    assert source.fetched < 100_000
+
+
+def test_padding_is_not_fetched_beyond_one_window() -> None:
+    """However much there is."""
+    source = CountingSource(dicom(identity(), header(0x7FE00010, "OW", 4), b"1234"), gap=GIB)
+    assert convert(source).warnings == ()
+    assert source.fetched < 200_000
+
+
+def test_bulk_values_within_sequences_are_not_fetched() -> None:
+    """One small read for each jump."""
+    head = dicom(
+        identity(),
+        header(0x00081140, "SQ", 8 + 12 + GIB),
+        b"\xfe\xff\0\xe0" + (12 + GIB).to_bytes(4, "little"),
+        header(0x00420011, "OB", GIB),
+    )
+    source = CountingSource(head, gap=GIB, tail=element(0x00100020, "LO", "BEHIND"))
+    found = convert(source)
+    assert set(found.metadata["ReferencedImageSequence"][0]["EncapsulatedDocument"]) == {
+        "BulkDataURI"
+    }
+    assert found.metadata["PatientID"] == "BEHIND"
+    assert len(source.reads) == 2
+    assert source.fetched < 100_000
+
+
+def test_small_gaps_are_read_through() -> None:
+    """Five hundred values of a few kilobytes do not cost five hundred requests."""
+    frames = item(element(0x00420011, "OB", bytes(5000)))
+    source = CountingSource(dicom(identity(), sequence(0x00081140, *[frames] * 500)))
+    assert len(convert(source).metadata["ReferencedImageSequence"]) == 500
+    assert len(source.reads) < 12
+
+
+def test_a_large_header_is_read_in_growing_steps() -> None:
+    """Ten megabytes of elements, and no byte twice."""
+    frames = item(element(0x00204000, "LT", "x" * 1000))
+    content = dicom(identity(), sequence(0x00081140, *[frames] * 10_000))
+    source = CountingSource(content)
+    found = convert(source, {"limits": {"outputBytes": 20_000_000}})
+    assert len(found.metadata["ReferencedImageSequence"]) == 10_000
+    assert len(source.reads) < 12
+    assert source.fetched == len(content)
+
+
+def mixed() -> bytes:
+    """Return a file with a bit of everything."""
+    code = element(0x00080100, "SH", "X")
+    return dicom(
+        identity(),
+        sequence(
+            0x00081140, item(code, element(0x00420011, "OB", bytes(30_000))), item(), defined=False
+        ),
+        element(0x00091001, "ZZ", "12345678"),
+        element(0x00091002, "UT", "x" * 70_000),
+        sequence(0x00091003, item(code, defined=False), vr="UN", defined=False),
+        sequence(0x00091004, b"broken"),
+        element(0x00100020, "LO", "LAST"),
+        sequence(0x7FE00010, item(), *[item(bytes(9_000))] * 40, vr="OB", defined=False),
+        element(0x7FE10010, "LO", "BEHIND"),
+        b"\0" * 40,
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "hop", "most"), [(1, 1, 1), (7, 3, 50), (1000, 16, 1000), (65536, 16384, 1 << 30)]
+)
+def test_the_size_of_the_window_makes_no_difference(
+    monkeypatch: pytest.MonkeyPatch, first: int, hop: int, most: int
+) -> None:
+    """Nor whether the object is a stream or a source."""
+    expected = convert(BytesIO(mixed()))
+    assert expected.metadata["7FE10010"] == "BEHIND"
+    monkeypatch.setattr(source_module, "FIRST_READ", first)
+    monkeypatch.setattr(source_module, "HOP_READ", hop)
+    monkeypatch.setattr(source_module, "MOST_READ", most)
+    assert convert(CountingSource(mixed())) == expected
+    assert convert(BytesIO(mixed())) == expected
+
+
+def test_a_stream_may_be_unbuffered() -> None:
+    """It answers with as much as it likes."""
+
+    class Dribble(BytesIO):
+        def read(self, n: int | None = -1, /) -> bytes:
+            return super().read(min(n or 1, random.randint(1, 100)))
+
+    assert convert(Dribble(mixed())) == convert(BytesIO(mixed()))
+
+
+def test_the_position_of_a_stream_does_not_matter() -> None:
+    """The object begins at its first byte."""
+    stream = BytesIO(mixed())
+    stream.seek(1000)
+    assert convert(stream) == convert(BytesIO(mixed()))
+
+
+@pytest.mark.parametrize("missing", [1, 10_000])
+def test_a_short_answer_is_the_fault_of_the_source(missing: int) -> None:
+    """It promised its size."""
+
+    class Short(CountingSource):
+        def read_at(self, offset: int, n: int, /) -> bytes:
+            return super().read_at(offset, n)[: max(n - missing, 0)]
+
+    with pytest.raises(ReadFailedError):
+        convert(Short(mixed()))
+
+
+def test_an_error_of_the_source_passes_unchanged() -> None:
+    """Whatever it is."""
+
+    class Failing(CountingSource):
+        def read_at(self, offset: int, n: int, /) -> bytes:
+            return super().read_at(offset, n // 0)
+
+    with pytest.raises(ZeroDivisionError):
+        convert(Failing(mixed()))
+
+
+def test_a_deadline_that_has_passed_ends_the_reading() -> None:
+    """At the first read, and in the middle of a long window."""
+    with pytest.raises(ReadFailedError):
+        convert(BytesIO(mixed()), deadline=time.monotonic() - 1)
+    convert(BytesIO(mixed()), deadline=time.monotonic() + 60)
+
+    class Slow(CountingSource):
+        def read_at(self, offset: int, n: int, /) -> bytes:
+            time.sleep(0.1)
+            return super().read_at(offset, n)
+
+    many = dicom(identity(), sequence(0x00081140, *[item()] * 5000))
+    with pytest.raises(ReadFailedError):
+        convert(Slow(many), deadline=time.monotonic() + 0.05)
+
+
+def test_a_source_is_what_the_protocol_says() -> None:
+    """Nothing but `size` and `read_at` is used."""
+    source: Source = CountingSource(mixed())
+    assert convert(source) == convert(BytesIO(mixed()))

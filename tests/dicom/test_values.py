@@ -1,0 +1,436 @@
+"""Values of the flat format, VR by VR, right and wrong."""
+
+import base64
+import json
+import math
+import struct
+from io import BytesIO
+from typing import Any
+
+import pytest
+
+from dcm2bq.dicom import convert
+from dicom.build import (
+    BIG,
+    IMPLICIT,
+    converted,
+    dicom,
+    element,
+    flat,
+    identity,
+    item,
+    sequence,
+    warned,
+)
+
+VALUE = 0x00091001
+"""A tag of which no dictionary knows the VR."""
+
+
+def value(vr: str, content: bytes | str) -> Any:
+    """Return what becomes of one value."""
+    return flat(element(VALUE, vr, content))["00091001"]
+
+
+@pytest.mark.parametrize(
+    ("vr", "content", "expected"),
+    [
+        ("AE", " STORE ", "STORE"),
+        ("AS", "045Y", "045Y"),
+        ("AT", b"\x18\0\x63\x10", "00181063"),
+        ("AT", b"\x18\0\x63\x10\xe0\x7f\x10\0", ["00181063", "7FE00010"]),
+        ("CS", " ORIGINAL\\ PRIMARY ", ["ORIGINAL", "PRIMARY"]),
+        ("DA", "20240229", "20240229"),
+        ("DT", "20240229123456.000001+0100 ", "20240229123456.000001+0100"),
+        ("FD", struct.pack("<2d", 0.1, -5), [0.1, -5.0]),
+        ("FL", struct.pack("<f", 3.14), 3.14),
+        (
+            "FL",
+            struct.pack("<3f", 1e10, 16777217.0, 1.17549435e-38),
+            [1e10, 16777216.0, 1.1754944e-38],
+        ),
+        ("FL", struct.pack("<f", 3.4028234663852886e38), 3.4028235e38),
+        ("FL", struct.pack("<f", 1.4e-45), 1e-45),
+        ("LO", " A \\ B ", ["A", "B"]),
+        ("LT", " a\\b\r\n ", " a\\b\r\n"),
+        ("PN", "Yamada^Tarou=Y=Z ", "Yamada^Tarou=Y=Z"),
+        ("SH", " x\0", "x"),
+        ("SL", struct.pack("<2l", -1, 2**31 - 1), [-1, 2**31 - 1]),
+        ("SS", struct.pack("<h", -32768), -32768),
+        ("ST", "  a\\b  ", "  a\\b"),
+        ("SV", struct.pack("<q", -(2**63)), -(2**63)),
+        ("TM", "235960.5", "235960.5"),
+        ("UC", " a\\b ", [" a", "b"]),
+        ("UI", "1.2.840\0", "1.2.840"),
+        ("UI", "1.2\0\\1.3\0", ["1.2", "1.3"]),
+        ("UL", struct.pack("<L", 2**32 - 1), 2**32 - 1),
+        ("UR", "http://x/a\\b ", "http://x/a\\b"),
+        ("US", struct.pack("<3H", 1, 2, 65535), [1, 2, 65535]),
+        ("UT", " a\\b \0", " a\\b"),
+        ("UV", struct.pack("<Q", 2**64 - 1), 2**64 - 1),
+    ],
+)
+def test_a_good_value_is_plain(vr: str, content: bytes | str, expected: Any) -> None:
+    """Each VR has its rule; no warning."""
+    assert value(vr, content) == expected
+    assert warned(identity(), element(VALUE, vr, content)) == []
+
+
+@pytest.mark.parametrize("vr", ["AE", "CS", "DS", "IS", "LO", "SH", "PN"])
+def test_leading_spaces_are_no_part_of_the_value(vr: str) -> None:
+    """For these VRs (PS3.5 Table 6.2-1)."""
+    assert value(vr, "  1 ") in ("1", 1)
+
+
+@pytest.mark.parametrize("vr", ["LT", "ST", "UT", "UC"])
+def test_leading_spaces_of_longer_text_are_kept(vr: str) -> None:
+    """They may be an indentation."""
+    assert value(vr, "  1 ") == "  1"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1", 1),
+        ("007", 7),
+        ("-12", -12),
+        ("+3", 3),
+        ("5.000", 5.0),
+        ("5.", 5.0),
+        (".5", 0.5),
+        ("-.5", -0.5),
+        ("1e3", 1000.0),
+        ("1.5E-2", 0.015),
+        ("0.488281", 0.488281),
+        ("-0.123456789012", -0.123456789012),
+        ("123456789012345", 123456789012345),
+        (str(2**63 - 1), 2**63 - 1),
+        ("1\\2.5\\", [1, 2.5, None]),
+    ],
+)
+def test_a_decimal_string_is_a_number(text: str, expected: Any) -> None:
+    """Integer text becomes an integer."""
+    found = value("DS", text)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "abc", "1,5", "1_0", "nan", "NaN", "inf", "-Infinity", "1e999", "1e-999", "0x10", "1 2",
+        "--1", "1-", ".", "-", "+", "e5", "1e", "1.2.3", "\xb2", str(2**63),
+        "0.1234567890123456789", "123456789.12345678901", "9" * 5000, "1" + "0" * 70, "1\t",
+        "0e99999999999999999999",
+    ],
+)  # fmt: skip
+def test_a_decimal_string_that_no_json_number_holds_stays_text(text: str) -> None:
+    """Every digit is kept, the neighbours stay numbers, and the tag is in the warnings."""
+    elements = (identity(), element(VALUE, "DS", f"1\\{text}\\2.5"))
+    assert flat(*elements)["00091001"] == [1, text, 2.5]
+    assert any(line.startswith("00091001 DS: ") for line in warned(*elements))
+
+
+@pytest.mark.parametrize("text", ["1.0", "1e3", "x", str(2**63), str(-(2**63) - 1), "1" * 100])
+def test_an_integer_string_that_is_none_stays_text(text: str) -> None:
+    """Nothing is rounded."""
+    elements = (identity(), element(VALUE, "IS", f"{text}\\ -7 "))
+    assert flat(*elements)["00091001"] == [text, -7]
+    assert any(line.startswith("00091001 IS: not an integer") for line in warned(*elements))
+
+
+@pytest.mark.parametrize(("vr", "code"), [("FL", "f"), ("FD", "d")])
+def test_numbers_that_are_not_finite_are_words(vr: str, code: str) -> None:
+    """JSON has none of them."""
+    content = struct.pack(f"<4{code}", math.nan, math.inf, -math.inf, 1.5)
+    assert value(vr, content) == ["NaN", "Infinity", "-Infinity", 1.5]
+    assert value(vr, content[: len(content) // 4]) == "NaN"
+
+
+@pytest.mark.parametrize("number", [0.1, 1 / 3, 1e-40, 2.0**24 + 2, 123456.789, 9.999999e37, -7e-3])
+def test_single_precision_is_the_shortest_text_that_reads_back(number: float) -> None:
+    """The same four bytes come of it."""
+    content = struct.pack("<f", number)
+    found = value("FL", content)
+    assert struct.pack("<f", found) == content
+    digits = [d for d in range(1, 10) if struct.pack("<f", float(f"{number:.{d}g}")) == content]
+    assert found == float(f"{struct.unpack('<f', content)[0]:.{digits[0]}g}")
+
+
+@pytest.mark.parametrize("vr", ["US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT"])
+def test_an_empty_element_of_any_kind_is_null(vr: str) -> None:
+    """Present, without value."""
+    assert value(vr, b"") is None
+
+
+@pytest.mark.parametrize(
+    ("vr", "content", "expected"),
+    [
+        ("DA", "2024-02-30", "2024-02-30"),
+        ("DA", "20241301", "20241301"),
+        ("TM", "12:34:56", "12:34:56"),
+        ("DT", "yesterday ", "yesterday"),
+        ("AS", "45", "45"),
+        ("CS", "Ct\\MR", ["Ct", "MR"]),
+        ("UI", "1.2.x ", "1.2.x"),
+        ("AE", "A\nB ", "A\nB"),
+        ("US", b"AB", 16961),
+        ("US", b"ABC", "ABC"),
+        ("FD", b"1.5 ", "1.5"),
+    ],
+)
+def test_a_value_that_breaks_its_vr_is_its_raw_text(
+    vr: str, content: bytes | str, expected: Any
+) -> None:
+    """With tag and reason in the warnings; a value that happens to fit has none."""
+    content = content if isinstance(content, bytes) else content.encode()
+    broken = element(VALUE, vr, content, length=len(content))
+    assert flat(identity(), broken)["00091001"] == expected
+    lines = [line for line in warned(identity(), broken) if line.startswith(f"00091001 {vr}: ")]
+    assert bool(lines) is (not isinstance(expected, int))
+
+
+@pytest.mark.parametrize("vr", ["US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT"])
+def test_bytes_that_are_neither_numbers_nor_text_are_referred_to(vr: str) -> None:
+    """By offset and length, with the VR."""
+    content = dicom(
+        identity(), element(VALUE, vr, b"\1\2\3", length=3), element(0x00100020, "LO", "X")
+    )
+    found = converted(content)
+    assert found.metadata["00091001"] == {
+        "BulkDataURI": f"?offset={content.index(bytes([1, 2, 3]))}&length=3",
+        "vr": vr,
+    }
+    assert found.metadata["PatientID"] == "X"
+    assert any(line.startswith(f"00091001 {vr}: ") for line in found.warnings)
+
+
+def test_a_broken_value_deep_inside_leaves_all_around_it_untouched() -> None:
+    """Neighbours, the item, and the sequences that enclose it."""
+    broken = element(0x00280010, "US", b"\xff", length=1) + element(0x00280011, "US", b"\2\0")
+    nested = sequence(0x00081140, item(sequence(0x00081199, item(broken), item())))
+    found = flat(identity(), nested, element(0x00100020, "LO", "X"))
+    inner = found["ReferencedImageSequence"][0]["ReferencedSOPSequence"]
+    assert inner[0]["Rows"]["vr"] == "US"
+    assert inner[0]["Columns"] == 2
+    assert inner[1] == {}
+    assert found["PatientID"] == "X"
+
+
+def test_nul_within_text_is_replaced_and_warned_of() -> None:
+    """JSON of BigQuery has no NULs; what follows one is kept."""
+    elements = (identity(), element(VALUE, "LO", "before\0after\\ok\0"))
+    assert flat(*elements)["00091001"] == ["before�after", "ok"]
+    assert any("00091001 LO: NUL within the text" in line for line in warned(*elements))
+
+
+@pytest.mark.parametrize(
+    ("pixel_representation", "expected"), [(b"\0\0", 65535), (b"\1\0", -1), (None, 65535)]
+)
+def test_us_or_ss_goes_by_the_pixel_representation(
+    pixel_representation: bytes | None, expected: int
+) -> None:
+    """Absent, it is US; it may stand behind, and in an enclosing data set."""
+    own = [] if pixel_representation is None else [(0x00280103, pixel_representation)]
+    elements = [(0x00189810, b"\xff\xff"), *own, (0x00280106, b"\xff\xff")]
+    content = b"".join(element(tag, "", value, implicit=True) for tag, value in elements)
+    nested = sequence(
+        0x00081140,
+        item(
+            sequence(
+                0x00081199, item(element(0x00280107, "", b"\xff\xff", implicit=True)), implicit=True
+            )
+        ),
+        implicit=True,
+    )
+    found = flat(identity(implicit=True), nested, content, transfer_syntax=IMPLICIT)
+    assert found["ZeroVelocityPixelValue"] == expected
+    assert found["SmallestImagePixelValue"] == expected
+    inner = found["ReferencedImageSequence"][0]["ReferencedSOPSequence"][0]
+    assert inner["LargestImagePixelValue"] == expected
+
+
+def test_the_nearest_pixel_representation_counts() -> None:
+    """An item's own before the data set's."""
+    unsigned = element(0x00280103, "", b"\0\0", implicit=True)
+    inner = item(unsigned, element(0x00280106, "", b"\xff\xff", implicit=True))
+    found = flat(
+        identity(implicit=True),
+        sequence(0x00081140, inner, implicit=True),
+        element(0x00280103, "", b"\1\0", implicit=True),
+        transfer_syntax=IMPLICIT,
+    )
+    assert found["ReferencedImageSequence"][0]["SmallestImagePixelValue"] == 65535
+
+
+@pytest.mark.parametrize("tag", [0x00281101, 0x00283002])
+def test_first_and_third_value_of_a_lut_descriptor_are_unsigned(tag: int) -> None:
+    """Only the second is a pixel value."""
+    values = struct.pack("<3H", 65535, 65534, 65533)
+    content = element(0x00280103, "", b"\1\0", implicit=True) + element(
+        tag, "", values, implicit=True
+    )
+    found = flat(identity(implicit=True), content, transfer_syntax=IMPLICIT)
+    assert list(found.values())[-1] == [65535, -2, 65533]
+    explicit = flat(identity(), element(tag, "SS", values))
+    assert list(explicit.values())[-1] == [65535, -2, 65533]
+
+
+def test_ob_or_ow_is_ow_in_implicit_data_sets() -> None:
+    """A binary value in either case."""
+    found = converted(
+        dicom(
+            identity(implicit=True),
+            element(0x60003000, "", b"1234", implicit=True),
+            transfer_syntax=IMPLICIT,
+        ),
+        jsonOutput={"format": "dicom-json"},
+    )
+    assert found.metadata["60003000"]["vr"] == "OW"
+
+
+def test_group_lengths_and_private_creators_have_their_vr_in_implicit_data_sets() -> None:
+    """UL and LO; the block of a known creator has its dictionary, that of another is UN."""
+    content = (
+        element(0x00090000, "", b"\4\0\0\0", implicit=True)
+        + element(0x00190010, "", "SIEMENS MR HEADER", implicit=True)
+        + element(0x00191009, "", "1.5 ", implicit=True)
+        + element(0x00210010, "", "NOBODY", implicit=True)
+        + element(0x00211009, "", "1.5 ", implicit=True)
+    )
+    found = flat(
+        identity(implicit=True),
+        content,
+        transfer_syntax=IMPLICIT,
+        jsonOutput={"ignoreGroupLength": False},
+    )
+    assert found["00090000"] == 4
+    assert found["00190010"] == "SIEMENS MR HEADER"
+    assert found["00191009"] == "1.5"
+    assert set(found["00211009"]) == {"BulkDataURI"}
+
+
+@pytest.mark.parametrize("vr", ["OB", "OD", "OF", "OL", "OV", "OW", "UN"])
+def test_a_binary_value_is_referred_to(vr: str) -> None:
+    """From the object's first byte to the value's first byte, at any depth."""
+    marker = b"*MARKER*"
+    content = dicom(identity(), sequence(0x00081140, item(element(VALUE, vr, marker))))
+    found = converted(content).metadata["ReferencedImageSequence"][0]["00091001"]
+    assert found == {"BulkDataURI": f"?offset={content.index(marker)}&length=8"}
+
+
+def test_an_explicit_root_begins_each_uri() -> None:
+    """What the caller gives, if the option is on and there is one."""
+    content = dicom(identity(), element(VALUE, "OB", b"12"))
+    option = {"jsonOutput": {"explicitBulkDataRoot": True}}
+    root = "gs://bucket/a%3Fb?generation=7"
+    found = convert(BytesIO(content), option, root=root).metadata["00091001"]
+    offset = len(content) - 2
+    assert found == {"BulkDataURI": f"{root}&offset={offset}&length=2"}
+    without = convert(BytesIO(content), option).metadata["00091001"]
+    assert without == {"BulkDataURI": f"?offset={offset}&length=2"}
+    off = convert(BytesIO(content), root=root).metadata["00091001"]
+    assert off == without
+
+
+def test_short_binary_values_can_be_kept() -> None:
+    """Up to the length that is asked for, in base64."""
+    elements = (element(VALUE, "OB", b"1234"), element(VALUE + 1, "OB", b"123456"))
+    found = flat(*elements, bulkData={"inlineMaxBytes": 4})
+    assert found["00091001"] == {"InlineBinary": base64.b64encode(b"1234").decode()}
+    assert set(found["00091002"]) == {"BulkDataURI"}
+
+
+@pytest.mark.parametrize(
+    ("vr", "content", "little"),
+    [
+        ("OW", b"\1\2\3\4", b"\2\1\4\3"),
+        ("OL", b"\1\2\3\4", b"\4\3\2\1"),
+        ("OF", b"\1\2\3\4", b"\4\3\2\1"),
+        ("OD", b"\1\2\3\4\5\6\7\x08", b"\x08\7\6\5\4\3\2\1"),
+        ("OV", b"\1\2\3\4\5\6\7\x08", b"\x08\7\6\5\4\3\2\1"),
+        ("OB", b"\1\2\3\4", b"\1\2\3\4"),
+    ],
+)
+def test_kept_binary_values_are_little_endian(vr: str, content: bytes, little: bytes) -> None:
+    """Whatever the transfer syntax."""
+    found = flat(
+        identity(big=True),
+        element(VALUE, vr, content, big=True),
+        transfer_syntax=BIG,
+        bulkData={"inlineMaxBytes": 99},
+    )
+    assert found["00091001"] == {"InlineBinary": base64.b64encode(little).decode()}
+
+
+@pytest.mark.parametrize(
+    ("vr", "content", "expected"),
+    [
+        ("US", struct.pack(">2H", 1, 2), [1, 2]),
+        ("SS", struct.pack(">h", -2), -2),
+        ("UL", struct.pack(">L", 7), 7),
+        ("SL", struct.pack(">l", -7), -7),
+        ("UV", struct.pack(">Q", 7), 7),
+        ("SV", struct.pack(">q", -7), -7),
+        ("FL", struct.pack(">f", 3.14), 3.14),
+        ("FD", struct.pack(">d", 3.14), 3.14),
+        ("AT", b"\0\x18\x10\x63", "00181063"),
+        ("LO", b"AB", "AB"),
+    ],
+)
+def test_big_endian_values_are_the_same_numbers(vr: str, content: bytes, expected: Any) -> None:
+    """At every level."""
+    nested = sequence(0x00081140, item(element(VALUE, vr, content, big=True), big=True), big=True)
+    found = flat(identity(big=True), nested, transfer_syntax=BIG)
+    assert found["ReferencedImageSequence"] == [{"00091001": expected}]
+
+
+def test_un_of_a_known_tag_is_read_by_the_dictionary() -> None:
+    """Little endian even in a big endian file (PS3.5 6.2.2); private dictionaries count."""
+    elements = (
+        identity(big=True),
+        element(0x00100010, "UN", "A^B ", big=True),
+        element(0x00190010, "LO", "SIEMENS MR HEADER ", big=True),
+        element(0x00191009, "UN", "1.5 ", big=True),
+        element(0x00280010, "UN", b"\2\1", big=True),
+    )
+    found = flat(*elements, transfer_syntax=BIG)
+    assert found["PatientName"] == "A^B"
+    assert found["00191009"] == "1.5"
+    assert found["Rows"] == 258
+
+
+@pytest.mark.parametrize(
+    ("tag", "content"), [(0x00280010, b"ABC"), (0x00200013, b"x "), (0x00080020, b"2024 ")]
+)
+def test_un_that_does_not_fit_the_dictionary_is_referred_to(tag: int, content: bytes) -> None:
+    """With a warning; the VR of the object is UN."""
+    elements = (identity(), element(tag, "UN", content, length=len(content)))
+    (found,) = [value for value in flat(*elements).values() if isinstance(value, dict)]
+    assert set(found) == {"BulkDataURI"}
+    assert any(line.startswith(f"{tag:08X}: UN does not hold") for line in warned(*elements))
+
+
+@pytest.mark.parametrize(("vr", "size"), [("UT", 70_000), ("UC", 70_000), ("LT", 65_500)])
+def test_long_text_is_referred_to(vr: str, size: int) -> None:
+    """With its VR, above the bound and not at it."""
+    content = element(VALUE, vr, "x" * size)
+    bound = min(size, 65_536)
+    found = flat(content, bulkData={"textMaxBytes": bound - 1})["00091001"]
+    assert found["vr"] == vr
+    assert f"length={size}" in found["BulkDataURI"]
+    assert flat(content, bulkData={"textMaxBytes": size})["00091001"] == "x" * size
+
+
+def test_long_arrays_of_numbers_are_referred_to() -> None:
+    """As long text is."""
+    content = sequence(0x00081140, item(element(VALUE, "US", bytes(4096))))
+    found = flat(content, bulkData={"textMaxBytes": 4095})["ReferencedImageSequence"][0]
+    assert found["00091001"]["vr"] == "US"
+    assert flat(content)["ReferencedImageSequence"][0]["00091001"] == [0] * 2048
+
+
+def test_the_text_is_the_metadata_as_json() -> None:
+    """Encoded once, valid, without escapes that need none."""
+    found = converted(dicom(identity(), element(0x00100010, "PN", 'Müller^"J\\')))
+    assert json.loads(found.text) == found.metadata

@@ -1,0 +1,50 @@
+"""The script that makes the table of the Basic Profile reads DocBook as the standard has it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "basic_profile.py"
+DOCUMENT = """<?xml version="1.0"?>
+<book xmlns="http://docbook.org/ns/docbook">
+  <title>PS3.15</title>
+  <subtitle>DICOM PS3.15 2026c - Security</subtitle>
+  <table label="E.1-2"><thead><tr><th>Tag</th></tr></thead><tbody/></table>
+  <table label="E.1-1">
+    <thead><tr>
+      <th><para>Attribute Name</para></th><th><para>Tag</para></th>
+      <th><para>Retd.</para></th><th><para>Basic Prof.</para></th>
+    </tr></thead>
+    <tbody>
+      <tr><td><para>Patient's Name</para></td><td><para>(0010,0010)</para></td>
+        <td><para>N</para></td><td><para>Z</para></td></tr>
+      <tr><td><para>Overlay Data</para></td><td><para>(60xx,3000)</para></td>
+        <td><para>N</para></td><td><para>X</para></td></tr>
+      <tr><td><para>Source Image Sequence</para></td><td><para>(0008,2112)</para></td>
+        <td><para>N</para></td><td><para>X/Z/U*</para></td></tr>
+      <tr><td><para>Private Attributes</para></td>
+        <td><para>(gggg,eeee) where gggg is odd</para></td>
+        <td><para>N</para></td><td><para>X</para></td></tr>
+    </tbody>
+  </table>
+</book>
+"""
+
+
+def run(document: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    file = folder / "part15.xml"
+    file.write_text(document)
+    command = [sys.executable, str(SCRIPT), str(file)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_the_rows_come_out_by_tag(tmp_path: Path) -> None:
+    first, *rows = run(DOCUMENT, tmp_path).stdout.splitlines()
+    assert first.startswith("# PS3.15 2026c, Table E.1-1")
+    assert rows == ["00082112\tX/Z/U*", "00100010\tZ", "60xx3000\tX", "private\tX"]
+
+
+def test_a_row_that_is_not_understood_stops_it(tmp_path: Path) -> None:
+    done = run(DOCUMENT.replace(">Z<", ">see note<"), tmp_path)
+    assert done.returncode != 0
+    assert "no action in the row of (0010,0010)" in done.stderr
