@@ -31,6 +31,10 @@ bench: $(READY) ## Measure against the obvious way, in the same run
 	@for each in conversion reading function cold_start; do \
 		echo "## $$each"; $(BIN)/python benchmarks/$$each.py $(BENCH_ARGS) || exit 1; echo; done
 
+.PHONY: fuzz
+fuzz: $(READY) ## Convert 400,000 mutated DICOM files
+	@PYTHONPATH=tests $(BIN)/python tests/dicom/fuzz.py --count 400000 --seed $${SEED:-1}
+
 .PHONY: format
 format: $(READY) ## Format the code
 	@$(BIN)/ruff format .
