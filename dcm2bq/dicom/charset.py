@@ -113,17 +113,14 @@ def parse_charset(value: bytes) -> tuple[Charset, str]:
         terms.append(term)
         if not exact:
             problem = "a term is misspelt" if term else "a term is unknown"
-    first = terms[0] or ""
-    if first in STAND_ALONE_ENCODINGS or len(terms) == 1:
-        if len(terms) > 1:
-            problem = "a term that allows no code extensions has some"
-        return Charset(_python_codec(first), alone=first in STAND_ALONE_ENCODINGS), problem
-    if any(term in STAND_ALONE_ENCODINGS for term in terms):
+    first, *others = terms
+    if first in STAND_ALONE_ENCODINGS:
+        problem = "a term that allows no code extensions has some" if others else problem
+        return Charset(_python_codec(first), alone=True), problem
+    extensions = [term for term in others if term not in STAND_ALONE_ENCODINGS]
+    if len(extensions) < len(others):
         problem = "a term is no code extension"
-    extensions = tuple(
-        _python_codec(term) for term in terms[1:] if term not in STAND_ALONE_ENCODINGS
-    )
-    return Charset(_python_codec(first), *extensions), problem
+    return Charset(_python_codec(first), *map(_python_codec, extensions)), problem
 
 
 def _defined_term(written: str) -> tuple[str, bool]:
@@ -154,5 +151,13 @@ def _codec_of(escape: bytes) -> str:
 
 
 def _lenient(value: bytes, codec: str) -> str:
-    """Decode what is broken: Latin-1 for bytes beyond ASCII, else replacement characters."""
-    return str(value, "latin_1") if codec == _ASCII else str(value, codec, "replace")
+    """Decode what is broken, with replacement characters where bytes would be lost otherwise.
+
+    Bytes beyond ASCII where nothing is declared are UTF-8 if they can be, else Latin-1.
+    """
+    if codec != _ASCII:
+        return str(value, codec, "replace")
+    try:
+        return str(value, "utf_8")
+    except UnicodeDecodeError:
+        return str(value, "latin_1")

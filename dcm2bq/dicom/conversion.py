@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
@@ -67,14 +68,16 @@ def convert(
         rules.apply(file.meta, notes)
         rules.apply(file.data_set, notes)
     metadata: dict[str, Any] = {}
+    most_text = config.bulk_data.text_max_bytes
+    new_writer = partial(Writer, output, notes, root=root, most_text=most_text, deadline=limit)
     written = []
     if form.has_meta and not output.ignore_meta_header:
-        written.append((Writer(output, notes, root=root), file.meta))
+        written.append((new_writer(), file.meta))
     suffix = "&deflated=true" if file.deflated else ""
-    written.append((Writer(output, notes, root=root, suffix=suffix), file.data_set))
+    written.append((new_writer(suffix=suffix), file.data_set))
     for writer, elements in written:
-        writer.write(elements, metadata, limit)
-    text = encode_within(config.limits.output_bytes, metadata, written, notes)
+        writer.write(elements, metadata)
+    text = encode_within(config.limits.output_bytes, metadata, written, notes, limit)
     attributes = lift(file.data_set, notes)
     _note_missing_pixels(file.data_set, notes)
     return Conversion(

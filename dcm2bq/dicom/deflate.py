@@ -134,6 +134,7 @@ class InflatedWindow(Window):
         """Return whether the object has `offset` bytes or more, running on to see."""
         if offset > self.end:
             self._inflated.advance(offset)
+            self.hold(min(offset, self._inflated.size), b"")
         return offset <= self._inflated.size
 
     def _fetch(self, offset: int, n: int) -> bytes:

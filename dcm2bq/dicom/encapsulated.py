@@ -1,9 +1,9 @@
 """Find where an encapsulated value ends, without reading it (PS3.5 A.4).
 
-In this order: the Extended Offset Table, the Basic Offset Table, a walk over the fragments'
-headers within a budget of reads, and, for a value at the top level, the object's tail. The
-first three find what reading every fragment would find; the tail is a sound guess, and the
-caller is told so.
+In this order: a walk over the fragments of the last frame, found by the last entry of the
+Extended or the Basic Offset Table; a walk over all fragments; and, for a value at the top
+level, the object's tail. The walks have a budget of reads, and find what reading every
+fragment would find; the tail is a sound guess, and the caller is told so.
 """
 
 import re
@@ -12,24 +12,15 @@ from dataclasses import dataclass
 from struct import Struct
 
 from dcm2bq.dicom.source import HOP_READ, Window
-from dcm2bq.dicom.syntax import ITEM, SEQUENCE_END
+from dcm2bq.dicom.syntax import HEADER, ITEM, SEQUENCE_END
 
 _HEADER = Struct("<HHL")
-_HEADER_SIZE = _HEADER.size
 _TABLE_ENTRY = 4
 _TAIL_READS = (64 * 1024, 128 * 1024, 256 * 1024, 512 * 1024)
 _MOST_CANDIDATES = 64
 _MOST_FRAGMENTS = 2_000_000
 _ITEM_TAG = re.compile(rb"(?=\xfe\xff\x00\xe0)")
 _DELIMITER = re.compile(rb"(?=\xfe\xff\xdd\xe0\x00{4})")
-
-
-@dataclass(frozen=True, slots=True)
-class LastFrame:
-    """Where the Extended Offset Table puts the last frame (PS3.3 C.7.6.3.1.8)."""
-
-    offset: int
-    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +38,26 @@ def find_end(
     limit: int,
     *,
     hops: int | None = None,
-    last_frame: LastFrame | None = None,
+    last_frame: int | None = None,
     may_follow: Callable[[bytes], bool] | None = None,
 ) -> End | None:
     """Return the end of the encapsulated value whose Basic Offset Table stands at `start`.
 
     `hops` is the most reads that may be spent on tables and fragments; None is no bound.
+    `last_frame` is the last entry of the Extended Offset Table (PS3.3 C.7.6.3.1.8).
     `may_follow` tells whether the last bytes of an object are such as may follow pixel
     data; without it the tail is not searched, and None is returned if no end is found.
     """
     fragments = _Fragments(window, limit, hops)
     tag, length = fragments.header(start)
-    first = start + _HEADER_SIZE + length if tag == ITEM else start
+    first = start + HEADER + length if tag == ITEM else start
     end = None
     if tag == ITEM and window.random_access:
-        end = _by_extended_table(fragments, first, last_frame) if last_frame else None
+        if last_frame is not None:
+            end = fragments.walk(first + last_frame)
         if end is None and length >= _TABLE_ENTRY:
-            end = _by_basic_table(fragments, first)
+            entry = fragments.read(first - _TABLE_ENTRY, _TABLE_ENTRY)
+            end = fragments.walk(first + int.from_bytes(entry, "little"))
     if end is None:
         end = fragments.walk(first)
     if end is not None:
@@ -104,8 +98,8 @@ class _Fragments:
 
     def header(self, offset: int) -> tuple[int, int]:
         """Return tag and length of the item or delimiter at `offset`; zeros if there is none."""
-        header = self.read(offset, _HEADER_SIZE)
-        if len(header) < _HEADER_SIZE:
+        header = self.read(offset, HEADER)
+        if len(header) < HEADER:
             return 0, 0
         group, element, length = _HEADER.unpack(header)
         return group << 16 | element, length
@@ -116,26 +110,8 @@ class _Fragments:
             tag, length = self.header(offset)
             if tag != ITEM:
                 return offset if tag == SEQUENCE_END else None
-            offset += _HEADER_SIZE + length
+            offset += HEADER + length
         return None
-
-
-def _by_extended_table(fragments: _Fragments, first: int, last: LastFrame) -> int | None:
-    """Trust the table if its last frame is one fragment with the delimiter behind it."""
-    offset = first + last.offset
-    tag, length = fragments.header(offset)
-    if tag != ITEM or length - last.length not in {0, 1}:  # the table has it without padding
-        return None
-    end = offset + _HEADER_SIZE + length
-    return end if fragments.header(end)[0] == SEQUENCE_END else None
-
-
-def _by_basic_table(fragments: _Fragments, first: int) -> int | None:
-    """Walk from the last frame; of the table only its last entry is read."""
-    entry = fragments.read(first - _TABLE_ENTRY, _TABLE_ENTRY)
-    if len(entry) < _TABLE_ENTRY:
-        return None
-    return fragments.walk(first + int.from_bytes(entry, "little"))
 
 
 def _by_tail(window: Window, start: int, may_follow: Callable[[bytes], bool]) -> End:
@@ -160,14 +136,12 @@ def _delimiter_in(tail: bytes, odd: int, may_follow: Callable[[bytes], bool]) ->
     The first such place is it, unless a fragment that begins before it ends at a later one.
     """
     places = [match.start() for match in _DELIMITER.finditer(tail) if match.start() % 2 == odd]
-    ends = [
-        place for place in places[:_MOST_CANDIDATES] if may_follow(tail[place + _HEADER_SIZE :])
-    ]
+    ends = [place for place in places[:_MOST_CANDIDATES] if may_follow(tail[place + HEADER :])]
     if not ends:
         return None
     for match in _ITEM_TAG.finditer(tail, 0, ends[0]):
         place = match.start()
         length = _HEADER.unpack_from(tail, place)[2]
-        if place % 2 == odd and place + _HEADER_SIZE + length in ends:
-            return int(place + _HEADER_SIZE + length)
+        if place + HEADER + length in ends:
+            return int(place + HEADER + length)
     return ends[0]

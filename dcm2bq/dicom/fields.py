@@ -3,20 +3,17 @@
 from collections.abc import Callable
 
 from dcm2bq.config import Config
-from dcm2bq.dicom.encapsulated import LastFrame, find_end
+from dcm2bq.dicom.encapsulated import find_end
 from dcm2bq.dicom.frames import OpenItem
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.source import Window
-from dcm2bq.dicom.syntax import BINARY_VRS
+from dcm2bq.dicom.syntax import BINARY_VRS, HEADER
 from dcm2bq.dicom.tree import (
     EXTENDED_OFFSET_TABLE,
-    EXTENDED_OFFSET_TABLE_LENGTHS,
+    LEAST_HELD,
     PIXEL_DATA,
     Element,
 )
-
-_DELIMITER = 8
-_TABLES = frozenset({EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS})
 
 
 class CutValueError(Exception):
@@ -33,8 +30,8 @@ class ValueFields:
         self._notes = notes
         self._hops = options.limits.hops
         self._may_follow = may_follow
-        self._last_frame: dict[int, int] = {}
-        self.most_text = options.bulk_data.text_max_bytes
+        self._last_frame: int | None = None
+        self.most_text = max(options.bulk_data.text_max_bytes, LEAST_HELD)
         self.most_binary = options.bulk_data.inline_max_bytes
         self.left = 0
 
@@ -51,8 +48,8 @@ class ValueFields:
             return value
         if not window.reaches(start + length):
             raise CutValueError
-        if tag in _TABLES and window.random_access:
-            self._last_frame[tag] = int.from_bytes(self._held(start + length - 8, 8), "little")
+        if tag == EXTENDED_OFFSET_TABLE and window.random_access:
+            self._last_frame = int.from_bytes(self._held(start + length - 8, 8), "little")
         self.left += length
         return None
 
@@ -67,7 +64,7 @@ class ValueFields:
                 start,
                 item.limit,
                 hops=self._hops,
-                last_frame=self._last_frame_by_table(),
+                last_frame=self._last_frame,
                 may_follow=self._may_follow,
             )
         else:
@@ -77,14 +74,11 @@ class ValueFields:
         if end.problem:
             self._notes.add(f"encapsulated value: {end.problem}", tag=tag, vr=vr, offset=start)
         length = end.offset - start
-        value = window.peek(start, length) if length <= self.most_binary else None
+        within_reach = window.random_access or window.base <= start
+        kept = length <= self.most_binary and within_reach
+        value = window.peek(start, length) if kept else None
         self.left += length
-        return (tag, vr, start, length, value), end.offset + _DELIMITER * end.delimited
-
-    def _last_frame_by_table(self) -> LastFrame | None:
-        offset = self._last_frame.get(EXTENDED_OFFSET_TABLE)
-        length = self._last_frame.get(EXTENDED_OFFSET_TABLE_LENGTHS)
-        return None if offset is None or length is None else LastFrame(offset, length)
+        return (tag, vr, start, length, value), end.offset + HEADER * end.delimited
 
     def _held(self, start: int, length: int) -> bytes:
         window = self._window

@@ -60,7 +60,7 @@ def read_file(
     Raises `NotDicomError` for what is no DICOM, `UnreadableDicomError` for what is broken.
     """
     window = Window(source, deadline)
-    window.fill(0, _PREAMBLE + len(_PREFIX) + 8)
+    window.fill(0, _PREAMBLE + len(_PREFIX) + HEADER)
     prefixed = window.peek(_PREAMBLE, len(_PREFIX)) == _PREFIX
     file = _FileReader(window, options, notes, depth, deadline)
     try:
@@ -103,7 +103,7 @@ class _FileReader:
         """Read File Meta Information, command set and data set, as many as there are."""
         window = self._window
         position = start
-        head = window.peek(position, 8)
+        head = window.peek(position, HEADER)
         if head[:2] == b"\x02\0":
             syntax = EXPLICIT_LITTLE if is_vr(head[4:6]) else IMPLICIT_LITTLE
             position = self._read_part(self.meta, window, position, syntax, group=2)
@@ -186,5 +186,5 @@ def _vr_behind(window: Window, start: int, syntax: Syntax) -> bool:
 def _first_text(elements: Item, tag: int) -> str | None:
     for number, _, _, _, value in elements:
         if number == tag and isinstance(value, bytes):
-            return str(value, "ascii", "replace").strip(" \0") or None
+            return str(value, "ascii", "replace").strip(" \0").replace("\0", "\ufffd") or None
     return None

@@ -1,31 +1,68 @@
 """Make the metadata fit a row: the largest parts become references to the object."""
 
 import heapq
-from dataclasses import dataclass
 from itertools import count
-from typing import Any
 
 import msgspec
 
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.output import Json, Writer
+from dcm2bq.dicom.source import Deadline
 from dcm2bq.dicom.tree import Element, Item
 
 _encode = msgspec.json.encode
 
 
-@dataclass(frozen=True, slots=True)
 class _Part:
-    """An element of the output: where it stands, what it was made of, and its size."""
+    """An element of the output: where it stands, what it was made of, and its size.
 
-    owner: Json
-    key: str
-    element: Element
-    size: int
+    The parts of a sequence are measured once, and only if one asks for them.
+    """
+
+    __slots__ = ("_parts", "element", "key", "owner", "size", "writer")
+
+    def __init__(self, writer: Writer, owner: Json, key: str, element: Element) -> None:
+        self.writer = writer
+        self.owner = owner
+        self.key = key
+        self.element = element
+        self.size = escaped_size(_encode(owner[key])) - 2
+        self._parts: list[_Part] | None = None
+
+    @property
+    def parts(self) -> list["_Part"]:
+        """The elements in a sequence's items; none for what is no sequence, or is folded."""
+        if self._parts is None:
+            items = self.element[4] if isinstance(self.element[4], list) else []
+            owners = self.writer.items(self.owner[self.key]) if items else []
+            self._parts = [
+                part
+                for elements, owner in zip(items, owners, strict=True)
+                for part in _parts(self.writer, elements, owner)
+            ]
+        return self._parts
+
+    def fold(self, notes: Notes) -> int:
+        """Become a reference if that is shorter; return the bytes that it saves."""
+        reference = self.writer.refer(self.element)
+        saved = self.size - (escaped_size(_encode(reference)) - 2)
+        if saved <= 0:
+            return 0
+        self.owner[self.key] = reference
+        tag, vr, offset, _, _ = self.element
+        reason = f"{self.size} bytes of JSON are left in the object to fit the row"
+        notes.add(reason, tag=tag, vr=vr, offset=offset)
+        self.size -= saved
+        self._parts = []
+        return saved
 
 
 def encode_within(
-    limit: int, metadata: Json, data_sets: list[tuple[Writer, Item]], notes: Notes
+    limit: int,
+    metadata: Json,
+    data_sets: list[tuple[Writer, Item]],
+    notes: Notes,
+    deadline: Deadline,
 ) -> str:
     """Return the metadata as JSON text that takes at most `limit` bytes as a JSON string.
 
@@ -40,19 +77,21 @@ def encode_within(
         return text.decode()
     order = count()  # of two parts of a size the first goes first
     parts = [
-        (-part.size, next(order), writer, part)
+        (-part.size, next(order), part)
         for writer, elements in data_sets
         for part in _parts(writer, elements, metadata)
     ]
     heapq.heapify(parts)
     while excess > 0 and parts:
-        _, _, writer, part = heapq.heappop(parts)
-        inner = _dominant(writer, part)
-        saved = _replace(writer, inner, notes)
+        deadline.check()
+        _, _, part = heapq.heappop(parts)
+        path = _path_to_fold(part)
+        saved = path[-1].fold(notes)
         excess -= saved
-        if inner is not part and saved > 0:
-            smaller = _Part(part.owner, part.key, part.element, part.size - saved)
-            heapq.heappush(parts, (-smaller.size, next(order), writer, smaller))
+        for outer in path[:-1]:
+            outer.size -= saved
+        if len(path) > 1 and saved:
+            heapq.heappush(parts, (-part.size, next(order), part))
     return _encode(metadata).decode()
 
 
@@ -66,40 +105,15 @@ def _parts(writer: Writer, elements: Item, owner: Json) -> list[_Part]:
     for element in elements:
         key = writer.key(element[0])
         if key is not None and key in owner and key not in found:
-            found[key] = _Part(owner, key, element, _size(owner[key]))
+            found[key] = _Part(writer, owner, key, element)
     return list(found.values())
 
 
-def _dominant(writer: Writer, part: _Part) -> _Part:
-    """Return the part, or what makes up more than half of it on its own."""
-    while isinstance(items := part.element[4], list):
-        inner = [
-            each
-            for elements, owner in zip(items, writer.items(part.owner[part.key]), strict=True)
-            for each in _parts(writer, elements, owner)
-        ]
-        largest = max(inner, key=lambda each: each.size, default=None)
-        if largest is None or 2 * largest.size <= part.size:
+def _path_to_fold(part: _Part) -> list[_Part]:
+    """Return the way from a part to what makes up more than half of it, or to itself."""
+    path = [part]
+    while largest := max(path[-1].parts, key=lambda each: each.size, default=None):
+        if 2 * largest.size <= path[-1].size:
             break
-        part = largest
-    return part
-
-
-def _replace(writer: Writer, part: _Part, notes: Notes) -> int:
-    """Replace a part by a reference if that is shorter; return the bytes that it saves."""
-    reference = writer.refer(part.element)
-    saved = part.size - _size(reference)
-    if saved > 0:
-        part.owner[part.key] = reference
-        tag, vr, offset, _, _ = part.element
-        notes.add(
-            f"{part.size} bytes of JSON are left in the object to fit the row",
-            tag=tag,
-            vr=vr,
-            offset=offset,
-        )
-    return max(saved, 0)
-
-
-def _size(value: Any) -> int:
-    return escaped_size(_encode(value)) - 2
+        path.append(largest)
+    return path

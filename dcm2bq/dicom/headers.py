@@ -1,5 +1,7 @@
 """Headers of elements (PS3.5 7.1), also of those that are not as they should be."""
 
+from collections.abc import Callable
+
 from dcm2bq.dicom.frames import BrokenFramingError, OpenItem
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.ordinary import run_of
@@ -19,6 +21,8 @@ from dcm2bq.dicom.syntax import (
     is_vr,
     is_vr_like,
 )
+
+_LONGEST_CHAIN = 16
 
 type Header = tuple[int, str, int, int]
 """Tag, VR as written (the dictionary's if there is none), offset and length of the value."""
@@ -64,34 +68,49 @@ def _odd_header(window: Window, position: int, item: OpenItem, tag: int, notes: 
     """Return the header of an explicit element without a known VR.
 
     The length may have two or four bytes, or the header may be an implicit one: that
-    reading is right whose value is followed by another element, or by the item's end.
+    reading is right whose value is followed by the item's end or by another element, by
+    one of known VR rather than of unknown.
     """
     syntax = item.syntax
     head = window.peek(position, min(LONG_HEADER, item.limit - position))
-    _, _, code, short = syntax.explicit.unpack_from(head)
-    readings = [(position + HEADER, short)]
+    readings = [(position + HEADER, syntax.explicit.unpack_from(head)[3])]
     if len(head) == LONG_HEADER:
         readings.append((position + LONG_HEADER, syntax.long.unpack_from(head, 8)[0]))
-    implicit = (position + HEADER, syntax.long.unpack_from(head, 4)[0])
-    readings.insert(len(readings) if is_vr_like(code) else 0, implicit)
-    for start, length in readings:
-        if _makes_sense(window, item, tag, start, length):
-            notes.add("no known VR where one must stand", tag=tag, offset=position)
-            return tag, "UN", start, length
+    readings.append((position + HEADER, syntax.long.unpack_from(head, 4)[0]))
+    for is_expected in (is_vr, is_vr_like):
+        for reading in readings:
+            if _makes_sense(window, item, tag, reading, is_expected):
+                notes.add("no known VR where one must stand", tag=tag, offset=position)
+                return tag, "UN", *reading
     raise BrokenFramingError("no element header", position, tag)
 
 
-def _makes_sense(window: Window, item: OpenItem, tag: int, start: int, length: int) -> bool:
-    """Return whether what is behind a value may be there."""
-    if length == UNDEFINED:
-        return _tag_at(window, start, item.syntax) in {ITEM, SEQUENCE_END}
-    end = start + length
-    if end >= item.limit:
-        return end == item.limit and item.defined
-    following = _tag_at(window, end, item.syntax)
-    if following >> 16 == DELIMITER_GROUP:
-        return not item.defined
-    return following > tag and is_vr_like(window.peek(end + 4, 2))
+def _makes_sense(
+    window: Window,
+    item: OpenItem,
+    tag: int,
+    reading: tuple[int, int],
+    is_expected: Callable[[bytes], bool],
+) -> bool:
+    """Return whether what is behind a value, by its offset and length, may be there.
+
+    Some further elements may have no VR either, as implicit ones do.
+    """
+    start, length = reading
+    for _ in range(_LONGEST_CHAIN):
+        if length == UNDEFINED:
+            return _tag_at(window, start, item.syntax) in {ITEM, SEQUENCE_END}
+        end = start + length
+        if end >= item.limit:
+            return end == item.limit and item.defined
+        following = _tag_at(window, end, item.syntax)
+        if following >> 16 == DELIMITER_GROUP:
+            return not item.defined
+        head = window.peek(end, HEADER)
+        if following <= tag or is_expected(head[4:6]):
+            return following > tag
+        tag, start, length = following, end + HEADER, item.syntax.long.unpack_from(head, 4)[0]
+    return False
 
 
 def _tag_at(window: Window, position: int, syntax: Syntax) -> int:

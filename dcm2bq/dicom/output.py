@@ -14,6 +14,7 @@ from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.source import NO_DEADLINE, Deadline
 from dcm2bq.dicom.syntax import BINARY_VRS
 from dcm2bq.dicom.tree import (
+    LEAST_HELD,
     PIXEL_REPRESENTATION,
     SPECIFIC_CHARACTER_SET,
     UNKNOWN,
@@ -30,6 +31,8 @@ type Json = dict[str, Any]
 _LUT_DESCRIPTORS = frozenset({0x00281100, 0x00281101, 0x00281102, 0x00281103, 0x00283002})
 _SPECIAL = _LUT_DESCRIPTORS | {SPECIFIC_CHARACTER_SET}
 _MOST_KEYS = 65536
+_MANY = 1000
+_LEFT_OUT = object()
 _CHECK_EVERY = 1024
 
 
@@ -106,6 +109,7 @@ class _Scope(msgspec.Struct, gc=False):
     elements: Item
     outer: "_Scope | None"
     charset: Charset
+    declared: bool = False
     _signed: bool | None = None
 
     @property
@@ -123,8 +127,19 @@ class _Scope(msgspec.Struct, gc=False):
 class Writer:
     """Writes elements as JSON and refers by URI to those that stay in the object."""
 
-    def __init__(self, options: JsonOutput, notes: Notes, *, root: str, suffix: str = "") -> None:
+    def __init__(
+        self,
+        options: JsonOutput,
+        notes: Notes,
+        *,
+        most_text: int,
+        root: str,
+        suffix: str = "",
+        deadline: Deadline = NO_DEADLINE,
+    ) -> None:
         self._format = format_of(options)
+        self._most_text = most_text
+        self._deadline = deadline
         self._keys = _keys(options)
         self._ignore_binary = options.ignore_binary
         self._notes = notes
@@ -132,12 +147,12 @@ class Writer:
         self._suffix = suffix
         self._todo: list[tuple[Item, Json, _Scope]] = []
 
-    def write(self, data_set: Item, metadata: Json, deadline: Deadline = NO_DEADLINE) -> None:
+    def write(self, data_set: Item, metadata: Json) -> None:
         """Add the elements of a data set, sorted by tag, and of all its items to an object."""
         self._write_item(data_set, metadata, _Scope(data_set, None, DEFAULT_CHARSET))
         for number, (elements, out, outer) in enumerate(self._todo):
             if number % _CHECK_EVERY == 0:
-                deadline.check()
+                self._deadline.check()
             self._write_item(elements, out, _Scope(elements, outer, outer.charset))
         self._todo = []
 
@@ -159,22 +174,28 @@ class Writer:
         """Add the elements of one item; those of its sequences are yet to do."""
         elements.sort(key=tag_of)
         keys, decoder_of = self._keys, DECODERS.get
-        plain, bare = self._format.plain, self._format.bare
+        bare, holds_long = self._format.bare, self._most_text < LEAST_HELD
         for element in elements:
             tag, vr, _, _, value = element
             key = keys[tag]
-            if key is None or key in out or not value:
+            if key is None or key in out or not value or holds_long:
                 self._write_rare(element, out, scope)
-            elif isinstance(value, list):
-                out[key] = self._sequence(value, scope)
-            elif (decode := decoder_of(vr)) is None:
-                self._write_rare(element, out, scope)
-            else:
+            elif (decode := decoder_of(vr)) is not None:
                 try:
-                    values = decode(value, scope.charset)
-                    out[key] = values[0] if bare and len(values) == 1 else plain(vr, values)
+                    values = decode(value, scope.charset)  # type: ignore[arg-type]
+                    out[key] = values[0] if bare and len(values) == 1 else self._plain(vr, values)
                 except BadValueError as bad:
                     out[key] = self._broken(element, vr, bad)
+            elif vr == "SQ":
+                out[key] = self._sequence(value, scope)  # type: ignore[arg-type]
+            else:
+                self._write_rare(element, out, scope)
+
+    def _plain(self, vr: str, values: Values) -> Any:
+        """Return ordinary values; many of them take long enough to look at the time."""
+        if len(values) > _MANY:
+            self._deadline.check()
+        return self._format.plain(vr, values)
 
     def _sequence(self, items: list[Item], scope: _Scope) -> Any:
         """Return a sequence whose items are yet to be written."""
@@ -189,7 +210,8 @@ class Writer:
     def _write_rare(self, element: Element, out: Json, scope: _Scope) -> None:
         """Add an element that is no ordinary value, by all the rules."""
         tag, vr, offset, _, value = element
-        if tag == SPECIFIC_CHARACTER_SET and isinstance(value, bytes):
+        if tag == SPECIFIC_CHARACTER_SET and isinstance(value, bytes) and not scope.declared:
+            scope.declared = True
             scope.charset, problem = parse_charset(value)
             if problem:
                 self._notes.add(problem, tag=tag, vr=vr, offset=offset)
@@ -202,15 +224,18 @@ class Writer:
         elif isinstance(value, list):
             out[key] = self._sequence(value, scope)
         else:
-            out[key] = self._rare(element, scope)
+            rare = self._rare(element, scope)
+            if rare is not _LEFT_OUT:
+                out[key] = rare
 
     def _rare(self, element: Element, scope: _Scope) -> Any:
-        """Return what is no ordinary value: bulk, binary, empty, or of a VR to be settled."""
-        tag, written, _, _, value = element
+        """Return what is no ordinary value: long, binary, empty, or of a VR to be settled."""
+        tag, written, _, length, value = element
         vr = written.removeprefix(UNKNOWN)
         if vr == US_OR_SS:
             vr = "SS" if scope.signed else "US"
-        if not isinstance(value, bytes):
+        is_long = length > self._most_text and vr not in BINARY_VRS
+        if is_long or not isinstance(value, bytes):
             return self.refer(element, vr)
         if not value:
             return self._format.empty(vr)
@@ -220,12 +245,12 @@ class Writer:
             values = DECODERS[vr](value, scope.charset)
             if vr == "SS" and tag in _LUT_DESCRIPTORS:
                 values[::2] = [each & 0xFFFF for each in values[::2]]
-            return self._format.plain(vr, values)
+            return self._plain(vr, values)
         except BadValueError as bad:
             if not written.startswith(UNKNOWN):
                 return self._broken(element, vr, bad)
             self._notes.add(f"UN does not hold {vr}: {bad.reason}", tag=tag, offset=element[2])
-            return self.refer(element, "UN")
+            return _LEFT_OUT if self._ignore_binary else self.refer(element, "UN")
 
     def _broken(self, element: Element, vr: str, bad: BadValueError) -> Any:
         """Return the raw text of a value that breaks its VR, or a reference to it."""

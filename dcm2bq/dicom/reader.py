@@ -32,6 +32,8 @@ from dcm2bq.dicom.tree import ALL_PIXEL_DATA, UNKNOWN, Item
 from dcm2bq.errors import UnreadableDicomError
 
 _CHECK_EVERY = 4096
+_CHECK_EVERY_BYTES = 1024 * 1024
+_MOST_TAIL_ELEMENTS = 20_000
 
 
 class Reader:
@@ -57,7 +59,7 @@ class Reader:
         self._options = options
         self._notes = notes
         self._fields = ValueFields(window, options, notes, self._may_follow)
-        self._most_text = options.bulk_data.text_max_bytes
+        self._most_text = self._fields.most_text
         self._depth = depth
         self._end = DataSetEnd(
             window, syntax, notes, group=group, behind_pixel_data=behind_pixel_data
@@ -74,7 +76,8 @@ class Reader:
         self._sequence: OpenSequence | None = None
         self._start = start
         self._count = 0
-        self._next_check = _CHECK_EVERY
+        self._next_count, self._next_position = _CHECK_EVERY, start + _CHECK_EVERY_BYTES
+        self._tail_elements = _MOST_TAIL_ELEMENTS
         self._done = False
         self.position = start
 
@@ -97,28 +100,25 @@ class Reader:
 
     def _read_elements(self, item: OpenItem) -> None:
         """Read ordinary elements as long as there are any, then one by all the rules."""
+        tag = 0
         if item.run is not None:
-            elements = item.elements
-            before = len(elements)
+            before = len(item.elements)
             self.position, tag, start, length = item.run(
                 item, self._window, self.position, self._most_text
             )
-            self._count += len(elements) - before
-            if tag == ITEM_END:
-                self._read_delimiter(item, tag)
-                return
-            if tag:
-                self._count += 1
-                self._open_sequence(item, tag, "SQ", start, length)
-                return
-        if self.position < item.limit or not item.defined:
+            self._count += len(item.elements) - before
+        if self._count >= self._next_count or self.position >= self._next_position:
+            self._check_limits()
+        if tag == ITEM_END:
+            self._read_delimiter(item, tag)
+        elif tag:
+            self._open_sequence(item, tag, "SQ", start, length)
+        elif self.position < item.limit or not item.defined:
             self._read_element(item)
         elif item.top_level:
             self._done = True
         else:
             self._read_items()
-        if self._count >= self._next_check:
-            self._check_limits()
 
     def _read_element(self, item: OpenItem) -> None:
         """Read one element or delimiter, or end the data set."""
@@ -134,7 +134,6 @@ class Reader:
             if tag >> 16 == DELIMITER_GROUP:
                 self._read_delimiter(item, tag)
             else:
-                self._count += 1
                 self._read_value(item, tag, written, start, length)
 
     def _holds_header(self, limit: int) -> bool:
@@ -152,6 +151,7 @@ class Reader:
         if vr == "SQ" or (length == UNDEFINED and vr not in FRAGMENTED_VRS):
             self._open_sequence(item, tag, written, start, length)
             return
+        self._count += 1
         if length == UNDEFINED:
             vr = "OB" if vr == "OW" and item.syntax.implicit else vr  # PS3.5 A.4
             self._read_fragments(item, tag, vr, start)
@@ -181,7 +181,12 @@ class Reader:
         item.elements.append(element)
 
     def _may_follow(self, remainder: bytes) -> bool:
-        """Return whether an object's last bytes are elements that may follow pixel data."""
+        """Return whether an object's last bytes are elements that may follow pixel data.
+
+        Many places can look like the end; together they are worth a bounded search.
+        """
+        if self._tail_elements <= 0:
+            return False
         reader = Reader(
             Window(StreamSource(BytesIO(remainder))),
             0,
@@ -196,6 +201,8 @@ class Reader:
             reader.read()
         except UnreadableDicomError:
             return False
+        finally:
+            self._tail_elements -= reader._count
         return reader.clean
 
     # Sequences and items
@@ -203,6 +210,7 @@ class Reader:
     def _open_sequence(
         self, item: OpenItem, tag: int, written: str, start: int, length: int
     ) -> None:
+        self._count += 1
         outer = self._sequence
         depth = outer.depth + 1 if outer else 1
         if depth > self._depth:
@@ -216,18 +224,18 @@ class Reader:
         syntax = IMPLICIT_LITTLE if hidden else item.syntax
         either = hidden or (outer is not None and outer.either)
         self._sequence = OpenSequence(
-            tag,
-            "UN" if hidden else "SQ",
-            start,
-            limit,
-            length != UNDEFINED,
-            syntax,
-            run_of(syntax) if hidden else item.run,
-            either,
-            depth,
-            item,
-            outer,
-            [],
+            tag=tag,
+            written="UN" if hidden else "SQ",
+            start=start,
+            limit=limit,
+            defined=length != UNDEFINED,
+            syntax=syntax,
+            run=run_of(syntax) if hidden else item.run,
+            either=either,
+            depth=depth,
+            parent=item,
+            outer=outer,
+            items=[],
         )
         self.position = start
         self._read_items()
@@ -240,10 +248,7 @@ class Reader:
         end = sequence.limit
         while self.position < sequence.limit or not sequence.defined:
             position = self.position
-            if not (
-                window.base <= position <= window.end - LONG_HEADER
-                and position <= sequence.limit - HEADER
-            ) and not self._holds_header(sequence.limit):
+            if not self._holds_header(sequence.limit):
                 raise BrokenFramingError("cut inside a sequence", position, sequence.tag)
             group, number, length = unpack(window.data, position - window.base)
             tag = group << 16 | number
@@ -262,7 +267,7 @@ class Reader:
                 self._notes.add("stray delimiter", tag=tag, offset=position)
             else:
                 raise BrokenFramingError("no item where one must stand", position, sequence.tag)
-            if self._count >= self._next_check:
+            if self._count >= self._next_count:
                 self._check_limits()
         self._leave(sequence, "SQ", end, sequence.items)
 
@@ -333,7 +338,8 @@ class Reader:
     def _check_limits(self) -> None:
         """Raise if the deadline, the elements or the bytes kept are beyond the limits."""
         limits, position = self._options.limits, self.position
-        self._next_check = self._count + _CHECK_EVERY
+        self._next_count = self._count + _CHECK_EVERY
+        self._next_position = position + _CHECK_EVERY_BYTES
         self._window.deadline.check()
         if self._count > limits.elements:
             raise UnreadableDicomError(f"more than {limits.elements} elements", offset=position)

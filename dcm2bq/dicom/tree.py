@@ -13,6 +13,9 @@ None if it stays in the object. The VR is the one to read the value by: `UN/LO` 
 value that the dictionary knows to be LO, `US or SS` is for the Pixel Representation to say.
 """
 
+LEAST_HELD = 1024
+"""Bytes of a value that are held in any case: reading, and columns, go by short ones."""
+
 UNKNOWN = "UN/"
 """What precedes the dictionary's VR of a value that was written as UN."""
 US_OR_SS = "US or SS"
@@ -22,7 +25,6 @@ ROWS = 0x00280010
 PIXEL_REPRESENTATION = 0x00280103
 PIXEL_DATA_PROVIDER_URL = 0x00287FE0
 EXTENDED_OFFSET_TABLE = 0x7FE00001
-EXTENDED_OFFSET_TABLE_LENGTHS = 0x7FE00002
 PIXEL_DATA = 0x7FE00010
 ALL_PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})
 """Float, Double Float and ordinary Pixel Data."""

@@ -201,6 +201,8 @@ def _decimal(text: str) -> int | float | None:
     if fraction is None and exponent is None:
         return _integer(text)
     value = float(text)
+    if repr(value) == text:
+        return value
     try:
         exact = isfinite(value) and Decimal(text) == Decimal(repr(value))
     except InvalidOperation:  # an exponent beyond all bounds

@@ -1,5 +1,6 @@
 """Deflated data sets: inflated in pieces, never as a whole."""
 
+import base64
 import random
 import tracemalloc
 import zlib
@@ -122,6 +123,16 @@ def test_a_corrupt_stream_is_refused() -> None:
         converted(content[:start] + b"\xff" * 50 + content[start + 50 :])
 
 
+def test_a_data_set_that_is_cut_is_refused() -> None:
+    """Though the deflate stream is whole."""
+    texts = element(0x00204000, "LT", "x" * 1000) * 200
+    data_set = identity() + texts + element(0x00404000, "LO", "A LONG ENOUGH VALUE")
+    for cut in range(1, 28):
+        with pytest.raises(UnreadableDicomError):
+            converted(deflated(data_set[:-cut]))
+    assert converted(deflated(data_set[:-28])).metadata["SOPInstanceUID"]
+
+
 def test_pixel_data_cut_with_the_stream_makes_a_row() -> None:
     """With the lengths in a warning."""
     noise = random.Random(1).randbytes(100_000)
@@ -130,6 +141,18 @@ def test_pixel_data_cut_with_the_stream_makes_a_row() -> None:
     assert any("is cut" in line for line in found.warnings)
     assert any("of 100000 bytes" in line for line in found.warnings)
     assert found.metadata["PixelData"]["BulkDataURI"].endswith("deflated=true")
+
+
+def test_a_short_encapsulated_value_is_kept_if_it_is_still_there() -> None:
+    """And referred to if it has been run past; never is it other bytes."""
+    for size in (10, 10_000):
+        pixels = sequence(0x7FE00010, item(), *[item(b"\x44" * size)] * 20, vr="OB", defined=False)
+        content = deflated(identity() + pixels)
+        found = converted(content, bulkData={"inlineMaxBytes": 1_000_000}).metadata["PixelData"]
+        if "InlineBinary" in found:
+            assert base64.b64decode(found["InlineBinary"]) == pixels[12:-8]
+        else:
+            assert size == 10_000
 
 
 def test_encapsulated_values_are_walked_through() -> None:

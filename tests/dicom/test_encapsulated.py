@@ -243,6 +243,15 @@ def test_a_last_fragment_that_ends_at_a_later_delimiter_wins() -> None:
     assert "7FE10010" not in found.metadata
 
 
+def test_a_delimiter_at_an_odd_distance_is_none() -> None:
+    """Fragments have even lengths, so that one stands inside a fragment."""
+    behind = header(0x7FE10011, "UT", 101 + len(DELIMITER)) + b"x" * 101
+    data = pixels(item(b"\x44" * 600_001 + DELIMITER + behind))
+    content = dicom(identity(), data)
+    offset, length = referred(converted(content, limits={"hops": 0}))
+    assert (offset, length) == place(content, data)
+
+
 @pytest.mark.parametrize("hops", [0, 1, 16])
 def test_without_an_end_the_rest_of_the_object_is_it(hops: int) -> None:
     """A cut object makes a row, with a warning."""

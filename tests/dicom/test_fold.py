@@ -87,6 +87,18 @@ def test_what_makes_up_most_of_a_sequence_is_folded_instead_of_it() -> None:
     assert image["ImageComments"]["vr"] == "LT"
 
 
+def test_one_sequence_may_lose_several_elements() -> None:
+    """One by one, as long as one of them makes up most of what is left."""
+    texts = [element(0x00091000 + n, "UT", "x" * size) for n, size in enumerate((50_000, 20_000))]
+    code = element(0x00080100, "SH", "X")
+    found = converted(
+        dicom(identity(), sequence(0x00081140, item(code, *texts))), limits={"outputBytes": 5_000}
+    )
+    (image,) = found.metadata["ReferencedImageSequence"]
+    assert image["CodeValue"] == "X"
+    assert set(image["00091000"]) == set(image["00091001"]) == {"BulkDataURI", "vr"}
+
+
 def test_of_duplicates_the_one_in_the_output_is_folded() -> None:
     """The reference is to the first."""
     content = dicom(

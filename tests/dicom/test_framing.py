@@ -84,6 +84,15 @@ def test_un_hides_sequences_of_both_kinds(*, implicit: bool, defined: bool) -> N
     assert in_big_endian["PatientID"] == "LAST"
 
 
+def test_what_un_hides_is_explicit_or_implicit_at_every_level() -> None:
+    """Also the items of a sequence within an implicit item."""
+    inner = item(element(0x00080100, "SH", "X")), item(element(0x00080100, "", "Y", implicit=True))
+    nested = sequence(0x00081115, *inner, implicit=True)
+    found = flat(identity(), sequence(0x00081140, item(nested), vr="UN"), LAST)
+    expected = [{"ReferencedSeriesSequence": [{"CodeValue": "X"}, {"CodeValue": "Y"}]}]
+    assert found["ReferencedImageSequence"] == expected
+
+
 def test_unknown_un_of_undefined_length_is_a_sequence() -> None:
     """Of known length it stays binary."""
     code = element(0x00080100, "SH", "X", implicit=True)
@@ -110,11 +119,14 @@ def test_items_may_be_implicit_though_the_data_set_is_explicit() -> None:
 BROKEN_CONTENTS = {
     "no items": b"this is no item of a sequence, but text",
     "item beyond the sequence": delimiter(0xFFFEE000, 1000) + element(0x00080100, "SH", "X"),
+    "item that swallows what follows": delimiter(0xFFFEE000, 10 + len(LAST))
+    + element(0x00080100, "SH", "X"),
     "element beyond the item": item(element(0x00080100, "SH", "X", length=4)),
     "cut header": item(b"\x08\0\0\1S"),
     "cut item header": delimiter(0xFFFEE000)[:6],
     "item without delimiter": item(element(0x00080100, "SH", "X"), defined=False)[:-8],
     "item among elements": item(delimiter(0xFFFEE000)),
+    "item among elements that looks like SQ": item(delimiter(0xFFFEE000, 0x5153) + bytes(4)),
     "undefined sequence without delimiter": item(sequence(0x00081140, item(), defined=False)[:-8]),
 }
 
@@ -211,6 +223,15 @@ def test_an_unknown_vr_is_read_by_what_follows(length_bytes: int, where: str) ->
     assert any("no known VR" in line for line in warned(identity(), odd, known, follower))
 
 
+@pytest.mark.parametrize("value", [b"ABCDEFGHIJKLMNOP", b"ABCDEFGH"])
+def test_the_value_of_an_unknown_vr_is_not_taken_for_an_element(value: bytes) -> None:
+    """Though its length could be a tag and its first letters a VR."""
+    odd = struct.pack("<HH2sHL", 0x0009, 0x1001, b"ZZ", 0, len(value)) + value
+    found = flat(identity(), odd, LAST)
+    assert found["00091001"]["BulkDataURI"].endswith(f"length={len(value)}")
+    assert found["PatientID"] == "LAST"
+
+
 @pytest.mark.parametrize("code", [b"\0\0", b"  ", b"??", b"a1"])
 def test_a_header_without_a_vr_is_read_by_what_follows(code: bytes) -> None:
     """As explicit with two or four bytes of length, or as implicit."""
@@ -221,6 +242,13 @@ def test_a_header_without_a_vr_is_read_by_what_follows(code: bytes) -> None:
         found = flat(identity(), odd, LAST)
         assert found["PatientName"] == "A^B"
         assert found["PatientID"] == "LAST"
+
+
+def test_a_first_element_without_a_vr_does_not_make_the_data_set_implicit() -> None:
+    """The second one tells."""
+    found = flat(element(0x00080008, "CS", "X ", implicit=True), identity(), LAST)
+    assert found["ImageType"] == "X"
+    assert found["PatientID"] == "LAST"
 
 
 def test_odd_lengths_are_read_as_they_are() -> None:

@@ -97,6 +97,16 @@ def test_too_many_elements_are_refused(kind: str) -> None:
         converted(content, limits={"elements": 1002})
 
 
+@pytest.mark.parametrize("defined", [True, False])
+def test_too_many_sequences_are_refused_before_all_are_read(*, defined: bool) -> None:
+    """Whatever an object consists of, the limits are looked at on the way."""
+    content = dicom(identity(), *[sequence(0x00081140, defined=defined)] * 300_000)
+    source = CountingSource(content)
+    with pytest.raises(UnreadableDicomError, match="1000 elements"):
+        convert(source, {"limits": {"elements": 1000}})
+    assert source.fetched < 500_000
+
+
 def test_a_header_of_too_many_bytes_is_refused() -> None:
     """Values that stay in the object do not count."""
     texts = [element(0x00091000 + number, "LT", "x" * 1000) for number in range(1000)]
@@ -104,6 +114,8 @@ def test_a_header_of_too_many_bytes_is_refused() -> None:
     with pytest.raises(UnreadableDicomError, match="header of more than"):
         converted(content, limits={"headerBytes": 900_000})
     assert converted(content, limits={"headerBytes": 1_100_000})
+    broken = dicom(identity(), sequence(0x00081140, b"broken" * 20_000))
+    assert converted(broken, limits={"headerBytes": 1_000})
     bulk = [element(0x00091000 + number, "OB", bytes(100_000)) for number in range(100)]
     assert converted(dicom(identity(), *bulk), limits={"headerBytes": 10_000})
 

@@ -6,8 +6,13 @@ from io import BytesIO
 
 import pytest
 
+from dcm2bq.config import Config
 from dcm2bq.dicom import Source, convert
 from dcm2bq.dicom import source as source_module
+from dcm2bq.dicom.notes import Notes
+from dcm2bq.dicom.output import Writer
+from dcm2bq.dicom.source import Deadline
+from dcm2bq.dicom.tree import Item
 from dcm2bq.errors import ReadFailedError
 from dicom.build import CountingSource, dicom, element, header, identity, item, sequence
 
@@ -32,6 +37,15 @@ def test_what_follows_the_pixel_data_costs_a_second_read() -> None:
     assert convert(source).metadata["7FE10010"] == "BEHIND"
     assert len(source.reads) == 2
     assert source.fetched < 100_000
+
+
+def test_reading_starts_small_again_behind_a_jump() -> None:
+    """Twice the first read, and no more than that."""
+    tail = b"".join(element(0x7FE11000 + n, "LO", "x" * 60) for n in range(300))
+    tail += element(0x7FE20010, "OB", bytes(2_000_000))
+    source = CountingSource(dicom(identity(), PIXELS), gap=GIB, tail=tail)
+    assert len(convert(source).metadata) > 300
+    assert source.fetched < 150_000
 
 
 def test_padding_is_not_fetched_beyond_one_window() -> None:
@@ -167,6 +181,15 @@ def test_a_deadline_that_has_passed_ends_the_reading() -> None:
     many = dicom(identity(), sequence(0x00081140, *[item()] * 5000))
     with pytest.raises(ReadFailedError):
         convert(Slow(many), deadline=time.monotonic() + 0.05)
+
+
+def test_the_deadline_holds_for_the_writing_too() -> None:
+    """Looked at every so many items."""
+    elements: Item = [(0x00081140, "SQ", 0, 0, [[(0x00080100, "SH", 0, 1, b"X")]])]
+    passed = Deadline(time.monotonic() - 1)
+    writer = Writer(Config().json_output, Notes(), root="", most_text=65536, deadline=passed)
+    with pytest.raises(ReadFailedError):
+        writer.write(elements, {})
 
 
 def test_a_source_is_what_the_protocol_says() -> None:

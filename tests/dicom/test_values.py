@@ -120,7 +120,8 @@ def test_a_decimal_string_is_a_number(text: str, expected: Any) -> None:
     [
         "abc", "1,5", "1_0", "nan", "NaN", "inf", "-Infinity", "1e999", "1e-999", "0x10", "1 2",
         "--1", "1-", ".", "-", "+", "e5", "1e", "1.2.3", "\xb2", str(2**63),
-        "0.1234567890123456789", "123456789.12345678901", "9" * 5000, "1" + "0" * 70, "1\t",
+        "0.1234567890123456789", "0.12345678901234567", "123456789.12345678901",
+        "9" * 5000, "1" + "0" * 70, "1\t",
         "0e99999999999999999999",
     ],
 )  # fmt: skip
@@ -292,7 +293,8 @@ def test_ob_or_ow_is_ow_in_implicit_data_sets() -> None:
 def test_group_lengths_and_private_creators_have_their_vr_in_implicit_data_sets() -> None:
     """UL and LO; the block of a known creator has its dictionary, that of another is UN."""
     content = (
-        element(0x00090000, "", b"\4\0\0\0", implicit=True)
+        element(0x00080000, "", b"\5\0\0\0", implicit=True)
+        + element(0x00090000, "", b"\4\0\0\0", implicit=True)
         + element(0x00190010, "", "SIEMENS MR HEADER", implicit=True)
         + element(0x00191009, "", "1.5 ", implicit=True)
         + element(0x00210010, "", "NOBODY", implicit=True)
@@ -304,6 +306,7 @@ def test_group_lengths_and_private_creators_have_their_vr_in_implicit_data_sets(
         transfer_syntax=IMPLICIT,
         jsonOutput={"ignoreGroupLength": False},
     )
+    assert found["00080000"] == 5
     assert found["00090000"] == 4
     assert found["00190010"] == "SIEMENS MR HEADER"
     assert found["00191009"] == "1.5"
