@@ -199,3 +199,17 @@ def test_any_bytes_become_valid_json(charset: str) -> None:
     text.encode()
     assert "\0" not in text
     assert "\\u0000" not in text
+
+
+def test_of_two_declarations_the_first_holds() -> None:
+    first, second = (element(0x00080005, "CS", f"ISO_IR {n}") for n in (100, 192))
+    done = converted(dicom(identity(), first, second, element(0x00100010, "PN", b"M\xfcller")))
+    assert done.metadata["PatientName"] == "Müller"
+    assert len(done.warnings) == 1
+
+
+@pytest.mark.parametrize("text", ["Müller".encode(), b"M\xfcller"], ids=["UTF-8", "Latin-1"])
+def test_undeclared_text_is_kept_by_its_likely_encoding_and_warned_of(text: bytes) -> None:
+    done = converted(dicom(identity(), element(0x00100010, "PN", text)))
+    assert done.metadata["PatientName"] == "Müller"
+    assert "00100010 PN" in done.warnings[0]

@@ -164,3 +164,12 @@ def test_encapsulated_values_are_walked_through() -> None:
     uri = f"?offset={offset}&length={len(pixels) - 20}&deflated=true"
     assert found.metadata["PixelData"] == {"BulkDataURI": uri}
     assert found.metadata["7FE10010"] == "BEHIND"
+
+
+def test_nothing_is_lost_behind_a_skipped_value_of_any_length() -> None:
+    """Whether or not the value reaches beyond what has been inflated so far."""
+    text = element(0x00091010, "UT", b"q" * 60_000)
+    for length in range(500, 45_000, 1500):
+        skipped = element(0x00091011, "OB", b"b" * length)
+        done = convert(BytesIO(deflated(identity() + text + skipped + LAST)))
+        assert done.metadata["PatientID"] == "LAST", length

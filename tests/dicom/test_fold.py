@@ -1,6 +1,7 @@
 """The row fits: the largest parts of the metadata become references."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -123,3 +124,25 @@ def test_a_hundred_thousand_small_elements_are_folded_in_bounded_time() -> None:
     assert bound(found.text) <= 8_000_000
     assert len(found.warnings) == 201
     assert found.warnings[-1].endswith("further warnings")
+
+
+def test_a_sequence_that_holds_a_folded_one_can_be_folded_too() -> None:
+    inner = sequence(
+        0x00081199, item(*[element(0x00090011 + n, "LO", "v" * 60) for n in range(20)])
+    )
+    small = [element(0x00111000 + n, "LO", "ab") for n in range(60)]
+    content = dicom(identity(), sequence(0x00081140, item(inner)), *small)
+    done = converted(content, limits={"outputBytes": 300})
+    assert json.loads(done.text) == done.metadata
+    assert len(done.warnings) == 1
+
+
+def test_deeply_nested_text_is_folded_in_bounded_time() -> None:
+    content = b""
+    for _ in range(80):
+        texts = [element(tag, "LT", b"x" * 60_000) for tag in (0x00104000, 0x00204000, 0x00324000)]
+        content = b"".join(texts) + (sequence(0x00400100, item(content)) if content else b"")
+    start = time.process_time()
+    done = converted(dicom(identity(), content), limits={"outputBytes": 100_000})
+    assert time.process_time() - start < 10
+    assert bound(done.text) <= 100_000

@@ -433,3 +433,12 @@ def test_a_file_that_ends_with_its_meta_information_is_refused(content: bytes) -
 def test_a_broken_data_set_without_preamble_is_refused_as_what_it_is() -> None:
     """It has shown to be DICOM by its UIDs."""
     assert unreadable(identity() + element(0x00100020, "LO", "X", length=99))
+
+
+@pytest.mark.parametrize("behind", [b"", element(0x00100010, "PN", "A^B")])
+def test_implicit_private_elements_in_an_explicit_data_set_are_read(behind: bytes) -> None:
+    """One after the other: a known defect of some devices."""
+    odd = [element(0x00091001 + n, "", b"abcd", implicit=True) for n in range(5)]
+    metadata = flat(identity(), element(0x00090010, "LO", "PRIV"), *odd, behind)
+    assert all(f"{0x00091001 + n:08X}" in metadata for n in range(5))
+    assert metadata.get("PatientName") == ("A^B" if behind else None)

@@ -10,7 +10,7 @@ from io import BytesIO
 import pytest
 
 from dcm2bq.dicom import convert
-from dcm2bq.errors import NotDicomError, UnreadableDicomError
+from dcm2bq.errors import NotDicomError, ReadFailedError, UnreadableDicomError
 from dicom.build import (
     EXPLICIT,
     IMPLICIT,
@@ -245,3 +245,30 @@ def test_no_message_holds_a_value() -> None:
         with pytest.raises(UnreadableDicomError) as caught:
             convert(BytesIO(dicom(identity(), broken)))
         assert sentinel not in str(caught.value)
+
+
+def test_a_header_is_refused_soon_after_its_limit() -> None:
+    """However few elements its bytes are."""
+    large = dicom(identity(), *[element(0x00091010, "LT", b"x" * 65_534)] * 2000)
+    with bounded(seconds=10, mib=48), pytest.raises(UnreadableDicomError):
+        converted(large, limits={"headerBytes": 8 * MIB})
+
+
+def test_many_numbers_end_at_the_deadline() -> None:
+    numbers = (b"1\\" * 32_000)[:-1] + b" "
+    content = dicom(identity(), *[element(0x00281000 + n, "IS", numbers) for n in range(300)])
+    start = time.monotonic()
+    with pytest.raises(ReadFailedError):
+        convert(BytesIO(content), {"bulkData": {"textMaxBytes": 100_000}}, deadline=start + 0.3)
+    assert time.monotonic() - start < 3
+
+
+def test_many_places_that_look_like_the_end_of_pixel_data_cost_no_more_than_few() -> None:
+    end = delimiter(0xFFFEE0DD)
+    odd = element(0x7FE00010, "OB", item(b"") + item(b"\1" * 101), length=UNDEFINED)
+    behind = b"".join(element(0x7FE10000 + n, "OB", end) for n in range(64))
+    rest = b"".join(element(0x7FE30000 + n, "LO") for n in range(50_000))
+    content = dicom(identity(), odd, item(b"\1" * 11)[:-4], behind, rest, b"\1\2")
+    start = time.process_time()
+    converted(content, limits={"hops": 0})
+    assert time.process_time() - start < 5

@@ -437,3 +437,23 @@ def test_the_text_is_the_metadata_as_json() -> None:
     """Encoded once, valid, without escapes that need none."""
     found = converted(dicom(identity(), element(0x00100010, "PN", 'Müller^"J\\')))
     assert json.loads(found.text) == found.metadata
+
+
+def test_a_un_that_holds_no_value_of_its_vr_is_binary_and_can_be_left_out() -> None:
+    broken = element(0x00180050, "UN", b"\xff\0")
+    assert "BulkDataURI" in flat(broken, identity())["SliceThickness"]
+    assert "SliceThickness" not in flat(identity(), broken, jsonOutput={"ignoreBinary": True})
+
+
+@pytest.mark.parametrize("most", [0, 8])
+def test_what_reading_needs_is_held_whatever_text_is_kept(most: int) -> None:
+    content = [
+        identity(),
+        element(0x00080005, "CS", "ISO_IR 192"),
+        element(0x00100010, "PN", "Müller^M".encode()),
+        element(0x00100020, "LO", "0123456789"),
+    ]
+    done = converted(dicom(*content), bulkData={"textMaxBytes": most})
+    assert done.transfer_syntax_uid == "1.2.840.10008.1.2.1"
+    assert done.attributes["PatientID"] == "0123456789"
+    assert done.metadata["PatientID"]["vr"] == "LO"

