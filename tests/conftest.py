@@ -13,9 +13,9 @@ from dcm2bq.local import servers
 def clean_environment() -> None:
     """No variable of the caller's steers a test."""
     for name in list(os.environ):
-        if name.startswith(("DCM2BQ_", "GOOGLE_", "CLOUDSDK_")) or name.endswith("_EMULATOR_HOST"):
-            if name != "DCM2BQ_CORPUS":
-                del os.environ[name]
+        steers = name.startswith(("DCM2BQ_", "GOOGLE_", "CLOUDSDK_"))
+        if (steers or name.endswith("_EMULATOR_HOST")) and name != "DCM2BQ_CORPUS":
+            del os.environ[name]
 
 
 @pytest.fixture(scope="session")
