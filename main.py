@@ -51,8 +51,7 @@ def refuse(_: Exception) -> tuple[str, int]:
     return "not a CloudEvent\n", HTTPStatus.BAD_REQUEST
 
 
-if hasattr(functions_framework, "errorhandler"):  # the framework is loading this file
-    functions_framework.errorhandler(HTTPStatus.BAD_REQUEST)(refuse)
+functions_framework.errorhandler(HTTPStatus.BAD_REQUEST)(refuse)
 
 
 def _handler() -> Handler:
@@ -124,5 +123,5 @@ def _about(delivery: Delivery, event: ObjectEvent | None, started: float) -> dic
 def _trace_name(header: str) -> str:
     """Return the resource name that Cloud Logging joins lines by: `TRACE_ID/SPAN_ID;o=1`."""
     trace_id = header.partition("/")[0]
-    project = os.environ.get("GOOGLE_CLOUD_PROJECT") or CONFIG.big_query.project_id
+    project = os.environ.get("GOOGLE_CLOUD_PROJECT")
     return f"projects/{project}/traces/{trace_id}" if project else trace_id

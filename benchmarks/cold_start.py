@@ -23,12 +23,10 @@ BARE = ROOT / "benchmarks" / "bare" / "main.py"
 def make_environment(folder: Path) -> Path:
     """Install requirements.txt into an environment of its own; return its Python."""
     python = folder / "bin" / "python"
-    uv = Path(sys.executable).with_name("uv")
-    subprocess.run(
-        [str(uv), "venv", "--quiet", "--python", sys.executable, str(folder)], check=True
-    )
-    install = [str(uv), "pip", "install", "--quiet", "--python", str(python), "--require-hashes"]
-    subprocess.run([*install, "-r", str(ROOT / "requirements.txt")], check=True)
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    requirements = ["--require-hashes", "-r", str(ROOT / "requirements.txt")]
+    subprocess.run([*install, *requirements], check=True)
     return python
 
 

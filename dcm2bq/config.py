@@ -25,7 +25,7 @@ FILE_VARIABLE = "DCM2BQ_CONFIG_FILE"
 
 MIB = 1024 * 1024
 
-TableId = Annotated[str, Meta(pattern="^[A-Za-z0-9_]{1,1024}$")]
+TableId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]{1,1024}$(?!\n)")]
 Positive = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[int, Meta(ge=0)]
 
@@ -38,7 +38,7 @@ class BigQuery(_Options, frozen=True, kw_only=True):
     """Where the rows go."""
 
     project_id: Annotated[
-        Annotated[str, Meta(pattern="^[a-z][a-z0-9.:-]{0,62}[a-z0-9]$")] | None,
+        Annotated[str, Meta(pattern=r"^[a-z][a-z0-9.:-]{0,62}[a-z0-9]$(?!\n)")] | None,
         Meta(description="Project of the dataset; null is the project of the credentials"),
     ] = None
     dataset_id: Annotated[TableId, Meta(description="Dataset of the tables and views")] = "dicom"

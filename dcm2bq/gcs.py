@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 import msgspec
-from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError, NotFound
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError
 
@@ -38,6 +37,7 @@ _LIST_SECONDS = 30
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _GZIP = 31  # zlib's wbits for the gzip format
 _GZIP_MAGIC = b"\x1f\x8b"
+_CUSTOMER_KEY = "resourceIsEncryptedWithCustomerEncryptionKey"
 
 
 class ObjectReader:
@@ -96,13 +96,19 @@ class GunzippedReader:
         try:
             for offset in range(0, compressed.size, _CHUNK_BYTES):
                 pending = compressed.read_at(offset, _CHUNK_BYTES)
-                while pending and len(content) <= limit:
+                while pending:
+                    if inflater.eof:  # a gzip file may have several members (RFC 1952 2.2)
+                        inflater = zlib.decompressobj(wbits=_GZIP)
                     content += inflater.decompress(pending, _CHUNK_BYTES)
-                    pending = inflater.unconsumed_tail
-                if len(content) > limit:
-                    raise UnreadableDicomError(f"gzip encoded, above limits.headerBytes ({limit})")
+                    pending = inflater.unconsumed_tail or inflater.unused_data.lstrip(b"\0")
+                    if len(content) > limit:
+                        raise UnreadableDicomError(
+                            f"gzip encoded, above limits.headerBytes ({limit})"
+                        )
         except zlib.error:
             raise UnreadableDicomError("the object's gzip encoding is broken") from None
+        if not inflater.eof:
+            raise UnreadableDicomError("the object's gzip encoding is cut")
         self.size = len(content)
         self.bytes_read = compressed.bytes_read
         self._content = memoryview(content)
@@ -144,7 +150,8 @@ class Store:
 
         Raises `ReadFailedError` for a bucket that can not be listed.
         """
-        # The client costs a second to import, and the function never lists.
+        # The client is slow to import, and the function never lists.
+        from google.api_core import exceptions as api  # noqa: PLC0415
         from google.cloud.storage.client import Client  # noqa: PLC0415
         from google.cloud.storage.retry import DEFAULT_RETRY  # noqa: PLC0415
 
@@ -156,11 +163,11 @@ class Store:
                 handle, prefix=prefix, retry=DEFAULT_RETRY.with_timeout(_LIST_SECONDS)
             ):
                 yield _event(blob)
-        except NotFound:
+        except api.NotFound:
             raise ReadFailedError("Cloud Storage: there is no such bucket") from None
-        except GoogleAPICallError as error:
+        except api.GoogleAPICallError as error:
             raise ReadFailedError(f"Cloud Storage: HTTP {error.code}") from None
-        except (GoogleAPIError, GoogleAuthError, OSError) as error:
+        except (api.GoogleAPIError, GoogleAuthError, OSError) as error:
             raise ReadFailedError(f"Cloud Storage: no answer, {type(error).__name__}") from None
 
     def _query(self, **parameters: str | int) -> str:
@@ -181,11 +188,10 @@ def _get(
         return answer
     if answer.status == HTTPStatus.NOT_FOUND:
         raise SupersededError("that generation no longer exists")
-    if answer.status == HTTPStatus.BAD_REQUEST:
-        raise RejectedEventError(
-            "Cloud Storage refuses the read (HTTP 400): a customer-supplied key?"
-        )
-    raise ReadFailedError(f"Cloud Storage: HTTP {answer.status}")
+    if _CUSTOMER_KEY in answer.reasons:
+        raise RejectedEventError("the object is encrypted with a customer-supplied key")
+    hint = ": input.userProject?" if "required" in answer.reasons else ""
+    raise ReadFailedError(f"Cloud Storage: {answer}{hint}")
 
 
 def _event(blob: "Blob") -> ObjectEvent:

@@ -5,14 +5,15 @@ a small request; what happens for every event goes through google-auth's urllib3
 """
 
 import os
+import random
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import google.auth
 import msgspec
 import urllib3
-from google.api_core.retry import exponential_sleep_generator
 from google.auth import exceptions as auth
 from google.auth.credentials import AnonymousCredentials, Credentials
 from google.auth.transport.urllib3 import AuthorizedHttp
@@ -22,9 +23,11 @@ EMULATOR_PROJECT = "local"
 CONNECTIONS = 64
 """Connections kept open to a host; a process handles fewer events at once."""
 
+_REASON = re.compile("[A-Za-z]{1,64}")
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 8.0
 _LEAST_SECONDS = 0.001
+_REFRESH_SECONDS = 5.0
 _CHUNK_BYTES = 64 * 1024
 
 
@@ -40,15 +43,19 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes
 
+    def __str__(self) -> str:
+        reasons = ", ".join(sorted(set(self.reasons)))
+        return f"HTTP {self.status}" + (f" ({reasons})" if reasons else "")
+
     @property
     def reasons(self) -> list[str]:
-        """The reasons of an error, as Google's JSON APIs give them."""
+        """The reasons of an error, as Google's JSON APIs give them: codes, never values."""
         try:
-            return [
-                str(each["reason"]) for each in msgspec.json.decode(self.body)["error"]["errors"]
-            ]
+            errors = msgspec.json.decode(self.body)["error"]["errors"]
+            reasons = [str(each["reason"]) for each in errors]
         except (msgspec.DecodeError, LookupError, TypeError):
             return []
+        return [each for each in reasons if _REASON.fullmatch(each)]
 
 
 class Transport:
@@ -71,7 +78,9 @@ class Transport:
         else:
             credentials, self.project = google.auth.default(scopes=SCOPES)
         self.base = (emulator or service).rstrip("/")
-        pool = urllib3.PoolManager(maxsize=CONNECTIONS, retries=False)
+        # The time-out is that of token refreshes; requests bring their own.
+        refresh = urllib3.Timeout(connect=_REFRESH_SECONDS, read=_REFRESH_SECONDS)
+        pool = urllib3.PoolManager(maxsize=CONNECTIONS, retries=False, timeout=refresh)
         self._http = AuthorizedHttp(credentials, http=pool)
 
     def request(
@@ -88,7 +97,7 @@ class Transport:
         `deadline` is of `time.monotonic`. When time runs out, the last answer is returned.
         Raises `NoAnswerError` where there is none.
         """
-        for pause in exponential_sleep_generator(_FIRST_PAUSE, _LONGEST_PAUSE):
+        for pause in _pauses():
             outcome: Answer | NoAnswerError
             try:
                 outcome = self._attempt(method, path, headers, body, deadline)
@@ -133,6 +142,14 @@ class Transport:
                 response.release_conn()
         except (urllib3.exceptions.HTTPError, auth.GoogleAuthError, OSError) as error:
             raise NoAnswerError(f"no answer, {type(error).__name__}") from None
+
+
+def _pauses() -> Iterator[float]:
+    """Yield how long to wait between attempts, in seconds: longer each time, never in step."""
+    longest = _FIRST_PAUSE
+    while True:
+        yield random.uniform(longest / 2, longest)  # noqa: S311 - no secret
+        longest = min(2 * longest, _LONGEST_PAUSE)
 
 
 def _read(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:

@@ -1,7 +1,7 @@
 """Group commit: the rows of concurrent events share one insert.
 
 Whoever finds the writer idle sends; those who come meanwhile queue, and when the insert is
-done, the first of them sends all that is queued. There is no timer: who is alone waits for
+done, one of them sends all that is queued. There is no timer: who is alone waits for
 nobody.
 """
 
@@ -16,6 +16,9 @@ BATCH_ROWS = 500
 BATCH_BYTES = 5_000_000
 """Bounds of one insert, as BigQuery advises; a larger row goes alone."""
 
+ENOUGH_SECONDS = 5.0
+"""Who has less time left does not send for others: its deadline would be theirs."""
+
 type Verdict = Dcm2BqError | None
 """Why a row is not stored; None when it is."""
 type Send = Callable[[Sequence[bytes], float], Sequence[Verdict]]
@@ -25,10 +28,11 @@ type Send = Callable[[Sequence[bytes], float], Sequence[Verdict]]
 class _Caller:
     """A thread with a row: it waits for a verdict, or until it is its turn to send."""
 
-    __slots__ = ("is_done", "leads", "row", "verdict", "woken")
+    __slots__ = ("deadline", "is_done", "leads", "row", "verdict", "woken")
 
-    def __init__(self, row: bytes) -> None:
+    def __init__(self, row: bytes, deadline: float) -> None:
         self.row = row
+        self.deadline = deadline
         self.verdict: Verdict = WriteFailedError("the insert was not finished")
         self.is_done = False
         self.leads = False
@@ -50,37 +54,41 @@ class GroupCommit:
         When `deadline` (of `time.monotonic`) passes first, that is `WriteFailedError`, though
         the row may yet be stored: an event is acknowledged only when that is certain.
         """
-        caller = _Caller(row)
+        caller = _Caller(row, deadline)
         with self._lock:
             self._queue.append(caller)
             caller.leads = not self._is_busy
             self._is_busy = True
-        if not caller.leads:
-            caller.woken.wait(max(deadline - time.monotonic(), 0))
-        if self._is_to_send(caller, deadline):
-            self._send_batch(deadline)
+        try:
+            if not caller.leads:
+                caller.woken.wait(max(deadline - time.monotonic(), 0))
+            if caller.leads and time.monotonic() < deadline:
+                self._send_batch(deadline)
+        finally:
+            self._leave(caller)
         if caller.verdict is not None:
             raise caller.verdict
 
-    def _is_to_send(self, caller: _Caller, deadline: float) -> bool:
-        """Whether it is this caller's turn; one without time leaves the queue."""
+    def _leave(self, caller: _Caller) -> None:
+        """Take a caller whose time is up, or whose thread ends, out of the queue."""
         with self._lock:
-            if caller.is_done or (caller.leads and time.monotonic() < deadline):
-                return not caller.is_done
+            if caller.is_done:
+                return
             caller.is_done = True
             caller.verdict = WriteFailedError("no time left to insert the row")
             if caller in self._queue:
                 self._queue.remove(caller)
             if caller.leads:
                 self._hand_over()
-            return False
 
     def _send_batch(self, deadline: float) -> None:
         with self._lock:
             batch = self._take()
         verdicts: Sequence[Verdict] = [each.verdict for each in batch]
         try:
-            verdicts = self._send([each.row for each in batch], deadline)
+            answered = self._send([each.row for each in batch], deadline)
+            assert len(answered) == len(batch)
+            verdicts = answered
         finally:
             with self._lock:
                 for each, verdict in zip(batch, verdicts, strict=True):
@@ -99,9 +107,14 @@ class GroupCommit:
         return batch
 
     def _hand_over(self) -> None:
-        """Let the first in the queue send the next batch."""
+        """Let the first in the queue who has time enough send the next batch, its row first."""
         if self._queue:
-            self._queue[0].leads = True
-            self._queue[0].woken.set()
+            enough = time.monotonic() + ENOUGH_SECONDS
+            latest = max(self._queue, key=lambda each: each.deadline)
+            leader = next((each for each in self._queue if each.deadline > enough), latest)
+            self._queue.remove(leader)
+            self._queue.appendleft(leader)
+            leader.leads = True
+            leader.woken.set()
         else:
             self._is_busy = False

@@ -13,7 +13,7 @@ from dcm2bq.bigquery.commit import GroupCommit, Verdict
 from dcm2bq.config import Config
 from dcm2bq.errors import Dcm2BqError, RowTooLargeError, WriteFailedError
 from dcm2bq.rows import DeadLetterRow, InstanceRow
-from dcm2bq.transport import Answer, NoAnswerError, Transport
+from dcm2bq.transport import NoAnswerError, Transport
 
 SERVICE = "https://bigquery.googleapis.com"
 EMULATOR_VARIABLE = "BIGQUERY_EMULATOR_HOST"
@@ -59,6 +59,10 @@ class Writer:
             raise WriteFailedError(f"no Google credentials ({type(error).__name__})") from None
         options = config.big_query
         project = options.project_id or self._transport.project
+        if project is None:
+            raise WriteFailedError(
+                "the credentials have no project: bigQuery.projectId must name it"
+            )
         self._dataset = f"/bigquery/v2/projects/{project}/datasets/{options.dataset_id}"
         self._timeout = options.timeout_seconds
         self._instances = GroupCommit(partial(self._send, options.instances_table_id))
@@ -113,13 +117,15 @@ class Writer:
         except NoAnswerError as error:
             raise WriteFailedError(f"{table}: {error}") from None
         if answer.status in _REFUSALS:
-            raise _RefusedError(_describe(answer))
+            raise _RefusedError(str(answer))
         if answer.status != HTTPStatus.OK:
-            raise WriteFailedError(f"{table}: {_describe(answer)}")
+            raise WriteFailedError(f"{table}: {answer}")
         try:
             found = msgspec.json.decode(answer.body, type=_InsertAllAnswer).insert_errors
         except msgspec.DecodeError:
             raise WriteFailedError(f"{table}: the answer is not that of an insert") from None
+        if not all(0 <= each.index < len(rows) for each in found):
+            raise WriteFailedError(f"{table}: the answer is not that of this insert")
         return {each.index: _codes(each.errors) for each in found}
 
 
@@ -140,8 +146,3 @@ def _verdict(table: str, row: bytes, codes: str) -> Dcm2BqError:
 def _codes(errors: Sequence[_Error]) -> str:
     causes = {f"{each.reason} {each.location}".strip() for each in errors}
     return ", ".join(sorted(each for each in causes if _CODE.fullmatch(each))) or "no reason"
-
-
-def _describe(answer: Answer) -> str:
-    codes = ", ".join(sorted({each for each in answer.reasons if _CODE.fullmatch(each)}))
-    return f"HTTP {answer.status}" + (f" ({codes})" if codes else "")

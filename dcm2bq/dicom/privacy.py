@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import os
 import re
+from collections.abc import Iterable
 from enum import Enum, auto
 from functools import lru_cache
 from importlib import resources
@@ -26,6 +27,7 @@ from dcm2bq.errors import ConfigError
 _PRIVATE = "private"
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 _MASK = re.compile(r"[0-9A-Fa-fx]{8}")
+_ANY_PRIVATE = re.compile("[0-9A-F]{3}[13579BDF][0-9A-F]{4}")
 _UID_ROOT = "2.25."  # UIDs made from a 128-bit integer (PS3.5 B.2)
 _HASHABLE = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UR", "UT"})
 _LEAST_KEY_BYTES = 16
@@ -67,29 +69,26 @@ class Rules:
 
     def __init__(self, options: Privacy, key: bytes) -> None:
         self._key = key
-        self._tags: dict[int, Action | None] = {}
-        self._masks: list[tuple[re.Pattern[str], Action | None]] = []
-        self._private: Action | None = None
-        for selector, action in _profile(options.profile):
-            self._add(selector, action)
-        for selector in options.hash:
-            self._add(_hashable(selector), Action.HASH)
-        for selector in options.remove:
-            self._add(_selector(selector, "privacy.remove"), Action.REMOVE)
-        if SOP_INSTANCE_UID in self._tags:
-            self._tags[MEDIA_STORAGE_SOP_INSTANCE_UID] = self._tags[SOP_INSTANCE_UID]
+        removed = [(_selector(each, "privacy.remove"), Action.REMOVE) for each in options.remove]
+        hashed = [(_hashable(each), Action.HASH) for each in options.hash]
+        self._layers = [_Layer(removed), _Layer(hashed), _Layer(_profile(options.profile))]
+        self._actions: dict[int, Action | None] = {}
 
     def action(self, tag: int) -> Action | None:
         """Return what happens to an element; None if it stays as it is."""
-        if tag in self._tags:
-            return self._tags[tag]
-        if tag & 0x10000:
-            return self._private
-        written = f"{tag:08X}"
-        found = next((action for mask, action in self._masks if mask.fullmatch(written)), None)
-        if len(self._tags) < _MOST_TAGS:
-            self._tags[tag] = found
-        return found
+        if tag not in self._actions:
+            if len(self._actions) >= _MOST_TAGS:
+                self._actions.clear()
+            self._actions[tag] = self._find(tag)
+        return self._actions[tag]
+
+    def _find(self, tag: int) -> Action | None:
+        same = SOP_INSTANCE_UID if tag == MEDIA_STORAGE_SOP_INSTANCE_UID else tag
+        for layer in self._layers:
+            for each in (tag, same):
+                if each in layer:
+                    return layer.action(each)
+        return None
 
     def pseudonym(self, vr: str, value: str) -> str:
         """Return what stands for a value: a UID for a UID, hex digits for other text."""
@@ -137,14 +136,30 @@ class Rules:
         texts = [self.pseudonym(vr, each) if each else "" for each in values]
         return "\\".join(texts).encode()
 
-    def _add(self, selector: str, action: Action | None) -> None:
-        if selector == _PRIVATE:
-            self._private = action
-        elif _TAG.fullmatch(selector):
-            self._tags[int(selector, 16)] = action
-        else:
-            mask = re.compile(selector.upper().replace("X", "[0-9A-F]"))
-            self._masks.insert(0, (mask, action))
+
+class _Layer:
+    """The actions that one option gives, by exact tags, masks and `private`."""
+
+    def __init__(self, actions: Iterable[tuple[str, Action | None]]) -> None:
+        self._tags: dict[int, Action | None] = {}
+        self._masks: list[tuple[re.Pattern[str], Action | None]] = []
+        for selector, action in actions:
+            if _TAG.fullmatch(selector):
+                self._tags[int(selector, 16)] = action
+            elif selector == _PRIVATE:
+                self._masks.append((_ANY_PRIVATE, action))
+            else:
+                mask = re.compile(selector.upper().replace("X", "[0-9A-F]"))
+                self._masks.append((mask, action))
+
+    def __contains__(self, tag: int) -> bool:
+        return tag in self._tags or any(mask.fullmatch(f"{tag:08X}") for mask, _ in self._masks)
+
+    def action(self, tag: int) -> Action | None:
+        """Return what happens to a tag that is named: an exact tag counts before a mask."""
+        if tag in self._tags:
+            return self._tags[tag]
+        return next(action for mask, action in self._masks if mask.fullmatch(f"{tag:08X}"))
 
 
 @lru_cache(maxsize=16)

@@ -261,3 +261,15 @@ def _written(data: Dataset) -> bytes:
     stream = io.BytesIO()
     pydicom.dcmwrite(stream, data, enforce_file_format=True)
     return stream.getvalue()
+
+
+@pytest.mark.parametrize("selector", ["0009xx01", "0009xxxx", "00091001"])
+def test_a_mask_reaches_private_elements(selector: str) -> None:
+    assert "00091001" not in private(NESTED, remove=[selector]).metadata
+    assert "00091001" in private(NESTED).metadata
+
+
+def test_a_mask_to_remove_wins_over_what_is_hashed_by_name() -> None:
+    done = private(NESTED, profile="basic", hash=["PatientID"], remove=["0010xxxx", "0020xxxx"])
+    assert not {"PatientID", "PatientName", "StudyInstanceUID"} & set(done.metadata)
+    assert done.attributes["PatientID"] is None

@@ -12,7 +12,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from dcm2bq import config
-from dcm2bq.errors import ReadFailedError, SupersededError, UnreadableDicomError
+from dcm2bq.errors import (
+    ReadFailedError,
+    RejectedEventError,
+    SupersededError,
+    UnreadableDicomError,
+)
 from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.gcs import Store
 
@@ -242,3 +247,39 @@ def test_an_unknown_host_is_told_when_time_is_up(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://storage.invalid")
     with pytest.raises(ReadFailedError, match="Cloud Storage: no answer, NameResolutionError"):
         read(seconds=0.5)
+
+
+@pytest.mark.usefixtures("server")
+def test_a_gzip_file_may_have_several_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = gzip.compress(CONTENT[:3000]) + gzip.compress(CONTENT[3000:])
+    monkeypatch.setattr(Handler, "content", members)
+    assert read(size=len(members), content_encoding="gzip") == CONTENT[100:5100]
+
+
+@pytest.mark.usefixtures("server")
+def test_a_cut_gzip_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Handler, "content", gzip.compress(CONTENT)[:-20])
+    with pytest.raises(UnreadableDicomError, match="the object's gzip encoding is cut"):
+        read(size=len(Handler.content), content_encoding="gzip")
+
+
+@pytest.mark.parametrize(
+    ("reason", "error", "message"),
+    [
+        (
+            "resourceIsEncryptedWithCustomerEncryptionKey",
+            RejectedEventError,
+            "the object is encrypted with a customer-supplied key",
+        ),
+        ("required", ReadFailedError, "Cloud Storage: HTTP 400 (required): input.userProject?"),
+        ("invalid", ReadFailedError, "Cloud Storage: HTTP 400 (invalid)"),
+    ],
+)
+def test_a_refused_read_is_told_by_its_reason(
+    server: Server, reason: str, error: type[Exception], message: str
+) -> None:
+    body = b'{"error": {"errors": [{"reason": "%s", "message": "PATIENT"}]}}' % reason.encode()
+    server.script = [lambda handler: handler.answer(400, body)]
+    with pytest.raises(error) as raised:
+        read()
+    assert str(raised.value) == message

@@ -60,6 +60,7 @@ def test_a_file_gives_the_overrides(tmp_path: Path) -> None:
             "input.namePattern: missing ), unterminated subpattern at position 0",
         ),
         ({"bigQuery": {"datasetId": "a`b"}}, "bigQuery.datasetId: Expected `str` matching regex"),
+        ({"bigQuery": {"datasetId": "a\n"}}, "bigQuery.datasetId: Expected `str` matching regex"),
         ([], "DCM2BQ_CONFIG must hold a JSON object"),
     ],
 )

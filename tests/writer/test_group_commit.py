@@ -222,3 +222,36 @@ def test_what_nobody_foresaw_reaches_the_sender_and_no_one_is_acknowledged() -> 
         results = sorted(each.result() for each in others)
     assert results == ["KeyError", "WriteFailedError", "WriteFailedError"]
     assert attempt() == "stored"
+
+
+def test_who_has_little_time_left_does_not_send_for_others() -> None:
+    deadlines: list[float] = []
+    gate, now = threading.Event(), time.monotonic()
+
+    def send(batch: Any, deadline: float) -> list[None]:
+        deadlines.append(round(deadline - now))
+        gate.wait(10)
+        return [None] * len(batch)
+
+    commit = GroupCommit(send)
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(commit.insert, b"x", now + 30)]
+        while not deadlines:
+            time.sleep(0.001)
+        for seconds in (4, 60, 40):
+            waiting.append(pool.submit(commit.insert, b"x", now + seconds))
+            while len(commit._queue) + 1 < len(waiting):
+                time.sleep(0.001)
+        gate.set()
+        for each in waiting:
+            each.result()
+    assert deadlines == [30, 60]
+
+
+def test_an_answer_about_rows_that_were_not_sent_is_no_answer(
+    writer: Writer, bigquery: InsertAll
+) -> None:
+    body = b'{"insertErrors": [{"index": 5, "errors": [{"reason": "invalid"}]}]}'
+    bigquery.fail = lambda _n, _rows: (200, body)
+    assert str(insert(writer, row(0))) == "instances: the answer is not that of this insert"
+    assert len(bigquery.batches) == 1
