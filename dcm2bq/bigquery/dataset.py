@@ -13,7 +13,7 @@ from google.api_core.exceptions import (
     RetryError,
 )
 from google.auth.credentials import AnonymousCredentials
-from google.auth.exceptions import GoogleAuthError
+from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.cloud import bigquery
 from google.cloud.bigquery import DEFAULT_RETRY
 
@@ -136,6 +136,8 @@ def _describe(error: BaseException | None) -> str:
         return _describe(error.cause)
     if isinstance(error, GoogleAPICallError):
         return f"HTTP {error.code}"
+    if isinstance(error, DefaultCredentialsError):
+        return "no Google credentials: gcloud auth application-default login"
     return f"no answer ({type(error).__name__})"
 
 

@@ -137,6 +137,7 @@ def _watch(out: Console, session: _Session) -> None:
     summary.print_watching(out, session.stack, session.folder.root)
     while True:
         time.sleep(_LOOK_SECONDS)
+        session.stack.ports.check()
         if changes := session.folder.changes():
             summary.print_changes(out, session.stack, session.apply(changes))
 

@@ -130,6 +130,15 @@ def isolated(environ: Mapping[str, str]) -> dict[str, str]:
     return {**kept, **_NO_CREDENTIALS}
 
 
+def is_listening(port: int) -> bool:
+    """Whether a server is at a port."""
+    try:
+        socket.create_connection((_HOST, port), timeout=_START_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
 def answers(port: int, path: str) -> bool:
     """Whether the server at a port answers a GET, and not that it is broken."""
     connection = http.client.HTTPConnection(_HOST, port, timeout=_START_SECONDS)

@@ -77,6 +77,17 @@ class Ports:
     storage: int = field(default_factory=servers.free_port)
     function: int = field(default_factory=servers.free_port)
 
+    def check(self) -> None:
+        """Raise `ServerError`, naming the server, when one has ended."""
+        named = {
+            "BigQuery": self.bigquery,
+            "Cloud Storage": self.storage,
+            "the function": self.function,
+        }
+        for name, port in named.items():
+            if not servers.is_listening(port):
+                raise servers.ServerError(f"{name} has ended: so does the local stack")
+
 
 class Stack:
     """A running stack: `objects` are what the bucket holds by name, `dataset` what came of it."""

@@ -1,6 +1,7 @@
 """A stack that stays: it answers questions and follows what changes in its folder."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -172,4 +173,22 @@ def test_a_termination_while_the_servers_start_leaves_nothing_behind(
         time.sleep(pause)
         process.terminate()
         assert process.wait(60) == 130
+    assert cli.processes() == []
+
+
+def test_a_server_that_ends_is_named_and_ends_the_stack(
+    cli: Cli, tmp_path: Path, dicom_files: Path
+) -> None:
+    shutil.copyfile(dicom_files / "MR_small.dcm", tmp_path / "a.dcm")
+    with cli.start("local", str(tmp_path)) as process:
+        watching = Watching(cli, tmp_path, process)
+        watching.line("Watching")
+        threads = Path(f"/proc/{process.pid}/task").iterdir()
+        pids = [pid for each in threads for pid in (each / "children").read_text().split()]
+        commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_text() for pid in pids}
+        (victim,) = (pid for pid, command in commands.items() if "local-bigquery" in command)
+        os.kill(victim, signal.SIGKILL)
+        assert process.wait(30) == 3
+        assert process.stderr is not None
+        assert "BigQuery has ended" in process.stderr.read()
     assert cli.processes() == []
