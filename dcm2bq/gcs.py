@@ -43,14 +43,13 @@ _CUSTOMER_KEY = "resourceIsEncryptedWithCustomerEncryptionKey"
 class ObjectReader:
     """One generation of one object, read by ranges; a byte source for the conversion.
 
-    `size` is in bytes. `bytes_read` and `requests` count what was fetched, and by how many
-    requests. Reads end at `deadline` (of `time.monotonic`) at the latest.
+    `size` is in bytes. `bytes_read` counts what was fetched. Reads end at `deadline` (of
+    `time.monotonic`) at the latest.
     """
 
     def __init__(self, transport: Transport, path: str, size: int, deadline: float) -> None:
         self.size = size
         self.bytes_read = 0
-        self.requests = 0
         self._transport = transport
         self._path = path
         self._deadline = deadline
@@ -64,7 +63,6 @@ class ObjectReader:
         end = min(offset + n, self.size)
         if end <= offset:
             return b""
-        self.requests += 1
         answer = _get(
             self._transport,
             self._path,

@@ -8,20 +8,12 @@ without it.
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 import msgspec
 from msgspec import field
 
 from dcm2bq import __version__
 from dcm2bq.events import Delivery, ObjectEvent
-
-
-class _Row(msgspec.Struct, frozen=True, kw_only=True):
-    def to_json(self) -> dict[str, Any]:
-        """Return the row as `tabledata.insertAll` takes it."""
-        row: dict[str, Any] = msgspec.to_builtins(self)
-        return row
 
 
 class InputInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +39,7 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
     dcm2bq_version: str
 
 
-class InstanceRow(_Row, frozen=True, kw_only=True):
+class InstanceRow(msgspec.Struct, frozen=True, kw_only=True):
     """A row of `instances`; `metadata` is JSON text, and None on delete markers."""
 
     timestamp: datetime
@@ -71,7 +63,7 @@ class InstanceRow(_Row, frozen=True, kw_only=True):
         return _digest(self.event, self.path, self.version, self.timestamp.isoformat())
 
 
-class DeadLetterRow(_Row, frozen=True, kw_only=True):
+class DeadLetterRow(msgspec.Struct, frozen=True, kw_only=True):
     """A row of `dead_letter`, in the shape that Pub/Sub's BigQuery subscriptions write.
 
     `attributes` is JSON text; `data` is the event's JSON.

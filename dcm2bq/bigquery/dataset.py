@@ -17,11 +17,10 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.cloud import bigquery
 from google.cloud.bigquery import DEFAULT_RETRY
 
+from dcm2bq.bigquery import EMULATOR_VARIABLE
 from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError, ReadFailedError, WriteFailedError
 from dcm2bq.transport import EMULATOR_PROJECT
-
-EMULATOR_VARIABLE = "BIGQUERY_EMULATOR_HOST"
 
 
 class Dataset:

@@ -9,6 +9,7 @@ from http import HTTPStatus
 import msgspec
 from google.auth.exceptions import GoogleAuthError
 
+from dcm2bq.bigquery import EMULATOR_VARIABLE
 from dcm2bq.bigquery.commit import GroupCommit, Verdict
 from dcm2bq.config import Config
 from dcm2bq.errors import Dcm2BqError, RowTooLargeError, WriteFailedError
@@ -16,7 +17,6 @@ from dcm2bq.rows import DeadLetterRow, InstanceRow
 from dcm2bq.transport import NoAnswerError, Transport
 
 SERVICE = "https://bigquery.googleapis.com"
-EMULATOR_VARIABLE = "BIGQUERY_EMULATOR_HOST"
 ROW_LIMIT_BYTES = 10_000_000
 """BigQuery's limit for one streamed row: 10 MB."""
 

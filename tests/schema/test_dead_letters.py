@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
@@ -82,7 +83,7 @@ def test_a_letter_of_the_function(dataset: Dataset, insert: Insert, shown: Shown
     row = dead_letter_row(
         delivery, now=at(3), error_type="UnreadableDicomError", error="cut (tag 00100010)"
     )
-    insert(dataset, "dead_letter", row.to_json())
+    insert(dataset, "dead_letter", msgspec.to_builtins(row))
     assert shown("a b#%'\"ü.dcm") == [
         {
             "path": "gs://b/a b#%'\"ü.dcm",
