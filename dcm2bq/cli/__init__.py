@@ -1,0 +1,68 @@
+"""The command line, a module for each command.
+
+Exit status: 0 when all is well, 1 for findings (a file that could not be read), 2 for usage
+or configuration, 3 for a service that can not be reached.
+
+What a command needs is imported when it runs, so that `--help` is quick, and so that the
+base installation is enough for all but `local`.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from dcm2bq import __version__
+from dcm2bq.cli import config, dump, init, local
+from dcm2bq.cli.common import INTERRUPTED, complain, status_of
+from dcm2bq.errors import describe
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit status, after one line on stderr for an error."""
+    debug = False
+    try:
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        with commands.make_context("dcm2bq", arguments) as context:
+            debug = context.params["debug"]
+            return int(commands.invoke(context) or 0)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader, `head` for instance, has what it wants; what is left goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        complain(f"dcm2bq: {describe(error)}")
+        return status_of(error)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--debug", is_flag=True, help="Show where an error comes from.")
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def commands(*, debug: bool) -> None:
+    """DICOM headers from Cloud Storage to BigQuery.
+
+    \b
+    Try it on this machine, with nothing but what is installed:
+        dcm2bq local
+    See what a file becomes:
+        dcm2bq dump scan.dcm
+    Make the tables and views in a project of yours:
+        dcm2bq init --project my-project --dataset dicom --location EU
+
+    Options of the conversion and the names of the tables come from the JSON object in
+    DCM2BQ_CONFIG, or in the file that DCM2BQ_CONFIG_FILE names.
+    """  # noqa: D301 - \b is click's mark for lines to keep
+
+
+for each in (dump.dump, local.local, init.init, config.config):
+    commands.add_command(each)

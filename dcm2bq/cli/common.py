@@ -1,0 +1,39 @@
+"""What the commands share: exit statuses, and settings that go over the configuration."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+import msgspec
+
+from dcm2bq import config
+from dcm2bq.config import Config
+from dcm2bq.errors import ConfigError, RetryableError
+
+FINDINGS, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
+
+
+def override(settings: Mapping[str, Any]) -> Config:
+    """Return the configuration with `settings`, by the options' paths, over it."""
+    overrides = msgspec.json.decode(config.to_json(config.load()))
+    for path, value in settings.items():
+        *groups, option = path.split(".")
+        place = overrides
+        for group in groups:
+            place = place.setdefault(group, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"{path}: no such option")
+        place[option] = value
+    return config.from_overrides(overrides)
+
+
+def status_of(error: Exception) -> int:
+    """Return the exit status of an error."""
+    if isinstance(error, ConfigError):
+        return USAGE
+    return UNREACHABLE if isinstance(error, RetryableError) else FINDINGS
+
+
+def complain(line: str) -> None:
+    """Write a line to stderr, in red on a terminal."""
+    click.secho(line, fg="red", err=True)
