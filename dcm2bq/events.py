@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -32,6 +33,15 @@ class Kind(StrEnum):
     DELETED = "deleted"
     ARCHIVED = "archived"
     METADATA_UPDATED = "metadataUpdated"
+
+
+_NOTIFIED = {
+    "OBJECT_FINALIZE": Kind.FINALIZED,
+    "OBJECT_DELETE": Kind.DELETED,
+    "OBJECT_ARCHIVE": Kind.ARCHIVED,
+    "OBJECT_METADATA_UPDATE": Kind.METADATA_UPDATED,
+}
+"""The `eventType` of Cloud Storage's own Pub/Sub notifications."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +126,60 @@ def parse(delivery: Delivery) -> ObjectEvent:
         md5_hash=_optional_text(data, "md5Hash"),
         crc32c=_optional_text(data, "crc32c"),
     )
+
+
+def deliver(event: ObjectEvent) -> Delivery:
+    """Return the delivery that Eventarc makes of an event: `parse` gives the event again."""
+    data = {
+        "bucket": event.bucket,
+        "name": event.name,
+        "generation": str(event.generation),
+        "size": None if event.size is None else str(event.size),
+        "contentType": event.content_type,
+        "contentEncoding": event.content_encoding,
+        "storageClass": event.storage_class,
+        "md5Hash": event.md5_hash,
+        "crc32c": event.crc32c,
+    }
+    return Delivery(
+        attributes(event.kind, event.bucket, event.name, event_id=event.event_id, time=event.time),
+        msgspec.json.encode({key: value for key, value in data.items() if value is not None}),
+    )
+
+
+def attributes(
+    kind: Kind, bucket: str, name: str, *, event_id: str, time: datetime
+) -> dict[str, str]:
+    """Return a CloudEvent's attributes under their HTTP names, as Eventarc sends them."""
+    return {
+        "ce-id": event_id,
+        "ce-specversion": "1.0",
+        "ce-type": f"{TYPE_PREFIX}{kind}",
+        "ce-source": f"//storage.googleapis.com/projects/_/buckets/{bucket}",
+        "ce-subject": f"objects/{quote(name)}",
+        "ce-time": time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "ce-bucket": bucket,
+    }
+
+
+def recorded(attributes: Mapping[str, Any], data: bytes, message_id: str | None) -> Delivery:
+    """Return the delivery that a row of `dead_letter` keeps.
+
+    `attributes` are those of a CloudEvent, what else stands beside them is left out; or those
+    of a notification that Cloud Storage itself sent to Pub/Sub, which may have no data.
+    """
+    texts = {key: str(value) for key, value in attributes.items()}
+    kind = _NOTIFIED.get(texts.get("eventType", ""))
+    if "ce-type" in texts or kind is None:
+        return Delivery({k: v for k, v in texts.items() if k.startswith("ce-")}, data)
+    cloud_event = {
+        "ce-id": message_id or "",
+        "ce-type": f"{TYPE_PREFIX}{kind}",
+        "ce-time": texts.get("eventTime", ""),
+    }
+    names = {"bucketId": "bucket", "objectId": "name", "objectGeneration": "generation"}
+    named = {field: texts[key] for key, field in names.items() if key in texts}
+    return Delivery(cloud_event, data or msgspec.json.encode(named))
 
 
 def event_time(delivery: Delivery) -> datetime:

@@ -196,7 +196,7 @@ def _event(blob: "Blob") -> ObjectEvent:
     return ObjectEvent(
         event_id="",
         kind=Kind.FINALIZED,
-        time=blob.updated,
+        time=blob.time_created,
         bucket=blob.bucket.name,
         name=blob.name,
         generation=blob.generation,

@@ -8,6 +8,7 @@ without it.
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from msgspec import field
@@ -148,6 +149,19 @@ def dead_letter_row(
         publish_time=now,
         attributes=msgspec.json.encode({**delivery.attributes, **reason}).decode(),
         data=delivery.data,
+    )
+
+
+def resolution_row(
+    *, message_id: str | None, attributes: Mapping[str, Any], data: bytes, now: datetime
+) -> DeadLetterRow:
+    """Return the row that takes dead letters like this one, until `now`, out of the view."""
+    resolved = {"resolved": True, "resolved_at": now.isoformat()}
+    return DeadLetterRow(
+        message_id=message_id,
+        publish_time=now,
+        attributes=msgspec.json.encode({**attributes, **resolved}).decode(),
+        data=data,
     )
 
 

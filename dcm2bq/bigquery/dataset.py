@@ -79,7 +79,13 @@ class Dataset:
         return self._get(routine, lambda **how: self._client.get_routine(routine, **how))
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        """Run a statement with this dataset as the default one; return its rows.
+        """Run a statement as `stream` does; return all its rows at once."""
+        return list(self.stream(sql, parameters))
+
+    def stream(
+        self, sql: str, parameters: Mapping[str, Any] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Run a statement with this dataset as the default one; yield its rows, page by page.
 
         Raises `ConfigError` with BigQuery's own message for a statement that it refuses:
         show it to the person who wrote the statement, and to no log.
@@ -93,7 +99,8 @@ class Dataset:
                 rows = self._client.query_and_wait(
                     sql, job_config=how, retry=self._retry, api_timeout=self._timeout
                 )
-                return [dict(row.items()) for row in rows]
+                for row in rows:
+                    yield dict(row.items())
             except (BadRequest, NotFound) as error:
                 raise ConfigError(_message(error)) from None
 

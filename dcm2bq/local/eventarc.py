@@ -5,11 +5,11 @@ import json
 import uuid
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from urllib.parse import quote
 
 import urllib3
 
-from dcm2bq.events import TYPE_PREFIX, Kind
+from dcm2bq import events
+from dcm2bq.events import Kind
 from dcm2bq.local.bucket import Resource
 
 _ANSWER_SECONDS = 90  # the function's own deadline is shorter
@@ -26,17 +26,10 @@ class Event:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The CloudEvent's attributes as HTTP headers; Eventarc encodes the subject."""
-        return {
-            "ce-id": self.id,
-            "ce-specversion": "1.0",
-            "ce-type": f"{TYPE_PREFIX}{self.kind}",
-            "ce-source": f"//storage.googleapis.com/projects/_/buckets/{self.resource['bucket']}",
-            "ce-subject": f"objects/{quote(self.resource['name'])}",
-            "ce-time": self.time.isoformat(timespec="microseconds").replace("+00:00", "Z"),
-            "ce-bucket": self.resource["bucket"],
-            "Content-Type": "application/json",
-        }
+        """The CloudEvent's attributes as HTTP headers."""
+        bucket, name = self.resource["bucket"], self.resource["name"]
+        attributes = events.attributes(self.kind, bucket, name, event_id=self.id, time=self.time)
+        return {**attributes, "Content-Type": "application/json"}
 
     @property
     def body(self) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dcm2bq.errors import InvalidEventError
-from dcm2bq.events import Delivery, Kind, ObjectEvent, parse
+from dcm2bq.events import Delivery, Kind, ObjectEvent, deliver, parse, recorded
 
 SENTINEL = "SENTINEL^PATIENT"
 
@@ -134,3 +134,58 @@ def test_what_is_wrong_is_named_without_its_value(wrong: Delivery, message: str)
         parse(wrong)
     assert str(error.value).startswith(message)
     assert SENTINEL not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("name", ["a/b.dcm", "a b#%41?'\"ü\n.dcm"])
+@pytest.mark.parametrize("size", [None, 0, 34])
+def test_a_delivery_made_of_an_event_is_that_event(kind: Kind, name: str, size: int | None) -> None:
+    event = ObjectEvent(
+        event_id="7",
+        kind=kind,
+        time=datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC),
+        bucket="scans",
+        name=name,
+        generation=2**62,
+        size=size,
+        crc32c="c",
+    )
+    assert parse(deliver(event)) == event
+
+
+def test_what_is_recorded_beside_a_cloud_event_is_left_out() -> None:
+    kept = recorded({**ATTRIBUTES, "error": "x", "resolved": True}, b"{}", "m")
+    assert kept == Delivery(ATTRIBUTES, b"{}")
+
+
+@pytest.mark.parametrize(
+    ("event_type", "kind"),
+    [
+        ("OBJECT_FINALIZE", Kind.FINALIZED),
+        ("OBJECT_DELETE", Kind.DELETED),
+        ("OBJECT_ARCHIVE", Kind.ARCHIVED),
+        ("OBJECT_METADATA_UPDATE", Kind.METADATA_UPDATED),
+    ],
+)
+@pytest.mark.parametrize("data", [b"", json.dumps(DATA).encode()])
+def test_a_notification_of_cloud_storage_is_an_event_with_data_or_without(
+    event_type: str, kind: Kind, data: bytes
+) -> None:
+    attributes = {
+        "eventType": event_type,
+        "eventTime": "2026-01-02T03:04:05.678Z",
+        "bucketId": "scans",
+        "objectId": "a/b.dcm",
+        "objectGeneration": "12",
+    }
+    event = parse(recorded(attributes, data, "m"))
+    assert (event.kind, event.path, event.generation) == (kind, "gs://scans/a/b.dcm", 12)
+    assert event.event_id == "m"
+    assert event.time == datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+    assert event.size == (34 if data else None)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"eventType": "OBJECT_OTHER"}, {"ce-type": "x"}])
+def test_what_was_recorded_and_is_no_event_is_refused(attributes: dict[str, Any]) -> None:
+    with pytest.raises(InvalidEventError):
+        parse(recorded(attributes, b"{}", None))

@@ -1,0 +1,33 @@
+"""What the commands that write rows share: the function's own handler, on a table that fits."""
+
+from dcm2bq import dicom, schema
+from dcm2bq.bigquery.dataset import Dataset
+from dcm2bq.bigquery.writer import Writer
+from dcm2bq.config import Config
+from dcm2bq.errors import ConfigError
+from dcm2bq.gcs import Store
+from dcm2bq.handler import Handler
+from dcm2bq.schema.compare import compare
+
+
+def handler(dataset: Dataset, config: Config) -> Handler:
+    """Return the handler that the function has.
+
+    Raises `ConfigError` where its rows may not go into the table: see `require_table`.
+    """
+    require_table(dataset, config)
+    return Handler(config, Store(config), Writer(config))
+
+
+def require_table(dataset: Dataset, config: Config) -> None:
+    """Raise `ConfigError` unless `instances` is there and takes rows of this configuration.
+
+    Rows made by other privacy options must not stand beside new ones: the old ones would stay.
+    """
+    dicom.privacy_rules(config.privacy)
+    definition = schema.load(config, dataset.project)[0]
+    found = dataset.get_table(definition.name)
+    if found is None:
+        raise ConfigError(f"{definition.qualified_name}: there is no such table; dcm2bq init")
+    if refusals := compare(found, definition).refusals:
+        raise ConfigError("\n".join(f"{definition.qualified_name}: {each}" for each in refusals))
