@@ -16,6 +16,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.cloud import bigquery
 from google.cloud.bigquery import DEFAULT_RETRY
+from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY
 
 from dcm2bq.bigquery import EMULATOR_VARIABLE
 from dcm2bq.config import Config
@@ -35,6 +36,8 @@ class Dataset:
             self._client = _connect(config)
         self._timeout = config.big_query.timeout_seconds
         self._retry = DEFAULT_RETRY.with_timeout(self._timeout)
+        # By default it goes on for 40 minutes, when nothing answers too.
+        self._job_retry = DEFAULT_JOB_RETRY.with_timeout(self._timeout)
         self.project = self._client.project
         self.dataset_id = config.big_query.dataset_id
 
@@ -97,7 +100,11 @@ class Dataset:
         with _mapped(self.name, ReadFailedError):
             try:
                 rows = self._client.query_and_wait(
-                    sql, job_config=how, retry=self._retry, api_timeout=self._timeout
+                    sql,
+                    job_config=how,
+                    retry=self._retry,
+                    job_retry=self._job_retry,
+                    api_timeout=self._timeout,
                 )
                 for row in rows:
                     yield dict(row.items())

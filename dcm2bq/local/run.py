@@ -22,6 +22,7 @@ from dcm2bq.local import servers, state, summary
 from dcm2bq.local.folder import Changes, Folder
 from dcm2bq.local.samples import write_samples
 from dcm2bq.local.stack import Change, Stack, connect, environment, running
+from dcm2bq.tools.display import printable
 
 _LOOK_SECONDS = 0.4
 _MEMORY_SHARE = 0.4  # of the machine's: the local Cloud Storage keeps the objects in memory
@@ -82,7 +83,7 @@ def ask(root: Path | None, config: Config, sql: str, *, as_json: bool, fresh: bo
     with _session(root, config, notes=Console(stderr=True, quiet=True)) as session:
         _answer(session.stack.dataset.query, sql, as_json=as_json)
         for name, failure in session.failures.items():
-            sys.stderr.write(summary.printable(f"{name}: {failure}") + "\n")
+            sys.stderr.write(printable(f"{name}: {failure}") + "\n")
         return session.status
 
 

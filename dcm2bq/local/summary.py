@@ -17,6 +17,7 @@ from rich.text import Text
 from dcm2bq.config import Config
 from dcm2bq.local import servers
 from dcm2bq.local.stack import BUCKET, Action, Change, Stack
+from dcm2bq.tools.display import printable
 
 Row = Mapping[str, Any]
 
@@ -205,11 +206,6 @@ def _cell(value: Any) -> Text:
     if isinstance(value, list | dict):
         return Text(printable(to_json(value)))
     return Text(to_json(value).strip('"'))
-
-
-def printable(text: str) -> str:
-    """Return text without what would steer a terminal: names and headers come from anywhere."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _count(number: int, noun: str) -> str:

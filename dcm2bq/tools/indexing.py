@@ -10,13 +10,13 @@ from dcm2bq.handler import Handler
 from dcm2bq.schema.compare import compare
 
 
-def handler(dataset: Dataset, config: Config) -> Handler:
-    """Return the handler that the function has.
+def handler(dataset: Dataset, config: Config, sink: Writer | None = None) -> Handler:
+    """Return the handler that the function has, with its writer or the one given.
 
     Raises `ConfigError` where its rows may not go into the table: see `require_table`.
     """
     require_table(dataset, config)
-    return Handler(config, Store(config), Writer(config))
+    return Handler(config, Store(config), sink or Writer(config))
 
 
 def require_table(dataset: Dataset, config: Config) -> None:

@@ -1,0 +1,198 @@
+"""`dcm2bq dead-letters`."""
+
+import base64
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from dcm2bq import config
+from dcm2bq.cli.common import FINDINGS, complain
+from dcm2bq.errors import describe
+from dcm2bq.events import Kind
+from dcm2bq.tools.display import printable
+
+if TYPE_CHECKING:
+    from dcm2bq.bigquery.dataset import Dataset
+    from dcm2bq.tools.dead_letters import Entry, Filter, Letter
+
+type Command = Callable[..., int | None]
+
+FILTERS = (
+    click.option("--path", metavar="GLOB", help="Objects whose gs:// path fits; * spans / too."),
+    click.option(
+        "--event",
+        type=click.Choice([each.value for each in Kind]),
+        help="What had happened to the object.",
+    ),
+    click.option("--reason", metavar="TYPE", help="The type of error, NotDicomError for instance."),
+    click.option(
+        "--source",
+        type=click.Choice(["function", "subscription"]),
+        help="Who gave up: the function, or the trigger's subscription.",
+    ),
+    click.option(
+        "--since",
+        type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M"]),
+        metavar="DAY[THH:MM]",
+        help="Those that failed at this time (UTC) or later.",
+    ),
+)
+
+
+def filtered(command: Command) -> Command:
+    """Give a command the options that choose entries."""
+    for option in reversed(FILTERS):
+        command = option(command)
+    return command
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """Explain and mend what could not be handled.
+
+    An event that can not become a row is kept in the table dead_letter with the reason: by the
+    function, or by Pub/Sub when the function never acknowledged it. The view dead_letters, and
+    this command, show what is still open: one entry for each change of an object.
+
+    An entry closes when its event succeeds at last, or when the object is deleted or replaced.
+
+    \b
+    Examples:
+        dcm2bq dead-letters list
+        dcm2bq dead-letters show gs://my-bucket/2026/scan.dcm
+        dcm2bq dead-letters retry --all
+    """  # noqa: D301 - \b is click's mark for lines to keep
+
+
+@dead_letters.command("list")
+@filtered
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array of entries.")
+def show_all(*, limit: int | None, as_json: bool, **chosen: Any) -> None:
+    """List the open entries, the one that failed last first.
+
+    \b
+    Examples:
+        dcm2bq dead-letters list
+        dcm2bq dead-letters list --reason UnreadableDicomError --since 2026-01-31
+        dcm2bq dead-letters list --path 'gs://my-bucket/2026/*' --json | jq -r .[].path
+    """  # noqa: D301 - \b is click's mark for lines to keep
+    from dcm2bq.tools.dead_letters import find  # noqa: PLC0415
+
+    dataset, _ = _connect()
+    entries = find(dataset, _filter(**chosen), limit=limit)
+    if as_json:
+        click.echo(msgspec.json.encode(list(entries)))
+        return
+    count = 0
+    for entry in entries:
+        click.echo(_line(entry))
+        count += 1
+    click.echo(f"{count} open", err=True)
+
+
+@dead_letters.command()
+@click.argument("path_or_id", metavar="PATH|MESSAGE_ID")
+def show(path_or_id: str) -> int:
+    """Show the open entries of one object, or of one message, with the event as it came.
+
+    \b
+    Examples:
+        dcm2bq dead-letters show gs://my-bucket/2026/scan.dcm
+        dcm2bq dead-letters show 7391024431029482
+    """  # noqa: D301 - \b is click's mark for lines to keep
+    from dcm2bq.tools.dead_letters import Filter, read  # noqa: PLC0415
+
+    dataset, options = _connect()
+    is_path = path_or_id.startswith("gs://")
+    chosen = Filter(path=path_or_id) if is_path else Filter(message_id=path_or_id)
+    letters = list(read(dataset, options, chosen))
+    for letter in letters:
+        click.echo(_document(letter))
+    if not letters:
+        complain(f"{printable(path_or_id)}: no entry is open")
+    return 0 if letters else FINDINGS
+
+
+@dead_letters.command()
+@filtered
+@click.option("--all", "everything", is_flag=True, help="Every open entry.")
+def retry(*, everything: bool, **chosen: Any) -> int:
+    """Handle the recorded events once more, by the code of the function.
+
+    Do so when the cause is gone: a permission that was missing, a limit that was too low, a
+    release that reads what the last one could not. What succeeds is recorded as resolved and
+    leaves the view; what fails stays as it is. It can be interrupted and run again.
+
+    The configuration must be that of the function: its name pattern, limits and privacy options
+    apply.
+
+    \b
+    Examples:
+        dcm2bq dead-letters retry --path 'gs://my-bucket/2026/*'
+        dcm2bq dead-letters retry --reason DeliveryExhausted
+        dcm2bq dead-letters retry --all
+    """  # noqa: D301 - \b is click's mark for lines to keep
+    from dcm2bq.tools import dead_letters as tool  # noqa: PLC0415
+
+    if everything == any(chosen.values()):
+        raise click.UsageError("say which entries: by the filters, --path for instance, or --all")
+    dataset, options = _connect()
+    meant = _filter(**chosen)
+    attempts = tool.retry(dataset, options, meant)
+    results: Counter[str] = Counter()
+    try:
+        for attempt in _progress(attempts, tool.count(dataset, meant)):
+            results[attempt.result or "still open"] += 1
+            if attempt.error:
+                complain(f"{printable(attempt.entry.name)}: {describe(attempt.error)}")
+    finally:
+        if results:
+            click.echo(", ".join(f"{count} {result}" for result, count in results.items()))
+    if not results:
+        click.echo("nothing is open")
+    return FINDINGS if results["still open"] else 0
+
+
+def _connect() -> "tuple[Dataset, config.Config]":
+    from dcm2bq.bigquery.dataset import Dataset  # noqa: PLC0415
+
+    options = config.load()
+    return Dataset(options), options
+
+
+def _filter(*, since: datetime | None, **chosen: str | None) -> "Filter":
+    from dcm2bq.tools.dead_letters import Filter  # noqa: PLC0415
+
+    return Filter(since=since and since.replace(tzinfo=UTC), **chosen)
+
+
+def _line(entry: "Entry") -> str:
+    """Return an entry as columns, of which only the last has no set width."""
+    seen = f"{entry.last_seen:%Y-%m-%d %H:%M:%S}" if entry.last_seen else "-"
+    text = f"{seen:<20} {entry.attempts:>4}x  {entry.reason:<20}  {entry.name}: {entry.message}"
+    return printable(text)
+
+
+def _document(letter: "Letter") -> bytes:
+    """Return a letter as JSON; data that is no JSON stands in it as base64."""
+    try:
+        data = msgspec.json.decode(letter.data)
+    except msgspec.DecodeError:
+        data = base64.b64encode(letter.data).decode()
+    entry = msgspec.to_builtins(letter.entry, builtin_types=(datetime,))
+    content = {**entry, "attributes": letter.attributes, "data": data}
+    return msgspec.json.format(msgspec.json.encode(content), indent=2)
+
+
+def _progress[T](items: Iterator[T], length: int) -> Iterator[T]:
+    """Yield the items, with a bar on a terminal."""
+    with click.progressbar(
+        items, length=length, file=sys.stderr, hidden=not sys.stderr.isatty()
+    ) as shown:
+        yield from shown

@@ -1,0 +1,232 @@
+"""The dead letters that are open: find them, and handle their events once more."""
+
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from dcm2bq import events, rows
+from dcm2bq.bigquery.dataset import Dataset
+from dcm2bq.bigquery.writer import Writer
+from dcm2bq.config import Config
+from dcm2bq.errors import RetryableError, SupersededError
+from dcm2bq.handler import Handler, Result
+from dcm2bq.tools import indexing
+
+THREADS = 8
+OUTAGE = 8
+"""So many failures in a row that may pass by themselves mean that a service is down."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9/_-]")
+_WILD = {"*": ".*", "?": "."}
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the view `dead_letters`: what failed for one change of one object."""
+
+    path: str | None
+    version: str | None
+    event: str | None
+    reason: str
+    message: str | None
+    first_seen: datetime | None
+    last_seen: datetime | None
+    attempts: int
+    source: str
+    message_id: str | None
+
+    @property
+    def name(self) -> str:
+        """The object and the change, or the message where the letter names no object."""
+        if self.path is None:
+            return f"message {self.message_id}"
+        return f"{self.path}#{self.version} {self.event}"
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """An entry with its last letter: `attributes` and `data` as they came."""
+
+    entry: Entry
+    attributes: Mapping[str, Any]
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which entries are meant: those that fit everything that is given.
+
+    In `path`, `*` stands for any characters, `/` too, and `?` for one. `message_id` finds
+    letters that name no object. Times are compared with `last_seen`.
+    """
+
+    path: str | None = None
+    message_id: str | None = None
+    event: str | None = None
+    reason: str | None = None
+    source: str | None = None
+    since: datetime | None = None
+
+    @property
+    def where(self) -> tuple[str, dict[str, Any]]:
+        """The condition on the view's rows, and its parameters."""
+        conditions = {
+            "path": "REGEXP_CONTAINS(entry.path, @path)",
+            "message_id": "entry.message_id = @message_id",
+            "event": "entry.event = @event",
+            "reason": "entry.reason = @reason",
+            "source": "entry.source = @source",
+            "since": "entry.last_seen >= @since",
+        }
+        given = {name: getattr(self, name) for name in conditions}
+        given["path"] = None if self.path is None else _pattern(self.path)
+        parameters = {name: value for name, value in given.items() if value is not None}
+        return " AND ".join(["TRUE", *(conditions[name] for name in parameters)]), parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What became of an entry that was tried again; `error` is None when it is resolved."""
+
+    entry: Entry
+    result: Result | None
+    error: Exception | None = None
+
+
+def find(dataset: Dataset, chosen: Filter, *, limit: int | None = None) -> Iterator[Entry]:
+    """Yield the entries, the one that failed last first, `limit` of them at most."""
+    where, parameters = chosen.where
+    end = "" if limit is None else f"LIMIT {limit:d}"
+    sql = f"""
+        SELECT * FROM dead_letters AS entry
+        WHERE {where}
+        ORDER BY last_seen DESC, path, version, event {end}
+    """  # noqa: S608 - the condition is made of the texts above
+    for row in dataset.stream(sql, parameters):
+        yield msgspec.convert(row, Entry)
+
+
+def count(dataset: Dataset, chosen: Filter) -> int:
+    """Return how many entries there are."""
+    where, parameters = chosen.where
+    sql = f"SELECT COUNT(*) AS entries FROM dead_letters AS entry WHERE {where}"  # noqa: S608
+    (row,) = dataset.query(sql, parameters)
+    return int(row["entries"])
+
+
+def read(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[Letter]:
+    """Yield the entries with their letters, in no order."""
+    where, parameters = chosen.where
+    table = config.big_query.dead_letter_table_id
+    # An entry's last letter is found by its id and its time, which may both be null.
+    sql = f"""
+        SELECT entry.*, letter.attributes AS attributes, letter.data AS data
+        FROM dead_letters AS entry
+        JOIN `{table}` AS letter
+          ON COALESCE(letter.message_id, '') = COALESCE(entry.message_id, '')
+          AND COALESCE(letter.publish_time, TIMESTAMP '1970-01-01 00:00:00+00:00')
+            = COALESCE(entry.last_seen, TIMESTAMP '1970-01-01 00:00:00+00:00')
+        WHERE {where}
+        QUALIFY ROW_NUMBER() OVER (
+          PARTITION BY entry.path, entry.version, entry.event, entry.message_id
+        ) = 1
+    """  # noqa: S608 - the table's id is held to its alphabet by the configuration
+    for row in dataset.stream(sql, parameters):
+        attributes, data = row.pop("attributes"), row.pop("data")
+        yield Letter(msgspec.convert(row, Entry), _attributes(attributes), data or b"")
+
+
+def retry(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[Attempt]:
+    """Handle the events of the entries once more, whatever their age; yield each as it is done.
+
+    What succeeds is resolved, which takes it out of the view: an interrupted run is gone on
+    with by the next. Raises the last error where `OUTAGE` attempts in a row fail for reasons
+    that may pass, and `ConfigError` where the table takes no rows of this configuration.
+    """
+    sink = Writer(config)
+    office = _Office(indexing.handler(dataset, config, sink), sink, config)
+    failures = 0
+    for attempt in _in_parallel(office.retry, read(dataset, config, chosen)):
+        yield attempt
+        failures = failures + 1 if isinstance(attempt.error, RetryableError) else 0
+        if failures == OUTAGE and attempt.error:
+            raise attempt.error
+
+
+class _Office:
+    """Where dead letters are handled again; used by several threads."""
+
+    def __init__(self, handler: Handler, sink: Writer, config: Config) -> None:
+        self._handler = handler
+        self._sink = sink
+        self._seconds = config.limits.deadline_seconds
+
+    def retry(self, letter: Letter) -> Attempt:
+        """Handle an event once more, and resolve its entry when that succeeds."""
+        try:
+            result = self._handle(letter)
+            self._resolve(letter)
+        except Exception as error:
+            return Attempt(letter.entry, None, error)
+        return Attempt(letter.entry, result)
+
+    def _handle(self, letter: Letter) -> Result:
+        delivery = events.recorded(letter.attributes, letter.data, letter.entry.message_id)
+        try:
+            return self._handler.apply(events.parse(delivery), self._deadline).result
+        except SupersededError:
+            return Result.SUPERSEDED
+
+    def _resolve(self, letter: Letter) -> None:
+        now = datetime.now(UTC)
+        row = rows.resolution_row(
+            message_id=letter.entry.message_id,
+            attributes=letter.attributes,
+            data=letter.data,
+            now=max(now, letter.entry.last_seen or now),  # whatever this machine's clock says
+        )
+        self._sink.insert_dead_letter(row, self._deadline)
+
+    @property
+    def _deadline(self) -> float:
+        return time.monotonic() + self._seconds
+
+
+def _in_parallel(work: Callable[[Letter], Attempt], letters: Iterable[Letter]) -> Iterator[Attempt]:
+    """Yield what becomes of each letter, in their order; read few of them ahead."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        pending: deque[Future[Attempt]] = deque()
+        try:
+            for letter in letters:
+                pending.append(pool.submit(work, letter))
+                if len(pending) == 2 * THREADS:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for each in pending:
+                each.cancel()
+
+
+def _attributes(text: str | None) -> dict[str, Any]:
+    """Return the attributes of a letter; whatever else the column holds has none."""
+    try:
+        decoded = msgspec.json.decode(text or "")
+    except msgspec.DecodeError:
+        return {}
+    return decoded if isinstance(decoded, dict) else {}
+
+
+def _pattern(glob: str) -> str:
+    """Return a glob pattern as RE2 has it: nothing in it but `*` and `?` means anything."""
+    parts = (
+        _WILD.get(char) or (char if _PLAIN.match(char) else f"\\x{{{ord(char):x}}}")
+        for char in glob
+    )
+    return f"^(?s:{''.join(parts)})$"

@@ -1,0 +1,81 @@
+"""A function whose dead letters the commands are for, and the commands on its dataset."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dcm2bq import cli
+from support.stack import Stack, function_stack
+
+
+@pytest.fixture(scope="package")
+def running_stack(
+    tmp_path_factory: pytest.TempPathFactory, bigquery_url: str, storage_url: str
+) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("tools")
+    overrides = {"bigQuery": {"timeoutSeconds": 3}, "limits": {"deadlineSeconds": 4}}
+    with function_stack(folder, bigquery_url, storage_url, overrides) as stack:
+        yield stack
+
+
+@pytest.fixture
+def stack(running_stack: Stack) -> Iterator[Stack]:
+    """The function without faults."""
+    yield running_stack
+    running_stack.storage.faults.clear()
+    running_stack.bigquery.faults.clear()
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Command:
+    """Runs commands in this process, on the stack's dataset and through its proxies."""
+
+    def __init__(
+        self, stack: Stack, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        patch.setenv("BIGQUERY_EMULATOR_HOST", stack.bigquery.url)
+        patch.setenv("STORAGE_EMULATOR_HOST", stack.storage.url)
+        self._patch = patch
+        self._capsys = capsys
+        self.configure(stack)
+
+    def configure(self, stack: Stack, **overrides: Any) -> None:
+        """Take the function's configuration with other options over it."""
+        options = {
+            "bigQuery": {"datasetId": stack.dataset.dataset_id, "timeoutSeconds": 3},
+            "limits": {"deadlineSeconds": 4},
+            **overrides,
+        }
+        self._patch.setenv("DCM2BQ_CONFIG", json.dumps(options))
+
+    def __call__(self, *args: str) -> Done:
+        status = cli.main(args)
+        return Done(status, *self._capsys.readouterr())
+
+
+@pytest.fixture
+def command(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """The command line, on the stack."""
+    return Command(stack, monkeypatch, capsys)
+
+
+@pytest.fixture(scope="session")
+def ct_small() -> bytes:
+    """A DICOM file."""
+    from pydicom.data import get_testdata_file  # noqa: PLC0415
+
+    return Path(str(get_testdata_file("CT_small.dcm"))).read_bytes()

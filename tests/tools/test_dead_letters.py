@@ -1,0 +1,279 @@
+"""`dcm2bq dead-letters`: what is open is listed, explained, and mended by handling it again."""
+
+import json
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from dcm2bq.bigquery.writer import Writer
+from dcm2bq.rows import DeadLetterRow
+from support.cloud import Event
+from support.proxy import Fault
+from support.stack import Stack, unique
+from tools.conftest import Command
+
+DOWNLOAD = "alt=media"
+
+
+@pytest.fixture
+def folder() -> str:
+    """A folder in the bucket that no other test uses."""
+    return unique("it's [1] 100% ")
+
+
+def old(event: Event) -> Event:
+    """Return the event as if it had been delivered for longer than it may be."""
+    time = datetime.now(UTC) - timedelta(days=2)
+    return replace(event, time=time.isoformat())
+
+
+def exhaust(stack: Stack, event: Event) -> None:
+    """Let an event fail until the function gives it up."""
+    stack.storage.faults = [Fault(DOWNLOAD, 403)]
+    assert old(event).post(stack.url).status_code == 200
+    stack.storage.faults = []
+
+
+def path_of(stack: Stack, event: Event) -> str:
+    return f"gs://{stack.bucket.name}/{event.data['name']}"
+
+
+def open_entries(command: Command, pattern: str) -> list[dict[str, Any]]:
+    done = command("dead-letters", "list", "--path", pattern, "--json")
+    assert (done.status, done.err) == (0, "")
+    entries: list[dict[str, Any]] = json.loads(done.out)
+    return entries
+
+
+def write(stack: Stack, **letter: Any) -> None:
+    """Write a letter as Pub/Sub's BigQuery subscription does."""
+    row = DeadLetterRow(
+        subscription_name="projects/p/subscriptions/dead",
+        publish_time=datetime.now(UTC),
+        **letter,
+    )
+    Writer(stack.config).insert_dead_letter(row, time.monotonic() + 5)
+
+
+def test_entries_are_listed_with_path_and_reason(
+    stack: Stack, command: Command, folder: str
+) -> None:
+    event = stack.bucket.upload(f"{folder}/no dicom.dcm", b"no DICOM")
+    assert event.post(stack.url).status_code == 200
+    done = command("dead-letters", "list", "--path", f"gs://*/{folder}/*")
+    assert (done.status, done.err) == (0, "1 open\n")
+    columns = done.out.split(maxsplit=4)
+    assert columns[2:4] == ["1x", "NotDicomError"]
+    name = f"{path_of(stack, event)}#{event.data['generation']} finalized"
+    assert columns[4] == f"{name}: neither the prefix DICM nor a data set at the start\n"
+
+
+def test_names_steer_neither_terminal_nor_statement(
+    stack: Stack, command: Command, folder: str
+) -> None:
+    name = f"{folder}/\x1b[31m' OR TRUE -- \\.*\n.dcm"
+    event = stack.bucket.upload(f"{folder}/plain.dcm", b"no DICOM").but(name=name, size="9")
+    stack.storage.faults = [Fault(DOWNLOAD, 200, b"no DICOM!")]
+    assert event.post(stack.url).status_code == 200
+    stack.storage.faults = []
+    (entry,) = open_entries(command, f"gs://{stack.bucket.name}/{name}")
+    assert entry["path"] == f"gs://{stack.bucket.name}/{name}"
+    shown = command("dead-letters", "list", "--path", f"*{folder}/*").out
+    assert "\x1b" not in shown
+    assert shown.count("\n") == 1
+    assert json.loads(command("dead-letters", "show", entry["path"]).out)["path"] == entry["path"]
+    assert open_entries(command, "x' OR TRUE --") == []
+    assert open_entries(command, f"*{folder}/.*lain.dcm") == []
+
+
+def test_filters_choose_entries(stack: Stack, command: Command, folder: str) -> None:
+    not_dicom = stack.bucket.upload(f"{folder}/a.dcm", b"no DICOM")
+    not_dicom.post(stack.url)
+    exhaust(stack, stack.bucket.upload(f"{folder}/b.dcm", b"whatever"))
+
+    def names(*filters: str) -> list[str]:
+        done = command("dead-letters", "list", "--path", f"*/{folder}/?.dcm", "--json", *filters)
+        assert done.status == 0, done.err
+        return [entry["path"][-5:] for entry in json.loads(done.out)]
+
+    assert names() == ["b.dcm", "a.dcm"]
+    assert names("--limit", "1") == ["b.dcm"]
+    assert names("--reason", "NotDicomError") == ["a.dcm"]
+    assert names("--reason", "ReadFailedError", "--event", "finalized") == ["b.dcm"]
+    assert names("--event", "deleted") == []
+    assert names("--source", "subscription") == []
+    assert names("--source", "function", "--since", "2026-01-01") == ["b.dcm", "a.dcm"]
+    assert names("--since", "2999-01-01T00:00") == []
+
+
+def test_an_entry_is_shown_with_its_event_as_it_came(
+    stack: Stack, command: Command, folder: str
+) -> None:
+    event = stack.bucket.upload(f"{folder}/a.dcm", b"no DICOM")
+    event.post(stack.url)
+    for name in (path_of(stack, event), event.id):
+        done = command("dead-letters", "show", name)
+        assert (done.status, done.err) == (0, "")
+        shown = json.loads(done.out)
+        assert shown["reason"] == "NotDicomError"
+        assert shown["attributes"]["ce-type"] == event.type
+        assert shown["data"] == event.data
+
+
+def test_what_is_not_open_can_not_be_shown(command: Command) -> None:
+    done = command("dead-letters", "show", "gs://none/none.dcm")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == "gs://none/none.dcm: no entry is open\n"
+
+
+def test_an_event_that_was_given_up_is_handled_whatever_its_age(
+    stack: Stack, command: Command, folder: str, ct_small: bytes
+) -> None:
+    events = [stack.bucket.upload(f"{folder}/{n}.dcm", ct_small) for n in range(20)]
+    for event in events:
+        exhaust(stack, event)
+    assert len(open_entries(command, f"*/{folder}/*")) == 20
+    done = command("dead-letters", "retry", "--path", f"*/{folder}/*")
+    assert (done.status, done.out, done.err) == (0, "20 inserted\n", "")
+    assert open_entries(command, f"*/{folder}/*") == []
+    assert len(stack.live(f"path LIKE 'gs://{stack.bucket.name}/it%'")) >= 20
+    for event in events:
+        assert len(stack.rows(event.data["name"])) == 1
+    done = command("dead-letters", "retry", "--path", f"*/{folder}/*")
+    assert (done.status, done.out) == (0, "nothing is open\n")
+
+
+@pytest.mark.parametrize("kind", ["finalized", "deleted", "archived"])
+@pytest.mark.parametrize("shape", ["CloudEvent", "notification", "notification without data"])
+def test_what_pubsub_recorded_is_handled_in_either_shape(
+    stack: Stack, command: Command, ct_small: bytes, kind: str, *, shape: str
+) -> None:
+    folder = unique("shape-")
+    event = stack.bucket.upload(f"{folder}/a.dcm", ct_small)
+    counted = {"CloudPubSubDeadLetterSourceDeliveryCount": "100"}
+    if shape == "CloudEvent":
+        attributes = {f"ce-{key}": value for key, value in event.as_type(kind).attributes.items()}
+    else:
+        types = {"finalized": "FINALIZE", "deleted": "DELETE", "archived": "ARCHIVE"}
+        attributes = {
+            "eventType": f"OBJECT_{types[kind]}",
+            "eventTime": event.time,
+            "bucketId": stack.bucket.name,
+            "objectId": event.data["name"],
+            "objectGeneration": event.data["generation"],
+        }
+    data = b"" if shape.endswith("without data") else json.dumps(event.data).encode()
+    attributes = {**attributes, **counted}
+    write(stack, message_id=folder, attributes=json.dumps(attributes), data=data)
+    (entry,) = open_entries(command, path_of(stack, event))
+    assert (entry["reason"], entry["event"]) == ("DeliveryExhausted", kind)
+    done = command("dead-letters", "retry", "--path", path_of(stack, event))
+    assert (done.status, done.err) == (0, "")
+    assert done.out == ("1 inserted\n" if kind == "finalized" else "1 marked\n")
+    (row,) = stack.rows(event.data["name"])
+    assert (row["event"], row["version"]) == (kind, event.data["generation"])
+    assert row["timestamp"] == datetime.fromisoformat(event.time)
+    assert open_entries(command, path_of(stack, event)) == []
+
+
+def test_what_fails_again_stays_as_it_is(stack: Stack, command: Command, folder: str) -> None:
+    event = stack.bucket.upload(f"{folder}/a.dcm", b"SENTINEL^PATIENT")
+    event.post(stack.url)
+    before = open_entries(command, path_of(stack, event))
+    done = command("dead-letters", "retry", "--path", path_of(stack, event))
+    assert (done.status, done.out) == (1, "1 still open\n")
+    assert done.err == (
+        f"{path_of(stack, event)}#{event.data['generation']} finalized: "
+        "neither the prefix DICM nor a data set at the start\n"
+    )
+    assert open_entries(command, path_of(stack, event)) == before
+
+
+def test_an_object_that_is_gone_closes_its_entry(
+    stack: Stack, command: Command, folder: str
+) -> None:
+    event = stack.bucket.upload(f"{folder}/a.dcm", b"no DICOM")
+    event.post(stack.url)
+    stack.bucket.delete(event.data["name"])
+    done = command("dead-letters", "retry", "--path", path_of(stack, event))
+    assert (done.status, done.out) == (0, "1 superseded\n")
+    assert open_entries(command, path_of(stack, event)) == []
+    assert stack.rows(event.data["name"]) == []
+
+
+def test_a_letter_that_holds_no_event_stays_open(stack: Stack, command: Command) -> None:
+    message_id = unique("garbage-")
+    write(stack, message_id=message_id, attributes="[1]", data=b"\xff\0")
+    shown = json.loads(command("dead-letters", "show", message_id).out)
+    assert (shown["path"], shown["attributes"], shown["data"]) == (None, {}, "/wA=")
+    done = command("dead-letters", "retry", "--all")
+    assert done.status == 1
+    assert f"message {message_id}: data: is not JSON\n" in done.err
+
+
+def test_an_outage_ends_the_run_and_the_next_goes_on(
+    stack: Stack, command: Command, folder: str, ct_small: bytes
+) -> None:
+    for n in range(36):
+        exhaust(stack, stack.bucket.upload(f"{folder}/{n:02}.dcm", ct_small))
+    # Among 33 failures and 3 successes, whatever their order, 8 failures stand in a row.
+    stack.storage.faults = [Fault(f"{n:02}.dcm", 403) for n in range(3, 36)]
+    done = command("dead-letters", "retry", "--path", f"*/{folder}/*")
+    assert done.status == 3
+    assert "still open" in done.out
+    assert done.err.splitlines()[-1] == "dcm2bq: Cloud Storage: HTTP 403"
+    left = len(open_entries(command, f"*/{folder}/*"))
+    assert 33 <= left <= 36
+    stack.storage.faults = []
+    done = command("dead-letters", "retry", "--path", f"*/{folder}/*")
+    assert (done.status, done.out) == (0, f"{left} inserted\n")
+
+
+def test_a_resolution_that_is_not_stored_leaves_the_entry_open(
+    stack: Stack, command: Command, folder: str, ct_small: bytes
+) -> None:
+    event = stack.bucket.upload(f"{folder}/a.dcm", ct_small).as_type("deleted")
+    stack.bigquery.faults = [Fault("tables/instances/insertAll", 503)]
+    assert old(event).post(stack.url).status_code == 200
+    stack.bigquery.faults = [Fault("tables/dead_letter/insertAll", 503)]
+    done = command("dead-letters", "retry", "--path", path_of(stack, event))
+    assert (done.status, done.out) == (1, "1 still open\n")
+    assert "dead_letter: HTTP 503" in done.err
+
+
+@pytest.mark.parametrize("args", [(), ("--all", "--reason", "NotDicomError"), ("--event", "x")])
+def test_retry_must_be_told_what_is_meant(command: Command, args: tuple[str, ...]) -> None:
+    done = command("dead-letters", "retry", *args)
+    assert (done.status, done.out) == (2, "")
+    assert "Usage: dcm2bq dead-letters retry" in done.err
+
+
+@pytest.mark.parametrize("args", [("list",), ("show", "x"), ("retry", "--all")])
+def test_a_dataset_without_tables_is_told(
+    stack: Stack, command: Command, args: tuple[str, ...]
+) -> None:
+    command.configure(stack, bigQuery={"datasetId": unique("none_")})
+    done = command("dead-letters", *args)
+    assert (done.status, done.out) == (2, "")
+    assert "none_" in done.err
+
+
+def test_rows_of_other_privacy_options_are_not_added(stack: Stack, command: Command) -> None:
+    command.configure(stack, privacy={"remove": ["PatientID"]})
+    done = command("dead-letters", "retry", "--all")
+    assert (done.status, done.out) == (2, "")
+    assert "instances: holds rows made by other privacy options" in done.err
+
+
+@pytest.mark.parametrize("args", [("list",), ("show", "x"), ("retry", "--all")])
+def test_a_bigquery_that_does_not_answer_is_told(
+    stack: Stack, command: Command, args: tuple[str, ...]
+) -> None:
+    command.configure(stack, bigQuery={"datasetId": stack.dataset.dataset_id, "timeoutSeconds": 1})
+    stack.bigquery.faults = [Fault("")]
+    done = command("dead-letters", *args)
+    assert (done.status, done.out) == (3, "")
+    assert stack.dataset.dataset_id in done.err
