@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
@@ -24,6 +25,9 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _DIGITS = re.compile(r"[0-9]{1,20}")
 _INT64_MAX = 2**63 - 1
 _NAME_MAX_BYTES = 1024
+_DATA_MAX_BYTES = 1024 * 1024
+_ATTRIBUTES_MAX, _ATTRIBUTE_MAX_CHARS = 64, 4096
+"""Bounds far above what Cloud Storage sends, and far below what a row can hold."""
 
 
 class Kind(StrEnum):
@@ -54,6 +58,13 @@ class Delivery:
 
     attributes: Mapping[str, str]
     data: bytes
+
+    @property
+    def excerpt(self) -> "Delivery":
+        """The delivery, cut where it is larger than any that Cloud Storage sends."""
+        kept = islice(self.attributes.items(), _ATTRIBUTES_MAX)
+        attributes = {k[:_ATTRIBUTE_MAX_CHARS]: v[:_ATTRIBUTE_MAX_CHARS] for k, v in kept}
+        return Delivery(attributes, self.data[:_DATA_MAX_BYTES])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,10 +215,14 @@ def _attribute(delivery: Delivery, name: str) -> str:
     value = delivery.attributes.get(f"ce-{name}")
     if not value:
         raise InvalidEventError(f"{name}: is missing")
+    if len(value) > _ATTRIBUTE_MAX_CHARS:
+        raise InvalidEventError(f"{name}: is above {_ATTRIBUTE_MAX_CHARS} characters")
     return value
 
 
 def _decode(data: bytes) -> dict[str, Any]:
+    if len(data) > _DATA_MAX_BYTES:
+        raise InvalidEventError(f"data: is above {_DATA_MAX_BYTES} bytes")
     try:
         decoded = msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError):

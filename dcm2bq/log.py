@@ -32,6 +32,7 @@ FIELDS = (
 
 Severity = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
+_MAX_CHARS = 4096
 _LOGGER = logging.getLogger("dcm2bq")
 
 
@@ -61,7 +62,8 @@ class _JsonFormatter(logging.Formatter):
         line: dict[str, Any] = {"severity": record.levelname, "time": _rfc3339(record.created)}
         if record.name == _LOGGER.name:
             line["message"] = record.msg
-            line |= {k: v for k, v in record.__dict__["fields"].items() if v is not None}
+            fields = record.__dict__["fields"]
+            line |= {name: _bounded(value) for name, value in fields.items() if value is not None}
         else:
             line["logger"] = record.name
             if record.exc_info and record.exc_info[1]:
@@ -69,6 +71,11 @@ class _JsonFormatter(logging.Formatter):
         if self._hash_paths and "path" in line:
             line["path"] = "sha256:" + hashlib.sha256(line["path"].encode()).hexdigest()
         return msgspec.json.encode(line).decode()
+
+
+def _bounded(value: Any) -> Any:
+    """Cut what a hostile event could make too long for Cloud Logging."""
+    return value[:_MAX_CHARS] if isinstance(value, str) else value
 
 
 def _not_told_yet(record: logging.LogRecord) -> bool:

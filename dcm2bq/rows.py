@@ -143,12 +143,13 @@ def dead_letter_row(
     delivery: Delivery, *, now: datetime, error_type: str, error: str
 ) -> DeadLetterRow:
     """Return the dead letter of a delivery, with the reason beside the CloudEvent's attributes."""
+    kept = delivery.excerpt
     reason = {"error_type": error_type, "error": error}
     return DeadLetterRow(
-        message_id=delivery.attributes.get("ce-id"),
+        message_id=kept.attributes.get("ce-id"),
         publish_time=now,
-        attributes=msgspec.json.encode({**delivery.attributes, **reason}).decode(),
-        data=delivery.data,
+        attributes=msgspec.json.encode({**kept.attributes, **reason}).decode(),
+        data=kept.data,
     )
 
 

@@ -151,6 +151,18 @@ def test_data_that_is_not_json_becomes_a_dead_letter_byte_for_byte(stack: Stack)
     assert letter["data"] == body
 
 
+def test_an_event_that_is_too_large_becomes_a_dead_letter_that_fits(stack: Stack) -> None:
+    event = replace(upload(stack), time="2" * 1_000_000)
+    event = event.but(contentType=SENTINEL * 200_000)
+    assert event.post(stack.url, structured=True).status_code == 200
+    (letter,) = dead_letters_of(stack, event)
+    assert letter["attributes"]["error"] == "data: is above 1048576 bytes"
+    assert len(letter["attributes"]["ce-time"]) == 4096
+    assert len(letter["data"]) == 1_048_576
+    (line,) = stack.log_lines(event.id)
+    assert len(str(line)) < 10_000
+
+
 def test_what_is_no_cloud_event_is_refused_and_not_quoted(stack: Stack) -> None:
     answer = requests.post(stack.url, json={"PatientName": SENTINEL}, timeout=60)
     assert answer.status_code == 400

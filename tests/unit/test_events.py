@@ -189,3 +189,18 @@ def test_a_notification_of_cloud_storage_is_an_event_with_data_or_without(
 def test_what_was_recorded_and_is_no_event_is_refused(attributes: dict[str, Any]) -> None:
     with pytest.raises(InvalidEventError):
         parse(recorded(attributes, b"{}", None))
+
+
+def test_an_event_beyond_any_that_cloud_storage_sends_is_refused() -> None:
+    with pytest.raises(InvalidEventError, match=r"^id: is above 4096 characters$"):
+        parse(delivery(id="x" * 4097))
+    with pytest.raises(InvalidEventError, match=r"^data: is above 1048576 bytes$"):
+        parse(delivery({**DATA, "contentType": "x" * 1024 * 1024}))
+
+
+def test_an_excerpt_of_a_delivery_fits_a_row() -> None:
+    large = Delivery({f"ce-{n}" + "k" * 9999: "v" * 9999 for n in range(99)}, b"d" * 9_999_999)
+    excerpt = large.excerpt
+    text = sum(len(key) + len(value) for key, value in excerpt.attributes.items())
+    assert text + len(excerpt.data) < 2_000_000
+    assert delivery().excerpt == delivery()
