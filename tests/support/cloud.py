@@ -86,9 +86,10 @@ class Bucket:
         blob.delete()
         return self._event(blob, "deleted")
 
-    def names(self) -> dict[str, int]:
+    def names(self, prefix: str = "") -> dict[str, int]:
         """Return the generation of each live object."""
-        return {blob.name: blob.generation for blob in self._client.list_blobs(self._bucket)}
+        found = self._client.list_blobs(self._bucket, prefix=prefix)
+        return {blob.name: blob.generation for blob in found}
 
     def _event(self, blob: Any, kind: str) -> Event:
         resource = dict(blob._properties)

@@ -62,9 +62,18 @@ def unique(prefix: str) -> str:
 
 @contextmanager
 def function_stack(
-    folder: Path, bigquery_url: str, storage_url: str, overrides: dict[str, Any]
+    folder: Path,
+    bigquery_url: str,
+    storage_url: str,
+    overrides: dict[str, Any],
+    *,
+    source: Path = ROOT,
+    threads: int | None = None,
 ) -> Iterator[Stack]:
-    """Run the function with a fresh dataset and fresh buckets behind fault proxies."""
+    """Run the function with a fresh dataset and fresh buckets behind fault proxies.
+
+    `source` is the folder of `main.py` and of the package that it imports.
+    """
     dataset_id = unique("test_")
     overrides = {**overrides, "bigQuery": {"datasetId": dataset_id, **overrides["bigQuery"]}}
     settings = config.from_overrides(overrides)
@@ -79,8 +88,10 @@ def function_stack(
             "STORAGE_EMULATOR_HOST": storage.url,
             "BIGQUERY_EMULATOR_HOST": bigquery.url,
             "DCM2BQ_CONFIG": json.dumps(overrides),
+            "PYTHONPATH": str(source),
+            **({"THREADS": str(threads)} if threads else {}),
         }
-        url = stack.enter_context(servers.function_server(folder, ROOT / "main.py", environ))
+        url = stack.enter_context(servers.function_server(folder, source / "main.py", environ))
         yield Stack(
             url=url,
             bucket=Bucket(storage_url, unique("bucket-")),

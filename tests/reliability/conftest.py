@@ -1,0 +1,82 @@
+"""What the runs under faults share: the function with many threads, and their figures."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dcm2bq import cli
+from support.stack import ROOT, Stack, function_stack
+
+THREADS = 16
+OVERRIDES = {"bigQuery": {"timeoutSeconds": 3}, "limits": {"deadlineSeconds": 4}}
+FIGURES = pytest.StashKey[list[str]]()
+
+MakeStack = Callable[..., AbstractContextManager[Stack]]
+
+
+@pytest.fixture(scope="session")
+def is_long(request: pytest.FixtureRequest) -> bool:
+    """Whether the long versions are asked for."""
+    return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Show a line of figures at the end of the run."""
+    lines = request.config.stash.setdefault(FIGURES, [])
+    return lambda line: lines.append(f"{request.node.name}: {line}")
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    for line in config.stash.get(FIGURES, []):
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def make_stack(
+    tmp_path_factory: pytest.TempPathFactory, bigquery_url: str, storage_url: str
+) -> MakeStack:
+    """Run the function of a source folder on a dataset of its own."""
+
+    def make(source: Path = ROOT, **overrides: Any) -> AbstractContextManager[Stack]:
+        folder = tmp_path_factory.mktemp("reliability")
+        return function_stack(
+            folder,
+            bigquery_url,
+            storage_url,
+            {**OVERRIDES, **overrides},
+            source=source,
+            threads=THREADS,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="package")
+def running_stack(make_stack: MakeStack) -> Iterator[Stack]:
+    with make_stack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def stack(running_stack: Stack) -> Iterator[Stack]:
+    """The function without faults."""
+    yield running_stack
+    running_stack.storage.faults = []
+    running_stack.bigquery.faults = []
+
+
+def retry_dead_letters(stack: Stack, pattern: str) -> int:
+    """Run `dcm2bq dead-letters retry` on the stack; return its exit status."""
+    overrides = {**OVERRIDES, "bigQuery": {"datasetId": stack.dataset.dataset_id}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BIGQUERY_EMULATOR_HOST", stack.bigquery.url)
+        patch.setenv("STORAGE_EMULATOR_HOST", stack.storage.url)
+        patch.setenv("DCM2BQ_CONFIG", json.dumps(overrides))
+        return cli.main(["dead-letters", "retry", "--path", pattern])

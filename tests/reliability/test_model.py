@@ -1,0 +1,109 @@
+"""The promise, held against random histories; and against planted bugs, which it must find."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from dcm2bq import schema
+from reliability.conftest import MakeStack, retry_dead_letters
+from reliability.machine import Figures, Machine, assert_privacy
+from support.stack import ROOT, Stack
+
+LONG_DELIVERIES = 100_000
+QUIET = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+
+Report = Callable[[str], None]
+
+
+def run(stack: Stack, **options: Any) -> Figures:
+    """Let Hypothesis look for a history that breaks the promise."""
+    retry = staticmethod(lambda pattern: retry_dead_letters(stack, pattern))
+    figures = Figures()
+    machine = type("Bound", (Machine,), {"stack": stack, "figures": figures, "retry": retry})
+    run_state_machine_as_test(machine, settings=settings(**{**QUIET, **options}))
+    return figures
+
+
+@pytest.mark.timeout(4 * 3600)
+def test_the_live_view_and_the_dead_letters_account_for_the_bucket(
+    make_stack: MakeStack, report: Report, *, is_long: bool
+) -> None:
+    """Duplicated, reordered, delayed, failed, given up, retried: the tables say what is there."""
+    with make_stack() as stack:
+        figures = run(stack, max_examples=20, stateful_step_count=20, derandomize=not is_long)
+        while is_long and figures.deliveries < LONG_DELIVERIES:
+            more = run(stack, max_examples=50, stateful_step_count=40)
+            figures = figures + more
+            print(figures, flush=True)  # noqa: T201 - it takes an hour
+        assert_privacy(stack)
+    assert figures.deliveries > 500
+    report(str(figures))
+
+
+PLANTED = {
+    "acknowledged before the insert": (
+        "dcm2bq/handler.py",
+        "        self._sink.insert(row, deadline)\n",
+        (
+            "        import threading\n"
+            "        threading.Thread(target=self._sink.insert, args=(row, deadline)).start()\n"
+        ),
+    ),
+    "row errors ignored": (
+        "dcm2bq/bigquery/writer.py",
+        "return {each.index: _codes(each.errors) for each in found}",
+        "return {}",
+    ),
+}
+"""Bugs by the file, what stands in it, and what is put in its place."""
+
+
+def plant(bug: str, folder: Path) -> Path:
+    """Return a copy of the function with a bug."""
+    shutil.copy(ROOT / "main.py", folder)
+    shutil.copytree(ROOT / "dcm2bq", folder / "dcm2bq")
+    file, right, wrong = PLANTED[bug]
+    text = (folder / file).read_text()
+    assert text.count(right) == 1
+    (folder / file).write_text(text.replace(right, wrong))
+    return folder
+
+
+def finds_a_bug(stack: Stack) -> bool:
+    try:
+        run(
+            stack,
+            max_examples=40,
+            stateful_step_count=20,
+            phases=[Phase.generate],
+            derandomize=True,
+            report_multiple_bugs=False,
+        )
+    except AssertionError:
+        return True
+    return False
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_planted_bug_in_the_function_is_found(
+    make_stack: MakeStack, tmp_path: Path, bug: str
+) -> None:
+    with make_stack(plant(bug, tmp_path)) as stack:
+        assert finds_a_bug(stack)
+
+
+@pytest.mark.timeout(300)
+def test_markers_that_are_compared_by_time_are_found(make_stack: MakeStack) -> None:
+    with make_stack() as stack:
+        definitions = schema.load(stack.config, stack.dataset.project)
+        view = next(each for each in definitions if each.name == "instances_live")
+        right = "CAST(m.version AS INT64) >= CAST(r.version AS INT64)"
+        assert view.ddl.count(right) == 1
+        stack.dataset.query(view.ddl.replace(right, "m.timestamp >= r.timestamp"))
+        assert finds_a_bug(stack)
