@@ -4,12 +4,16 @@ The clients of google-cloud-storage and google-cloud-bigquery spend several time
 a small request; what happens for every event goes through google-auth's urllib3 transport.
 """
 
+import http.client
+import io
 import os
 import random
 import re
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import google.auth
 import msgspec
@@ -28,7 +32,6 @@ _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 8.0
 _LEAST_SECONDS = 0.001
 _REFRESH_SECONDS = 5.0
-_CHUNK_BYTES = 64 * 1024
 
 
 class NoAnswerError(Exception):
@@ -81,6 +84,7 @@ class Transport:
         # The time-out is that of token refreshes; requests bring their own.
         refresh = urllib3.Timeout(connect=_REFRESH_SECONDS, read=_REFRESH_SECONDS)
         pool = urllib3.PoolManager(maxsize=CONNECTIONS, retries=False, timeout=refresh)
+        pool.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
         self._http = AuthorizedHttp(credentials, http=pool)
 
     def request(
@@ -134,7 +138,7 @@ class Transport:
                 decode_content=False,
             )
             try:
-                return Answer(response.status, response.headers, _read(response, deadline))
+                return Answer(response.status, response.headers, response.read())
             except BaseException:
                 response.close()  # what is left of the body must not meet the next request
                 raise
@@ -152,11 +156,54 @@ def _pauses() -> Iterator[float]:
         longest = min(2 * longest, _LONGEST_PAUSE)
 
 
-def _read(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
-    """Return the whole body, however slowly it comes, but not beyond `deadline`."""
-    body = bytearray()
-    while part := response.read1(_CHUNK_BYTES):
-        body += part
-        if time.monotonic() > deadline:
-            raise NoAnswerError("the answer came too slowly")
-    return bytes(body)
+class _BoundedSocket(io.RawIOBase):
+    """What is read of a socket, but not beyond its time-out in all, however slowly it comes.
+
+    The time-out by itself bounds a single wait: a peer that sends a byte now and then could
+    go on for ever.
+    """
+
+    def __init__(self, raw: socket.SocketIO, sock: socket.socket) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._give_up = time.monotonic() + (sock.gettimeout() or _REFRESH_SECONDS)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._give_up - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _BoundedResponse(http.client.HTTPResponse):
+    """An answer whose head and body together must come within the socket's time-out."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        # The standard library makes a buffered reader of the socket, and nothing else.
+        raw: Any = self.fp.detach()
+        self.fp = io.BufferedReader(_BoundedSocket(raw, sock))
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    response_class = _BoundedResponse
+
+
+class _SecureConnection(urllib3.connection.HTTPSConnection):
+    response_class = _BoundedResponse
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection

@@ -93,6 +93,13 @@ def stall(handler: Handler) -> None:
     handler.close_connection = True
 
 
+def drip_head(handler: Handler) -> None:
+    """Send the head a byte now and then."""
+    for _ in range(60):
+        handler.wfile.write(b"H")
+        time.sleep(0.1)
+
+
 def drip(handler: Handler) -> None:
     """Send a byte now and then: no single wait is long."""
     first, end = handler.range
@@ -208,7 +215,7 @@ def test_a_wrong_answer_is_told_by_its_status(
     assert str(raised.value) == message
 
 
-@pytest.mark.parametrize("answer", [stall, drip, cut, status(503)])
+@pytest.mark.parametrize("answer", [stall, drip, drip_head, cut, status(503)])
 def test_the_deadline_holds_however_slowly_the_answer_comes(server: Server, answer: Answer) -> None:
     server.script = [answer] * 50
     start = time.monotonic()
