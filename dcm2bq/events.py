@@ -92,7 +92,7 @@ class ObjectEvent:
     def __post_init__(self) -> None:
         if self.time.tzinfo is None:
             raise InvalidEventError("time: has no time zone")
-        if not _BUCKET.fullmatch(self.bucket):
+        if not is_bucket_name(self.bucket):
             raise InvalidEventError("data.bucket: is not a bucket name")
         if not 0 < len(_utf8(self.name)) <= _NAME_MAX_BYTES:
             raise InvalidEventError(f"data.name: is empty or above {_NAME_MAX_BYTES} bytes")
@@ -191,6 +191,11 @@ def recorded(attributes: Mapping[str, Any], data: bytes, message_id: str | None)
     names = {"bucketId": "bucket", "objectId": "name", "objectGeneration": "generation"}
     named = {field: texts[key] for key, field in names.items() if key in texts}
     return Delivery(cloud_event, data or msgspec.json.encode(named))
+
+
+def is_bucket_name(text: str) -> bool:
+    """Whether Cloud Storage could have a bucket of this name."""
+    return bool(_BUCKET.fullmatch(text))
 
 
 def event_time(delivery: Delivery) -> datetime:

@@ -8,6 +8,7 @@ import re
 import time
 import zlib
 from collections.abc import Iterator
+from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
@@ -38,6 +39,11 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _GZIP = 31  # zlib's wbits for the gzip format
 _GZIP_MAGIC = b"\x1f\x8b"
 _CUSTOMER_KEY = "resourceIsEncryptedWithCustomerEncryptionKey"
+
+
+class _Version(msgspec.Struct, rename="camel"):
+    generation: str
+    time_deleted: datetime | None = None
 
 
 class ObjectReader:
@@ -143,10 +149,29 @@ class Store:
             return GunzippedReader(reader, self._limit)
         return reader
 
-    def list(self, bucket: str, prefix: str = "") -> Iterator[ObjectEvent]:
+    def archived_at(self, event: ObjectEvent, deadline: float) -> datetime | None:
+        """Return when the event's generation ceased to be the live one; None while it is.
+
+        Raises `SupersededError` when that generation is gone altogether.
+        """
+        path = f"/storage/v1/b/{event.bucket}/o/{quote(event.name, safe='')}"
+        query = self._query(fields="generation,timeDeleted", generation=event.generation)
+        answer = _get(self._transport, f"{path}?{query}", deadline)
+        try:
+            found = msgspec.json.decode(answer.body, type=_Version)
+        except msgspec.DecodeError:
+            raise ReadFailedError("Cloud Storage: the answer is not an object's metadata") from None
+        if found.generation != str(event.generation):
+            raise ReadFailedError("Cloud Storage: the answer is about another generation")
+        return found.time_deleted
+
+    def list(
+        self, bucket: str, prefix: str = "", *, start: str | None = None, end: str | None = None
+    ) -> Iterator[ObjectEvent]:
         """Yield the live objects of a bucket by name, as if each had just been finalized.
 
-        Raises `ReadFailedError` for a bucket that can not be listed.
+        Names are in the order of their code points, from `start` on and before `end`. Raises
+        `ReadFailedError` for a bucket that can not be listed.
         """
         # The client is slow to import, and the function never lists.
         from google.api_core import exceptions as api  # noqa: PLC0415
@@ -158,7 +183,11 @@ class Store:
             client = Client(EMULATOR_PROJECT, AnonymousCredentials()) if emulated else Client()
             handle = client.bucket(bucket, user_project=self._user_project)
             for blob in client.list_blobs(
-                handle, prefix=prefix, retry=DEFAULT_RETRY.with_timeout(_LIST_SECONDS)
+                handle,
+                prefix=prefix,
+                start_offset=start,
+                end_offset=end,
+                retry=DEFAULT_RETRY.with_timeout(_LIST_SECONDS),
             ):
                 yield _event(blob)
         except api.NotFound:

@@ -82,11 +82,12 @@ class Handler:
         self._sink = sink
         self._name_pattern = re.compile(config.input.name_pattern, re.IGNORECASE)
 
-    def handle(self, delivery: Delivery) -> Outcome:
+    def handle(self, delivery: Delivery, *, whatever_its_age: bool = False) -> Outcome:
         """Do what the event asks for; an outcome means: acknowledge it.
 
         Raises `RetryableError`, or whatever was not foreseen, for an event that must be
-        delivered again. One that is too old for that becomes a dead letter instead.
+        delivered again. One that is too old for that becomes a dead letter instead, unless
+        its age is of no account: the tools make events of objects that have long been there.
         """
         deadline = time.monotonic() + self._config.limits.deadline_seconds
         event = None
@@ -96,7 +97,8 @@ class Handler:
         except SupersededError as error:
             return Outcome(result=Result.SUPERSEDED, event=event, error=error)
         except Exception as error:
-            if not isinstance(error, RejectedEventError) and not self._is_too_old(delivery):
+            is_final = isinstance(error, RejectedEventError)
+            if not is_final and (whatever_its_age or not self._is_too_old(delivery)):
                 raise
             self._bury(delivery, error, deadline)
             return Outcome(result=Result.DEAD_LETTERED, event=event, error=error)
@@ -106,13 +108,14 @@ class Handler:
 
         Raises each error of the taxonomy but `ConfigError`.
         """
-        if self._is_ignored(event):
+        if self.is_ignored(event):
             return Outcome(result=Result.IGNORED, event=event)
         if event.kind in {Kind.DELETED, Kind.ARCHIVED}:
-            return self._mark(event, deadline)
+            return self.mark(event, deadline)
         return self._index(event, deadline)
 
-    def _is_ignored(self, event: ObjectEvent) -> bool:
+    def is_ignored(self, event: ObjectEvent) -> bool:
+        """Whether nothing is recorded of such a change."""
         return (
             (
                 event.kind is Kind.METADATA_UPDATED
@@ -124,7 +127,7 @@ class Handler:
             or event.name.endswith("/")
         )
 
-    def _mark(self, event: ObjectEvent, deadline: float) -> Outcome:
+    def mark(self, event: ObjectEvent, deadline: float) -> Outcome:
         """Record that a generation is gone; nothing is read."""
         self._sink.insert(rows.instance_row(event, now=_now(), info=rows.info(event)), deadline)
         return Outcome(result=Result.MARKED, event=event)

@@ -23,6 +23,9 @@ from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError, ReadFailedError, WriteFailedError
 from dcm2bq.transport import EMULATOR_PROJECT
 
+_PAGE_ROWS = 10_000
+"""Rows that a query keeps in memory at once; BigQuery sends fewer where they are large."""
+
 
 class Dataset:
     """The dataset of the tables and views, for the tools.
@@ -105,6 +108,7 @@ class Dataset:
                     retry=self._retry,
                     job_retry=self._job_retry,
                     api_timeout=self._timeout,
+                    page_size=_PAGE_ROWS,
                 )
                 for row in rows:
                     yield dict(row.items())

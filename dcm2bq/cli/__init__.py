@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import click
 
 from dcm2bq import __version__
-from dcm2bq.cli import config, dead_letters, dump, init, local
+from dcm2bq.cli import config, dead_letters, dump, init, local, verify
 from dcm2bq.cli.common import INTERRUPTED, complain, status_of
 from dcm2bq.errors import describe
 
@@ -64,5 +64,12 @@ def commands(*, debug: bool) -> None:
     """  # noqa: D301 - \b is click's mark for lines to keep
 
 
-for each in (dump.dump, local.local, init.init, config.config, dead_letters.dead_letters):
+for each in (
+    dump.dump,
+    local.local,
+    init.init,
+    config.config,
+    dead_letters.dead_letters,
+    verify.verify,
+):
     commands.add_command(each)

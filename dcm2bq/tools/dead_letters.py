@@ -2,9 +2,7 @@
 
 import re
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,13 +13,9 @@ from dcm2bq import events, rows
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.bigquery.writer import Writer
 from dcm2bq.config import Config
-from dcm2bq.errors import RetryableError, SupersededError
+from dcm2bq.errors import SupersededError
 from dcm2bq.handler import Handler, Result
 from dcm2bq.tools import indexing
-
-THREADS = 8
-OUTAGE = 8
-"""So many failures in a row that may pass by themselves mean that a service is down."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9/_-]")
 _WILD = {"*": ".*", "?": "."}
@@ -146,17 +140,12 @@ def retry(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[Attempt]
     """Handle the events of the entries once more, whatever their age; yield each as it is done.
 
     What succeeds is resolved, which takes it out of the view: an interrupted run is gone on
-    with by the next. Raises the last error where `OUTAGE` attempts in a row fail for reasons
-    that may pass, and `ConfigError` where the table takes no rows of this configuration.
+    with by the next. Raises as `indexing.attempt` does in an outage, and `ConfigError` where
+    the table takes no rows of this configuration.
     """
     sink = Writer(config)
     office = _Office(indexing.handler(dataset, config, sink), sink, config)
-    failures = 0
-    for attempt in _in_parallel(office.retry, read(dataset, config, chosen)):
-        yield attempt
-        failures = failures + 1 if isinstance(attempt.error, RetryableError) else 0
-        if failures == OUTAGE and attempt.error:
-            raise attempt.error
+    return indexing.attempt(office.retry, read(dataset, config, chosen))
 
 
 class _Office:
@@ -196,22 +185,6 @@ class _Office:
     @property
     def _deadline(self) -> float:
         return time.monotonic() + self._seconds
-
-
-def _in_parallel(work: Callable[[Letter], Attempt], letters: Iterable[Letter]) -> Iterator[Attempt]:
-    """Yield what becomes of each letter, in their order; read few of them ahead."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        pending: deque[Future[Attempt]] = deque()
-        try:
-            for letter in letters:
-                pending.append(pool.submit(work, letter))
-                if len(pending) == 2 * THREADS:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for each in pending:
-                each.cancel()
 
 
 def _attributes(text: str | None) -> dict[str, Any]:

@@ -1,13 +1,30 @@
 """What the commands that write rows share: the function's own handler, on a table that fits."""
 
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
 from dcm2bq import dicom, schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.bigquery.writer import Writer
 from dcm2bq.config import Config
-from dcm2bq.errors import ConfigError
+from dcm2bq.errors import ConfigError, RetryableError
 from dcm2bq.gcs import Store
 from dcm2bq.handler import Handler
 from dcm2bq.schema.compare import compare
+
+THREADS = 8
+OUTAGE = 8
+"""So many failures in a row that may pass by themselves mean that a service is down."""
+
+
+class Attempt(Protocol):
+    """What became of one of many things to do; `error` is None where it was done."""
+
+    @property
+    def error(self) -> Exception | None:
+        """Why it was not done."""
 
 
 def handler(dataset: Dataset, config: Config, sink: Writer | None = None) -> Handler:
@@ -31,3 +48,32 @@ def require_table(dataset: Dataset, config: Config) -> None:
         raise ConfigError(f"{definition.qualified_name}: there is no such table; dcm2bq init")
     if refusals := compare(found, definition).refusals:
         raise ConfigError("\n".join(f"{definition.qualified_name}: {each}" for each in refusals))
+
+
+def attempt[T, A: Attempt](work: Callable[[T], A], items: Iterable[T]) -> Iterator[A]:
+    """Do the same for each item, several at once; yield the attempts in the items' order.
+
+    Few items are read ahead. Raises the last error where `OUTAGE` attempts in a row fail for
+    reasons that may pass.
+    """
+    failures = 0
+    for each in _in_parallel(work, items):
+        yield each
+        failures = failures + 1 if isinstance(each.error, RetryableError) else 0
+        if failures == OUTAGE and each.error:
+            raise each.error
+
+
+def _in_parallel[T, A](work: Callable[[T], A], items: Iterable[T]) -> Iterator[A]:
+    with ThreadPoolExecutor(THREADS) as pool:
+        pending: deque[Future[A]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) == 2 * THREADS:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for each in pending:
+                each.cancel()

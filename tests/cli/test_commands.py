@@ -51,7 +51,7 @@ def test_help_is_quick_and_needs_no_extras() -> None:
     program = (
         "import sys\n"
         "from dcm2bq.cli import main\n"
-        "for command in ('', 'dump', 'local', 'init', 'config', 'dead-letters retry'):\n"
+        "for command in ('', 'dump', 'local', 'init', 'config', 'verify', 'dead-letters retry'):\n"
         "    assert main([*command.split(), '--help']) == 0\n"
         "heavy = {'google.api_core', 'pydicom', 'rich', 'duckdb', 'urllib3'} & set(sys.modules)\n"
         "sys.exit(f'{heavy}' if heavy else 0)\n"

@@ -1,0 +1,270 @@
+"""Hold a bucket's listing against `instances_live`, and mend what differs.
+
+Both sides come in the order of their paths and are merged, so that nothing is kept but the
+objects at hand. BigQuery sorts a range of paths at a time: a sort of everything would grow
+with the bucket.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import cached_property
+from itertools import groupby, pairwise
+from operator import itemgetter
+
+import msgspec
+
+from dcm2bq import events
+from dcm2bq.bigquery.dataset import Dataset
+from dcm2bq.bigquery.writer import Writer
+from dcm2bq.config import Config
+from dcm2bq.errors import ConfigError, SupersededError
+from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.gcs import Store
+from dcm2bq.handler import Handler, Result
+from dcm2bq.tools import indexing
+
+RANGE_ROWS = 1_000_000
+_SCHEME = "gs://"
+_LIVE_ROWS = "FROM instances_live WHERE STARTS_WITH(path, @prefix)"
+_FIRST_PATH, _BEHIND_LAST_PATH = "gs://", "gs:0"  # "0" follows "/"
+
+
+class Finding(StrEnum):
+    """How an object and its rows differ."""
+
+    MISSING = "missing"
+    DEAD_LETTERED = "dead-lettered"
+    STALE = "stale"
+    SUPERSEDED = "superseded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """An object without its row, or a row without its object.
+
+    `event` is the one that would put it right: of the object that is missing from the table,
+    or of the generation that is missing from the bucket. `reason` is that of a dead letter, or
+    why the difference must not be mended.
+    """
+
+    finding: Finding
+    event: ObjectEvent
+    reason: str | None = None
+
+    @property
+    def can_be_mended(self) -> bool:
+        """Whether `mend` has something to do."""
+        return self.reason is None
+
+
+class Mended(StrEnum):
+    """What was done about a difference, where it is not the handler's result."""
+
+    EXISTS = "exists"
+    """The generation is live: it came after the bucket was listed."""
+    LEFT = "left"
+    """Not by this command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """A difference, and what became of it: `result` is None where `error` tells why nothing did."""
+
+    difference: Difference
+    result: str | None
+    error: Exception | None = None
+
+    @property
+    def is_mended(self) -> bool:
+        """Whether nothing differs any more."""
+        return self.result not in {None, Mended.LEFT, Result.DEAD_LETTERED}
+
+
+class _Row(msgspec.Struct, frozen=True):
+    path: str
+    version: str | None
+    reason: str | None
+
+
+class Comparison:
+    """Compares the objects under a `gs://bucket[/prefix]` with their rows.
+
+    `rows` is how many rows are live. Iterating yields the differences in the order of their
+    paths and counts `objects`, of which `ignored` are none of the function's business and
+    `settling` have no row and are younger than `settle`; `on_object` is called for each. Raises
+    `ReadFailedError` where one side can not be read.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: Config,
+        location: str,
+        *,
+        settle: timedelta,
+        range_rows: int = RANGE_ROWS,
+    ) -> None:
+        self._bucket, self._prefix = _parse(location)
+        self._parameters = {"prefix": f"{_SCHEME}{self._bucket}/{self._prefix}"}
+        self._dataset = dataset
+        self._store = Store(config)
+        self._handler = Handler(config, self._store, Writer(config))
+        self._seconds = config.limits.deadline_seconds
+        self._range_rows = range_rows
+        self._settled = datetime.now(UTC) - settle
+        self.objects = self.ignored = self.settling = 0
+        self.on_object: Callable[[], object] = lambda: None
+
+    @cached_property
+    def rows(self) -> int:
+        """How many rows are live."""
+        (counted,) = self._dataset.query(f"SELECT COUNT(*) AS n {_LIVE_ROWS}", self._parameters)
+        return int(counted["n"])
+
+    def __iter__(self) -> Iterator[Difference]:
+        for start, end in pairwise(self._boundaries()):
+            yield from self._compare(start, end)
+
+    def mend(self, difference: Difference) -> Repair:
+        """Index an object that is missing, or mark a generation that is gone.
+
+        A marker is written only when Cloud Storage says of exactly this generation that it is
+        gone or archived: the listing alone may be older than the row.
+        """
+        try:
+            result = self._mend(difference)
+        except Exception as error:
+            return Repair(difference, None, error)
+        return Repair(difference, result)
+
+    def _boundaries(self) -> Sequence[str]:
+        """Return paths that part the rows into ranges which BigQuery can sort."""
+        ranges = -(-self.rows // self._range_rows)
+        inner: Sequence[str] = ()
+        if ranges > 1:
+            sql = f"SELECT APPROX_QUANTILES(path, {ranges:d}) AS paths {_LIVE_ROWS}"
+            (row,) = self._dataset.query(sql, self._parameters)
+            inner = sorted(set(row["paths"][1:-1]))
+        return [_FIRST_PATH, *inner, _BEHIND_LAST_PATH]
+
+    def _compare(self, start: str, end: str) -> Iterator[Difference]:
+        """Merge the objects and the rows of one range of paths."""
+        rows = self._rows(start, end)
+        # The rows first: what comes between is an object without a row, and young.
+        path, here = next(rows, (_BEHIND_LAST_PATH, []))
+        for found in self._objects(start, end):
+            while path < found.path:
+                yield from self._judge_rows(here)
+                path, here = next(rows, (_BEHIND_LAST_PATH, []))
+            if path == found.path:
+                yield from self._judge(found, here)
+                path, here = next(rows, (_BEHIND_LAST_PATH, []))
+            else:
+                yield from self._judge(found, [])
+        while here:
+            yield from self._judge_rows(here)
+            path, here = next(rows, (_BEHIND_LAST_PATH, []))
+
+    def _objects(self, start: str, end: str) -> Iterator[ObjectEvent]:
+        root = f"{_SCHEME}{self._bucket}/"
+        first = start.removeprefix(root) if start.startswith(root) else None
+        behind = end.removeprefix(root) if end.startswith(root) else None
+        for found in self._store.list(self._bucket, self._prefix, start=first, end=behind):
+            self.objects += 1
+            self.on_object()
+            yield replace(found, event_id=_event_id())
+
+    def _rows(self, start: str, end: str) -> Iterator[tuple[str, list[_Row]]]:
+        """Yield each path with its live rows and its open dead letters, in order."""
+        condition = "STARTS_WITH(path, @prefix) AND path >= @start AND path < @behind"
+        sql = f"""
+            SELECT path, version, CAST(NULL AS STRING) AS reason
+            FROM instances_live
+            WHERE {condition}
+            UNION ALL
+            SELECT path, version, reason
+            FROM dead_letters
+            WHERE {condition} AND event IN ('finalized', 'metadataUpdated')
+            ORDER BY path
+        """  # noqa: S608 - the condition is the text above
+        rows = self._dataset.stream(sql, {**self._parameters, "start": start, "behind": end})
+        for path, group in groupby(rows, itemgetter("path")):
+            yield path, [msgspec.convert(row, _Row) for row in group]
+
+    def _judge(self, found: ObjectEvent, rows: Sequence[_Row]) -> Iterator[Difference]:
+        """Yield what is wrong with an object, given the rows of its path."""
+        version = str(found.generation)
+        live = [row for row in rows if row.reason is None]
+        if any(row.version == version for row in live):
+            pass
+        elif self._handler.is_ignored(found):
+            self.ignored += 1
+        elif reasons := [row.reason for row in rows if row.reason and row.version == version]:
+            yield Difference(finding=Finding.DEAD_LETTERED, event=found, reason=reasons[0])
+        elif found.time > self._settled:
+            self.settling += 1
+        else:
+            yield Difference(finding=Finding.MISSING, event=found)
+        for row in live:
+            if row.version != version:
+                yield self._extra(row, found)
+
+    def _judge_rows(self, rows: Sequence[_Row]) -> Iterator[Difference]:
+        """Yield the rows of a path where there is no object."""
+        for row in rows:
+            if row.reason is None:
+                yield self._extra(row, None)
+
+    def _extra(self, row: _Row, found: ObjectEvent | None) -> Difference:
+        gone = ObjectEvent(
+            event_id=_event_id(),
+            kind=Kind.DELETED,
+            time=datetime.now(UTC),
+            bucket=self._bucket,
+            name=row.path.removeprefix(f"{_SCHEME}{self._bucket}/"),
+            generation=int(row.version or 0),
+        )
+        if found is None:
+            return Difference(finding=Finding.STALE, event=gone)
+        if gone.generation < found.generation:
+            return Difference(finding=Finding.SUPERSEDED, event=gone)
+        # Its marker would hide the row of the lower generation, which is the live one.
+        return Difference(
+            finding=Finding.STALE, event=gone, reason="the object has a lower generation"
+        )
+
+    def _mend(self, difference: Difference) -> str:
+        if not difference.can_be_mended:
+            return Mended.LEFT
+        event = difference.event
+        deadline = time.monotonic() + self._seconds
+        if difference.finding is Finding.MISSING:
+            return self._handler.handle(events.deliver(event), whatever_its_age=True).result
+        try:
+            archived_at = self._store.archived_at(event, deadline)
+        except SupersededError:
+            return self._handler.mark(event, deadline).result
+        if archived_at is None:
+            return Mended.EXISTS
+        archived = replace(event, kind=Kind.ARCHIVED, time=archived_at)
+        return self._handler.mark(archived, deadline).result
+
+
+def mend(comparison: Comparison) -> Iterator[Repair]:
+    """Mend the differences, several at once; raise as `indexing.attempt` does in an outage."""
+    return indexing.attempt(comparison.mend, comparison)
+
+
+def _parse(location: str) -> tuple[str, str]:
+    bucket, _, prefix = location.removeprefix(_SCHEME).partition("/")
+    if not location.startswith(_SCHEME) or not events.is_bucket_name(bucket):
+        raise ConfigError(f"{location}: gs://bucket or gs://bucket/prefix is expected")
+    return bucket, prefix
+
+
+def _event_id() -> str:
+    return f"verify-{uuid.uuid4()}"

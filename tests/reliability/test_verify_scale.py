@@ -1,0 +1,90 @@
+"""`dcm2bq verify` on a large bucket: every difference is found, and memory does not grow."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from dcm2bq.bigquery.dataset import Dataset
+from dcm2bq.config import from_overrides
+from dcm2bq.tools.init import init
+from function import peak_bytes
+from support.listing import CREATED, Listing
+from support.stack import unique
+
+Report = Callable[[str], None]
+
+EVERY = 10_007
+"""So often a row is missing; and an object, two numbers further on."""
+
+
+def fill(dataset: Dataset, first: int, count: int) -> None:
+    """Make the rows of objects, all but those that shall be missing."""
+    dataset.query(
+        f"""
+        INSERT INTO `{dataset.name}.instances`
+          (timestamp, ingested_at, event, path, version, StudyInstanceUID, SOPInstanceUID)
+        SELECT TIMESTAMP '{CREATED}', TIMESTAMP '{CREATED}', 'finalized',
+          CONCAT('gs://large/', LPAD(CAST(n AS STRING), 8, '0'), '.dcm'),
+          CAST(n + 1 AS STRING), '1.2', CONCAT('1.2.', CAST(n AS STRING))
+        FROM UNNEST(GENERATE_ARRAY({first}, {first + count - 1})) AS n
+        WHERE MOD(n, {EVERY}) != 0
+        """
+    )
+
+
+def verify(environ: Mapping[str, str]) -> tuple[list[dict[str, str]], str, int]:
+    """Run the command; return what it found, what it said, and its peak memory in bytes."""
+    command = [str(Path(sys.executable).with_name("dcm2bq")), "verify", "gs://large", "--json"]
+    with subprocess.Popen(
+        command, env={**os.environ, **environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        peak = 0
+        while process.poll() is None:
+            try:
+                peak = max(peak, peak_bytes(process.pid))
+            except (ProcessLookupError, FileNotFoundError, IndexError):
+                break
+            time.sleep(0.05)
+        out, err = process.communicate()
+    assert process.returncode == 1, err
+    return json.loads(out), err.decode(), peak
+
+
+@pytest.mark.timeout(3600)
+def test_a_large_bucket_is_verified_in_constant_memory(
+    bigquery_url: str, monkeypatch: pytest.MonkeyPatch, report: Report, *, is_long: bool
+) -> None:
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
+    config = from_overrides({"bigQuery": {"datasetId": unique("large_"), "timeoutSeconds": 300}})
+    dataset = Dataset(config)
+    init(dataset, config)
+    peaks, filled = [], 0
+    for count in (10_000, 1_000_000 if is_long else 30_000):
+        fill(dataset, filled, count - filled)
+        filled = count
+        lacking = {n for n in range(count) if n % EVERY == 2}
+        with Listing(count, frozenset(lacking)).running() as storage_url:
+            started = time.monotonic()
+            found, said, peak = verify(
+                {
+                    "STORAGE_EMULATOR_HOST": storage_url,
+                    "DCM2BQ_CONFIG": json.dumps(
+                        {"bigQuery": {"datasetId": dataset.dataset_id, "timeoutSeconds": 300}}
+                    ),
+                }
+            )
+            seconds = time.monotonic() - started
+        expected = sorted(
+            [(n, "missing") for n in range(0, count, EVERY)] + [(n, "stale") for n in lacking]
+        )
+        assert [(int(each["version"]) - 1, each["finding"]) for each in found] == expected
+        assert said.startswith(f"{count - len(lacking)} objects")
+        peaks.append(peak)
+        report(f"{count} objects in {seconds:.0f} s, peak {peak / 2**20:.0f} MiB")
+    assert peaks[1] < peaks[0] + 40 * 2**20

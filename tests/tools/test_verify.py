@@ -1,0 +1,262 @@
+"""`dcm2bq verify`: what differs between bucket and table is told, and mended without harm."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from dcm2bq.bigquery.dataset import Dataset
+from dcm2bq.tools.verify import Comparison
+from support.cloud import Bucket, Event
+from support.proxy import Fault
+from support.stack import Stack, unique
+from tools.conftest import Command, Done
+
+DOWNLOAD = "alt=media"
+
+
+class Place:
+    """A folder of a bucket, and `verify` on it."""
+
+    def __init__(self, stack: Stack, bucket: Bucket, command: Command) -> None:
+        self.folder = unique("it's #1? ü'%s-")
+        self.bucket = bucket
+        self.root = f"gs://{bucket.name}/{self.folder}/"
+        self._stack = stack
+        self._command = command
+
+    def upload(self, name: str, content: bytes, *, deliver: bool = True) -> Event:
+        event = self.bucket.upload(f"{self.folder}/{name}", content)
+        if deliver:
+            assert event.post(self._stack.url).status_code == 200
+        return event
+
+    def delete(self, name: str) -> Event:
+        return self.bucket.delete(f"{self.folder}/{name}")
+
+    def verify(self, *args: str, settle: int = 0) -> Done:
+        return self._command("verify", self.root, "--settle", str(settle), *args)
+
+    def found(self, *args: str, status: int = 1) -> list[tuple[Any, ...]]:
+        """Return finding, name, reason and result of each difference."""
+        done = self.verify("--json", *args)
+        assert done.status == status, done.err
+        return [
+            (each["finding"], each["path"].removeprefix(self.root), each["reason"], each["result"])
+            for each in json.loads(done.out)
+        ]
+
+    def live(self) -> list[tuple[str, str]]:
+        rows = self._stack.dataset.query(
+            "SELECT path, version FROM instances_live "
+            "WHERE STARTS_WITH(path, @root) ORDER BY path, version",
+            {"root": self.root},
+        )
+        return [(row["path"].removeprefix(self.root), row["version"]) for row in rows]
+
+
+@pytest.fixture
+def place(stack: Stack, command: Command) -> Place:
+    return Place(stack, stack.bucket, command)
+
+
+@pytest.fixture
+def versioned(stack: Stack, command: Command) -> Place:
+    return Place(stack, stack.versioned_bucket, command)
+
+
+def test_without_a_difference_all_is_well(place: Place, ct_small: bytes) -> None:
+    for name in ("a.dcm", "ä.dcm", "ﬀ.dcm", "😀.dcm", "notes.txt", "empty.dcm"):
+        place.upload(name, b"" if name == "empty.dcm" else ct_small)
+    done = place.verify()
+    assert (done.status, done.out) == (0, "")
+    assert done.err == "6 objects (2 ignored), no difference\n"
+    assert place.found(status=0) == []
+
+
+def test_each_difference_is_told(place: Place, ct_small: bytes) -> None:
+    place.upload("1 fine.dcm", ct_small)
+    missing = place.upload("2 missing.dcm", ct_small, deliver=False)
+    broken = place.upload("3 broken.dcm", b"no DICOM")
+    old = place.upload("4 overwritten.dcm", ct_small)
+    new = place.upload("4 overwritten.dcm", b"no DICOM")
+    stale = place.upload("5 stale.dcm", ct_small)
+    place.delete("5 stale.dcm")
+    done = place.verify()
+    assert done.status == 1
+    names = [
+        f"gs://{place.bucket.name}/{event.data['name']}#{event.data['generation']}"
+        for event in (missing, broken, new, old, stale)
+    ]
+    assert done.out.splitlines() == [
+        f"missing        {names[0]}",
+        f"dead-lettered  {names[1]}: NotDicomError",
+        f"dead-lettered  {names[2]}: NotDicomError",
+        f"superseded     {names[3]}",
+        f"stale          {names[4]}",
+    ]
+    assert done.err == "4 objects, 2 dead-lettered, 1 missing, 1 stale, 1 superseded\n"
+    assert place.found() == [
+        ("missing", "2 missing.dcm", None, None),
+        ("dead-lettered", "3 broken.dcm", "NotDicomError", None),
+        ("dead-lettered", "4 overwritten.dcm", "NotDicomError", None),
+        ("superseded", "4 overwritten.dcm", None, None),
+        ("stale", "5 stale.dcm", None, None),
+    ]
+
+
+def test_repair_makes_the_table_equal_to_the_bucket(place: Place, ct_small: bytes) -> None:
+    place.upload("1 fine.dcm", ct_small)
+    place.upload("2 missing.dcm", ct_small, deliver=False)
+    place.upload("3 new.dcm", b"no DICOM", deliver=False)
+    place.upload("4 overwritten.dcm", ct_small)
+    place.upload("4 overwritten.dcm", ct_small, deliver=False)
+    place.upload("5 stale.dcm", ct_small)
+    place.delete("5 stale.dcm")
+    assert place.found("--repair") == [
+        ("missing", "2 missing.dcm", None, "inserted"),
+        ("missing", "3 new.dcm", None, "dead_lettered"),
+        ("missing", "4 overwritten.dcm", None, "inserted"),
+        ("superseded", "4 overwritten.dcm", None, "marked"),
+        ("stale", "5 stale.dcm", None, "marked"),
+    ]
+    in_bucket = place.bucket.names(f"{place.folder}/")
+    assert place.live() == [
+        (name, str(in_bucket[f"{place.folder}/{name}"]))
+        for name in ("1 fine.dcm", "2 missing.dcm", "4 overwritten.dcm")
+    ]
+    assert place.found("--repair") == [("dead-lettered", "3 new.dcm", "NotDicomError", "left")]
+
+
+def test_a_repaired_row_is_that_of_the_event(stack: Stack, place: Place, ct_small: bytes) -> None:
+    event = place.upload("a.dcm", ct_small, deliver=False)
+    place.verify("--repair")
+    event.post(stack.url)
+    repaired, delivered = stack.rows(event.data["name"])
+    for row in (repaired, delivered):
+        assert row["info"].pop("event_id")
+        row.pop("ingested_at")
+        row.pop("timestamp")
+    assert repaired == delivered
+
+
+def test_an_archived_generation_is_marked_as_such(
+    stack: Stack, versioned: Place, ct_small: bytes
+) -> None:
+    versioned.upload("a.dcm", ct_small)
+    event = versioned.delete("a.dcm")
+    assert versioned.found("--repair", status=0) == [("stale", "a.dcm", None, "marked")]
+    assert versioned.live() == []
+    _, marker = stack.rows(event.data["name"])
+    assert marker["event"] == "archived"
+    assert datetime.now(UTC) - marker["timestamp"] < timedelta(minutes=5)
+
+
+def test_what_is_live_though_the_listing_lacks_it_gets_no_marker(
+    stack: Stack, place: Place, ct_small: bytes
+) -> None:
+    """A listing that is older than the row."""
+    place.upload("a.dcm", ct_small)
+    stack.storage.faults = [Fault("prefix=", 200, b'{"kind": "storage#objects"}')]
+    assert place.found("--repair", status=0) == [("stale", "a.dcm", None, "exists")]
+    assert len(place.live()) == 1
+
+
+def test_a_generation_that_can_not_be_asked_for_gets_no_marker(
+    stack: Stack, place: Place, ct_small: bytes
+) -> None:
+    place.upload("a.dcm", ct_small)
+    place.delete("a.dcm")
+    stack.storage.faults = [Fault("timeDeleted", 403)]
+    done = place.verify("--repair")
+    assert done.status == 1
+    assert done.out.endswith(": failed: Cloud Storage: HTTP 403\n")
+    assert len(place.live()) == 1
+    stack.storage.faults = [Fault("timeDeleted", 200, b'{"generation": "1"}')]
+    assert (
+        "failed: Cloud Storage: the answer is about another generation"
+        in place.verify("--repair").out
+    )
+    assert len(place.live()) == 1
+
+
+def test_a_row_of_a_higher_generation_is_left(stack: Stack, place: Place, ct_small: bytes) -> None:
+    """Its marker would hide the object that is live."""
+    event = place.upload("a.dcm", ct_small)
+    higher = str(int(event.data["generation"]) + 1)
+    stack.storage.faults = [Fault(f"generation={higher}", 200, ct_small)]
+    event.but(generation=higher).post(stack.url)
+    stack.storage.faults = []
+    reason = "the object has a lower generation"
+    # The rows are of one instance: the view shows the higher alone.
+    assert place.found("--repair") == [
+        ("missing", "a.dcm", None, "inserted"),
+        ("stale", "a.dcm", reason, "left"),
+    ]
+
+
+def test_young_objects_are_not_called_missing(place: Place, ct_small: bytes) -> None:
+    place.upload("a.dcm", ct_small, deliver=False)
+    done = place.verify(settle=10)
+    assert (done.status, done.out) == (0, "")
+    assert done.err == "1 objects, 1 too young to be called missing, no difference\n"
+
+
+def test_the_ranges_of_a_large_bucket_meet_without_gap_or_overlap(
+    stack: Stack, place: Place, ct_small: bytes
+) -> None:
+    for number in range(40):
+        place.upload(f"{number:02}.dcm", ct_small, deliver=number % 4 > 0)
+    for number in range(0, 40, 5):
+        place.delete(f"{number:02}.dcm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BIGQUERY_EMULATOR_HOST", stack.bigquery.url)
+        patch.setenv("STORAGE_EMULATOR_HOST", stack.storage.url)
+        found = []
+        for rows in (7, 1_000_000):
+            comparison = Comparison(
+                Dataset(stack.config),
+                stack.config,
+                place.root,
+                settle=timedelta(0),
+                range_rows=rows,
+            )
+            found.append([(each.finding, each.event.path) for each in comparison])
+            assert comparison.objects == 32
+    assert found[0] == found[1]
+    assert len(found[0]) == 8 + 6
+
+
+@pytest.mark.parametrize("location", ["my-bucket", "gs://", "gs:///a", "gs://UPPER/x", "s3://b"])
+def test_what_is_no_location_is_refused(command: Command, location: str) -> None:
+    done = command("verify", location)
+    assert (done.status, done.out) == (2, "")
+    assert done.err == f"dcm2bq: {location}: gs://bucket or gs://bucket/prefix is expected\n"
+
+
+def test_a_bucket_that_is_not_there_is_told(command: Command) -> None:
+    done = command("verify", "gs://no-such-bucket")
+    assert (done.status, done.out) == (3, "")
+    assert done.err == "dcm2bq: Cloud Storage: there is no such bucket\n"
+
+
+def test_rows_of_other_privacy_options_are_not_added(
+    stack: Stack, place: Place, command: Command
+) -> None:
+    command.configure(stack, privacy={"remove": ["PatientID"]})
+    done = place.verify("--repair")
+    assert (done.status, done.out) == (2, "")
+    assert "instances: holds rows made by other privacy options" in done.err
+    assert place.verify().status == 0
+
+
+@pytest.mark.parametrize("server", ["storage", "bigquery"])
+def test_a_server_that_does_not_answer_is_told(
+    stack: Stack, place: Place, command: Command, server: str
+) -> None:
+    command.configure(stack, bigQuery={"datasetId": stack.dataset.dataset_id, "timeoutSeconds": 1})
+    getattr(stack, server).faults = [Fault("", 403)]
+    done = place.verify()
+    assert (done.status, done.out) == (3, "")
+    assert "HTTP 403" in done.err
