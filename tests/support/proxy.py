@@ -36,6 +36,7 @@ class Proxy:
         self.requests: list[str] = []
         self.bodies: list[bytes] = []
         self._lock = threading.Lock()
+        self._under_way: list[str] = []
         handler = type("Handler", (_Handler,), {"proxy": self, "upstream": upstream[7:]})
         self._server = _Server(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -50,6 +51,19 @@ class Proxy:
                     fault.times -= 1
                     return fault
         return None
+
+    def is_under_way(self, where: str) -> bool:
+        """Whether the server works on a request with this in its request line."""
+        return any(where in line for line in list(self._under_way))
+
+    @contextmanager
+    def under_way(self, line: str) -> Iterator[None]:
+        """Count a request as one that the server works on."""
+        self._under_way.append(line)
+        try:
+            yield
+        finally:
+            self._under_way.remove(line)
 
     @contextmanager
     def running(self) -> Iterator["Proxy"]:
@@ -96,9 +110,10 @@ class _Handler(BaseHTTPRequestHandler):
         connection = HTTPConnection(self.upstream, timeout=60)
         headers = {k: v for k, v in self.headers.items() if k.lower() not in HOP_BY_HOP}
         try:
-            connection.request(self.command, self.path, body, headers)
-            response = connection.getresponse()
-            return response.status, response.getheaders(), response.read()
+            with self.proxy.under_way(self.requestline):
+                connection.request(self.command, self.path, body, headers)
+                response = connection.getresponse()
+                return response.status, response.getheaders(), response.read()
         finally:
             connection.close()
 

@@ -1,0 +1,161 @@
+"""What the function has acknowledged is stored, however it ends."""
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+
+import pytest
+import requests
+
+from function import OURS, descendants, function
+from reliability.conftest import THREADS, MakeStack
+from reliability.machine import CONTENTS
+from support.cloud import Event
+from support.stack import Stack, unique
+
+Report = Callable[[str], None]
+
+ENOUGH = 250
+"""Events that wait while the function runs: it must never be idle when it is killed."""
+
+
+@dataclass
+class Load:
+    """Delivers events until told to stop, as a trigger does: again what was not acknowledged."""
+
+    pending: list[Event]
+    acknowledged: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def running(self, url: str) -> Iterator[None]:
+        """Deliver to the function at `url` until the block ends."""
+        is_over = threading.Event()
+        with ThreadPoolExecutor(THREADS) as pool:
+            workers = [pool.submit(self._work, url, is_over) for _ in range(THREADS)]
+            try:
+                yield
+            finally:
+                is_over.set()
+            for each in workers:
+                each.result()
+
+    def _work(self, url: str, is_over: threading.Event) -> None:
+        while not is_over.is_set():
+            with self.lock:
+                event = self.pending.pop() if self.pending else None
+            if event is None:
+                time.sleep(0.01)
+            elif self._is_acknowledged(url, event):
+                with self.lock:
+                    self.acknowledged += 1
+            else:
+                with self.lock:
+                    self.pending.insert(0, event)
+
+    @staticmethod
+    def _is_acknowledged(url: str, event: Event) -> bool:
+        with suppress(requests.RequestException):
+            return event.post(url).status_code == 200
+        return False
+
+
+class History:
+    """Objects that come, are overwritten and go; `live` is what must be left."""
+
+    def __init__(self, stack: Stack, chance: random.Random) -> None:
+        self.folder = unique("crash-")
+        self.live: dict[str, str] = {}
+        self._stack = stack
+        self._chance = chance
+
+    def events(self, count: int) -> list[Event]:
+        """Return at least so many events of new objects, in any order."""
+        events: list[Event] = []
+        while len(events) < count:
+            name = f"{self.folder}/{unique('')}.dcm"
+            events.append(self._upload(name, "one instance"))
+            if self._chance.random() < 1 / 3:
+                old = events[-1]
+                events.append(self._upload(name, "another instance"))
+                events.append(replace(old.as_type("deleted"), time=events[-1].time))
+            if self._chance.random() < 1 / 3:
+                events.append(self._stack.bucket.delete(name))
+                del self.live[self._path(name)]
+        self._chance.shuffle(events)
+        return events
+
+    def _upload(self, name: str, content: str) -> Event:
+        event = self._stack.bucket.upload(name, CONTENTS[content])
+        self.live[self._path(name)] = event.data["generation"]
+        return event
+
+    def _path(self, name: str) -> str:
+        return f"gs://{self._stack.bucket.name}/{name}"
+
+
+def start(stack: Stack) -> AbstractContextManager[tuple[int, int]]:
+    """Run one more function on the stack; yield its port and its process id."""
+    environ = {
+        "BIGQUERY_EMULATOR_HOST": stack.bigquery.url,
+        "STORAGE_EMULATOR_HOST": stack.storage.url,
+        "DCM2BQ_CONFIG": json.dumps({"bigQuery": {"datasetId": stack.dataset.dataset_id}}),
+    }
+    return function(OURS, 0, THREADS, environ=environ)
+
+
+def kill(stack: Stack, pid: int, number: signal.Signals, chance: random.Random) -> bool:
+    """End the function while it inserts; return whether an insert was under way."""
+    give_up = time.monotonic() + 10
+    while time.monotonic() < give_up and not stack.bigquery.is_under_way("insertAll"):
+        time.sleep(0.0005)
+    time.sleep(chance.uniform(0, 0.03))
+    victims = descendants(pid) if number is signal.SIGKILL else [pid]
+    is_inserting = stack.bigquery.is_under_way("insertAll")
+    for each in victims:
+        os.kill(each, number)
+    return is_inserting
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_what_was_acknowledged_is_stored(
+    make_stack: MakeStack, report: Report, number: signal.Signals, *, is_long: bool
+) -> None:
+    wanted = 200 if is_long and number is signal.SIGKILL else 3
+    with make_stack() as stack:
+        report(crash(stack, number, wanted))
+
+
+def crash(stack: Stack, number: signal.Signals, wanted: int) -> str:
+    """End the function again and again, so often during inserts; return the figures."""
+    chance = random.Random(20260103)
+    history, load = History(stack, chance), Load([])
+    kills = during_inserts = 0
+    while during_inserts < wanted:
+        load.pending += history.events(ENOUGH - len(load.pending))
+        with start(stack) as (port, pid), load.running(f"http://127.0.0.1:{port}"):
+            time.sleep(chance.uniform(0, 0.3))
+            during_inserts += kill(stack, pid, number, chance)
+            kills += 1
+            time.sleep(0.2)
+    with start(stack) as (port, _), load.running(f"http://127.0.0.1:{port}"):
+        while load.pending:
+            time.sleep(0.05)
+    live = stack.dataset.query(
+        "SELECT path, version FROM instances_live WHERE STARTS_WITH(path, @prefix)",
+        {"prefix": f"gs://{stack.bucket.name}/{history.folder}/"},
+    )
+    assert sorted((row["path"], row["version"]) for row in live) == sorted(history.live.items())
+    assert not stack.dead_letters()
+    return (
+        f"{kills} times ended, {during_inserts} of them during inserts, "
+        f"{load.acknowledged} events acknowledged, {len(live)} objects live, 0 lost"
+    )
