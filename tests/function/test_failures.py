@@ -15,12 +15,11 @@ from pydicom.uid import UID
 
 from dcm2bq import schema
 from dcm2bq.local import servers
-from support.cloud import Event
+from support.cloud import SENTINEL, Event, google_error, row_error
 from support.proxy import Fault
 from support.stack import ROOT, Stack, function_stack, unique
 
 CT_SMALL = Path(str(get_testdata_file("CT_small.dcm"))).read_bytes()
-SENTINEL = "SENTINEL^PATIENT"
 INSERT_ALL = "insertAll"
 DOWNLOAD = "alt=media"
 
@@ -40,18 +39,6 @@ function["_handlers"].append(Handler(Config(), Store(), None))
 ingest = function["ingest"]
 """
 """A function with a fault that nobody foresaw."""
-
-
-def google_error(status: int, reason: str, message: str = SENTINEL) -> bytes:
-    """Return an error as Google's JSON APIs write it."""
-    errors = [{"reason": reason, "message": message, "domain": "global"}]
-    return json.dumps({"error": {"code": status, "message": message, "errors": errors}}).encode()
-
-
-def row_error(reason: str, location: str = "") -> bytes:
-    """Return an HTTP 200 of `insertAll` that refuses the only row."""
-    errors = [{"reason": reason, "location": location, "message": SENTINEL}]
-    return json.dumps({"insertErrors": [{"index": 0, "errors": errors}]}).encode()
 
 
 def upload(stack: Stack, content: bytes = CT_SMALL) -> Event:
@@ -178,18 +165,6 @@ def test_a_generation_that_is_gone_is_acknowledged_without_a_row(stack: Stack) -
     assert outcome(stack, event) == "superseded"
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 401, 403, 412])
-def test_a_failing_cloud_storage_means_delivery_again(stack: Stack, status: int) -> None:
-    event = upload(stack)
-    stack.storage.faults = [Fault(DOWNLOAD, status, google_error(status, "backendError"))]
-    assert event.post(stack.url).status_code == 500
-    assert rows_of(stack, event) == []
-    stack.storage.faults = []
-    assert event.post(stack.url).status_code == 200
-    assert len(rows_of(stack, event)) == 1
-    assert dead_letters_of(stack, event) == []
-
-
 def test_a_503_that_passes_costs_no_delivery(stack: Stack) -> None:
     event = upload(stack)
     stack.storage.faults = [Fault(DOWNLOAD, 503, b"", times=1)]
@@ -204,35 +179,6 @@ def test_an_object_under_a_customers_key_becomes_a_dead_letter(stack: Stack) -> 
     assert event.post(stack.url).status_code == 200
     (letter,) = dead_letters_of(stack, event)
     assert letter["attributes"]["error_type"] == "RejectedEventError"
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault(INSERT_ALL, 403, google_error(403, "accessDenied")),
-        Fault(INSERT_ALL, 404, google_error(404, "notFound")),
-        Fault(INSERT_ALL, 429, google_error(429, "rateLimitExceeded")),
-        Fault(INSERT_ALL, 500, google_error(500, "backendError")),
-        Fault(INSERT_ALL, 503, google_error(503, "backendError")),
-        Fault(INSERT_ALL, 400, google_error(400, "invalid")),
-        Fault(INSERT_ALL, 200, b"no JSON"),
-        Fault(INSERT_ALL, 200, row_error("invalid", "metadata")),
-        Fault(INSERT_ALL, 200, row_error("stopped")),
-        Fault(INSERT_ALL, 200, row_error(SENTINEL)),
-        Fault(INSERT_ALL),
-    ],
-    ids=lambda fault: f"{fault.status} {fault.body[:60].decode()}",
-)
-def test_a_row_that_is_not_stored_means_delivery_again(stack: Stack, fault: Fault) -> None:
-    event = upload(stack)
-    stack.bigquery.faults = [fault]
-    assert event.post(stack.url).status_code == 500
-    assert rows_of(stack, event) == []
-    assert outcome(stack, event) == "failed"
-    stack.bigquery.faults = []
-    assert event.post(stack.url).status_code == 200
-    assert len(rows_of(stack, event)) == 1
-    assert dead_letters_of(stack, event) == []
 
 
 def test_a_lost_answer_leaves_one_live_row(stack: Stack) -> None:

@@ -19,13 +19,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from pydicom import Dataset, FileMetaDataset, dcmwrite
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from support.cloud import Bucket, Event
+from support.cloud import SENTINEL, Bucket, Event, row_error
 from support.proxy import Fault
 from support.stack import Stack, unique
 
-SENTINEL = "SENTINEL^PATIENT"
 THREADS = 16
-ROW_ERRORS = b'{"insertErrors": [{"index": 0, "errors": [{"reason": "invalid"}]}]}'
 
 NAMES = ("a.dcm", "b c#1?.dcm", "ü/%41'.DCM", "notes.txt")
 LONG_AGO = timedelta(hours=13)
@@ -60,7 +58,10 @@ CONTENTS = {
 }
 FAULTS: dict[str, Callable[[], tuple[str, Fault]]] = {
     "the object can not be read": lambda: ("storage", Fault("alt=media", 403)),
-    "the row is refused": lambda: ("bigquery", Fault("instances/insertAll", 200, ROW_ERRORS)),
+    "the row is refused": lambda: (
+        "bigquery",
+        Fault("instances/insertAll", 200, row_error("invalid")),
+    ),
     "the insert is forbidden": lambda: ("bigquery", Fault("instances/insertAll", 403)),
     "the insert's answer is lost": lambda: (
         "bigquery",

@@ -10,6 +10,20 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage.client import Client
 
 TYPE_PREFIX = "google.cloud.storage.object.v1."
+SENTINEL = "SENTINEL^PATIENT"
+"""A patient's name: it must turn up in rows, and nowhere else."""
+
+
+def google_error(status: int, reason: str, message: str = SENTINEL) -> bytes:
+    """Return an error as Google's JSON APIs write it."""
+    errors = [{"reason": reason, "message": message, "domain": "global"}]
+    return json.dumps({"error": {"code": status, "message": message, "errors": errors}}).encode()
+
+
+def row_error(reason: str, location: str = "") -> bytes:
+    """Return an HTTP 200 of `insertAll` that refuses the only row."""
+    errors = [{"reason": reason, "location": location, "message": SENTINEL}]
+    return json.dumps({"insertErrors": [{"index": 0, "errors": errors}]}).encode()
 
 
 @dataclass(frozen=True, kw_only=True)

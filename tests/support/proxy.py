@@ -3,6 +3,7 @@
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,12 +14,18 @@ from typing import ClassVar
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 
+SPOILT = ("stall", "drip the head", "drip the body", "cut", "reset in the body", "other range")
+PATIENCE = 8.0
+"""How long a stalled or dripping answer goes on, in seconds."""
+
+
 @dataclass
 class Fault:
     """Answer matching requests with `status` and `body`; `status` 0 resets the connection.
 
     `where` is a part of the request line, `times` how many requests it hits. `after` passes
-    the request on first, so that only the answer is lost.
+    the request on first, so that only the answer is lost. `how` passes it on as well, and
+    spoils the answer: one of `SPOILT`.
     """
 
     where: str
@@ -26,6 +33,7 @@ class Fault:
     body: bytes = b""
     times: int = 1_000_000
     after: bool = False
+    how: str = ""
 
 
 class Proxy:
@@ -97,6 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is None:
             self._answer(*self._forward(body))
             return
+        if fault.how:
+            self._spoil(fault.how, *self._forward(body))
+            return
         if fault.after:
             self._forward(body)
         if fault.status:
@@ -117,14 +128,46 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             connection.close()
 
+    def _spoil(self, how: str, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        """Give an answer as a broken network or server does."""
+        self.close_connection = True
+        match how:
+            case "stall":
+                time.sleep(PATIENCE)
+            case "drip the head":
+                self._drip(f"HTTP/1.1 {status} X\r\nX: ".encode() + b"x" * 1000)
+            case "drip the body":
+                self._head(status, headers, len(body) + 1000)
+                self._drip(body)
+            case "cut" | "reset in the body":
+                self._head(status, headers, len(body))
+                self.wfile.write(body[: len(body) // 2])
+                if how != "cut":
+                    self._reset()
+            case "other range":
+                other = [(k, "bytes 7-8/9" if k == "Content-Range" else v) for k, v in headers]
+                self._answer(status, other, body)
+
+    def _drip(self, content: bytes) -> None:
+        """Send a byte now and then, so that no single wait is long."""
+        give_up = time.monotonic() + PATIENCE
+        for each in content:
+            if time.monotonic() > give_up:
+                break
+            self.wfile.write(bytes([each]))
+            time.sleep(0.1)
+
     def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self._head(status, headers, len(body))
+        self.wfile.write(body)
+
+    def _head(self, status: int, headers: list[tuple[str, str]], length: int) -> None:
         self.send_response_only(status)
         for name, value in headers:
             if name.lower() not in HOP_BY_HOP:
                 self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(length))
         self.end_headers()
-        self.wfile.write(body)
 
     def _reset(self) -> None:
         """Close with a RST, as a crashed peer does."""
