@@ -140,6 +140,8 @@ class Machine(RuleBasedStateMachine):
     figures: ClassVar[Figures]
     retry: ClassVar[Callable[[str], object]]
     """Runs `dead-letters retry` for a glob of paths."""
+    most_again: ClassVar[int] = 40
+    """How many events are delivered again at once."""
 
     @initialize(versioned=st.booleans(), seed=st.integers(0, 2**32))
     def start(self, *, versioned: bool, seed: int) -> None:
@@ -219,11 +221,12 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.acknowledged)
     @rule(weather=WEATHER)
     def deliver_again(self, weather: str) -> None:
-        """Deliver what was acknowledged long ago, under the same id or another."""
-        event = self.acknowledged[self.chance.randrange(len(self.acknowledged))]
-        if self.chance.random() < 1 / 3:
-            event = replace(event, id=unique("second-"))
-        self._post([event] * self.chance.randint(1, 3), weather)
+        """Deliver again what was acknowledged long ago, some under another id."""
+        count = self.chance.randint(1, self.most_again)
+        events = self.chance.choices(self.acknowledged, k=count)
+        for number in range(0, len(events), 3):
+            events[number] = replace(events[number], id=unique("second-"))
+        self._post(events, weather)
 
     # What must hold.
 

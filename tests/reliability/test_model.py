@@ -20,11 +20,12 @@ QUIET = {"deadline": None, "database": None, "suppress_health_check": list(Healt
 Report = Callable[[str], None]
 
 
-def run(stack: Stack, **options: Any) -> Figures:
+def run(stack: Stack, *, most_again: int = 40, **options: Any) -> Figures:
     """Let Hypothesis look for a history that breaks the promise."""
     retry = staticmethod(lambda pattern: retry_dead_letters(stack, pattern))
     figures = Figures()
-    machine = type("Bound", (Machine,), {"stack": stack, "figures": figures, "retry": retry})
+    members = {"stack": stack, "figures": figures, "retry": retry, "most_again": most_again}
+    machine = type("Bound", (Machine,), members)
     run_state_machine_as_test(machine, settings=settings(**{**QUIET, **options}))
     return figures
 
@@ -34,13 +35,19 @@ def test_the_live_view_and_the_dead_letters_account_for_the_bucket(
     make_stack: MakeStack, report: Report, *, is_long: bool
 ) -> None:
     """Duplicated, reordered, delayed, failed, given up, retried: the tables say what is there."""
-    with make_stack() as stack:
-        figures = run(stack, max_examples=20, stateful_step_count=20, derandomize=not is_long)
-        while is_long and figures.deliveries < LONG_DELIVERIES:
-            more = run(stack, max_examples=50, stateful_step_count=40)
-            figures = figures + more
-            print(figures, flush=True)  # noqa: T201 - it takes an hour
-        assert_privacy(stack)
+    figures = Figures()
+    while figures.deliveries < (LONG_DELIVERIES if is_long else 1):
+        with make_stack() as stack:
+            figures += run(
+                stack,
+                most_again=300 if is_long else 40,
+                max_examples=20 if is_long else 12,
+                stateful_step_count=40 if is_long else 20,
+                derandomize=not is_long,
+            )
+            assert_privacy(stack)
+        if is_long:
+            print(figures, flush=True)  # noqa: T201 - it takes a while
     assert figures.deliveries > 500
     report(str(figures))
 
