@@ -35,6 +35,16 @@ bench: $(READY) ## Measure against the obvious way, in the same run
 fuzz: $(READY) ## Convert 400,000 mutated DICOM files
 	@PYTHONPATH=tests $(BIN)/python tests/dicom/fuzz.py --count 400000 --seed $${SEED:-1}
 
+.PHONY: soak
+soak: $(READY) ## Run what holds the guarantees for hours instead of seconds
+	@$(BIN)/pytest --long -s tests/reliability $(PYTEST_ARGS)
+
+.PHONY: audit
+audit: ## Look for known vulnerabilities in what is installed with the function
+	@[ -x .work/audit/bin/pip-audit ] || { python3 -m venv .work/audit \
+		&& .work/audit/bin/pip install --quiet --disable-pip-version-check 'pip-audit>=2.10,<3'; }
+	@.work/audit/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.txt
+
 .PHONY: format
 format: $(READY) ## Format the code
 	@$(BIN)/ruff format .

@@ -28,6 +28,12 @@ MIB = 1024 * 1024
 TableId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]{1,1024}$(?!\n)")]
 Positive = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[int, Meta(ge=1, le=590)]
+"""Below the longest acknowledgement deadline of Pub/Sub, 600 s."""
+Text = Annotated[str, Meta(max_length=4096)]
+
+_MAX_BYTES = MIB
+"""Bounds the configuration itself: nobody writes more by hand."""
 
 
 class _Options(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -48,14 +54,14 @@ class BigQuery(_Options, frozen=True, kw_only=True):
     dead_letter_table_id: Annotated[
         TableId, Meta(description="Table of the events that could not be handled")
     ] = "dead_letter"
-    timeout_seconds: Annotated[Positive, Meta(description="Longest wait for one insert")] = 30
+    timeout_seconds: Annotated[Seconds, Meta(description="Longest wait for one insert")] = 30
 
 
 class Input(_Options, frozen=True, kw_only=True):
     """Which objects are read, and how."""
 
     name_pattern: Annotated[
-        str,
+        Text,
         Meta(
             description="Regular expression, searched in the object's name in any case; "
             "objects that do not match are ignored"
@@ -128,7 +134,8 @@ class Limits(_Options, frozen=True, kw_only=True):
         2_000_000
     )
     depth: Annotated[
-        Positive, Meta(description="Deepest nesting of sequences; BigQuery allows 500 JSON levels")
+        Positive,
+        Meta(description="Deepest nesting of sequences; BigQuery allows 500 JSON levels"),
     ] = 160
     output_bytes: Annotated[
         Positive,
@@ -145,7 +152,7 @@ class Limits(_Options, frozen=True, kw_only=True):
         Meta(description="Most reads in search of the end of encapsulated pixel data"),
     ] = 16
     deadline_seconds: Annotated[
-        Positive,
+        Seconds,
         Meta(description="Time for one event; keep it below the function's timeout"),
     ] = 50
 
@@ -296,6 +303,8 @@ def _read(path: str) -> bytes:
 
 
 def _parse(text: bytes, *, source: str) -> Config:
+    if len(text) > _MAX_BYTES:
+        raise ConfigError(f"{source} has more than {_MAX_BYTES} bytes")
     try:
         overrides = msgspec.json.decode(text)
     except msgspec.DecodeError as error:

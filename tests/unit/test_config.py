@@ -46,6 +46,11 @@ def test_a_file_gives_the_overrides(tmp_path: Path) -> None:
         ({"bigQuery": {"datasetId": 3}}, "bigQuery.datasetId: Expected `str`, got `int`"),
         ({"bigQuery": None}, "bigQuery: Expected `object`, got `null`"),
         ({"retry": {"maxAgeSeconds": 0}}, "retry.maxAgeSeconds: Expected `int` >= 1"),
+        ({"limits": {"deadlineSeconds": 600}}, "limits.deadlineSeconds: Expected `int` <= 590"),
+        (
+            {"input": {"namePattern": "x" * 4097}},
+            "input.namePattern: Expected `str` of length <= 4096",
+        ),
         (
             {"limits": {"deadlineSeconds": "50"}},
             "limits.deadlineSeconds: Expected `int`, got `str`",
@@ -118,3 +123,15 @@ def test_the_fingerprint_of_the_privacy_options_is_that_of_their_canonical_json(
         '"profile":null,"remove":[]}'
     )
     assert options.fingerprint == hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("variable", ["DCM2BQ_CONFIG", "DCM2BQ_CONFIG_FILE"])
+def test_a_configuration_without_measure_is_refused_before_it_is_parsed(
+    tmp_path: Path, variable: str
+) -> None:
+    text = "[" * (config.MIB + 1)
+    file = tmp_path / "config.json"
+    file.write_text(text)
+    value = text if variable == "DCM2BQ_CONFIG" else str(file)
+    with pytest.raises(ConfigError, match="has more than 1048576 bytes"):
+        config.load({variable: value})
