@@ -1,0 +1,35 @@
+# Events that were never acknowledged end here, and from here in the table dead_letter.
+resource "google_pubsub_topic" "dead_letter" {
+  project      = var.project_id
+  name         = "${local.name}-dead-letter"
+  labels       = local.labels
+  kms_key_name = var.kms_key
+
+  depends_on = [google_project_service.this, google_kms_crypto_key_iam_member.agents]
+}
+
+# A topic without a subscription keeps nothing; one without traffic expires, and a healthy pipeline
+# has no dead letters.
+resource "google_pubsub_subscription" "dead_letter" {
+  project                    = var.project_id
+  name                       = "${local.name}-dead-letter"
+  topic                      = google_pubsub_topic.dead_letter.id
+  labels                     = local.labels
+  message_retention_duration = "604800s"
+
+  bigquery_config {
+    table          = "${var.project_id}.${google_bigquery_dataset.dicom.dataset_id}.${google_bigquery_table.table["dead_letter"].table_id}"
+    write_metadata = true
+  }
+
+  expiration_policy {
+    ttl = ""
+  }
+
+  retry_policy {
+    minimum_backoff = "10s"
+    maximum_backoff = "600s"
+  }
+
+  depends_on = [time_sleep.grants]
+}

@@ -1,0 +1,314 @@
+# Metrics from the function's log lines (dcm2bq/log.py), one line an event; alerts; a dashboard. Where
+# a metric of Google's own tells the same it is used instead: it counts what never reaches the code too.
+# Lines of ignored events are logged at DEBUG alone. docs/OPERATIONS.md tells what each alert means.
+locals {
+  lines_of_function = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"${local.name}\""
+
+  # The subscriptions of the triggers, as Eventarc names them.
+  subscriptions = "eventarc-${local.bucket_location}-(${join("|", sort([for trigger in local.triggers : trigger.name]))})-sub-[0-9]+"
+
+  requests = "run_googleapis_com:request_count{monitored_resource=\"cloud_run_revision\",service_name=\"${local.name}\"}"
+  failures = replace(local.requests, "}", ",response_code_class!=\"2xx\"}")
+
+  metrics = {
+    events = {
+      description = "Events that were answered, by outcome"
+      filter      = "jsonPayload.outcome:*"
+      value       = null
+      unit        = "1"
+      labels      = { outcome = "What became of the event" }
+    }
+    dead_letters = {
+      description = "Dead letters of the function, by error"
+      filter      = "jsonPayload.outcome=\"dead_lettered\""
+      value       = null
+      unit        = "1"
+      labels      = { error_type = "The type of the last error" }
+    }
+    bytes_read = {
+      description = "Bytes read from an object"
+      filter      = "jsonPayload.bytes_read>=0"
+      value       = "bytes_read"
+      unit        = "By"
+      labels      = {}
+    }
+    milliseconds = {
+      description = "Time in the function for one event, by outcome"
+      filter      = "jsonPayload.milliseconds>=0"
+      value       = "milliseconds"
+      unit        = "ms"
+      labels      = { outcome = "What became of the event" }
+    }
+  }
+}
+
+resource "google_logging_metric" "this" {
+  for_each = local.metrics
+
+  project          = var.project_id
+  name             = "${local.name}/${each.key}"
+  description      = each.value.description
+  filter           = "${local.lines_of_function} AND ${each.value.filter}"
+  value_extractor  = each.value.value == null ? null : "EXTRACT(jsonPayload.${each.value.value})"
+  label_extractors = { for key in keys(each.value.labels) : key => "EXTRACT(jsonPayload.${key})" }
+
+  metric_descriptor {
+    metric_kind = "DELTA"
+    value_type  = each.value.value == null ? "INT64" : "DISTRIBUTION"
+    unit        = each.value.unit
+
+    dynamic "labels" {
+      for_each = each.value.labels
+
+      content {
+        key         = labels.key
+        value_type  = "STRING"
+        description = labels.value
+      }
+    }
+  }
+
+  # From 1 to 2 to the power of 40: bytes and milliseconds alike.
+  dynamic "bucket_options" {
+    for_each = each.value.value[*]
+
+    content {
+      exponential_buckets {
+        scale              = 1
+        growth_factor      = 2
+        num_finite_buckets = 40
+      }
+    }
+  }
+
+  depends_on = [google_project_service.this]
+}
+
+resource "google_monitoring_notification_channel" "email" {
+  for_each = toset(var.alerts.emails)
+
+  project      = var.project_id
+  display_name = "${local.name}: ${each.key}"
+  type         = "email"
+  labels       = { email_address = each.key }
+  user_labels  = local.labels
+  depends_on   = [google_project_service.this]
+}
+
+locals {
+  channels = concat(var.alerts.notification_channels, [for channel in google_monitoring_notification_channel.email : channel.id])
+}
+
+# From the log line itself: a counter that is mostly absent hides its first increase.
+resource "google_monitoring_alert_policy" "dead_letters" {
+  project               = var.project_id
+  display_name          = "${local.name}: dead letter"
+  combiner              = "OR"
+  severity              = "WARNING"
+  notification_channels = local.channels
+  user_labels           = local.labels
+
+  conditions {
+    display_name = "the function gave up an event"
+
+    condition_matched_log {
+      filter           = "${local.lines_of_function} AND jsonPayload.outcome=\"dead_lettered\""
+      label_extractors = { error_type = "EXTRACT(jsonPayload.error_type)" }
+    }
+  }
+
+  alert_strategy {
+    auto_close = "86400s"
+
+    notification_rate_limit {
+      period = "3600s"
+    }
+  }
+
+  documentation {
+    content = "An object could not be converted, or an event failed for too long. `SELECT * FROM ${local.views.dead_letters.tableReference.projectId}.${local.views.dead_letters.tableReference.datasetId}.dead_letters` tells which and why. See docs/OPERATIONS.md, \"Dead letter\"."
+  }
+
+  depends_on = [google_project_service.this]
+}
+
+resource "google_monitoring_alert_policy" "exhausted" {
+  project               = var.project_id
+  display_name          = "${local.name}: delivery exhausted"
+  combiner              = "OR"
+  severity              = "ERROR"
+  notification_channels = local.channels
+  user_labels           = local.labels
+
+  conditions {
+    display_name = "an event went to the dead-letter topic"
+
+    condition_threshold {
+      filter          = "resource.type = \"pubsub_subscription\" AND metric.type = \"pubsub.googleapis.com/subscription/dead_letter_message_count\" AND resource.labels.subscription_id = monitoring.regex.full_match(\"${local.subscriptions}\")"
+      comparison      = "COMPARISON_GT"
+      threshold_value = 0
+      duration        = "0s"
+
+      aggregations {
+        alignment_period     = "300s"
+        per_series_aligner   = "ALIGN_DELTA"
+        cross_series_reducer = "REDUCE_SUM"
+        group_by_fields      = ["resource.label.subscription_id"]
+      }
+    }
+  }
+
+  alert_strategy {
+    auto_close = "86400s"
+  }
+
+  documentation {
+    content = "100 deliveries failed: the function was down, refused or crashed for hours. See docs/OPERATIONS.md, \"Delivery exhausted\"."
+  }
+}
+
+resource "google_monitoring_alert_policy" "failed" {
+  project               = var.project_id
+  display_name          = "${local.name}: events fail"
+  combiner              = "OR"
+  severity              = "WARNING"
+  notification_channels = local.channels
+  user_labels           = local.labels
+
+  conditions {
+    display_name = "more than ${var.alerts.failed_ratio * 100} % of the deliveries fail"
+
+    condition_prometheus_query_language {
+      query                     = "sum(increase(${local.failures}[10m])) / sum(increase(${local.requests}[10m])) > ${var.alerts.failed_ratio}"
+      duration                  = "600s"
+      evaluation_interval       = "60s"
+      disable_metric_validation = true # the first apply precedes the first request
+    }
+  }
+
+  alert_strategy {
+    auto_close = "86400s"
+  }
+
+  documentation {
+    content = "The events will be delivered again, for about 15 hours. The log lines with outcome \"failed\" say why. See docs/OPERATIONS.md, \"Events fail\"."
+  }
+
+  depends_on = [google_project_service.this]
+}
+
+resource "google_monitoring_alert_policy" "oldest_unacked" {
+  project               = var.project_id
+  display_name          = "${local.name}: events wait"
+  combiner              = "OR"
+  severity              = "ERROR"
+  notification_channels = local.channels
+  user_labels           = local.labels
+
+  conditions {
+    display_name = "an event waits for more than ${var.alerts.oldest_unacked_minutes} minutes"
+
+    condition_threshold {
+      filter          = "resource.type = \"pubsub_subscription\" AND metric.type = \"pubsub.googleapis.com/subscription/oldest_unacked_message_age\" AND resource.labels.subscription_id = monitoring.regex.full_match(\"${local.subscriptions}\")"
+      comparison      = "COMPARISON_GT"
+      threshold_value = var.alerts.oldest_unacked_minutes * 60
+      duration        = "300s"
+
+      aggregations {
+        alignment_period     = "60s"
+        per_series_aligner   = "ALIGN_MAX"
+        cross_series_reducer = "REDUCE_MAX"
+        group_by_fields      = ["resource.label.subscription_id"]
+      }
+    }
+  }
+
+  alert_strategy {
+    auto_close = "86400s"
+  }
+
+  documentation {
+    content = "The function does not keep up, or some events fail again and again. See docs/OPERATIONS.md, \"Events wait\"."
+  }
+}
+
+resource "google_monitoring_alert_policy" "dead_letters_stuck" {
+  project               = var.project_id
+  display_name          = "${local.name}: dead letters are stuck"
+  combiner              = "OR"
+  severity              = "ERROR"
+  notification_channels = local.channels
+  user_labels           = local.labels
+
+  conditions {
+    display_name = "a message of the dead-letter topic is not in the table after an hour"
+
+    condition_threshold {
+      filter          = "resource.type = \"pubsub_subscription\" AND metric.type = \"pubsub.googleapis.com/subscription/oldest_unacked_message_age\" AND resource.labels.subscription_id = \"${google_pubsub_subscription.dead_letter.name}\""
+      comparison      = "COMPARISON_GT"
+      threshold_value = 3600
+      duration        = "300s"
+
+      aggregations {
+        alignment_period   = "60s"
+        per_series_aligner = "ALIGN_MAX"
+      }
+    }
+  }
+
+  alert_strategy {
+    auto_close = "86400s"
+  }
+
+  documentation {
+    content = "Pub/Sub can not write the table dead_letter; after 7 days it drops the message. See docs/OPERATIONS.md, \"Dead letters are stuck\"."
+  }
+}
+
+resource "google_monitoring_alert_policy" "silence" {
+  count = var.alerts.silence_hours == null ? 0 : 1
+
+  project               = var.project_id
+  display_name          = "${local.name}: no events"
+  combiner              = "OR"
+  severity              = "WARNING"
+  notification_channels = local.channels
+  user_labels           = local.labels
+
+  conditions {
+    display_name = "no event came for ${var.alerts.silence_hours} hours"
+
+    condition_prometheus_query_language {
+      query                     = "(sum(increase(${local.requests}[${var.alerts.silence_hours}h])) or vector(0)) < 1"
+      duration                  = "0s"
+      evaluation_interval       = "300s"
+      disable_metric_validation = true
+    }
+  }
+
+  alert_strategy {
+    auto_close = "86400s"
+  }
+
+  documentation {
+    content = "Nothing was uploaded, or a trigger is lost. See docs/OPERATIONS.md, \"No events\"."
+  }
+
+  depends_on = [google_project_service.this]
+}
+
+resource "google_monitoring_dashboard" "this" {
+  project = var.project_id
+
+  # Decoded and encoded again, so that a mistake in the file fails the plan.
+  dashboard_json = jsonencode(jsondecode(templatefile("${path.module}/dashboard.json", {
+    name                   = local.name
+    project                = var.project_id
+    bucket                 = local.bucket
+    subscriptions          = local.subscriptions
+    dead_letter            = google_pubsub_subscription.dead_letter.name
+    oldest_unacked_seconds = var.alerts.oldest_unacked_minutes * 60
+  })))
+
+  depends_on = [google_project_service.this]
+}

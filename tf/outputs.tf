@@ -1,0 +1,47 @@
+output "function" {
+  description = "Full name of the function."
+  value       = google_cloudfunctions2_function.ingest.id
+}
+
+output "bucket" {
+  description = "Bucket of the DICOM objects."
+  value       = local.bucket
+}
+
+output "dataset" {
+  description = "The dataset, as `project.dataset`."
+  value       = "${var.project_id}.${google_bigquery_dataset.dicom.dataset_id}"
+}
+
+output "views" {
+  description = "What analysts read: each view as `project.dataset.view`."
+  value = {
+    for name, view in merge(google_bigquery_table.view, google_bigquery_table.aggregate) :
+    name => "${view.project}.${view.dataset_id}.${view.table_id}"
+  }
+}
+
+output "config" {
+  description = "The configuration in force, for `DCM2BQ_CONFIG` on the command line."
+  value       = jsonencode(local.config)
+}
+
+output "runtime_service_account" {
+  description = "What the function runs as."
+  value       = google_service_account.runtime.email
+}
+
+output "dead_letter_topic" {
+  description = "Topic of the events that were never acknowledged."
+  value       = google_pubsub_topic.dead_letter.id
+}
+
+output "dashboard_url" {
+  description = "The dashboard, in the console."
+  value       = "https://console.cloud.google.com/monitoring/dashboards/builder/${basename(google_monitoring_dashboard.this.id)}?project=${var.project_id}"
+}
+
+output "archive" {
+  description = "The archive that the function is built from, on this machine."
+  value       = data.archive_file.source.output_path
+}

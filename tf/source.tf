@@ -1,0 +1,51 @@
+# The files of the function: those that .gcloudignore leaves for gcloud. tests/deploy holds the
+# two against each other.
+locals {
+  source_root    = "${path.module}/.."
+  source_files   = ["main.py", "requirements.txt", ".python-version", "dcm2bq/**"]
+  source_without = "^dcm2bq/(cli|local|schema|tools)/|(^|/)__pycache__/|\\.pyc$"
+
+  source = toset([
+    for file in flatten([for glob in local.source_files : tolist(fileset(local.source_root, glob))]) :
+    file if !can(regex(local.source_without, file))
+  ])
+}
+
+# Each file is given by its content, so that neither dates nor permissions of a checkout count.
+data "archive_file" "source" {
+  type        = "zip"
+  output_path = "${path.module}/build/source.zip"
+
+  dynamic "source" {
+    for_each = local.source
+
+    content {
+      filename = source.value
+      content  = file("${local.source_root}/${source.value}")
+    }
+  }
+}
+
+resource "google_storage_bucket" "source" {
+  project                     = var.project_id
+  name                        = join("-", compact([replace(var.project_id, "/[.:]/", "-"), "dcm2bq", "source", var.suffix]))
+  location                    = local.region
+  labels                      = local.labels
+  uniform_bucket_level_access = true
+  public_access_prevention    = "enforced"
+
+  # What a function was built from is in version control, and in its image.
+  force_destroy = true
+
+  versioning {
+    enabled = false
+  }
+
+  depends_on = [google_project_service.this]
+}
+
+resource "google_storage_bucket_object" "source" {
+  bucket = google_storage_bucket.source.name
+  name   = "${data.archive_file.source.output_sha256}.zip"
+  source = data.archive_file.source.output_path
+}

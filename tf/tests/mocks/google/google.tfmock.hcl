@@ -1,0 +1,64 @@
+# What Google would fill in.
+
+mock_data "google_project" {
+  defaults = { number = "123456789012" }
+}
+
+mock_data "google_storage_project_service_account" {
+  defaults = { member = "serviceAccount:storage-agent" }
+}
+
+mock_data "google_bigquery_default_service_account" {
+  defaults = { member = "serviceAccount:bigquery-agent" }
+}
+
+mock_data "google_storage_bucket" {
+  defaults = {
+    location               = "EUROPE-WEST4"
+    project_number         = 123456789012
+    hierarchical_namespace = []
+  }
+}
+
+mock_resource "google_cloudfunctions2_function" {
+  defaults = {
+    update_time    = "2024-01-01T00:00:00Z"
+    event_trigger  = { trigger = "projects/my-project/locations/us/triggers/dcm2bq-123456" }
+    service_config = { service = "projects/my-project/locations/us-central1/services/dcm2bq" }
+  }
+}
+
+mock_resource "google_project_service" {
+  defaults = { id = "my-project/mocked.googleapis.com" }
+}
+
+mock_resource "google_project_service_identity" {
+  defaults = { member = "serviceAccount:some-agent" }
+}
+
+mock_resource "google_pubsub_topic" {
+  defaults = { id = "projects/my-project/topics/dcm2bq-dead-letter" }
+}
+
+mock_resource "google_project_iam_custom_role" {
+  defaults = { id = "projects/my-project/roles/dcm2bq_inserter" }
+}
+
+mock_resource "google_monitoring_dashboard" {
+  defaults = { id = "projects/123456789012/dashboards/the-dashboard" }
+}
+
+override_resource {
+  target = google_service_account.runtime
+  values = { email = "runtime@", member = "serviceAccount:runtime" }
+}
+
+override_resource {
+  target = google_service_account.trigger
+  values = { email = "trigger@", member = "serviceAccount:trigger" }
+}
+
+override_resource {
+  target = google_service_account.build
+  values = { id = "projects/my-project/serviceAccounts/build", member = "serviceAccount:build" }
+}

@@ -1,0 +1,118 @@
+# Tables, views and table functions are those of dcm2bq/schema.
+
+mock_provider "google" {
+  source = "./tests/mocks/google"
+}
+
+mock_provider "google-beta" {
+  source = "./tests/mocks/beta"
+}
+
+mock_provider "time" {}
+
+variables {
+  project_id = "my-project"
+  gcloud     = "./tests/gcloud"
+  dataset    = { id = "radiology", instances_table_id = "headers", dead_letter_table_id = "failures" }
+}
+
+run "nothing_of_the_schema_is_left_out" {
+  assert {
+    condition = toset(concat(keys(local.tables), keys(local.views), keys(local.aggregates), keys(local.table_functions))) == toset([
+      for file in fileset(path.module, "../dcm2bq/schema/*.json") : trimsuffix(basename(file), ".json")
+    ])
+    error_message = "a file of dcm2bq/schema is in no list of dataset.tf"
+  }
+}
+
+run "the_tables_are_partitioned_clustered_described_and_protected" {
+  assert {
+    condition = { for name, table in google_bigquery_table.table : name => [
+      table.dataset_id, table.table_id, table.time_partitioning[0].type, table.time_partitioning[0].field, table.deletion_protection,
+      ] } == {
+      instances   = ["radiology", "headers", "MONTH", "ingested_at", true]
+      dead_letter = ["radiology", "failures", "MONTH", "publish_time", true]
+    }
+    error_message = "the tables have other properties"
+  }
+  assert {
+    condition     = google_bigquery_table.table["instances"].clustering == tolist(["event", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
+    error_message = "the table instances is clustered otherwise"
+  }
+  assert {
+    condition     = google_bigquery_table.table["dead_letter"].clustering == null
+    error_message = "the table dead_letter is clustered"
+  }
+  assert {
+    condition = alltrue([
+      for name, table in google_bigquery_table.table :
+      table.description == jsondecode(file("../dcm2bq/schema/${name}.json")).description
+      && jsondecode(table.schema) == jsondecode(file("../dcm2bq/schema/${name}.json")).schema.fields
+    ])
+    error_message = "the columns or the descriptions are not those of dcm2bq/schema"
+  }
+  assert {
+    condition = { for column in jsondecode(google_bigquery_table.table["instances"].schema) : column.name => "${column.type} ${column.mode}" if contains(["timestamp", "metadata", "StudyDate"], column.name) } == {
+      timestamp = "TIMESTAMP REQUIRED"
+      metadata  = "JSON NULLABLE"
+      StudyDate = "DATE NULLABLE"
+    }
+    error_message = "the columns have other types"
+  }
+}
+
+run "the_views_name_the_tables_in_full" {
+  assert {
+    condition = alltrue([
+      for name, view in merge(google_bigquery_table.view, google_bigquery_table.aggregate) :
+      view.table_id == name
+      && view.deletion_protection == false
+      && view.view[0].use_legacy_sql == false
+      && view.description == jsondecode(file("../dcm2bq/schema/${name}.json")).description
+      && jsondecode(view.schema) == jsondecode(file("../dcm2bq/schema/${name}.json")).schema.fields
+    ])
+    error_message = "the views have other properties"
+  }
+  assert {
+    condition = { for name, view in merge(google_bigquery_table.view, google_bigquery_table.aggregate) : name => join(" ", distinct(regexall("`my-project[^`]*`", view.view[0].query))) } == {
+      instances_live = "`my-project.radiology.headers`"
+      dead_letters   = "`my-project.radiology.failures` `my-project.radiology.headers`"
+      studies        = "`my-project.radiology.instances_live`"
+      series         = "`my-project.radiology.instances_live`"
+    }
+    error_message = "the views read from elsewhere"
+  }
+}
+
+run "the_table_functions_take_their_arguments" {
+  assert {
+    condition = { for name, function in google_bigquery_routine.table_function : name => [
+      function.routine_id, function.routine_type, function.language, function.definition_body == templatefile("../dcm2bq/schema/${name}.sql", local.names),
+      [for argument in function.arguments : "${argument.name} ${jsondecode(argument.data_type).typeKind}"],
+      ] } == {
+      study            = ["study", "TABLE_VALUED_FUNCTION", "SQL", true, ["uid STRING"]]
+      ingested_between = ["ingested_between", "TABLE_VALUED_FUNCTION", "SQL", true, ["since TIMESTAMP", "until TIMESTAMP"]]
+    }
+    error_message = "the table functions have other properties"
+  }
+}
+
+run "the_dataset_is_never_deleted_with_its_contents" {
+  assert {
+    condition = [
+      google_bigquery_dataset.dicom.dataset_id, google_bigquery_dataset.dicom.location, google_bigquery_dataset.dicom.delete_contents_on_destroy,
+    ] == ["radiology", "US", false]
+    error_message = "the dataset has other properties"
+  }
+}
+
+run "protection_can_be_taken_off" {
+  variables {
+    dataset = { deletion_protection = false }
+  }
+
+  assert {
+    condition     = !anytrue([for table in google_bigquery_table.table : table.deletion_protection])
+    error_message = "the tables are protected"
+  }
+}
