@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cold_start import make_environment
 from dcm2bq.local import servers
 
 
@@ -40,3 +41,9 @@ def storage_url(server_folder: Path) -> Iterator[str]:
     """A running Cloud Storage."""
     with servers.storage_server(server_folder) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with what Google installs, and nothing else."""
+    return make_environment(tmp_path_factory.mktemp("environment"))

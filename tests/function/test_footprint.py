@@ -3,29 +3,21 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
 import requests
 
-from cold_start import make_environment
 from function import OURS, deliver, function, peak_bytes, stubs
 from reading import MIB, native
 
 GIB = 1024 * MIB
 
 
-@pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment with what Google installs, and nothing else."""
-    return make_environment(tmp_path_factory.mktemp("environment"))
-
-
 def test_8_objects_of_1_gib_at_once_need_little_memory_and_few_bytes(
-    tmp_path: Path, python: Path
+    tmp_path: Path, bare_python: Path
 ) -> None:
     large = native(GIB)
     file = tmp_path / "head.dcm"
     file.write_bytes(large.head)
-    with stubs(file) as stub, function(OURS, stub, 8, python=python) as (port, pid):
+    with stubs(file) as stub, function(OURS, stub, 8, python=bare_python) as (port, pid):
         before = requests.get(f"http://127.0.0.1:{stub}/counts", timeout=10).json()
         with ThreadPoolExecutor(1) as pool:
             pool.submit(deliver, port, 64, 8, large.size, f"size={large.size}").result()

@@ -1,0 +1,43 @@
+# The archive is exactly what .gcloudignore leaves, and is named by its content.
+
+mock_provider "google" {
+  source = "./tests/mocks/google"
+}
+
+mock_provider "google-beta" {
+  source = "./tests/mocks/beta"
+}
+
+mock_provider "time" {}
+
+variables {
+  project_id = "my-project"
+  gcloud     = "./tests/gcloud"
+}
+
+run "the_archive_holds_the_function_and_nothing_else" {
+  command = plan
+
+  assert {
+    condition     = alltrue([for file in ["main.py", "requirements.txt", ".python-version", "dcm2bq/handler.py", "dcm2bq/dicom/basic_profile.tsv"] : contains(local.source, file)])
+    error_message = "a file of the function is missing"
+  }
+  assert {
+    condition     = alltrue([for file in local.source : !can(regex("^(docs|tests|benchmarks|tf)/|^dcm2bq/(cli|local|schema|tools)/|\\.pyc$", file))])
+    error_message = "there is more in the archive than the function needs"
+  }
+  assert {
+    condition     = google_storage_bucket_object.source.name == "${filesha256(data.archive_file.source.output_path)}.zip"
+    error_message = "the archive is not named by its content"
+  }
+}
+
+run "the_archive_is_what_gcloud_would_upload" {
+  module {
+    source = "./tests/archive"
+  }
+
+  variables {
+    archive = run.the_archive_holds_the_function_and_nothing_else.archive
+  }
+}
