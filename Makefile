@@ -20,11 +20,12 @@ test: $(READY) ## Run every test
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
 .PHONY: check
-check: $(READY) ## Check format, lint, types and the locked requirements
+check: $(READY) ## Check format, lint, types, the locked requirements and Terraform
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(MAKE) --no-print-directory check-lock
+	@scripts/check_terraform.sh
 
 .PHONY: bench
 bench: $(READY) ## Measure against the obvious way, in the same run

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Check tf/: format, validity, tests. TERRAFORM_RUNNER may name another runner, which is called as
+# `RUNNER fmt|validate|test DIR`. By default it is terraform, with the providers of its registry;
+# where they can not be had, this says so and passes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+skip() {
+    echo "tf/ was not checked: $1"
+    exit 0
+}
+
+terraform_here() {
+    local verb=$1 dir=$2
+    case $verb in
+        fmt) terraform -chdir="$dir" fmt -check -diff -recursive ;;
+        validate) initialise "$dir" && terraform -chdir="$dir" validate ;;
+        test) terraform -chdir="$dir" test ;;
+    esac
+}
+
+initialise() {
+    local said
+    said=$(terraform -chdir="$1" init -backend=false -input=false -no-color 2>&1) && return
+    if grep -qE 'could not connect|request discovery document|does not offer a Terraform provider registry' <<<"$said"; then
+        skip 'the registry of its providers can not be reached'
+    fi
+    echo "$said" >&2
+    exit 1
+}
+
+command -v terraform >/dev/null || skip 'terraform is not installed'
+
+export DCM2BQ_PYTHON=$PWD/.venv/bin/python # for tf/tests/archive
+export TF_DATA_DIR=$PWD/.work/terraform CHECKPOINT_DISABLE=1
+for verb in fmt validate test; do
+    "${TERRAFORM_RUNNER:-terraform_here}" "$verb" tf
+done
