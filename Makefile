@@ -25,6 +25,10 @@ check: $(READY) ## Check format, lint, types, the locked requirements and Terraf
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(MAKE) --no-print-directory check-lock
+	@$(MAKE) --no-print-directory check-terraform
+
+.PHONY: check-terraform
+check-terraform: $(READY)
 	@scripts/check_terraform.sh
 
 .PHONY: bench
@@ -69,6 +73,17 @@ check-lock: $(READY)
 	@$(LOCK) --extra local --extra dev --constraint requirements.txt --output-file .work/requirements-dev.txt
 	@diff -u requirements.txt .work/requirements.txt && diff -u requirements-dev.txt .work/requirements-dev.txt \
 		|| { echo 'the requirements do not follow from pyproject.toml: make lock'; exit 1; }
+
+# The policy scan, in an environment of its own: its dependencies would not go with ours.
+SCANNER := .work/checkov-3.3.30
+
+.PHONY: scan
+scan: $(READY) $(SCANNER) ## Scan tf/ for what security policies forbid
+	@$(SCANNER)/bin/checkov --directory tf --framework terraform --compact --quiet --skip-download
+
+$(SCANNER):
+	@$(BIN)/python -m venv $@
+	@$@/bin/python -m pip install --quiet --disable-pip-version-check checkov==$(lastword $(subst -, ,$@)) || { rm -rf $@; exit 1; }
 
 .PHONY: clean
 clean: ## Remove what the other targets made

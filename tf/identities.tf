@@ -86,16 +86,26 @@ resource "google_project_iam_member" "trigger" {
   member  = google_service_account.trigger.member
 }
 
-# Cloud Build requires this one in the project, since Google keeps the sources and images of functions
-# in buckets and repositories of its own making. It can read objects, but not the patients'.
+# Google keeps the sources, images and logs of builds in buckets and repositories of its own making, so
+# that only the project will do. These are fewer than roles/cloudbuild.builds.builder holds, which could
+# write objects into every bucket.
 resource "google_project_iam_member" "build" {
+  for_each = toset(["roles/artifactregistry.writer", "roles/logging.logWriter"])
+
   project = var.project_id
-  role    = "roles/cloudbuild.builds.builder"
+  role    = each.key
+  member  = google_service_account.build.member
+}
+
+# The build reads its source, but not the patients' objects.
+resource "google_project_iam_member" "build_source" {
+  project = var.project_id
+  role    = "roles/storage.objectViewer"
   member  = google_service_account.build.member
 
   condition {
     title       = "not the DICOM bucket"
-    description = "Everything that a build needs, but nothing of ${local.bucket}"
+    description = "All but ${local.bucket}"
     expression  = "resource.name != \"projects/_/buckets/${local.bucket}\" && !resource.name.startsWith(\"projects/_/buckets/${local.bucket}/\")"
   }
 }
@@ -171,7 +181,8 @@ resource "time_sleep" "grants" {
   create_duration = "90s"
 
   triggers = {
-    build         = google_project_iam_member.build.id
+    build         = join(",", [for grant in google_project_iam_member.build : grant.id])
+    build_source  = google_project_iam_member.build_source.id
     trigger       = google_project_iam_member.trigger.id
     storage_agent = google_project_iam_member.storage_agent.id
     agents        = join(",", [for grant in google_project_iam_member.agent : grant.id])

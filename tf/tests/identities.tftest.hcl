@@ -35,6 +35,7 @@ run "nothing_else_grants" {
       "google_project_iam_custom_role.inserter",
       "google_project_iam_member.agent",
       "google_project_iam_member.build",
+      "google_project_iam_member.build_source",
       "google_project_iam_member.storage_agent",
       "google_project_iam_member.trigger",
       "google_pubsub_topic_iam_member.dead_letter",
@@ -53,20 +54,23 @@ run "nothing_else_grants" {
 
   assert {
     condition = toset(concat(
-      [for grant in [google_project_iam_member.trigger, google_project_iam_member.build, google_project_iam_member.storage_agent] :
+      [for grant in [google_project_iam_member.trigger, google_project_iam_member.build_source, google_project_iam_member.storage_agent] :
       "${grant.project}: ${grant.role} to ${grant.member}"],
+      [for grant in google_project_iam_member.build : "${grant.project}: ${grant.role} to ${grant.member}"],
       [for grant in google_project_iam_member.agent : "${grant.project}: ${grant.role} to ${grant.member}"],
       )) == toset([
-      "my-project: roles/cloudbuild.builds.builder to serviceAccount:build",
+      "my-project: roles/artifactregistry.writer to serviceAccount:build",
       "my-project: roles/eventarc.eventReceiver to serviceAccount:trigger",
       "my-project: roles/eventarc.serviceAgent to serviceAccount:eventarc-agent",
       "my-project: roles/pubsub.publisher to serviceAccount:storage-agent",
+      "my-project: roles/logging.logWriter to serviceAccount:build",
       "my-project: roles/pubsub.serviceAgent to serviceAccount:pubsub-agent",
+      "my-project: roles/storage.objectViewer to serviceAccount:build",
     ])
     error_message = "other roles are granted in the project"
   }
   assert {
-    condition = [for condition in google_project_iam_member.build.condition : condition.expression] == [
+    condition = [for condition in google_project_iam_member.build_source.condition : condition.expression] == [
       "resource.name != \"projects/_/buckets/my-project-dicom\" && !resource.name.startsWith(\"projects/_/buckets/my-project-dicom/\")"
     ]
     error_message = "the build can read the DICOM bucket"
