@@ -85,6 +85,11 @@ $(SCANNER):
 	@$(BIN)/python -m venv $@
 	@$@/bin/python -m pip install --quiet --disable-pip-version-check checkov==$(lastword $(subst -, ,$@)) || { rm -rf $@; exit 1; }
 
+.PHONY: picture
+picture: ## Render docs/architecture.svg anew, by Graphviz
+	@command -v dot >/dev/null || { echo 'dot is needed: install Graphviz' >&2; exit 1; }
+	@dot -Tsvg docs/architecture.dot -o docs/architecture.svg
+
 .PHONY: clean
 clean: ## Remove what the other targets made
 	@rm -rf $(VENV) .work dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
