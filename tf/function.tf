@@ -94,6 +94,13 @@ resource "google_cloudfunctions2_function" "ingest" {
     }
   }
 
+  lifecycle {
+    precondition {
+      condition     = can(regex("^[a-z]+-[a-z]+[0-9]+$", local.region))
+      error_message = "The bucket's location, ${upper(local.bucket_location)}, is no region, and tells none for the function: set region."
+    }
+  }
+
   # The tables are there before the first row.
   depends_on = [time_sleep.grants, google_bigquery_table.table]
 }

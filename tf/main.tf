@@ -5,17 +5,14 @@ locals {
   # The same in the alphabet of datasets and roles.
   snake_name = replace(local.name, "-", "_")
 
-  # Bucket locations that are no region, and a region within each for the function. A configurable
-  # dual-region reports the multi-region that it lies in.
+  # The locations of buckets that Eventarc knows and that are no region, and a region within each for the
+  # function. A configurable dual-region reports the multi-region that it lies in.
   region_within = {
     us    = "us-central1"
     eu    = "europe-west4"
     asia  = "asia-northeast1"
     nam4  = "us-central1"
     eur4  = "europe-west4"
-    eur5  = "europe-west1"
-    eur7  = "europe-west3"
-    eur8  = "europe-west3"
     asia1 = "asia-northeast1"
   }
   region           = coalesce(var.region, lookup(local.region_within, local.bucket_location, local.bucket_location))

@@ -126,7 +126,7 @@ resource "google_monitoring_alert_policy" "dead_letters" {
   }
 
   documentation {
-    content = "An object could not be converted, or an event failed for too long. `SELECT * FROM ${local.views.dead_letters.tableReference.projectId}.${local.views.dead_letters.tableReference.datasetId}.dead_letters` tells which and why. See docs/OPERATIONS.md, \"Dead letter\"."
+    content = "An object could not be converted, or an event failed for too long. The view ${google_bigquery_dataset.dicom.dataset_id}.dead_letters tells which and why. See docs/OPERATIONS.md, \"Dead letter\"."
   }
 
   depends_on = [google_project_service.this]

@@ -1,13 +1,10 @@
 locals {
   further_events = toset(concat(["deleted", "archived"], var.reindex_on_metadata_update ? ["metadataUpdated"] : []))
 
-  # Each trigger's name, and what changes when Eventarc makes it anew: with it comes a new subscription.
+  # Each trigger's name, and what changes when it is made anew; with it comes a new subscription.
   triggers = merge(
-    { finalized = {
-      name = basename(google_cloudfunctions2_function.ingest.event_trigger[0].trigger)
-      made = google_cloudfunctions2_function.ingest.update_time
-    } },
-    { for event, trigger in google_eventarc_trigger.further : event => { name = trigger.name, made = trigger.uid } },
+    { finalized = { name = basename(google_cloudfunctions2_function.ingest.event_trigger[0].trigger), uid = null } },
+    { for event, trigger in google_eventarc_trigger.further : event => { name = trigger.name, uid = trigger.uid } },
   )
 }
 
@@ -74,6 +71,12 @@ resource "terraform_data" "subscription" {
         --dead-letter-topic="$TOPIC" --max-delivery-attempts=100 --min-retry-delay=10s \
         --max-retry-delay=600s --message-retention-duration=7d --expiration-period=never --quiet
     EOT
+  }
+
+  lifecycle {
+    # A new version of the function may bring its own trigger anew. (Its update_time would tell too
+    # late: the provider plans the old one.)
+    replace_triggered_by = [google_cloudfunctions2_function.ingest]
   }
 
   depends_on = [google_pubsub_topic_iam_member.dead_letter, google_pubsub_subscription.dead_letter]

@@ -194,12 +194,36 @@ run "a_subscription_is_completed_again_when_its_trigger_was_made_anew" {
       for event, step in terraform_data.subscription : event => step.triggers_replace
       } == {
       for event in ["archived", "deleted", "finalized"] : event => [
-        event == "finalized" ? { name = "dcm2bq-123456", made = "2024-01-01T00:00:00Z" } : { name = "dcm2bq-${event}", made = google_eventarc_trigger.further[event].uid },
+        event == "finalized" ? { name = "dcm2bq-123456", uid = null } : { name = "dcm2bq-${event}", uid = google_eventarc_trigger.further[event].uid },
         "projects/my-project/topics/dcm2bq-dead-letter",
         "serviceAccount:pubsub-agent",
       ]
     }
     error_message = "what completes a subscription again is something else"
+  }
+}
+
+run "and_when_the_function_was_deployed_anew" {
+  variables {
+    gcloud   = "./tests/gcloud_again"
+    function = { memory = "1Gi" }
+  }
+
+  assert {
+    condition     = strcontains(file("build/gcloud_again/${local.triggers.finalized.name}"), "pubsub subscriptions update")
+    error_message = "the subscription of the function's own trigger was left as it may be now"
+  }
+}
+
+run "but_not_without_a_reason" {
+  variables {
+    gcloud   = "false" # which would fail the apply
+    function = { memory = "1Gi" }
+  }
+
+  assert {
+    condition     = google_cloudfunctions2_function.ingest.service_config[0].available_memory == "1Gi"
+    error_message = "the function was deployed anew"
   }
 }
 

@@ -1,4 +1,5 @@
-# What can not work is refused before anything is made, in sentences.
+# What can not work is refused before anything is made. Each run makes one mistake in each of several
+# variables: a plan for each of them would take long.
 
 mock_provider "google" {
   source = "./tests/mocks/google"
@@ -15,384 +16,186 @@ variables {
   gcloud     = "./tests/gcloud"
 }
 
-run "a_project_number" {
+run "mistakes_1" {
   command = plan
 
   variables {
-    project_id = "123456789012"
+    project_id    = "123456789012"                                                       # a project number
+    region        = "europe-west4-a"                                                     # a zone
+    suffix        = "eleven-char"                                                        # a long suffix
+    bucket        = { existing = true }                                                  # an existing bucket without a name
+    dataset       = { id = "my-dataset" }                                                # a dataset with a hyphen
+    function      = { memory = "512" }                                                   # memory without a unit
+    privacy       = { profile = "strict", hash_key = { secret = "key", version = "1" } } # an unknown profile
+    alerts        = { emails = ["radiology"] }                                           # no address
+    kms_key       = "my-key"                                                             # a key by its short name
+    vpc_connector = { id = "my-connector" }                                              # a connector by its short name
   }
 
-  expect_failures = [var.project_id]
+  expect_failures = [
+    var.project_id,
+    var.region,
+    var.suffix,
+    var.bucket,
+    var.dataset,
+    var.function,
+    var.privacy,
+    var.alerts,
+    var.kms_key,
+    var.vpc_connector,
+  ]
 }
 
-run "a_zone" {
+run "mistakes_2" {
   command = plan
 
   variables {
-    region = "europe-west4-a"
+    suffix   = "west-"                                    # a suffix that ends in a hyphen
+    bucket   = { name = "gs://scans" }                    # a URI
+    dataset  = { instances_table_id = "other.instances" } # a table with a dot
+    function = { concurrency = 1.5 }                      # half a concurrent event
+    privacy  = { remove = ["Patient<Name>"] }             # an attribute that would be escaped
+    alerts   = { notification_channels = ["123"] }        # no channel
   }
 
-  expect_failures = [var.region]
+  expect_failures = [
+    var.suffix,
+    var.bucket,
+    var.dataset,
+    var.function,
+    var.privacy,
+    var.alerts,
+  ]
 }
 
-run "a_long_suffix" {
+run "mistakes_3" {
   command = plan
 
   variables {
-    suffix = "eleven-char"
+    dataset  = { instances_table_id = "events", dead_letter_table_id = "EVENTS" } # two tables of one name
+    function = { cpu = "0.5" }                                                    # concurrency on a part of a cpu
+    privacy  = { remove = ["Pâtient"] }                                           # an attribute beyond ascii
+    alerts   = { failed_ratio = 5 }                                               # a ratio in percent
   }
 
-  expect_failures = [var.suffix]
+  expect_failures = [var.dataset, var.function, var.privacy, var.alerts]
 }
 
-run "a_suffix_that_ends_in_a_hyphen" {
+run "mistakes_4" {
   command = plan
 
   variables {
-    suffix = "west-"
+    dataset  = { instances_table_id = "studies" }                                          # a table with the name of a view
+    function = { min_instances = 5, max_instances = 4 }                                    # fewer instances at most than at least
+    privacy  = { hash = ["PatientID"], hash_key = { secret = "key", version = "latest" } } # the latest key
+    alerts   = { oldest_unacked_minutes = 5 }                                              # an alert below one retry
   }
 
-  expect_failures = [var.suffix]
+  expect_failures = [var.dataset, var.function, var.privacy, var.alerts]
 }
 
-run "an_existing_bucket_without_a_name" {
+run "mistakes_5" {
   command = plan
 
   variables {
-    bucket = { existing = true }
+    function = { timeout_seconds = 59 }                                                                  # a timeout below the deadline
+    privacy  = { hash = ["PatientID"], hash_key = { secret = "projects/p/secrets/key", version = "1" } } # a secret by its full name
+    alerts   = { silence_hours = 48 }                                                                    # a silence of days
   }
 
-  expect_failures = [var.bucket]
+  expect_failures = [var.function, var.privacy, var.alerts]
 }
 
-run "a_bucket_uri" {
+run "mistakes_6" {
   command = plan
 
   variables {
-    bucket = { name = "gs://scans" }
+    config  = { limits = { deadlineSeconds = 111 } } # a deadline above the timeout
+    privacy = { hash = ["PatientID"] }               # a hash without a key
   }
 
-  expect_failures = [var.bucket]
+  expect_failures = [var.function, var.privacy]
 }
 
-run "a_dataset_with_a_hyphen" {
+run "mistakes_7" {
   command = plan
 
   variables {
-    dataset = { id = "my-dataset" }
+    function = { timeout_seconds = 600 } # a timeout of the acknowledgement deadline
+    privacy  = { profile = "basic" }     # a profile without a key
   }
 
-  expect_failures = [var.dataset]
+  expect_failures = [var.function, var.privacy]
 }
 
-run "a_table_with_a_dot" {
+run "mistakes_8" {
   command = plan
 
   variables {
-    dataset = { instances_table_id = "other.instances" }
-  }
-
-  expect_failures = [var.dataset]
-}
-
-run "two_tables_of_one_name" {
-  command = plan
-
-  variables {
-    dataset = { instances_table_id = "events", dead_letter_table_id = "EVENTS" }
-  }
-
-  expect_failures = [var.dataset]
-}
-
-run "a_table_with_the_name_of_a_view" {
-  command = plan
-
-  variables {
-    dataset = { instances_table_id = "studies" }
-  }
-
-  expect_failures = [var.dataset]
-}
-
-run "memory_without_a_unit" {
-  command = plan
-
-  variables {
-    function = { memory = "512" }
-  }
-
-  expect_failures = [var.function]
-}
-
-run "half_a_concurrent_event" {
-  command = plan
-
-  variables {
-    function = { concurrency = 1.5 }
-  }
-
-  expect_failures = [var.function]
-}
-
-run "concurrency_on_a_part_of_a_cpu" {
-  command = plan
-
-  variables {
-    function = { cpu = "0.5" }
-  }
-
-  expect_failures = [var.function]
-}
-
-run "fewer_instances_at_most_than_at_least" {
-  command = plan
-
-  variables {
-    function = { min_instances = 5, max_instances = 4 }
-  }
-
-  expect_failures = [var.function]
-}
-
-run "a_timeout_below_the_deadline" {
-  command = plan
-
-  variables {
-    function = { timeout_seconds = 59 }
-  }
-
-  expect_failures = [var.function]
-}
-
-run "a_deadline_above_the_timeout" {
-  command = plan
-
-  variables {
-    config = { limits = { deadlineSeconds = 111 } }
-  }
-
-  expect_failures = [var.function]
-}
-
-run "a_timeout_of_the_acknowledgement_deadline" {
-  command = plan
-
-  variables {
-    function = { timeout_seconds = 600 }
-  }
-
-  expect_failures = [var.function]
-}
-
-run "an_unknown_profile" {
-  command = plan
-
-  variables {
-    privacy = { profile = "strict", hash_key = { secret = "key", version = "1" } }
-  }
-
-  expect_failures = [var.privacy]
-}
-
-run "an_attribute_that_would_be_escaped" {
-  command = plan
-
-  variables {
-    privacy = { remove = ["Patient<Name>"] }
-  }
-
-  expect_failures = [var.privacy]
-}
-
-run "an_attribute_beyond_ascii" {
-  command = plan
-
-  variables {
-    privacy = { remove = ["Pâtient"] }
-  }
-
-  expect_failures = [var.privacy]
-}
-
-run "the_latest_key" {
-  command = plan
-
-  variables {
-    privacy = { hash = ["PatientID"], hash_key = { secret = "key", version = "latest" } }
-  }
-
-  expect_failures = [var.privacy]
-}
-
-run "a_secret_by_its_full_name" {
-  command = plan
-
-  variables {
-    privacy = { hash = ["PatientID"], hash_key = { secret = "projects/p/secrets/key", version = "1" } }
-  }
-
-  expect_failures = [var.privacy]
-}
-
-run "a_hash_without_a_key" {
-  command = plan
-
-  variables {
-    privacy = { hash = ["PatientID"] }
-  }
-
-  expect_failures = [var.privacy]
-}
-
-run "a_profile_without_a_key" {
-  command = plan
-
-  variables {
-    privacy = { profile = "basic" }
-  }
-
-  expect_failures = [var.privacy]
-}
-
-run "options_without_a_group" {
-  command = plan
-
-  variables {
-    config = { ignorePrivate = true }
+    config = { ignorePrivate = true } # options without a group
   }
 
   expect_failures = [var.config]
 }
 
-run "a_config_that_is_no_object" {
+run "mistakes_9" {
   command = plan
 
   variables {
-    config = "{}"
+    config = "{}" # a config that is no object
   }
 
   expect_failures = [var.config]
 }
 
-run "privacy_in_config" {
+run "mistakes_10" {
   command = plan
 
   variables {
-    config = { privacy = { remove = ["PatientName"] } }
+    config = { privacy = { remove = ["PatientName"] } } # privacy in config
   }
 
   expect_failures = [var.config]
 }
 
-run "a_dataset_in_config" {
+run "mistakes_11" {
   command = plan
 
   variables {
-    config = { bigQuery = { datasetId = "other" } }
+    config = { bigQuery = { datasetId = "other" } } # a dataset in config
   }
 
   expect_failures = [var.config]
 }
 
-run "reindexing_in_config" {
+run "mistakes_12" {
   command = plan
 
   variables {
-    config = { events = { reindexOnMetadataUpdate = true } }
+    config = { events = { reindexOnMetadataUpdate = true } } # reindexing in config
   }
 
   expect_failures = [var.config]
 }
 
-run "an_insert_that_outlives_the_event" {
+run "mistakes_13" {
   command = plan
 
   variables {
-    config = { bigQuery = { timeoutSeconds = 51 } }
+    config = { bigQuery = { timeoutSeconds = 51 } } # an insert that outlives the event
   }
 
   expect_failures = [var.config]
 }
 
-run "an_age_beyond_the_last_attempt" {
+run "mistakes_14" {
   command = plan
 
   variables {
-    config = { retry = { maxAgeSeconds = 86400 } }
+    config = { retry = { maxAgeSeconds = 86400 } } # an age beyond the last attempt
   }
 
   expect_failures = [var.config]
-}
-
-run "no_address" {
-  command = plan
-
-  variables {
-    alerts = { emails = ["radiology"] }
-  }
-
-  expect_failures = [var.alerts]
-}
-
-run "no_channel" {
-  command = plan
-
-  variables {
-    alerts = { notification_channels = ["123"] }
-  }
-
-  expect_failures = [var.alerts]
-}
-
-run "a_ratio_in_percent" {
-  command = plan
-
-  variables {
-    alerts = { failed_ratio = 5 }
-  }
-
-  expect_failures = [var.alerts]
-}
-
-run "an_alert_below_one_retry" {
-  command = plan
-
-  variables {
-    alerts = { oldest_unacked_minutes = 5 }
-  }
-
-  expect_failures = [var.alerts]
-}
-
-run "a_silence_of_days" {
-  command = plan
-
-  variables {
-    alerts = { silence_hours = 48 }
-  }
-
-  expect_failures = [var.alerts]
-}
-
-run "a_key_by_its_short_name" {
-  command = plan
-
-  variables {
-    kms_key = "my-key"
-  }
-
-  expect_failures = [var.kms_key]
-}
-
-run "a_connector_by_its_short_name" {
-  command = plan
-
-  variables {
-    vpc_connector = { id = "my-connector" }
-  }
-
-  expect_failures = [var.vpc_connector]
 }
 
 run "a_bucket_whose_folders_can_be_renamed" {
@@ -426,6 +229,16 @@ run "unless_nobody_renames_them" {
     condition     = local.bucket == "scans"
     error_message = "the bucket is another"
   }
+}
+
+run "a_location_without_a_region_for_the_function" {
+  command = plan
+
+  variables {
+    bucket = { location = "EUR9" }
+  }
+
+  expect_failures = [google_cloudfunctions2_function.ingest]
 }
 
 # The project's number is known once its API is.
