@@ -50,6 +50,16 @@ resource "google_bigquery_table" "table" {
     type  = each.value.timePartitioning.type
     field = each.value.timePartitioning.field
   }
+
+  lifecycle {
+    # The label tells by which options the rows that are there were made: it stays what it was.
+    ignore_changes = [labels["dcm2bq_privacy"]]
+
+    postcondition {
+      condition     = each.key != "instances" || lookup(self.labels, "dcm2bq_privacy", null) == lookup(local.privacy_label, "dcm2bq_privacy", null)
+      error_message = "The table ${self.table_id} holds rows made by other privacy options: use another dataset, or those options."
+    }
+  }
 }
 
 resource "google_bigquery_table" "view" {

@@ -1,4 +1,4 @@
-"""Terraform and Python label the tables alike; tf/tests/options.tftest.hcl has the other side."""
+"""Terraform and Python label the tables alike; tf/tests/privacy.tftest.hcl has the other side."""
 
 import json
 from pathlib import Path

@@ -15,6 +15,28 @@ variables {
   gcloud     = "./tests/gcloud"
 }
 
+run "without_the_options_nothing_is_granted_for_them" {
+  command = plan
+
+  assert {
+    condition     = length(google_kms_crypto_key_iam_member.agents) + length(google_secret_manager_secret_iam_member.runtime) == 0
+    error_message = "something is granted for options that are not used"
+  }
+}
+
+run "the_identities_are_apart" {
+  command = plan
+
+  assert {
+    condition = [
+      google_service_account.runtime.account_id,
+      google_service_account.trigger.account_id,
+      google_service_account.build.account_id,
+    ] == ["dcm2bq-run", "dcm2bq-trigger", "dcm2bq-build"]
+    error_message = "the service accounts are others"
+  }
+}
+
 run "nothing_else_grants" {
   variables {
     privacy = { hash = ["PatientID"], hash_key = { secret = "key", version = "3" } }
@@ -108,23 +130,5 @@ run "nothing_else_grants" {
       "projects/p/locations/us/keyRings/r/cryptoKeys/k: roles/cloudkms.cryptoKeyEncrypterDecrypter to serviceAccount:storage-agent",
     ])
     error_message = "others can use the key"
-  }
-}
-
-run "without_the_options_nothing_is_granted_for_them" {
-  assert {
-    condition     = length(google_kms_crypto_key_iam_member.agents) + length(google_secret_manager_secret_iam_member.runtime) == 0
-    error_message = "something is granted for options that are not used"
-  }
-}
-
-run "the_identities_are_apart" {
-  assert {
-    condition = [
-      google_service_account.runtime.account_id,
-      google_service_account.trigger.account_id,
-      google_service_account.build.account_id,
-    ] == ["dcm2bq-run", "dcm2bq-trigger", "dcm2bq-build"]
-    error_message = "the service accounts are others"
   }
 }

@@ -258,3 +258,13 @@ run "a_bucket_of_another_project" {
 
   expect_failures = [google_storage_bucket_iam_member.runtime]
 }
+
+run "privacy_options_for_rows_that_were_made_without" {
+  command = plan
+
+  variables {
+    privacy = { remove = ["PatientName"] }
+  }
+
+  expect_failures = [google_bigquery_table.table]
+}

@@ -1,4 +1,5 @@
-# Has the archive that Terraform uploads compared, file for file, with what .gcloudignore leaves.
+# Has the archive that Terraform uploads compared, file for file, with what .gcloudignore leaves, by
+# the Python that DCM2BQ_PYTHON names: `make check` names that of .venv, which has what it takes.
 
 variable "archive" {
   type = string

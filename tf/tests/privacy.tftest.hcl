@@ -1,0 +1,142 @@
+# The label by which a table tells how its rows were made.
+
+mock_provider "google" {
+  source = "./tests/mocks/google"
+}
+
+mock_provider "google-beta" {
+  source = "./tests/mocks/beta"
+}
+
+mock_provider "time" {}
+
+variables {
+  project_id = "my-project"
+  gcloud     = "./tests/gcloud"
+}
+
+run "without_privacy_options_the_table_has_no_label_for_them" {
+  command = plan
+
+  assert {
+    condition     = google_bigquery_table.table["instances"].labels == tomap({ application = "dcm2bq" })
+    error_message = "the labels are others"
+  }
+}
+
+# The vectors are those of the Python side: tests/deploy/test_privacy.py.
+
+run "the_fingerprint_of_what_is_removed" {
+  command = plan
+
+  variables {
+    privacy = jsondecode(file("../tests/deploy/privacy.json"))[0].terraform
+  }
+
+  assert {
+    condition     = google_bigquery_table.table["instances"].labels.dcm2bq_privacy == jsondecode(file("../tests/deploy/privacy.json"))[0].fingerprint
+    error_message = "the fingerprint differs from Python's"
+  }
+}
+
+run "the_fingerprint_of_tags_and_masks" {
+  command = plan
+
+  variables {
+    privacy = jsondecode(file("../tests/deploy/privacy.json"))[1].terraform
+  }
+
+  assert {
+    condition     = google_bigquery_table.table["instances"].labels.dcm2bq_privacy == jsondecode(file("../tests/deploy/privacy.json"))[1].fingerprint
+    error_message = "the fingerprint differs from Python's"
+  }
+}
+
+run "the_fingerprint_of_what_is_hashed_and_its_key" {
+  command = plan
+
+  variables {
+    privacy = jsondecode(file("../tests/deploy/privacy.json"))[2].terraform
+  }
+
+  assert {
+    condition     = google_bigquery_table.table["instances"].labels.dcm2bq_privacy == jsondecode(file("../tests/deploy/privacy.json"))[2].fingerprint
+    error_message = "the fingerprint differs from Python's"
+  }
+  assert {
+    condition = [for each in google_cloudfunctions2_function.ingest.service_config[0].secret_environment_variables : [each.key, each.project_id, each.secret, each.version]] == [
+      ["DCM2BQ_HASH_KEY", "my-project", "dcm2bq-key", "3"],
+    ]
+    error_message = "the function gets another key"
+  }
+  assert {
+    condition     = contains(keys(google_project_service.this), "secretmanager.googleapis.com")
+    error_message = "the API of the secret is not enabled"
+  }
+}
+
+run "the_fingerprint_of_the_profile" {
+  command = plan
+
+  variables {
+    privacy = jsondecode(file("../tests/deploy/privacy.json"))[3].terraform
+  }
+
+  assert {
+    condition     = google_bigquery_table.table["instances"].labels.dcm2bq_privacy == jsondecode(file("../tests/deploy/privacy.json"))[3].fingerprint
+    error_message = "the fingerprint differs from Python's"
+  }
+  assert {
+    condition     = google_bigquery_table.table["dead_letter"].labels == tomap({ application = "dcm2bq" })
+    error_message = "another table has the label"
+  }
+}
+
+run "no_vector_is_left_out" {
+  command = plan
+
+  assert {
+    condition     = local.name == "dcm2bq" && length(jsondecode(file("../tests/deploy/privacy.json"))) == 4
+    error_message = "a vector has no run of its own"
+  }
+}
+
+run "an_apply_with_options" {
+  variables {
+    privacy = { remove = ["PatientName"] }
+  }
+
+  assert {
+    condition     = google_bigquery_table.table["instances"].labels.dcm2bq_privacy == local.privacy_fingerprint
+    error_message = "the table does not tell its options"
+  }
+}
+
+run "rows_of_other_options_are_refused" {
+  command = plan
+
+  variables {
+    privacy = { remove = ["PatientName", "PatientID"] }
+  }
+
+  expect_failures = [google_bigquery_table.table]
+}
+
+run "rows_without_options_are_refused" {
+  command = plan
+
+  expect_failures = [google_bigquery_table.table]
+}
+
+run "the_same_options_are_not" {
+  command = plan
+
+  variables {
+    privacy = { remove = ["PatientName"] }
+  }
+
+  assert {
+    condition     = google_bigquery_table.table["instances"].labels.dcm2bq_privacy == local.privacy_fingerprint
+    error_message = "the table does not tell its options"
+  }
+}
