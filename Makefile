@@ -1,4 +1,5 @@
-# What a newcomer needs: `make run` and `make test`. Everything lands in .venv and .work.
+# What a newcomer needs: `make run` and `make test`. Everything lands in .venv, .venv-backfill and
+# .work.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -7,17 +8,27 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat requirements.txt requirements-dev.txt pyproject.toml 2>/dev/null | cksum | cut -d ' ' -f 1)
 
+# Apache Beam and the local servers need different versions of the same packages.
+BEAM_VENV := .venv-backfill
+BEAM_BIN := $(BEAM_VENV)/bin
+BEAM_READY := $(BEAM_VENV)/.ready-$(shell cat requirements-backfill.txt pyproject.toml 2>/dev/null | cksum | cut -d ' ' -f 1)
+
 .PHONY: help
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: $(READY) ## Ingest real DICOM files through the real function, on this machine
 	@$(BIN)/dcm2bq local --once
 
 .PHONY: test
-test: $(READY) ## Run every test
+test: $(READY) $(BEAM_READY) ## Run every test
 	@$(BIN)/pytest $(PYTEST_ARGS)
+	@$(if $(PYTEST_ARGS),,$(BEAM_BIN)/pytest tests/beam)
+
+.PHONY: soak-backfill
+soak-backfill: $(READY) $(BEAM_READY) ## Backfill 20,200 objects while events arrive, and after a kill
+	@$(BIN)/pytest --long tests/backfill/test_backfill.py $(PYTEST_ARGS)
 
 .PHONY: check
 check: $(READY) ## Check format, lint, types, the locked requirements and Terraform
@@ -32,8 +43,8 @@ check-terraform: $(READY)
 	@scripts/check_terraform.sh
 
 .PHONY: bench
-bench: $(READY) ## Measure against the obvious way, in the same run
-	@for each in conversion reading function cold_start; do \
+bench: $(READY) $(BEAM_READY) ## Measure against the obvious way, in the same run
+	@for each in conversion reading function cold_start backfill; do \
 		echo "## $$each"; $(BIN)/python benchmarks/$$each.py $(BENCH_ARGS) || exit 1; echo; done
 
 .PHONY: fuzz
@@ -56,7 +67,8 @@ format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix .
 
 # requirements.txt is what Google installs with the function: the dependencies of pyproject.toml,
-# resolved and hashed. requirements-dev.txt adds what the local stack and the tests need.
+# resolved and hashed. requirements-dev.txt adds what the local stack and the tests need;
+# requirements-backfill.txt stands apart.
 LOCK := UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --generate-hashes \
 	--no-config --python-version 3.13 --universal pyproject.toml
 
@@ -64,14 +76,17 @@ LOCK := UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --ge
 lock: $(READY) ## Resolve the requirements anew
 	@$(LOCK) --upgrade --output-file requirements.txt
 	@$(LOCK) --upgrade --extra local --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+	@$(LOCK) --upgrade --extra backfill --extra test --output-file requirements-backfill.txt
 
 .PHONY: check-lock
 check-lock: $(READY)
 	@mkdir -p .work
-	@cp requirements.txt requirements-dev.txt .work/
+	@cp requirements.txt requirements-dev.txt requirements-backfill.txt .work/
 	@$(LOCK) --output-file .work/requirements.txt
 	@$(LOCK) --extra local --extra dev --constraint requirements.txt --output-file .work/requirements-dev.txt
-	@diff -u requirements.txt .work/requirements.txt && diff -u requirements-dev.txt .work/requirements-dev.txt \
+	@$(LOCK) --extra backfill --extra test --output-file .work/requirements-backfill.txt
+	@( for each in requirements requirements-dev requirements-backfill; do \
+		diff -u $$each.txt .work/$$each.txt || exit 1; done ) \
 		|| { echo 'the requirements do not follow from pyproject.toml: make lock'; exit 1; }
 
 # The policy scan, in an environment of its own: its dependencies would not go with ours.
@@ -92,18 +107,26 @@ picture: ## Render docs/architecture.svg anew, by Graphviz
 
 .PHONY: clean
 clean: ## Remove what the other targets made
-	@rm -rf $(VENV) .work dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(BEAM_VENV) .work dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-$(READY): | requirements-dev.txt
+# Make an environment with the packages of some requirements, and this one, editable.
+define set_up
 	@set -e; \
 	for python in python3 python3.13 "$$(uv python find 3.13 2>/dev/null)"; do \
 		if "$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null; then break; fi; \
 		python=; \
 	done; \
 	[ -n "$$python" ] || { echo 'Python 3.13 is needed: install it from https://www.python.org/downloads/ or with "uv python install 3.13"' >&2; exit 1; }; \
-	echo "setting up $(VENV) (once, about a minute) ..."; \
-	rm -rf $(VENV); \
-	"$$python" -m venv $(VENV); \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-dev.txt; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
-	touch $(READY)
+	echo "setting up $(1) (once, about a minute) ..."; \
+	rm -rf $(1); \
+	"$$python" -m venv $(1); \
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $(2); \
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
+	touch $@
+endef
+
+$(READY): | requirements-dev.txt
+	$(call set_up,$(VENV),requirements-dev.txt)
+
+$(BEAM_READY): | requirements-backfill.txt
+	$(call set_up,$(BEAM_VENV),requirements-backfill.txt)

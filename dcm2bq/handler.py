@@ -82,12 +82,12 @@ class Handler:
         self._sink = sink
         self._name_pattern = re.compile(config.input.name_pattern, re.IGNORECASE)
 
-    def handle(self, delivery: Delivery, *, whatever_its_age: bool = False) -> Outcome:
+    def handle(self, delivery: Delivery, *, is_last: bool | None = None) -> Outcome:
         """Do what the event asks for; an outcome means: acknowledge it.
 
         Raises `RetryableError`, or whatever was not foreseen, for an event that must be
-        delivered again. One that is too old for that becomes a dead letter instead, unless
-        its age is of no account: the tools make events of objects that have long been there.
+        delivered again. One that `is_last`, for which nobody will, becomes a dead letter
+        instead; by default its age decides.
         """
         deadline = time.monotonic() + self._config.limits.deadline_seconds
         event = None
@@ -97,8 +97,8 @@ class Handler:
         except SupersededError as error:
             return Outcome(result=Result.SUPERSEDED, event=event, error=error)
         except Exception as error:
-            is_final = isinstance(error, RejectedEventError)
-            if not is_final and (whatever_its_age or not self._is_too_old(delivery)):
+            gives_up = self._is_too_old(delivery) if is_last is None else is_last
+            if not isinstance(error, RejectedEventError) and not gives_up:
                 raise
             self._bury(delivery, error, deadline)
             return Outcome(result=Result.DEAD_LETTERED, event=event, error=error)

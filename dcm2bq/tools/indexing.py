@@ -1,8 +1,7 @@
 """What the commands that write rows share: the function's own handler, on a table that fits."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from dcm2bq import dicom, schema
@@ -13,6 +12,7 @@ from dcm2bq.errors import ConfigError, RetryableError
 from dcm2bq.gcs import Store
 from dcm2bq.handler import Handler
 from dcm2bq.schema.compare import compare
+from dcm2bq.tools.parallel import in_parallel
 
 THREADS = 8
 OUTAGE = 8
@@ -57,23 +57,9 @@ def attempt[T, A: Attempt](work: Callable[[T], A], items: Iterable[T]) -> Iterat
     reasons that may pass.
     """
     failures = 0
-    for each in _in_parallel(work, items):
-        yield each
-        failures = failures + 1 if isinstance(each.error, RetryableError) else 0
-        if failures == OUTAGE and each.error:
-            raise each.error
-
-
-def _in_parallel[T, A](work: Callable[[T], A], items: Iterable[T]) -> Iterator[A]:
     with ThreadPoolExecutor(THREADS) as pool:
-        pending: deque[Future[A]] = deque()
-        try:
-            for item in items:
-                pending.append(pool.submit(work, item))
-                if len(pending) == 2 * THREADS:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for each in pending:
-                each.cancel()
+        for each in in_parallel(pool, work, items, 2 * THREADS):
+            yield each
+            failures = failures + 1 if isinstance(each.error, RetryableError) else 0
+            if failures == OUTAGE and each.error:
+                raise each.error

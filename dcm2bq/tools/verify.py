@@ -171,8 +171,8 @@ class Comparison:
 
     def _objects(self, start: str, end: str) -> Iterator[ObjectEvent]:
         root = f"{_SCHEME}{self._bucket}/"
-        first = start.removeprefix(root) if start.startswith(root) else None
-        behind = end.removeprefix(root) if end.startswith(root) else None
+        first = start.removeprefix(root) if start.startswith(root) else ""
+        behind = end.removeprefix(root) if end.startswith(root) else ""
         for found in self._store.list(self._bucket, self._prefix, start=first, end=behind):
             self.objects += 1
             self.on_object()
@@ -243,7 +243,7 @@ class Comparison:
         event = difference.event
         deadline = time.monotonic() + self._seconds
         if difference.finding is Finding.MISSING:
-            return self._handler.handle(events.deliver(event), whatever_its_age=True).result
+            return self._handler.handle(events.deliver(event), is_last=False).result
         try:
             archived_at = self._store.archived_at(event, deadline)
         except SupersededError:

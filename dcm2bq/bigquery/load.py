@@ -1,0 +1,127 @@
+"""Load jobs: files in Cloud Storage become rows, each file once.
+
+BigQuery takes a job id once. The ids of a job's attempts follow from its name, so that
+whoever asks for the same job, in another process or another week, finds the one that was.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from google.api_core.exceptions import Conflict, NotFound
+from google.cloud import bigquery
+
+from dcm2bq.bigquery.dataset import connect, mapped
+from dcm2bq.config import Config
+from dcm2bq.errors import ReadFailedError, WriteFailedError
+
+URIS_MAX = 10_000
+BYTES_MAX = 10**12
+"""What one job may take; BigQuery's own limit is 15 TB."""
+
+_TRIES = 4
+_PAUSE_SECONDS = 5.0
+_TIMEOUT_SECONDS = 60.0
+_POLL_SECONDS = 0.1, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadJob:
+    """Load `uris` (compressed newline-delimited JSON) into a table; `name` begins its ids."""
+
+    name: str
+    table_id: str
+    uris: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An attempt that has loaded `rows`."""
+
+    job_id: str
+    rows: int
+
+
+class Loader:
+    """Runs load jobs into the dataset; made once per process, used by all its threads.
+
+    Raises `ReadFailedError` and `WriteFailedError` where BigQuery can not be reached or refuses.
+    """
+
+    def __init__(self, config: Config) -> None:
+        with mapped("BigQuery", ReadFailedError):
+            self._client = connect(config)
+            self._dataset = self._client.get_dataset(
+                f"{self._client.project}.{config.big_query.dataset_id}", timeout=_TIMEOUT_SECONDS
+            )
+
+    def start(self, job: LoadJob) -> str:
+        """Return the id of the attempt that runs or has succeeded, or else of a new one."""
+        with mapped(job.table_id, WriteFailedError):
+            for attempt in count(1):
+                job_id = f"{job.name}{attempt}"
+                found = self._find(job_id)
+                if found is None:
+                    self._submit(job, job_id)
+                    return job_id
+                if not found.error_result:
+                    return job_id
+        raise AssertionError
+
+    def finish(self, job: LoadJob, *, pause: float = _PAUSE_SECONDS) -> Done:
+        """Return when the rows are in the table; what fails is tried a few times more.
+
+        Raises `WriteFailedError` with the id of the last attempt: `bq show -j` tells more.
+        """
+        for tries in range(_TRIES):
+            job_id = self.start(job)
+            found = self._wait(job.table_id, job_id)
+            if not found.error_result:
+                return Done(job_id, int(found.output_rows or 0))
+            if tries < _TRIES - 1:
+                time.sleep(pause * 2**tries)
+        reason = str(found.error_result.get("reason", "no reason"))
+        raise WriteFailedError(f"{job.table_id}: load job {job_id} failed ({reason})")
+
+    def _find(self, job_id: str) -> bigquery.LoadJob | None:
+        try:
+            found = self._client.get_job(
+                job_id, location=self._dataset.location, timeout=_TIMEOUT_SECONDS
+            )
+        except NotFound:
+            return None
+        assert isinstance(found, bigquery.LoadJob)
+        return found
+
+    def _submit(self, job: LoadJob, job_id: str) -> None:
+        table = self._client.get_table(self._dataset.table(job.table_id), timeout=_TIMEOUT_SECONDS)
+        how = bigquery.LoadJobConfig(
+            source_format=bigquery.SourceFormat.NEWLINE_DELIMITED_JSON,
+            create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
+            write_disposition=bigquery.WriteDisposition.WRITE_APPEND,
+            schema=table.schema,
+        )
+        try:
+            self._client.load_table_from_uri(
+                list(job.uris),
+                table.reference,
+                job_id=job_id,
+                location=self._dataset.location,
+                job_config=how,
+                timeout=_TIMEOUT_SECONDS,
+            )
+        except Conflict:
+            return  # another process was faster, or the answer to an earlier request was lost
+
+    def _wait(self, table_id: str, job_id: str) -> bigquery.LoadJob:
+        pause, longest = _POLL_SECONDS
+        while True:
+            with mapped(table_id, WriteFailedError):
+                found = self._find(job_id)
+            if found is None:
+                raise WriteFailedError(f"{table_id}: load job {job_id} is gone")
+            if found.state == "DONE":
+                return found
+            time.sleep(pause)
+            pause = min(2 * pause, longest)

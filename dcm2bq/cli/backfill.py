@@ -1,0 +1,279 @@
+"""`dcm2bq backfill`."""
+
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dcm2bq import config
+from dcm2bq.cli.common import INTERRUPTED, complain
+
+if TYPE_CHECKING:
+    from dcm2bq.config import Config
+    from dcm2bq.tools.backfill.launch import Backfill, Runner, Summary
+    from dcm2bq.tools.backfill.plan import Shard
+    from dcm2bq.tools.backfill.run import Run
+
+LOCAL, DATAFLOW = "local", "DataflowRunner"
+_LINE_SECONDS = 30.0
+
+
+@click.command()
+@click.argument("source", metavar="gs://BUCKET[/PREFIX]")
+@click.option(
+    "--staging",
+    metavar="gs://BUCKET/PREFIX",
+    help="Where rows wait for their load job, in the dataset's location. They hold what the "
+    "headers hold: give this prefix a lifecycle, and no more readers than the table.",
+)
+@click.option("--dry-run", is_flag=True, help="Count, estimate cost and time, and do nothing.")
+@click.option("--resume", metavar="RUN", help="Go on with a run that did not come to its end.")
+@click.option("--all", "takes_all", is_flag=True, help="Take what BigQuery has already as well.")
+@click.option(
+    "--runner",
+    type=click.Choice([LOCAL, DATAFLOW]),
+    default=LOCAL,
+    show_default=True,
+    help="Where the pipeline runs.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes of the local runner; one for each core is of use.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1, max=64),
+    default=16,
+    show_default=True,
+    metavar="N",
+    help="Objects that each process has in flight.",
+)
+@click.option(
+    "--shard-objects",
+    type=click.IntRange(min=1),
+    default=10_000,
+    show_default=True,
+    metavar="N",
+    help="Fewest objects of a shard: what is loaded, and resumed, as a whole.",
+)
+@click.option("--keep-staged", is_flag=True, help="Leave the staged rows where they are.")
+@click.option("--project", metavar="ID", help="Dataflow: the project of the job.")
+@click.option("--region", help="Dataflow: where the workers are; the bucket's region is best.")
+@click.option("--service-account", metavar="EMAIL", help="Dataflow: who the workers are.")
+@click.option(
+    "--max-workers", type=click.IntRange(min=1), metavar="N", help="Dataflow: scale up to so many."
+)
+@click.option("--no-wait", is_flag=True, help="Dataflow: end when the job is submitted.")
+@click.argument("beam_options", nargs=-1, metavar="[-- BEAM_OPTION...]")
+def backfill(
+    source: str,
+    *,
+    staging: str | None,
+    dry_run: bool,
+    resume: str | None,
+    takes_all: bool,
+    runner: str,
+    processes: int,
+    threads: int,
+    shard_objects: int,
+    keep_staged: bool,
+    beam_options: Sequence[str],
+    **dataflow: Any,
+) -> int:
+    """Bring in the objects that a bucket holds already.
+
+    Each object goes through the code of the function: what it reads, converts, ignores and
+    refuses is the same. Rows go into BigQuery by load jobs, which cost nothing. Objects that
+    have a row, or an open dead letter, at their generation are left out, so that the command
+    can be run again at any time, and while events arrive.
+
+    A run that ends early, by Ctrl-C for instance, is gone on with by the same command and
+    --resume RUN: what was loaded is not loaded twice.
+
+    The configuration must be that of the function. What stands behind -- goes to Apache Beam.
+
+    \b
+    Examples:
+        dcm2bq backfill gs://my-bucket --dry-run
+        dcm2bq backfill gs://my-bucket/2019/ --staging gs://my-staging/backfill
+        dcm2bq backfill gs://my-bucket --staging gs://my-staging/backfill --processes 8
+        dcm2bq backfill gs://my-bucket --staging gs://my-staging/backfill \\
+            --runner DataflowRunner --project my-project --region europe-west1 \\
+            --service-account worker@my-project.iam.gserviceaccount.com --max-workers 50 \\
+            -- --no_use_public_ips
+    """  # noqa: D301 - \b is click's mark for lines to keep
+    from dcm2bq.tools.backfill import extra  # noqa: PLC0415
+    from dcm2bq.tools.backfill.folder import split  # noqa: PLC0415
+    from dcm2bq.tools.backfill.run import Run, new_id  # noqa: PLC0415
+
+    options = config.load()
+    bucket, prefix = split(source)
+    if dry_run:
+        return _estimate(options, bucket, prefix, processes, dataflow["max_workers"])
+    if staging is None:
+        raise click.UsageError("--staging is needed: gs://BUCKET/PREFIX, where rows may wait")
+    split(staging)
+    given = [f"--{name.replace('_', '-')}" for name, value in dataflow.items() if value]
+    if runner == LOCAL and given:
+        raise click.UsageError(f"{', '.join(given)}: for --runner {DATAFLOW} alone")
+    extra.require()
+    run = Run(
+        id=resume or new_id(),
+        source=source,
+        staging=staging,
+        config=options,
+        takes_all=takes_all,
+        keeps_files=keep_staged,
+        threads=threads,
+    )
+    least = None if resume else shard_objects
+    return _run(run, runner, processes, beam_options, dataflow, least=least)
+
+
+def _run(
+    run: "Run",
+    runner: str,
+    processes: int,
+    beam_options: Sequence[str],
+    dataflow: Mapping[str, Any],
+    *,
+    least: int | None,
+) -> int:
+    """Begin a run, or go on with it where `least`, the fewest objects of a shard, is None."""
+    from dcm2bq.tools.backfill.launch import Backfill  # noqa: PLC0415
+
+    work = Backfill(run)
+    if least is None:
+        work.resume()
+    else:
+        with _counting() as on_page:
+            work.begin(least=least, on_page=on_page)
+    _tell(f"run {run.id}: {work.total:,} objects in {len(work.shards):,} shards")
+    try:
+        if runner == LOCAL:
+            summary = work.go(_locally(work, processes, beam_options))
+        else:
+            summary = work.go(_on_dataflow(beam_options, dataflow))
+    except KeyboardInterrupt:
+        _tell(f"\ninterrupted; go on with --resume {run.id}")
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)  # threads of Beam would go on; what they leave behind never counts
+    except Exception:
+        complain(f"run {run.id} did not come to its end; go on with --resume {run.id}")
+        raise
+    _print(summary)
+    return 0
+
+
+def _locally(work: "Backfill", processes: int, beam_options: Sequence[str]) -> "Runner":
+    from dcm2bq.tools.backfill import local, progress  # noqa: PLC0415
+
+    started = time.monotonic()
+    shown = Line()
+
+    def show(counts: Counter[str]) -> None:
+        seconds = time.monotonic() - started
+        shown.show(progress.line(counts, work.total, seconds, work.before))
+
+    def go(run: "Run", shards: "Sequence[Shard]") -> bool:
+        local.run(run, shards, processes=processes, beam_options=beam_options, show=show)
+        shown.end()
+        return True
+
+    return go
+
+
+def _on_dataflow(beam_options: Sequence[str], dataflow: Mapping[str, Any]) -> "Runner":
+    from dcm2bq.tools.backfill.dataflow import Job  # noqa: PLC0415
+
+    job = Job(**dataflow, beam_options=beam_options)
+
+    def go(run: "Run", shards: "Sequence[Shard]") -> bool:
+        return job.run(run, shards, _tell)
+
+    return go
+
+
+def _estimate(
+    options: "Config", bucket: str, prefix: str, processes: int, max_workers: int | None
+) -> int:
+    from dcm2bq.tools.backfill.estimate import estimate  # noqa: PLC0415
+    from dcm2bq.tools.backfill.launch import count  # noqa: PLC0415
+
+    with _counting() as on_page:
+        counted = count(options, bucket, prefix, on_page=on_page)
+    for line in estimate(counted, processes=processes, workers=max_workers):
+        click.echo(line)
+    _tell("dry run: nothing was changed")
+    return 0
+
+
+def _print(summary: "Summary") -> None:
+    """Tell what all attempts of a run have done."""
+    results = summary.results
+    click.echo(f"run {summary.run.id}: {summary.loaded:,} of {summary.shards:,} shards loaded")
+    click.echo(
+        f"{sum(results.values()):,} objects: {results.get('inserted', 0):,} inserted, "
+        f"{results.get('dead_lettered', 0):,} dead letters, "
+        f"{results.get('skipped', 0):,} were there, {results.get('ignored', 0):,} ignored, "
+        f"{results.get('superseded', 0):,} gone meanwhile"
+    )
+    rows = summary.rows
+    click.echo(
+        f"{rows.get('instances', 0):,} rows loaded into instances, "
+        f"{rows.get('dead_letter', 0):,} into dead_letter"
+    )
+    if results.get("dead_lettered"):
+        _tell("what could not be converted, and why: dcm2bq dead-letters list")
+
+
+class Line:
+    """The line that tells how far something is: in its place on a terminal, else now and then."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stderr.isatty()
+        self._shown = time.monotonic()
+        self._text = ""
+
+    def show(self, text: str) -> None:
+        """Show the line as it is now."""
+        self._text = text
+        if self._is_terminal:
+            click.echo(f"\r\033[K{text}", err=True, nl=False)
+        elif time.monotonic() - self._shown > _LINE_SECONDS:
+            self._shown = time.monotonic()
+            _tell(text)
+
+    def end(self) -> None:
+        """Leave the line as it was last."""
+        if self._text:
+            click.echo(err=True) if self._is_terminal else _tell(self._text)
+
+
+@contextmanager
+def _counting() -> Iterator[Callable[[int], None]]:
+    shown, lock = Line(), threading.Lock()
+    total = 0
+
+    def on_page(listed: int) -> None:
+        nonlocal total
+        with lock:
+            total += listed
+            shown.show(f"{total:,} objects counted")
+
+    yield on_page
+    shown.end()
+
+
+def _tell(text: str) -> None:
+    click.echo(text, err=True)

@@ -1,0 +1,109 @@
+"""Run the pipeline on Dataflow: the job's options, and the package that its workers install."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from dcm2bq.config import Config
+from dcm2bq.errors import ConfigError, ReadFailedError
+from dcm2bq.tools.backfill import package, pipeline
+from dcm2bq.tools.backfill.plan import Shard
+from dcm2bq.tools.backfill.run import Run
+
+RUNNER = "DataflowRunner"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """How the job is to run; `beam_options` come last, and may change everything else."""
+
+    project: str | None = None
+    region: str | None = None
+    service_account: str | None = None
+    max_workers: int | None = None
+    no_wait: bool = False
+    beam_options: Sequence[str] = ()
+
+    def run(self, run: Run, shards: Sequence[Shard], tell: Callable[[str], object]) -> bool:
+        """Submit the job; return whether it was waited for, and came to its end.
+
+        With the Beam option `template_location` the job's specification is written there, and
+        nothing is submitted. Raises `ConfigError` for options that Beam does not take.
+        """
+        logging.getLogger("apache_beam").setLevel(logging.ERROR)
+        with tempfile.TemporaryDirectory(prefix="dcm2bq-backfill-") as folder:
+            options = self.options(run, Path(folder))
+            graph = beam.Pipeline(options=options)
+            pipeline.build(graph, run, shards)
+            result = graph.run()
+        job_id = getattr(result, "job_id", lambda: None)() if result is not None else None
+        if job_id is None:
+            tell("the job's specification is written; nothing was submitted")
+            return False
+        tell(f"Dataflow job {job_id}: {_page(options, job_id)}")
+        if self.no_wait:
+            tell(f"when it has ended: --resume {run.id} shows the summary")
+            return False
+        state = result.wait_until_finish()
+        if state != "DONE":
+            raise ReadFailedError(f"Dataflow job {job_id}: {state}; its log says why")
+        return True
+
+    def options(self, run: Run, folder: Path) -> PipelineOptions:
+        """Return the pipeline's options; the package is made in `folder`."""
+        given = _parse(self.beam_options)
+        _refuse_lost_key(run.config, given)
+        ours: dict[str, Any] = {
+            "runner": RUNNER,
+            "project": self.project,
+            "region": self.region,
+            "job_name": f"dcm2bq-backfill-{run.id.replace('_', '-')}",
+            "temp_location": f"{run.folder}/dataflow/tmp",
+            "staging_location": f"{run.folder}/dataflow/staging",
+            "service_account_email": self.service_account,
+            "autoscaling_algorithm": "THROUGHPUT_BASED",
+            "max_num_workers": self.max_workers,
+            "save_main_session": False,
+        }
+        if not given.get("sdk_container_image"):
+            ours["extra_packages"] = [str(package.wheel(folder))]
+            ours["requirements_file"] = str(package.requirements(folder))
+        values = {name: value for name, value in ours.items() if value is not None} | given
+        for name in ("project", "region"):
+            if not values.get(name):
+                raise ConfigError(f"--{name} is needed: Dataflow runs a job there")
+        return PipelineOptions(flags=[], **values)
+
+
+def _parse(beam_options: Sequence[str]) -> dict[str, Any]:
+    """Return what is given of Beam's options; raises `ConfigError` for what is none."""
+    logging.getLogger("apache_beam.options").setLevel(logging.CRITICAL)
+    options = PipelineOptions(list(beam_options))
+    known: dict[str, Any] = options.get_all_options(drop_default=True)
+    everything = options.get_all_options(drop_default=True, retain_unknown_options=True)
+    if unknown := everything.keys() - known.keys():
+        raise ConfigError(f"Apache Beam has no option {', '.join(sorted(unknown))}")
+    return known
+
+
+def _refuse_lost_key(config: Config, given: dict[str, Any]) -> None:
+    """Raise where the workers could not hash: a key must not travel in a job's specification."""
+    if config.privacy.hash and not given.get("sdk_container_image"):
+        raise ConfigError(
+            f"privacy.hash: the workers have no {config.privacy.hash_key_variable}; "
+            "give them a container (--sdk_container_image) whose environment holds it"
+        )
+
+
+def _page(options: PipelineOptions, job_id: str) -> str:
+    found = options.get_all_options()
+    return (
+        f"https://console.cloud.google.com/dataflow/jobs/{found['region']}/{job_id}"
+        f"?project={found['project']}"
+    )

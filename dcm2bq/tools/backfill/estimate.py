@@ -1,0 +1,57 @@
+"""What a backfill would take, before it is run: requests, cost and time.
+
+Prices are Google's list prices for a tier 1 region; the rate is what was measured for small
+objects against local servers. docs/BACKFILL.md shows the sums.
+"""
+
+from collections.abc import Iterator
+
+from dcm2bq.gcs import LISTED_AT_ONCE
+from dcm2bq.tools.backfill.launch import Count
+from dcm2bq.tools.backfill.progress import duration
+
+OBJECTS_PER_SECOND = 400
+"""Objects that one core handles in a second."""
+
+CLASS_A, CLASS_B = 0.05 / 10_000, 0.004 / 10_000
+"""Dollars for one request that lists or writes, and for one that reads."""
+WORKER_HOUR = 0.056 + 4 * 0.003557
+"""Dollars for an hour of a Dataflow batch worker's core with 4 GB of memory."""
+DEFAULT_WORKERS = 10
+
+_CENT = 0.01
+_FILE_OBJECTS = 20_000  # rows in one staged file, at about 800 compressed bytes a row
+
+
+def estimate(count: Count, *, processes: int, workers: int | None) -> Iterator[str]:
+    """Yield what a person wants to know, line by line."""
+    listings = count.requests + -(-count.listed // LISTED_AT_ONCE)
+    writes = len(count.shards) * 2 + -(-count.objects // _FILE_OBJECTS)
+    requests = (listings + writes) * CLASS_A + count.objects * CLASS_B
+    seconds = count.objects / OBJECTS_PER_SECOND
+    workers = workers or DEFAULT_WORKERS
+    yield (
+        f"{count.listed:,} objects, of which {count.objects:,} ({count.bytes:,} bytes) are to be "
+        f"handled, in {len(count.shards):,} shards"
+    )
+    yield (
+        f"requests: {listings:,} listings, {count.objects:,} reads (1 for each object; up to 20 "
+        f"for encapsulated ones without an offset table), {writes:,} writes: {_dollars(requests)}"
+    )
+    yield "load jobs: free; objects that BigQuery has already are skipped, and cost no read"
+    yield (
+        f"time here, {processes} {'process' if processes == 1 else 'processes'} at "
+        f"{OBJECTS_PER_SECOND} objects/s each: {duration(seconds / processes)}"
+    )
+    yield (
+        f"time on Dataflow, {workers} cores: {duration(seconds / workers)} and some minutes to "
+        f"start; {seconds / 3600:,.1f} core hours: {_dollars(seconds / 3600 * WORKER_HOUR)}"
+    )
+    yield (
+        "assumed: list prices, and a rate measured against local servers; "
+        f"the count took {duration(count.seconds)}"
+    )
+
+
+def _dollars(amount: float) -> str:
+    return f"${amount:,.2f}" if amount >= _CENT else "less than $0.01"

@@ -1,0 +1,62 @@
+"""The package for workers: a wheel of the very code that runs here.
+
+Made of the installed files, not built from a checkout: there may be none, nor a network. It
+asks for what the pipeline imports, not for what the function or the command line does.
+"""
+
+import base64
+import hashlib
+import zipfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import dcm2bq
+
+NEEDED = ("google-auth", "google-cloud-bigquery", "msgspec", "pydicom", "urllib3")
+"""What the pipeline imports beside Apache Beam."""
+PINNED = ("msgspec", "pydicom")
+"""Those of them that Apache Beam's container has not: staged with the job, in our versions."""
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # so that the same code gives the same wheel
+_LEFT_OUT = {"cli", "local", "_function", "__pycache__"}
+
+
+def wheel(folder: Path) -> Path:
+    """Write the wheel into `folder`; return its path."""
+    stem = f"dcm2bq-{dcm2bq.__version__}"
+    path = folder / f"{stem}-py3-none-any.whl"
+    record = []
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in _content(f"{stem}.dist-info"):
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), content)
+            digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
+            record.append(f"{name},sha256={digest.decode()},{len(content)}\n")
+        name = f"{stem}.dist-info/RECORD"
+        archive.writestr(zipfile.ZipInfo(name, _EPOCH), "".join([*record, f"{name},,\n"]))
+    return path
+
+
+def requirements(folder: Path) -> Path:
+    """Write the requirements that are staged beside the wheel; return the file's path."""
+    path = folder / "requirements.txt"
+    path.write_text("".join(f"{name}=={metadata.version(name)}\n" for name in PINNED))
+    return path
+
+
+def _content(info: str) -> Iterator[tuple[str, bytes]]:
+    root = Path(dcm2bq.__file__).parent
+    for file in sorted(root.rglob("*")):
+        place = file.relative_to(root)
+        if file.is_file() and not _LEFT_OUT.intersection(place.parts):
+            yield f"dcm2bq/{place.as_posix()}", file.read_bytes()
+    needed = "".join(f"Requires-Dist: {name}\n" for name in NEEDED)
+    yield (
+        f"{info}/METADATA",
+        f"Metadata-Version: 2.1\nName: dcm2bq\nVersion: {dcm2bq.__version__}\n"
+        f"Requires-Python: ==3.13.*\n{needed}".encode(),
+    )
+    yield (
+        f"{info}/WHEEL",
+        b"Wheel-Version: 1.0\nGenerator: dcm2bq\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    )
