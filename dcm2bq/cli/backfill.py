@@ -171,7 +171,8 @@ def _run(
     except Exception:
         complain(f"run {run.id} did not come to its end; go on with --resume {run.id}")
         raise
-    _print(summary)
+    if summary:
+        _print(summary)
     return 0
 
 

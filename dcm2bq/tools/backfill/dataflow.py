@@ -42,10 +42,10 @@ class Job:
             graph = beam.Pipeline(options=options)
             pipeline.build(graph, run, shards)
             result = graph.run()
-        job_id = getattr(result, "job_id", lambda: None)() if result is not None else None
-        if job_id is None:
-            tell("the job's specification is written; nothing was submitted")
+        if template := options.get_all_options()["template_location"]:
+            tell(f"the job's specification is at {template}; nothing was submitted")
             return False
+        job_id = result.job_id()
         tell(f"Dataflow job {job_id}: {_page(options, job_id)}")
         if self.no_wait:
             tell(f"when it has ended: --resume {run.id} shows the summary")

@@ -93,13 +93,16 @@ class Backfill:
         """How many of them an earlier attempt has dealt with."""
         return sum(each.listed for each in self.shards if each.number in self.done)
 
-    def go(self, runner: Runner) -> Summary:
-        """Run the pipeline for what is left to do; return what all attempts have done."""
+    def go(self, runner: Runner) -> Summary | None:
+        """Run the pipeline for what is left to do; return what all attempts have done.
+
+        Return None where nobody waited for the end.
+        """
         left = [each for each in self.shards if each.number not in self.done]
         if left and not self.run.takes_all:
             known.prepare(self.dataset, self.run, self.shards)
         if left and not runner(self.run, left):
-            return self._summary()
+            return None
         self.done = self._records.loaded()
         summary = self._summary()
         if summary.is_complete:

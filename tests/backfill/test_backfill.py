@@ -1,0 +1,144 @@
+"""A bucket comes in as if its events had been delivered: while others are, and after a kill."""
+
+import json
+import os
+import signal
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from backfill.conftest import MR_SMALL, Site, finish
+from dcm2bq.events import Kind
+from dcm2bq.local import servers
+from dcm2bq.local.eventarc import Delivery, Event, Trigger
+from support.stack import ROOT
+
+BAD = b"no DICOM"
+
+pytestmark = pytest.mark.timeout(1800)
+
+
+@pytest.fixture
+def counts(is_long: bool) -> tuple[int, int, int]:  # noqa: FBT001 - a fixture
+    """How many good and bad objects there are, and how many make a shard."""
+    return (20_000, 200, 1000) if is_long else (580, 20, 100)
+
+
+def fill(site: Site, good: int, bad: int) -> tuple[set[str], list[dict[str, str]]]:
+    """Upload objects of all kinds of names; return the paths of the bad ones, and all resources."""
+    bad_ones = {number * (good + bad) // bad for number in range(bad)}
+
+    def upload(number: int) -> dict[str, str]:
+        name = str(uuid.uuid5(uuid.NAMESPACE_OID, str(number)))
+        folder = f"hot/{number % 7}/" if number % 3 else ""
+        content = BAD if number in bad_ones else MR_SMALL
+        return site.upload(f"{folder}{name}.dcm", content)
+
+    with ThreadPoolExecutor(8) as pool:
+        resources = list(pool.map(upload, range(good + bad)))
+    site.source.upload("readme.txt", b"not an object of interest")
+    site.source.upload("empty.dcm", b"")
+    paths = {f"gs://{site.source.name}/{resources[number]['name']}" for number in bad_ones}
+    return paths, resources
+
+
+def good_objects(site: Site, bad: set[str]) -> list[tuple[str, str]]:
+    """Return path and generation of what must be in the live view."""
+    return sorted((path, version) for path, version in site.objects.items() if path not in bad)
+
+
+def test_a_bucket_comes_in_while_events_arrive(
+    site: Site, counts: tuple[int, int, int], tmp_path: Path
+) -> None:
+    good, bad, shard = counts
+    bad_paths, resources = fill(site, good, bad)
+    environ = {**site.environ, "DCM2BQ_CONFIG": json.dumps(site.overrides)}
+    with servers.function_server(tmp_path, ROOT / "main.py", environ) as url:
+        trigger = Trigger(url, connections=4)
+        process = site.start("--shard-objects", str(shard))
+        delivered = 0
+        while process.poll() is None and delivered < len(resources):
+            event = Event(kind=Kind.FINALIZED, resource=resources[delivered])
+            assert trigger.deliver(Delivery(event=event)).failure is None
+            delivered += 10
+        done = finish(process)
+        trigger.close()
+    assert done.status == 0, done.err
+    assert delivered > 10
+    assert site.live() == good_objects(site, bad_paths)
+    letters = site.dead_letters()
+    assert {each["path"] for each in letters} == bad_paths
+    assert {each["reason"] for each in letters} == {"NotDicomError"}
+    assert len(letters) == bad
+    assert f"{good + bad + 2:,} objects: " in done.out
+    assert " 2 ignored," in done.out
+    before = len(site.rows())
+    again = site.backfill("--shard-objects", str(shard))
+    assert again.status == 0, again.err
+    assert f"0 inserted, 0 dead letters, {good + bad:,} were there, 2 ignored," in again.out
+    assert "0 rows loaded into instances, 0 into dead_letter" in again.out
+    assert len(site.rows()) == before
+    assert site.live() == good_objects(site, bad_paths)
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
+def test_a_run_that_ends_half_way_is_gone_on_with(
+    site: Site,
+    counts: tuple[int, int, int],
+    how: str,
+    wait_for: Callable[[Callable[[], bool]], None],
+) -> None:
+    good, bad, shard = counts
+    bad_paths, _ = fill(site, good, bad)
+    process = site.start("--shard-objects", str(shard))
+    wait_for(lambda: site.staged_records() >= 1 or process.poll() is not None)
+    assert process.poll() is None
+    if how == "SIGKILL":
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.send_signal(signal.SIGINT)
+    ended = finish(process)
+    assert ended.status == (-9 if how == "SIGKILL" else 130)
+    if how == "SIGINT":
+        assert ended.err.endswith(f"interrupted; go on with --resume {ended.run}\n")
+    assert len(site.live()) < good
+    staged = site.staged_records()
+    resumed = site.backfill("--resume", ended.run)
+    assert resumed.status == 0, resumed.err
+    assert staged >= 1
+    assert site.live() == good_objects(site, bad_paths)
+    assert {each["path"] for each in site.dead_letters()} == bad_paths
+    rows = site.rows()
+    assert len(rows) == len({row["path"] for row in rows}) == good
+    assert f"{good:,} inserted, {bad:,} dead letters, 0 were there, 2 ignored," in resumed.out
+    assert not site.staged(ended.run, "rows/")
+    once_more = site.backfill("--resume", ended.run)
+    assert once_more.status == 0, once_more.err
+    assert once_more.out == resumed.out
+    assert len(site.rows()) == good
+
+
+def test_two_processes_do_what_one_does(site: Site) -> None:
+    bad_paths, _ = fill(site, 280, 20)
+    done = site.backfill("--shard-objects", "50", "--processes", "2")
+    assert done.status == 0, done.err
+    assert site.live() == good_objects(site, bad_paths)
+    assert {each["path"] for each in site.dead_letters()} == bad_paths
+
+
+def test_two_runs_at_once_leave_one_live_row_each(site: Site) -> None:
+    bad_paths, _ = fill(site, 140, 10)
+    done: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: done.append(site.backfill().status)) for _ in range(2)
+    ]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert done == [0, 0]
+    assert site.live() == good_objects(site, bad_paths)
