@@ -208,6 +208,8 @@ def between(low: str, high: str) -> str | None:
 
     An empty `high` is above every name.
     """
+    if high and low >= high:
+        return None
     common = 0
     while common < min(len(low), len(high)) and low[common] == high[common]:
         common += 1
@@ -215,8 +217,6 @@ def between(low: str, high: str) -> str | None:
         floor = ord(low[index]) if index < len(low) else _SPACE - 1
         is_bounded = index < len(high) and low[:index] == high[:index]
         ceiling = ord(high[index]) if is_bounded else _LAST + 1
-        if high and not is_bounded and low[:index] == high[:index]:
-            return None
         # Nearly all names are ASCII: what is beyond counts as one step until nothing else is left.
         top = min(ceiling, _TILDE + 1) if floor < _TILDE else ceiling
         code = (floor + top) // 2
