@@ -42,9 +42,11 @@ class Done:
 
 
 class Site:
-    """What a backfill works on: `source` and `staging` are buckets, `dataset` is its own."""
+    """What a backfill works on: `source` and `staging` are its own buckets."""
 
-    def __init__(self, storage: Proxy, storage_url: str, bigquery_url: str) -> None:
+    def __init__(
+        self, storage: Proxy, storage_url: str, bigquery_url: str, dataset: Dataset
+    ) -> None:
         self.storage = storage
         self.storage_url = storage_url
         self.bigquery_url = bigquery_url
@@ -52,17 +54,14 @@ class Site:
         self.staging = Bucket(storage_url, unique("staging-"), connections=8)
         self.source.create()
         self.staging.create()
-        self.overrides: dict[str, Any] = {"bigQuery": {"datasetId": unique("test_")}}
+        self.overrides: dict[str, Any] = {"bigQuery": {"datasetId": dataset.dataset_id}}
         self.objects: dict[str, str] = {}
         self.environ = {
             "BIGQUERY_EMULATOR_HOST": bigquery_url,
             "STORAGE_EMULATOR_HOST": storage.url,
         }
         self.config = config.from_overrides(self.overrides)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
-            self.dataset = Dataset(self.config)
-        init(self.dataset, self.config)
+        self.dataset = dataset
 
     def upload(self, name: str, content: bytes) -> dict[str, Any]:
         """Store an object in the source; return its resource."""
@@ -98,16 +97,23 @@ class Site:
 
     def live(self) -> list[tuple[str, str]]:
         """Return path and generation of each row of the live view, by path."""
-        rows = self.dataset.query("SELECT path, version FROM instances_live ORDER BY path")
+        rows = self._select("path, version", "instances_live")
         return [(row["path"], row["version"]) for row in rows]
 
-    def rows(self, where: str = "TRUE") -> list[dict[str, Any]]:
-        """Return rows of the table."""
-        return self.dataset.query(f"SELECT * FROM instances WHERE {where} ORDER BY path")
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows of the table, by path."""
+        return self._select("*", "instances")
 
     def dead_letters(self) -> list[dict[str, Any]]:
         """Return the open dead letters, by path."""
-        return self.dataset.query("SELECT * FROM dead_letters ORDER BY path")
+        return self._select("*", "dead_letters")
+
+    def _select(self, what: str, table: str) -> list[dict[str, Any]]:
+        """Return what a table or view says of the source, by path."""
+        return self.dataset.query(
+            f"SELECT {what} FROM {table} WHERE STARTS_WITH(path, @source) ORDER BY path",
+            {"source": f"gs://{self.source.name}/"},
+        )
 
     def staged(self, run: str, under: str = "") -> list[str]:
         """Return the names in a run's folder."""
@@ -144,11 +150,22 @@ def finish(process: subprocess.Popen[str]) -> Done:
     return Done(process.returncode, out, err)
 
 
+@pytest.fixture(scope="package")
+def dataset(bigquery_url: str) -> Dataset:
+    """The tables and views that all backfills share."""
+    options = config.from_overrides({"bigQuery": {"datasetId": unique("test_")}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
+        made = Dataset(options)
+    init(made, options)
+    return made
+
+
 @pytest.fixture
-def site(storage_url: str, bigquery_url: str) -> Iterator[Site]:
-    """Fresh buckets and a fresh dataset, Cloud Storage behind a proxy."""
+def site(storage_url: str, bigquery_url: str, dataset: Dataset) -> Iterator[Site]:
+    """Fresh buckets, Cloud Storage behind a proxy."""
     with Proxy(storage_url).running() as proxy:
-        yield Site(proxy, storage_url, bigquery_url)
+        yield Site(proxy, storage_url, bigquery_url, dataset)
 
 
 @pytest.fixture

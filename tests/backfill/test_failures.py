@@ -1,0 +1,166 @@
+"""A bad object costs no other one anything; a service that is down costs time, and no row."""
+
+import sys
+
+import pytest
+
+from backfill.conftest import CT_SMALL, MR_SMALL, Site
+from dcm2bq import cli
+from support.proxy import Fault
+
+MISSING = (
+    "which is not installed; install it (apart from the extra local, which needs other versions) "
+    "with:"
+)
+
+
+def test_an_object_that_nobody_may_read_becomes_a_dead_letter(site: Site) -> None:
+    site.overrides["limits"] = {"deadlineSeconds": 2}
+    for number in range(12):
+        site.upload(f"{number:02}.dcm", MR_SMALL)
+    site.storage.faults = [Fault("/05.dcm?alt=media", 403)]
+    done = site.backfill()
+    assert done.status == 0, done.err
+    assert "11 inserted, 1 dead letters" in done.out
+    assert done.err.endswith("what could not be converted, and why: dcm2bq dead-letters list\n")
+    (letter,) = site.dead_letters()
+    assert letter["path"] == f"gs://{site.source.name}/05.dcm"
+    assert letter["reason"] == "ReadFailedError"
+    assert letter["message"] == "Cloud Storage: HTTP 403"
+    assert letter["message_id"].startswith(f"backfill-{done.run}-")
+    site.storage.faults = []
+    assert "0 inserted, 0 dead letters, 12 were there" in site.backfill().out
+    again = site.backfill("--all", where="05")
+    assert "1 inserted, 0 dead letters, 0 were there" in again.out
+    assert site.dead_letters() == []
+
+
+@pytest.mark.parametrize("number", [3, 30])
+def test_an_outage_fails_the_run_and_loses_nothing(site: Site, number: int) -> None:
+    site.overrides["limits"] = {"deadlineSeconds": 1}
+    for each in range(number):
+        site.upload(f"{each}.dcm", MR_SMALL)
+    site.storage.faults = [Fault(f"/b/{site.source.name}/o/", 503)]
+    done = site.backfill()
+    assert done.status == 3
+    assert f"run {done.run} did not come to its end; go on with --resume {done.run}\n" in done.err
+    assert done.err.endswith("dcm2bq: Cloud Storage: HTTP 503\n")
+    assert (site.live(), site.dead_letters()) == ([], [])
+    assert site.staged(done.run, "shards/") == []
+    site.storage.faults = []
+    resumed = site.backfill("--resume", done.run)
+    assert resumed.status == 0, resumed.err
+    assert site.live() == sorted(site.objects.items())
+
+
+def test_staged_rows_that_can_not_be_written_fail_the_shard(site: Site) -> None:
+    site.upload("a.dcm", MR_SMALL)
+    site.storage.faults = [Fault("POST /upload", 403)]
+    done = site.backfill()
+    assert done.status == 3
+    run = done.err.rstrip().rpartition("/")[2].partition(":")[0]
+    assert done.err.endswith(f"dcm2bq: gs://{site.staging.name}/b/{run}: HTTP 403\n")
+    assert site.live() == []
+
+
+def test_whoever_stages_a_shard_first_decides_what_is_loaded(site: Site) -> None:
+    site.upload("a.dcm", MR_SMALL)
+    done = site.backfill("--keep-staged")
+    assert done.status == 0
+    for name in site.staged(done.run, "loaded/"):
+        site.staging.delete(f"b/{done.run}/{name}")
+    site.upload("b.dcm", CT_SMALL)
+    resumed = site.backfill("--resume", done.run)
+    assert resumed.status == 0, resumed.err
+    assert resumed.out == done.out
+    assert len(site.rows()) == 1
+    assert "1 inserted, 0 dead letters, 1 were there" in site.backfill().out
+    assert site.live() == sorted(site.objects.items())
+
+
+def test_a_run_is_gone_on_with_as_it_was_begun(site: Site) -> None:
+    site.upload("a.dcm", MR_SMALL)
+    done = site.backfill()
+    site.overrides["jsonOutput"] = {"ignorePrivate": True}
+    other = site.backfill("--resume", done.run)
+    assert other.status == 2
+    reason = "its jsonOutput.ignorePrivate was False, not True"
+    assert other.err == f"dcm2bq: run {done.run}: {reason}\n"
+    missing = site.backfill("--resume", "never")
+    assert missing.status == 2
+    folder = f"gs://{site.staging.name}/b/never"
+    assert missing.err == f"dcm2bq: {folder}: there is no such run\n"
+
+
+def test_rows_of_other_privacy_options_are_refused(site: Site) -> None:
+    site.upload("a.dcm", MR_SMALL)
+    site.overrides["privacy"] = {"remove": ["PatientID"]}
+    done = site.backfill()
+    assert done.status == 2
+    table = f"{site.dataset.name}.instances"
+    reason = "holds rows made by other privacy options: use another dataset, or those options"
+    assert done.err == f"dcm2bq: {table}: {reason}\n"
+    assert site.names("b/") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gs://b"], "Error: --staging is needed: gs://BUCKET/PREFIX, where rows may wait"),
+        (["b"], "dcm2bq: b: gs://bucket/prefix is expected"),
+        (["gs://b", "--staging", "s"], "dcm2bq: s: gs://bucket/prefix is expected"),
+        (
+            ["gs://b", "--staging", "gs://s", "--region", "r", "--max-workers", "3"],
+            "Error: --region, --max-workers: for --runner DataflowRunner alone",
+        ),
+        (
+            ["gs://b", "--staging", "gs://s"],
+            f"dcm2bq: backfill needs Apache Beam, {MISSING}",
+        ),
+    ],
+)
+def test_usage_is_explained(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["backfill", *arguments]) == 2
+    assert message in capsys.readouterr().err.splitlines()
+
+
+def test_the_command_that_installs_beam_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["backfill", "gs://b", "--staging", "gs://s"])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"{sys.executable} -m pip install '")
+    assert last.endswith("[backfill]'")
+
+
+def test_a_dry_run_counts_and_estimates_and_needs_no_beam(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.upload("a.dcm", MR_SMALL)
+    site.upload("b.dcm", MR_SMALL)
+    site.source.upload("c.txt", b"note")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", site.storage_url)
+    assert cli.main(["backfill", f"gs://{site.source.name}", "--dry-run"]) == 0
+    done = capsys.readouterr()
+    size = 2 * len(MR_SMALL)
+    assert done.out.startswith(
+        f"3 objects, of which 2 ({size:,} bytes) are to be handled, in 1 shards\n"
+    )
+    assert done.err.endswith("dry run: nothing was changed\n")
+    assert site.live() == []
+
+
+def test_a_prefix_is_all_that_is_brought_in(site: Site) -> None:
+    for name in ("a/1.dcm", "a/2.dcm", "ab/3.dcm", "b/4.dcm"):
+        site.upload(name, MR_SMALL)
+    assert site.backfill(where="a/").status == 0
+    assert [path.rpartition("/")[2] for path, _ in site.live()] == ["1.dcm", "2.dcm"]
+
+
+def test_an_object_that_was_replaced_comes_in_again(site: Site) -> None:
+    site.upload("a'%?#\u60a3.dcm", MR_SMALL)
+    assert site.backfill().status == 0
+    site.upload("a'%?#\u60a3.dcm", MR_SMALL)
+    assert "1 inserted, 0 dead letters, 0 were there" in site.backfill().out
+    assert site.live() == sorted(site.objects.items())
+    assert len(site.rows()) == 2
