@@ -69,10 +69,11 @@ class Site:
         self.objects[f"gs://{self.source.name}/{name}"] = resource["generation"]
         return resource
 
-    def start(self, *args: str, where: str = "") -> subprocess.Popen[str]:
+    def start(self, *args: str, where: str = "", **environ: str) -> subprocess.Popen[str]:
         """Start the command on the source, in a session of its own."""
-        command = [DCM2BQ, "backfill", f"gs://{self.source.name}/{where}"]
-        return self.run([*map(str, command), "--staging", f"gs://{self.staging.name}/b", *args])
+        command = [str(DCM2BQ), "backfill", f"gs://{self.source.name}/{where}"]
+        staging = ["--staging", f"gs://{self.staging.name}/b"]
+        return self.run([*command, *staging, *args], **environ)
 
     def run(self, command: list[str], **environ: str) -> subprocess.Popen[str]:
         """Start any command in the environment of the backfill."""

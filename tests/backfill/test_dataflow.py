@@ -1,0 +1,199 @@
+"""The Dataflow job is specified as it would be submitted, and its package runs elsewhere."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backfill.conftest import MR_SMALL, PYTHON, Done, Site, finish
+from dcm2bq.tools.backfill.folder import Folder
+
+WORKER = "worker@my-project.iam.gserviceaccount.com"
+FLAGS = (
+    *("--runner", "DataflowRunner", "--project", "my-project", "--region", "europe-west1"),
+    *("--service-account", WORKER, "--max-workers", "7"),
+)
+RUN_A_SHARD = """
+import json, sys
+import apache_beam as beam
+import dcm2bq, pydicom
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+from dcm2bq.tools.backfill import pipeline
+from dcm2bq.tools.backfill.run import Records, Run
+
+import msgspec
+content = msgspec.json.decode(open(sys.argv[1], "rb").read())
+run = msgspec.convert(content["run"], Run)
+shards = Records(run).resume(run)
+with beam.Pipeline(runner=FnApiRunner()) as graph:
+    pipeline.build(graph, run, shards)
+print(json.dumps([dcm2bq.__file__, pydicom.__file__, beam.__file__]))
+"""
+
+pytestmark = pytest.mark.timeout(300)
+
+
+class _Tokens(BaseHTTPRequestHandler):
+    """Exchanges any token: Beam will not stage files without credentials."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        content = json.dumps(
+            {
+                "access_token": "none",
+                "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+                "token_type": "Bearer",
+                "expires_in": 3600,
+            }
+        ).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+@contextmanager
+def credentials(folder: Path) -> Iterator[Path]:
+    """Run a token server on this machine; yield a file of credentials that asks it."""
+    server = HTTPServer(("127.0.0.1", 0), _Tokens)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    token, file = folder / "token", folder / "credentials.json"
+    token.write_text("none")
+    content = {
+        "type": "external_account",
+        "audience": "//iam.googleapis.com/locations/global/workforcePools/p/providers/p",
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "token_url": f"http://127.0.0.1:{server.server_address[1]}/token",
+        "credential_source": {"file": str(token)},
+    }
+    file.write_text(json.dumps(content))
+    try:
+        yield file
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@dataclass(frozen=True)
+class Specified:
+    """A job's specification, and what was staged beside it: by name, its content."""
+
+    job: dict[str, Any]
+    staged: dict[str, bytes]
+    run: dict[str, Any]
+    done: Done
+
+
+def specify(site: Site, folder: Path, *beam_options: str) -> Done:
+    """Have the specification written instead of a job submitted."""
+    template = f"--template_location=gs://{site.staging.name}/job.json"
+    with credentials(folder) as file:
+        command = site.start(
+            *FLAGS, "--", template, *beam_options, GOOGLE_APPLICATION_CREDENTIALS=str(file)
+        )
+        return finish(command)
+
+
+@pytest.fixture
+def specified(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Specified:
+    for number in range(3):
+        site.upload(f"{number}.dcm", MR_SMALL)
+    site.upload("bad.dcm", b"no DICOM")
+    done = specify(site, tmp_path)
+    assert done.status == 0, done.err
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", site.storage_url)
+    bucket = Folder(f"gs://{site.staging.name}", site.config)
+    content = {name: bucket.read(name) or b"" for name in bucket.names("")}
+    staged = {
+        name.rpartition("/")[2]: each for name, each in content.items() if "/staging/" in name
+    }
+    return Specified(
+        json.loads(content["job.json"]),
+        staged,
+        json.loads(content[f"b/{done.run}/run.json"]),
+        done,
+    )
+
+
+def test_the_job_is_specified_and_its_package_does_the_work(
+    site: Site, specified: Specified, tmp_path: Path
+) -> None:
+    environment = specified.job["environment"]
+    options = environment["sdkPipelineOptions"]["options"]
+    assert specified.done.err.endswith(
+        f"the job's specification is at gs://{site.staging.name}/job.json; nothing was submitted\n"
+    )
+    folder = f"{site.staging.name}/b/{specified.done.run}"
+    assert specified.job["type"] == "JOB_TYPE_BATCH"
+    assert environment["serviceAccountEmail"] == WORKER
+    assert environment["tempStoragePrefix"].startswith(
+        f"storage.googleapis.com/{folder}/dataflow/tmp/"
+    )
+    assert (options["project"], options["region"]) == ("my-project", "europe-west1")
+    (pool,) = environment["workerPools"]
+    assert pool["autoscalingSettings"] == {
+        "algorithm": "AUTOSCALING_ALGORITHM_BASIC",
+        "maxNumWorkers": 7,
+    }
+    packages = {each["name"]: each["location"] for each in pool["packages"]}
+    assert all(
+        each.startswith(f"storage.googleapis.com/{folder}/dataflow/staging/")
+        for each in packages.values()
+    )
+    assert packages.keys() <= specified.staged.keys()
+    wheels = sorted(name for name in packages if name.endswith(".whl"))
+    assert [each.partition("-")[0] for each in wheels] == ["dcm2bq", "msgspec", "pydicom"]
+    assert packages.keys() >= {"requirements.txt", "extra_packages.txt"}
+    assert wheels[0] in specified.staged["extra_packages.txt"].decode()
+    work_elsewhere(site, specified, wheels, tmp_path)
+
+
+def work_elsewhere(site: Site, specified: Specified, wheels: list[str], folder: Path) -> None:
+    """Install what was staged where nothing but Apache Beam is, and run the pipeline there."""
+    clean = folder / "clean"
+    subprocess.run([sys.executable, "-m", "venv", str(clean)], check=True)
+    python = clean / "bin" / "python"
+    for name in wheels:
+        (folder / name).write_bytes(specified.staged[name])
+    files = [str(folder / name) for name in wheels]
+    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*install, "--no-index", "--no-deps", *files], check=True)
+    # As in Beam's container: its packages are there. What is editable in that environment is
+    # not, since a .pth file in a folder that a .pth file adds counts for nothing.
+    (beam,) = PYTHON.parents[1].glob("lib/python3.*/site-packages")
+    (place,) = clean.glob("lib/python3.*/site-packages")
+    (place / "beam.pth").write_text(f"{beam}\n")
+    manifest = folder / "run.json"
+    manifest.write_text(json.dumps(specified.run))
+    done = finish(site.run([str(python), "-P", "-c", RUN_A_SHARD, str(manifest)]))
+    assert done.status == 0, done.err
+    dcm2bq, pydicom, apache_beam = json.loads(done.out)
+    assert Path(dcm2bq).is_relative_to(place)
+    assert Path(pydicom).is_relative_to(place)
+    assert Path(apache_beam).is_relative_to(beam)
+    good = {path: version for path, version in site.objects.items() if "bad" not in path}
+    assert site.live() == sorted(good.items())
+    assert [each["reason"] for each in site.dead_letters()] == ["NotDicomError"]
+
+
+def test_what_dataflow_can_not_run_is_refused(site: Site, tmp_path: Path) -> None:
+    site.upload("a.dcm", MR_SMALL)
+    unknown = specify(site, tmp_path, "--no_such_option=1")
+    assert unknown.status == 2
+    assert unknown.err.endswith("dcm2bq: Apache Beam has no option no_such_option\n")
+    missing = finish(site.start("--runner", "DataflowRunner", "--project", "p"))
+    assert missing.status == 2
+    assert missing.err.endswith("dcm2bq: --region is needed: Dataflow runs a job there\n")

@@ -1,0 +1,165 @@
+"""The pipeline as a graph, by Beam's own test runner and its own assertions."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.metrics import MetricsFilter
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.util import assert_that, equal_to
+
+from backfill.conftest import CT_SMALL, Site
+from dcm2bq import config
+from dcm2bq.bigquery.dataset import Dataset
+from dcm2bq.config import Config
+from dcm2bq.tools.backfill import pipeline
+from dcm2bq.tools.backfill.launch import Backfill
+from dcm2bq.tools.backfill.local import run as run_locally
+from dcm2bq.tools.backfill.plan import Shard
+from dcm2bq.tools.backfill.run import Run, new_id
+from dcm2bq.tools.init import init
+from support.proxy import Fault, Proxy
+from support.stack import unique
+
+SHARDS = [
+    Shard(number=n, start=start, end=end, listed=10, objects=10, bytes=0)
+    for n, (start, end) in enumerate([("", "2"), ("2", "4"), ("4", "")])
+]
+
+
+@pytest.fixture(scope="module")
+def dataset(bigquery_url: str) -> Dataset:
+    """The tables and views."""
+    options = config.from_overrides({"bigQuery": {"datasetId": unique("test_")}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
+        made = Dataset(options)
+    init(made, options)
+    return made
+
+
+@pytest.fixture
+def site(
+    storage_url: str, bigquery_url: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Site]:
+    """Five objects and a bad one in fresh buckets, and this process pointed at them."""
+    with Proxy(storage_url).running() as proxy:
+        made = Site(proxy, storage_url, bigquery_url, dataset)
+        for name, value in made.environ.items():
+            monkeypatch.setenv(name, value)
+        for number in range(5):
+            made.upload(f"{number}.dcm", CT_SMALL)
+        made.upload("5.dcm", b"no DICOM")
+        yield made
+
+
+def run_of(site: Site, **changes: Any) -> Run:
+    given: dict[str, Any] = {
+        "id": new_id(),
+        "source": f"gs://{site.source.name}",
+        "staging": f"gs://{site.staging.name}/b",
+        "config": site.config,
+        "takes_all": True,
+        "threads": 2,
+    }
+    return Run(**{**given, **changes})
+
+
+def test_each_shard_is_staged_and_loaded(site: Site) -> None:
+    run = run_of(site)
+    with TestPipeline(runner=FnApiRunner()) as graph:
+        loaded = pipeline.build(graph, run, SHARDS)
+        rows = loaded | "Rows" >> beam.Map(
+            lambda each: (each.shard, sorted(each.rows.items()), sorted(each.results.items()))
+        )
+        assert_that(
+            rows,
+            equal_to(
+                [
+                    (0, [("instances", 2)], [("inserted", 2)]),
+                    (1, [("instances", 2)], [("inserted", 2)]),
+                    (
+                        2,
+                        [("dead_letter", 1), ("instances", 1)],
+                        [("dead_lettered", 1), ("inserted", 1)],
+                    ),
+                ]
+            ),
+        )
+    metrics = graph.result.metrics().query(MetricsFilter().with_namespace(pipeline.NAMESPACE))
+    counters: dict[str, int] = {}
+    for each in metrics["counters"]:
+        name = each.key.metric.name
+        counters[name] = counters.get(name, 0) + each.result
+    assert counters == {
+        "inserted": 5,
+        "dead_lettered": 1,
+        "instances_rows": 5,
+        "dead_letter_rows": 1,
+    }
+    assert len(site.live()) == 5
+
+
+def test_the_steps_are_these(site: Site) -> None:
+    graph = TestPipeline(runner=FnApiRunner())
+    pipeline.build(graph, run_of(site), SHARDS)
+    names = [
+        each.unique_name
+        for each in graph.to_runner_api().components.transforms.values()
+        if each.unique_name and "/" not in each.unique_name
+    ]
+    assert sorted(names) == sorted(
+        ["Shards", "Spread", "Stage", "Start load jobs", "Wait for all", "Finish load jobs"]
+    )
+
+
+def test_a_failing_step_says_why_without_a_value(site: Site) -> None:
+    run = run_of(site, config=Config(big_query=site.config.big_query))
+    site.storage.faults = [Fault(f"/b/{site.source.name}/o?", 403, b"SECRET")]
+    with pytest.raises(Exception, match=r"^Cloud Storage: HTTP 403$"):
+        run_locally(run, SHARDS)
+    with pytest.raises(RuntimeError) as caught, TestPipeline(runner=FnApiRunner()) as graph:
+        pipeline.build(graph, run, SHARDS)
+    assert "Cloud Storage: HTTP 403" in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+    assert site.live() == []
+
+
+def test_a_bundle_that_is_run_again_loads_nothing_twice(site: Site) -> None:
+    run = run_of(site)
+    for _ in range(2):
+        with TestPipeline(
+            runner=FnApiRunner(), options=PipelineOptions(["--direct_runner_bundle_repeat=2"])
+        ) as graph:
+            pipeline.build(graph, run, SHARDS)
+    assert len(site.live()) == len(site.rows()) == 5
+    assert [each["attempts"] for each in site.dead_letters()] == [1]
+
+
+def test_a_run_that_found_everything_there_does_no_more(site: Site) -> None:
+    first = Backfill(run_of(site, takes_all=False))
+    first.begin()
+    seen: list[int] = []
+
+    def run(what: Run, shards: Any) -> bool:
+        seen.append(len(shards))
+        run_locally(what, shards)
+        return True
+
+    summary = first.go(run)
+    assert summary is not None
+    assert summary.is_complete
+    again = Backfill(first.run)
+    again.resume()
+    assert again.go(run) == summary
+    assert seen == [1]
+    second = Backfill(run_of(site, takes_all=False))
+    second.begin()
+    summary = second.go(run)
+    assert summary is not None
+    assert (summary.results, summary.rows) == ({"skipped": 6}, {})
+    tables = site.dataset.query("SELECT table_name FROM INFORMATION_SCHEMA.TABLES")
+    assert not [each for each in tables if each["table_name"].startswith("backfill_")]
