@@ -3,15 +3,18 @@
 What Cloud Storage answers becomes an error of `dcm2bq.errors` here, by its HTTP status.
 """
 
+import os
 import re
 import time
 import zlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 import msgspec
+from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError
 
 from dcm2bq.config import Config
@@ -22,7 +25,10 @@ from dcm2bq.errors import (
     UnreadableDicomError,
 )
 from dcm2bq.events import Kind, ObjectEvent
-from dcm2bq.transport import Answer, NoAnswerError, Transport
+from dcm2bq.transport import EMULATOR_PROJECT, Answer, NoAnswerError, Transport
+
+if TYPE_CHECKING:
+    from google.cloud.storage.blob import Blob
 
 SERVICE = "https://storage.googleapis.com"
 EMULATOR_VARIABLE = "STORAGE_EMULATOR_HOST"
@@ -42,26 +48,10 @@ class _Version(msgspec.Struct, rename="camel"):
     time_deleted: datetime | None = None
 
 
-class _Item(msgspec.Struct, rename="camel"):
-    """An object of a listing; numbers come as text."""
-
-    name: str
-    generation: str
-    size: str
-    time_created: datetime
-    content_type: str | None = None
-    content_encoding: str | None = None
-    storage_class: str | None = None
-    md5_hash: str | None = None
-    crc32c: str | None = None
-
-
-class _Page(msgspec.Struct, rename="camel"):
-    items: Sequence[_Item] = ()
-    next_page_token: str | None = None
-
-
-_LISTED = f"items({','.join(_Item.__struct_encode_fields__)}),nextPageToken"
+_LISTED = (
+    "items(name,generation,size,timeCreated,contentType,contentEncoding,storageClass,md5Hash,crc32c),"
+    "nextPageToken"
+)
 
 
 class ObjectReader:
@@ -188,8 +178,7 @@ class Store:
     ) -> Iterator[ObjectEvent]:
         """Yield the live objects of a bucket by name, as if each had just been finalized.
 
-        Names are in the order of their code points, from `start` on and before `end`. Raises
-        `ReadFailedError` for a bucket that can not be listed.
+        See `pages`. Raises `ReadFailedError` for a bucket that can not be listed.
         """
         for page in self.pages(bucket, prefix, start=start, end=end):
             yield from page
@@ -208,15 +197,31 @@ class Store:
         Names are ordered as their UTF-8 bytes are, which is Python's order too: from `start`
         on, and less than `end` unless that is empty.
         """
-        options = {"prefix": prefix, "startOffset": start, "endOffset": end}
-        given = {name: value for name, value in options.items() if value}
-        token: str | None = ""
-        while token is not None:
-            more = {"pageToken": token} if token else {}
-            query = self._query(fields=_LISTED, maxResults=at_once, **given, **more)
-            page = _page(self._transport, f"/storage/v1/b/{quote(bucket, safe='')}/o?{query}")
-            yield tuple(_event(bucket, item) for item in page.items)
-            token = page.next_page_token
+        # The client is slow to import, and the function never lists.
+        from google.api_core import exceptions as api  # noqa: PLC0415
+        from google.cloud.storage.client import Client  # noqa: PLC0415
+        from google.cloud.storage.retry import DEFAULT_RETRY  # noqa: PLC0415
+
+        emulated = os.environ.get(EMULATOR_VARIABLE)
+        try:
+            client = Client(EMULATOR_PROJECT, AnonymousCredentials()) if emulated else Client()
+            found = client.list_blobs(
+                client.bucket(bucket, user_project=self._user_project),
+                prefix=prefix,
+                start_offset=start or None,
+                end_offset=end or None,
+                page_size=at_once,
+                fields=_LISTED,
+                retry=DEFAULT_RETRY.with_timeout(_LIST_SECONDS),
+            )
+            for page in found.pages:
+                yield tuple(_event(blob) for blob in page)
+        except api.NotFound:
+            raise ReadFailedError("Cloud Storage: there is no such bucket") from None
+        except api.GoogleAPICallError as error:
+            raise ReadFailedError(f"Cloud Storage: HTTP {error.code}") from None
+        except (api.GoogleAPIError, GoogleAuthError, OSError) as error:
+            raise ReadFailedError(f"Cloud Storage: no answer, {type(error).__name__}") from None
 
     def _query(self, **parameters: str | int) -> str:
         project = {"userProject": self._user_project} if self._user_project else {}
@@ -242,30 +247,20 @@ def _get(
     raise ReadFailedError(f"Cloud Storage: {answer}{hint}")
 
 
-def _page(transport: Transport, path: str) -> _Page:
-    try:
-        answer = _get(transport, path, time.monotonic() + _LIST_SECONDS)
-        return msgspec.json.decode(answer.body, type=_Page)
-    except SupersededError:
-        raise ReadFailedError("Cloud Storage: there is no such bucket") from None
-    except msgspec.DecodeError:
-        raise ReadFailedError("Cloud Storage: the answer is not a listing") from None
-
-
-def _event(bucket: str, item: _Item) -> ObjectEvent:
+def _event(blob: "Blob") -> ObjectEvent:
     return ObjectEvent(
         event_id="",
         kind=Kind.FINALIZED,
-        time=item.time_created,
-        bucket=bucket,
-        name=item.name,
-        generation=int(item.generation),
-        size=int(item.size),
-        content_type=item.content_type,
-        content_encoding=item.content_encoding,
-        storage_class=item.storage_class,
-        md5_hash=item.md5_hash,
-        crc32c=item.crc32c,
+        time=blob.time_created,
+        bucket=blob.bucket.name,
+        name=blob.name,
+        generation=blob.generation,
+        size=blob.size,
+        content_type=blob.content_type,
+        content_encoding=blob.content_encoding,
+        storage_class=blob.storage_class,
+        md5_hash=blob.md5_hash,
+        crc32c=blob.crc32c,
     )
 
 

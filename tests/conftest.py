@@ -19,10 +19,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long versions")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="run the long versions")
-
-
 @pytest.fixture(autouse=True, scope="session")
 def clean_environment() -> None:
     """No variable of the caller's steers a test."""
