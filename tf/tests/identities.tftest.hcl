@@ -46,7 +46,7 @@ run "nothing_else_grants" {
   assert {
     condition = length(local.names) > 0 && sort(flatten([
       for file in fileset(path.module, "*.tf") : [
-        for each in regexall("resource \"(google_[a-z0-9_]*(?:iam|access)[a-z0-9_]*)\" \"([a-z_]+)\"", file("${path.module}/${file}")) :
+        for each in regexall("resource \"(google_[a-z0-9_]*(?:iam|access|acl|account_key)[a-z0-9_]*)\" \"([a-z_]+)\"", file("${path.module}/${file}")) :
         join(".", each)
       ]
       ])) == tolist([
