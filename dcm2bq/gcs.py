@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
@@ -29,6 +30,7 @@ from dcm2bq.transport import EMULATOR_PROJECT, Answer, NoAnswerError, Transport
 
 if TYPE_CHECKING:
     from google.cloud.storage.blob import Blob
+    from google.cloud.storage.client import Client
 
 SERVICE = "https://storage.googleapis.com"
 EMULATOR_VARIABLE = "STORAGE_EMULATOR_HOST"
@@ -138,6 +140,7 @@ class Store:
             self._transport = Transport(SERVICE, EMULATOR_VARIABLE)
         except GoogleAuthError as error:
             raise ReadFailedError(f"no Google credentials ({type(error).__name__})") from None
+        self._is_emulated = bool(os.environ.get(EMULATOR_VARIABLE))
         self._user_project = config.input.user_project
         self._limit = config.limits.header_bytes
 
@@ -197,16 +200,12 @@ class Store:
         Names are ordered as their UTF-8 bytes are, which is Python's order too: from `start`
         on, and less than `end` unless that is empty.
         """
-        # The client is slow to import, and the function never lists.
         from google.api_core import exceptions as api  # noqa: PLC0415
-        from google.cloud.storage.client import Client  # noqa: PLC0415
         from google.cloud.storage.retry import DEFAULT_RETRY  # noqa: PLC0415
 
-        emulated = os.environ.get(EMULATOR_VARIABLE)
         try:
-            client = Client(EMULATOR_PROJECT, AnonymousCredentials()) if emulated else Client()
-            found = client.list_blobs(
-                client.bucket(bucket, user_project=self._user_project),
+            found = self._client.list_blobs(
+                self._client.bucket(bucket, user_project=self._user_project),
                 prefix=prefix,
                 start_offset=start or None,
                 end_offset=end or None,
@@ -222,6 +221,16 @@ class Store:
             raise ReadFailedError(f"Cloud Storage: HTTP {error.code}") from None
         except (api.GoogleAPIError, GoogleAuthError, OSError) as error:
             raise ReadFailedError(f"Cloud Storage: no answer, {type(error).__name__}") from None
+
+    @cached_property
+    def _client(self) -> "Client":
+        # Slow to import, and the function never lists.
+        from google.cloud.storage.client import Client  # noqa: PLC0415
+
+        if not self._is_emulated:
+            return Client()
+        options = {"api_endpoint": self._transport.base}
+        return Client(EMULATOR_PROJECT, AnonymousCredentials(), client_options=options)
 
     def _query(self, **parameters: str | int) -> str:
         project = {"userProject": self._user_project} if self._user_project else {}
