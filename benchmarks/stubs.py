@@ -3,7 +3,8 @@
     python benchmarks/stubs.py FILE
 
 Serves FILE as the content of every object. An object's name may ask for more: `size=N` makes
-it N bytes long, zeros behind the file. Prints its port.
+it N bytes long, zeros behind the file. The bucket `many-N` lists N objects; nothing that a
+backfill writes down is there when it is asked for. Prints its port.
 """
 
 import asyncio
@@ -11,11 +12,13 @@ import json
 import re
 import sys
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote, urlsplit
 
 RANGE = re.compile(rb"\r\nrange: *bytes=(\d+)-(\d+)", re.IGNORECASE)
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 SIZE = re.compile(r"size=(\d+)")
+MANY = re.compile(r"/storage/v1/b/many-(\d+)/o\?")
+PAGE = 1000
 
 
 class Server:
@@ -44,6 +47,10 @@ class Server:
         if target == "/counts":
             counts = {"reads": self.reads, "bytes": self.bytes_read, "inserts": self.inserts}
             return _response(200, json.dumps(counts).encode(), "application/json")
+        if many := MANY.match(target):
+            return _response(200, self.listing(int(many[1]), target), "application/json")
+        if "%2Fshards%2F" in target:
+            return _response(404, b"{}", "application/json")
         if method == "POST":
             self.inserts += 1
             return _response(200, b"{}", "application/json")
@@ -56,6 +63,30 @@ class Server:
         self.bytes_read += len(body)
         status = 206 if found else 200
         return _response(status, body, "application/dicom", f"bytes {first}-{last}/{total}")
+
+    def listing(self, count: int, target: str) -> bytes:
+        """Return a page of the objects 00000000.dcm and so on."""
+        query = {name: values[0] for name, values in parse_qs(urlsplit(target).query).items()}
+        start = max(query.get("startOffset", ""), query.get("pageToken", "")).partition(".")[0]
+        first = int(start) if start.isdigit() else 0
+        end = query.get("endOffset", "").partition(".")[0]
+        last = min(count, int(end) if end.isdigit() else count)
+        page = range(first, min(last, first + PAGE))
+        items = [
+            {
+                "name": f"{number:08}.dcm",
+                "generation": str(1700000000000000 + number),
+                "size": str(len(self.content)),
+                "timeCreated": "2026-01-01T00:00:00Z",
+                "contentType": "application/dicom",
+                "storageClass": "STANDARD",
+                "md5Hash": "1B2M2Y8AsgTpgAmY7PhCfg==",
+                "crc32c": "AAAAAA==",
+            }
+            for number in page
+        ]
+        more = {"nextPageToken": f"{page.stop:08}"} if page.stop < last else {}
+        return json.dumps({"items": items, **more}).encode()
 
 
 def _response(status: int, body: bytes, kind: str, content_range: str = "") -> bytes:

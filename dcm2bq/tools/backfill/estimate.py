@@ -1,7 +1,7 @@
 """What a backfill would take, before it is run: requests, cost and time.
 
-Prices are Google's list prices for a tier 1 region; the rate is what was measured for small
-objects against local servers. docs/BACKFILL.md shows the sums.
+Prices are Google's list prices for a tier 1 region. docs/BACKFILL.md shows the sums, and what
+they rest on.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from dcm2bq.tools.backfill.launch import Count
 from dcm2bq.tools.backfill.progress import duration
 
 OBJECTS_PER_SECOND = 400
-"""Objects that one core handles in a second."""
+"""Objects that one process handles: 16 in flight of 40 ms each. Its CPU would do for 1,000."""
 
 CLASS_A, CLASS_B = 0.05 / 10_000, 0.004 / 10_000
 """Dollars for one request that lists or writes, and for one that reads."""
@@ -20,7 +20,7 @@ WORKER_HOUR = 0.056 + 4 * 0.003557
 DEFAULT_WORKERS = 10
 
 _CENT = 0.01
-_FILE_OBJECTS = 20_000  # rows in one staged file, at about 800 compressed bytes a row
+_FILE_OBJECTS = 20_000  # rows in one staged file, at some 800 compressed bytes a row
 
 
 def estimate(count: Count, *, processes: int, workers: int | None) -> Iterator[str]:
@@ -48,7 +48,7 @@ def estimate(count: Count, *, processes: int, workers: int | None) -> Iterator[s
         f"start; {seconds / 3600:,.1f} core hours: {_dollars(seconds / 3600 * WORKER_HOUR)}"
     )
     yield (
-        "assumed: list prices, and a rate measured against local servers; "
+        "assumed: list prices, 40 ms for each read; docs/BACKFILL.md tells more; "
         f"the count took {duration(count.seconds)}"
     )
 
