@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from backfill.conftest import MR_SMALL, Site, finish
 from dcm2bq.events import Kind
 from dcm2bq.local import servers
 from dcm2bq.local.eventarc import Delivery, Event, Trigger
+from support.backfill import MR_SMALL, Site, finish
 from support.stack import ROOT
 
 BAD = b"no DICOM"

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from backfill.conftest import MR_SMALL, PYTHON, Done, Site, finish
 from dcm2bq.tools.backfill.folder import Folder
+from support.backfill import MR_SMALL, PYTHON, Done, Site, finish
 
 WORKER = "worker@my-project.iam.gserviceaccount.com"
 FLAGS = (

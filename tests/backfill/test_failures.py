@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from backfill.conftest import CT_SMALL, MR_SMALL, Site
 from dcm2bq import cli
+from support.backfill import CT_SMALL, MR_SMALL, Site
 from support.proxy import Fault
 
 MISSING = (

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from backfill.conftest import Site
 from dcm2bq.bigquery import load
 from dcm2bq.bigquery.load import Done, Loader, LoadJob
 from dcm2bq.errors import WriteFailedError
 from dcm2bq.tools.backfill.load import jobs
 from dcm2bq.tools.backfill.run import Run, Staged
+from support.backfill import Site
 from support.proxy import Fault, Proxy
 from support.stack import unique
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from backfill.conftest import CT_SMALL, MR_SMALL, Site
 from dcm2bq.config import Config
 from dcm2bq.events import Kind
 from dcm2bq.local import servers
@@ -18,6 +17,7 @@ from dcm2bq.local.eventarc import Delivery, Event, Trigger
 from dcm2bq.rows import DeadLetterRow
 from dcm2bq.tools.backfill import rows as files
 from dcm2bq.tools.backfill.folder import Folder
+from support.backfill import CT_SMALL, MR_SMALL, Site
 from support.stack import ROOT
 
 OWN = ("ingested_at", "timestamp")

@@ -11,8 +11,6 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.testing.test_pipeline import TestPipeline as BeamTestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
-from backfill.conftest import CT_SMALL, Site
-from dcm2bq import config
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.errors import ReadFailedError
@@ -21,9 +19,8 @@ from dcm2bq.tools.backfill.launch import Backfill
 from dcm2bq.tools.backfill.local import run as run_locally
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run import Run, new_id
-from dcm2bq.tools.init import init
+from support.backfill import CT_SMALL, Site, fresh_dataset
 from support.proxy import Fault, Proxy
-from support.stack import unique
 
 SHARDS = [
     Shard(number=n, start=start, end=end, listed=10, objects=10, bytes=0)
@@ -34,12 +31,7 @@ SHARDS = [
 @pytest.fixture(scope="module")
 def dataset(bigquery_url: str) -> Dataset:
     """The tables and views."""
-    options = config.from_overrides({"bigQuery": {"datasetId": unique("test_")}})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
-        made = Dataset(options)
-    init(made, options)
-    return made
+    return fresh_dataset(bigquery_url)
 
 
 @pytest.fixture
