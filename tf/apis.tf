@@ -16,6 +16,7 @@ resource "google_project_service" "this" {
     ],
     var.privacy.hash_key == null ? [] : ["secretmanager.googleapis.com"],
     var.kms_key == null ? [] : ["cloudkms.googleapis.com"],
+    var.backfill.enabled ? ["compute.googleapis.com", "dataflow.googleapis.com"] : [],
   ))
 
   project = var.project_id

@@ -41,6 +41,15 @@ output "dashboard_url" {
   value       = "https://console.cloud.google.com/monitoring/dashboards/builder/${basename(google_monitoring_dashboard.this.id)}?project=${var.project_id}"
 }
 
+output "backfill" {
+  description = "The command that brings in what the bucket held before, on Dataflow; null without `backfill.enabled`."
+  value = var.backfill.enabled ? join(" ", [
+    "dcm2bq backfill gs://${local.bucket} --staging gs://${google_storage_bucket.staging[0].name}/backfill",
+    "--runner DataflowRunner --project ${var.project_id} --region ${local.region}",
+    "--service-account ${google_service_account.backfill[0].email}",
+  ]) : null
+}
+
 output "archive" {
   description = "The archive that the function is built from, on this machine."
   value       = data.archive_file.source.output_path

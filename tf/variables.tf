@@ -253,6 +253,20 @@ variable "vpc_connector" {
   }
 }
 
+variable "backfill" {
+  description = "Makes what `dcm2bq backfill` needs on Dataflow: a staging bucket in the dataset's location, whose files go after `staging_days`, and an identity for the workers."
+  type = object({
+    enabled      = optional(bool, false)
+    staging_days = optional(number, 14)
+  })
+  default = {}
+
+  validation {
+    condition     = var.backfill.staging_days >= 1 && var.backfill.staging_days <= 90
+    error_message = "backfill.staging_days must be from 1 to 90: what is staged holds patient data."
+  }
+}
+
 variable "gcloud" {
   description = "The gcloud executable, which completes the subscriptions of the triggers."
   type        = string

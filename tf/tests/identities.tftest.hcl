@@ -50,18 +50,23 @@ run "nothing_else_grants" {
         join(".", each)
       ]
       ])) == tolist([
+      "google_bigquery_dataset_iam_member.backfill",
       "google_bigquery_dataset_iam_member.runtime",
       "google_bigquery_table_iam_member.dead_letter",
       "google_cloud_run_v2_service_iam_member.trigger",
       "google_kms_crypto_key_iam_member.agents",
       "google_project_iam_custom_role.inserter",
+      "google_project_iam_custom_role.loader",
       "google_project_iam_member.agent",
+      "google_project_iam_member.backfill",
       "google_project_iam_member.build",
       "google_project_iam_member.build_source",
       "google_project_iam_member.storage_agent",
       "google_project_iam_member.trigger",
       "google_pubsub_topic_iam_member.dead_letter",
       "google_secret_manager_secret_iam_member.runtime",
+      "google_storage_bucket_iam_member.backfill",
+      "google_storage_bucket_iam_member.backfill_staging",
       "google_storage_bucket_iam_member.runtime",
     ])
     error_message = "other resources grant something: add them to the assertions of this file, with their reason beside them in identities.tf"

@@ -62,3 +62,8 @@ override_resource {
   target = google_service_account.build
   values = { id = "projects/my-project/serviceAccounts/build", member = "serviceAccount:build" }
 }
+
+override_resource {
+  target = google_service_account.backfill
+  values = { email = "backfill@", member = "serviceAccount:backfill" }
+}
