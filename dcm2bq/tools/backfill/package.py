@@ -13,7 +13,10 @@ from pathlib import Path
 
 import dcm2bq
 
-NEEDED = ("google-auth", "google-cloud-bigquery", "msgspec", "pydicom", "urllib3")
+NEEDED = (
+    *("google-auth", "google-cloud-bigquery", "google-cloud-storage", "msgspec"),
+    *("pydicom", "urllib3"),
+)
 """What the pipeline imports beside Apache Beam."""
 PINNED = ("msgspec", "pydicom")
 """Those of them that Apache Beam's container has not: staged with the job, in our versions."""
