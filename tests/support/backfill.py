@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,13 @@ DCM2BQ = PYTHON.with_name("dcm2bq")
 CT_SMALL, MR_SMALL = (
     Path(str(get_testdata_file(name))).read_bytes() for name in ("CT_small.dcm", "MR_small.dcm")
 )
+
+INTERRUPTIBLE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Runs a command that hears an interrupt, even where a shell lets its background jobs ignore it."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class Site:
         """Start any command in the environment of the backfill."""
         assert PYTHON.exists(), "make test makes .venv-backfill"
         return subprocess.Popen(
-            command,
+            [sys.executable, "-c", INTERRUPTIBLE, *command],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
