@@ -97,9 +97,12 @@ class Handler:
         except SupersededError as error:
             return Outcome(result=Result.SUPERSEDED, event=event, error=error)
         except Exception as error:
-            gives_up = self._is_too_old(delivery) if is_last is None else is_last
-            if not isinstance(error, RejectedEventError) and not gives_up:
-                raise
+            if not isinstance(error, RejectedEventError):
+                # Not before: the time of an event that is rejected may be none.
+                if is_last is None:
+                    is_last = self._is_too_old(delivery)
+                if not is_last:
+                    raise
             self._bury(delivery, error, deadline)
             return Outcome(result=Result.DEAD_LETTERED, event=event, error=error)
 
