@@ -23,7 +23,7 @@ from function import stubs
 
 ROOT = Path(__file__).parents[1]
 PYTHON = ROOT / ".venv-backfill" / "bin" / "python"
-FEW = 200
+FEW = 1000
 BATCH = 500
 
 
@@ -139,7 +139,7 @@ def main() -> None:
         return
     with stubs(arguments.file) as stub:
         results = [
-            compare(stub, "obvious", max(arguments.objects // 4, FEW)),
+            compare(stub, "obvious", max(arguments.objects // 5, FEW)),
             compare(stub, "ours", arguments.objects),
             compare(stub, "ours", arguments.objects, 2),
         ]

@@ -62,18 +62,16 @@ class _Piece:
     bytes: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Span:
-    """A range that one thread lists; `position` is the last name it has seen.
+    """A range that one thread lists; `position` is the last name it has seen, if any.
 
-    `is_open` tells that there is more to list, `is_shared` that another thread is about to
-    show what the upper half holds.
+    `is_shared` tells that another thread is about to see what the upper half holds.
     """
 
     start: str
     end: str
     position: str = ""
-    is_open: bool = False
     is_shared: bool = False
     pieces: list[_Piece] = field(default_factory=list)
 
@@ -97,10 +95,10 @@ class Census:
         self._prefix = prefix
         self._is_ignored = is_ignored
         self._on_page = on_page
-        self._spans = [_Span(start="", end="")]
         self._changed = threading.Condition()
         self._begun = False
-        self._working = 0
+        self._active: list[_Span] = []
+        self._pieces: list[_Piece] = []
         self._at_once = LISTED_AT_ONCE
         self._failure: BaseException | None = None
         self.requests = 0
@@ -117,25 +115,22 @@ class Census:
             except BaseException as error:
                 self._failure = error  # an interrupt: the threads end with their page
                 raise
-        pieces = sorted(
-            (piece for span in self._spans for piece in span.pieces), key=lambda each: each.start
-        )
-        return list(_merge(pieces, least, most))
+        self._pieces.sort(key=lambda each: each.start)
+        return list(_merge(self._pieces, least, most))
 
     def _work(self) -> None:
-        while (span := self._take()) is not None:
+        while taken := self._take():
+            span, victim = taken
             try:
-                self._list(*span)
+                self._list(span, victim)
             except BaseException as error:
                 self._failure = error
                 raise
             finally:
                 with self._changed:
-                    self._working -= 1
-                    span[0].is_open = False
-                    if span[1]:
-                        span[1].is_shared = False
-                    self._changed.notify_all()
+                    self._active.remove(span)
+                    self._pieces += span.pieces
+                    self._release(victim)
 
     def _take(self) -> tuple[_Span, _Span | None] | None:
         """Return a range that nobody lists, and the one it was taken from; None at the end."""
@@ -143,30 +138,26 @@ class Census:
             while self._failure is None:
                 if not self._begun:
                     self._begun = True
-                    return self._begin(self._spans[0]), None
-                for victim in self._spans:
-                    middle = None if victim.is_shared else self._middle(victim)
-                    if middle is not None:
+                    self._active.append(_Span(start="", end=""))
+                    return self._active[0], None
+                for victim in self._active:
+                    if middle := self._middle(victim):
                         taken = _Span(start=middle, end=victim.end)
                         victim.end, victim.is_shared = middle, True
-                        self._spans.append(taken)
-                        return self._begin(taken), victim
-                if self._working == 0:
+                        self._active.append(taken)
+                        return taken, victim
+                if not self._active:
                     break
                 self._changed.wait()
         return None
 
     def _middle(self, span: _Span) -> str | None:
-        if not span.is_open:
+        """Return where to part what a range has before it, or None where it can not be."""
+        if span.is_shared or not span.position:
             return None
-        prefix = self._prefix
-        low = span.position.removeprefix(prefix)
-        middle = between(low, span.end.removeprefix(prefix))
-        return None if middle is None else prefix + middle
-
-    def _begin(self, span: _Span) -> _Span:
-        self._working += 1
-        return span
+        low = span.position.removeprefix(self._prefix)
+        middle = between(low, span.end.removeprefix(self._prefix))
+        return None if middle is None else self._prefix + middle
 
     def _list(self, span: _Span, victim: _Span | None) -> None:
         pages = self._lister.pages(
@@ -178,9 +169,14 @@ class Census:
             if len(kept) < len(page) or not page or self._failure is not None:
                 return
             with self._changed:
-                if victim:
-                    victim.is_shared = False
-                self._changed.notify_all()
+                self._release(victim)
+            victim = None
+
+    def _release(self, victim: _Span | None) -> None:
+        """Let a range be parted again, and wake who waits for one."""
+        if victim:
+            victim.is_shared = False
+        self._changed.notify_all()
 
     def _keep(self, span: _Span, page: Sequence[ObjectEvent]) -> Sequence[ObjectEvent]:
         """Note what a page holds of a range, whose end may have come nearer; return it."""
@@ -190,7 +186,7 @@ class Census:
             start = page[0].name if span.pieces and page else span.start
             self._add(span.pieces, start, kept)
             if kept:
-                span.position, span.is_open = kept[-1].name, True
+                span.position = kept[-1].name
             self.requests += 1
             return kept
 
