@@ -71,7 +71,7 @@ class Outcome:
 @pytest.fixture(scope="module")
 def hasty(make_stack: MakeStack) -> Iterator[Stack]:
     """A function with a short deadline."""
-    options = {"bigQuery": {"timeoutSeconds": 1}, "limits": {"deadlineSeconds": DEADLINE}}
+    options = {"bigQuery": {"timeoutSeconds": 2}, "limits": {"deadlineSeconds": DEADLINE}}
     with make_stack(**options) as stack:
         yield stack
 
@@ -209,7 +209,7 @@ def test_a_bigquery_that_is_wholly_away_leaves_even_an_old_event_to_the_trigger(
 def elsewhere(stack: Stack, **environ: str) -> dict[str, str]:
     """Return the environment of a function on the stack, with other servers."""
     options = {
-        "bigQuery": {"datasetId": stack.dataset.dataset_id, "timeoutSeconds": 1},
+        "bigQuery": {"datasetId": stack.dataset.dataset_id, "timeoutSeconds": 2},
         "limits": {"deadlineSeconds": DEADLINE},
     }
     return {
