@@ -99,8 +99,3 @@ def test_the_table_has_no_circles() -> None:
         ready = {each for each in rooms if MAY_IMPORT[each] - {each} <= placed}
         assert ready, f"circle among {sorted(rooms)}"
         placed |= ready
-
-
-def test_modules_can_be_read_in_one_sitting() -> None:
-    long = {str(file): n for file in FILES if (n := len(file.read_text().splitlines())) > 350}
-    assert not long
