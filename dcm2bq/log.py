@@ -14,6 +14,7 @@ import msgspec
 
 from dcm2bq.config import Config
 from dcm2bq.errors import RetryableError, describe
+from dcm2bq.terminal import printable_json
 
 FIELDS = (
     "event_id",
@@ -70,7 +71,7 @@ class _JsonFormatter(logging.Formatter):
                 line["message"] = describe(record.exc_info[1])
         if self._hash_paths and "path" in line:
             line["path"] = "sha256:" + hashlib.sha256(line["path"].encode()).hexdigest()
-        return msgspec.json.encode(line).decode()
+        return printable_json(msgspec.json.encode(line).decode())
 
 
 def _bounded(value: Any) -> Any:

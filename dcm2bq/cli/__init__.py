@@ -7,9 +7,12 @@ What a command needs is imported when it runs, so that `--help` is quick, and so
 base installation is enough for all but `local`.
 """
 
+import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from types import TracebackType
 
 import click
 
@@ -17,6 +20,7 @@ from dcm2bq import __version__
 from dcm2bq.cli import backfill, config, dead_letters, dump, init, local, verify
 from dcm2bq.cli.common import INTERRUPTED, complain, status_of
 from dcm2bq.errors import describe
+from dcm2bq.tools.display import printable, say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        _explain(error)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
@@ -40,9 +44,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         if debug:
+            sys.excepthook = _show_traceback
             raise
-        complain(f"dcm2bq: {describe(error)}")
+        for line in f"dcm2bq: {describe(error)}".split("\n"):
+            complain(line)
         return status_of(error)
+
+
+def _explain(error: click.ClickException) -> None:
+    """Print click's own words on stderr: they quote the arguments."""
+    # Escaped before it is shown, so that all line feeds that are left are click's own.
+    error.message = printable(error.message)  # type: ignore[misc]
+    text = io.StringIO()
+    error.show(text)
+    for line in text.getvalue().rstrip("\n").split("\n"):
+        say(line, err=True)
+
+
+def _show_traceback(_: type[BaseException], error: BaseException, __: TracebackType | None) -> None:
+    for line in "".join(traceback.format_exception(error)).split("\n"):
+        say(line, err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -13,6 +13,7 @@ import click
 
 from dcm2bq import config
 from dcm2bq.cli.common import INTERRUPTED, complain
+from dcm2bq.tools.display import printable, say
 
 if TYPE_CHECKING:
     from dcm2bq.config import Config
@@ -214,7 +215,7 @@ def _estimate(
     with _counting() as on_page:
         counted = count(options, bucket, prefix, on_page=on_page)
     for line in estimate(counted, processes=processes, workers=max_workers):
-        click.echo(line)
+        say(line)
     _tell("dry run: nothing was changed")
     return 0
 
@@ -222,15 +223,15 @@ def _estimate(
 def _print(summary: "Summary") -> None:
     """Tell what all attempts of a run have done."""
     results = summary.results
-    click.echo(f"run {summary.run.id}: {summary.loaded:,} of {summary.shards:,} shards loaded")
-    click.echo(
+    say(f"run {summary.run.id}: {summary.loaded:,} of {summary.shards:,} shards loaded")
+    say(
         f"{sum(results.values()):,} objects: {results.get('inserted', 0):,} inserted, "
         f"{results.get('dead_lettered', 0):,} dead letters, "
         f"{results.get('skipped', 0):,} were there, {results.get('ignored', 0):,} ignored, "
         f"{results.get('superseded', 0):,} gone meanwhile"
     )
     rows = summary.rows
-    click.echo(
+    say(
         f"{rows.get('instances', 0):,} rows loaded into instances, "
         f"{rows.get('dead_letter', 0):,} into dead_letter"
     )
@@ -250,7 +251,7 @@ class Line:
         """Show the line as it is now."""
         self._text = text
         if self._is_terminal:
-            click.echo(f"\r\033[K{text}", err=True, nl=False)
+            click.echo(f"\r\033[K{printable(text)}", err=True, nl=False)
         elif time.monotonic() - self._shown > _LINE_SECONDS:
             self._shown = time.monotonic()
             _tell(text)
@@ -277,4 +278,4 @@ def _counting() -> Iterator[Callable[[int], None]]:
 
 
 def _tell(text: str) -> None:
-    click.echo(text, err=True)
+    say(text, err=True)

@@ -9,6 +9,7 @@ import msgspec
 from dcm2bq import config
 from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError, RetryableError
+from dcm2bq.tools.display import printable
 
 FINDINGS, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 
@@ -36,4 +37,4 @@ def status_of(error: Exception) -> int:
 
 def complain(line: str) -> None:
     """Write a line to stderr, in red on a terminal."""
-    click.secho(line, fg="red", err=True)
+    click.secho(printable(line), fg="red", err=True)

@@ -3,6 +3,7 @@
 import click
 
 from dcm2bq import config as configuration
+from dcm2bq.tools.display import say_json
 
 
 @click.command()
@@ -16,6 +17,4 @@ def config(*, schema: bool) -> None:
         DCM2BQ_CONFIG='{"jsonOutput": {"ignorePrivate": true}}' dcm2bq config
         dcm2bq config --schema
     """  # noqa: D301 - \b is click's mark for lines to keep
-    click.echo(
-        configuration.json_schema() if schema else configuration.to_json(configuration.load())
-    )
+    say_json(configuration.json_schema() if schema else configuration.to_json(configuration.load()))

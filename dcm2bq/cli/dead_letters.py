@@ -14,7 +14,7 @@ from dcm2bq import config
 from dcm2bq.cli.common import FINDINGS, complain
 from dcm2bq.errors import describe
 from dcm2bq.events import Kind
-from dcm2bq.tools.display import printable
+from dcm2bq.tools.display import say, say_json
 
 if TYPE_CHECKING:
     from dcm2bq.bigquery.dataset import Dataset
@@ -87,13 +87,13 @@ def show_all(*, limit: int | None, as_json: bool, **chosen: Any) -> None:
     dataset, _ = _connect()
     entries = find(dataset, _filter(**chosen), limit=limit)
     if as_json:
-        click.echo(msgspec.json.encode(list(entries)))
+        say_json(msgspec.json.encode(list(entries)))
         return
     count = 0
     for entry in entries:
-        click.echo(_line(entry))
+        say(_line(entry))
         count += 1
-    click.echo(f"{count} open", err=True)
+    say(f"{count} open", err=True)
 
 
 @dead_letters.command()
@@ -113,9 +113,9 @@ def show(path_or_id: str) -> int:
     chosen = Filter(path=path_or_id) if is_path else Filter(message_id=path_or_id)
     letters = list(read(dataset, options, chosen))
     for letter in letters:
-        click.echo(_document(letter))
+        say_json(_document(letter))
     if not letters:
-        complain(f"{printable(path_or_id)}: no entry is open")
+        complain(f"{path_or_id}: no entry is open")
     return 0 if letters else FINDINGS
 
 
@@ -150,12 +150,12 @@ def retry(*, everything: bool, **chosen: Any) -> int:
         for attempt in _progress(attempts, tool.count(dataset, meant)):
             results[attempt.result or "still open"] += 1
             if attempt.error:
-                complain(f"{printable(attempt.entry.name)}: {describe(attempt.error)}")
+                complain(f"{attempt.entry.name}: {describe(attempt.error)}")
     finally:
         if results:
-            click.echo(", ".join(f"{count} {result}" for result, count in results.items()))
+            say(", ".join(f"{count} {result}" for result, count in results.items()))
     if not results:
-        click.echo("nothing is open")
+        say("nothing is open")
     return FINDINGS if results["still open"] else 0
 
 
@@ -175,8 +175,7 @@ def _filter(*, since: datetime | None, **chosen: str | None) -> "Filter":
 def _line(entry: "Entry") -> str:
     """Return an entry as columns, of which only the last has no set width."""
     seen = f"{entry.last_seen:%Y-%m-%d %H:%M:%S}" if entry.last_seen else "-"
-    text = f"{seen:<20} {entry.attempts:>4}x  {entry.reason:<20}  {entry.name}: {entry.message}"
-    return printable(text)
+    return f"{seen:<20} {entry.attempts:>4}x  {entry.reason:<20}  {entry.name}: {entry.message}"
 
 
 def _document(letter: "Letter") -> bytes:

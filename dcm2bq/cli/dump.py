@@ -10,6 +10,7 @@ import msgspec
 
 from dcm2bq.cli.common import complain, override, status_of
 from dcm2bq.errors import describe
+from dcm2bq.tools.display import say, say_json
 
 if TYPE_CHECKING:
     from dcm2bq.dicom import Conversion
@@ -80,7 +81,7 @@ def dump(
                 complain(f"{file.path}: {_reason(error)}")
                 status = max(status, status_of(error))
                 continue
-            click.echo(_document(file.path, conversion, envelope=envelope, indent=single))
+            say_json(_document(file.path, conversion, envelope=envelope, indent=single))
             if verbose and conversion.warnings:
                 _count_warnings(file.path, len(conversion.warnings))
     return status
@@ -97,7 +98,7 @@ def _document(path: str, conversion: "Conversion", *, envelope: bool, indent: bo
 
 
 def _count_warnings(path: str, count: int) -> None:
-    click.echo(f"{path}: {count} warning{'s' if count > 1 else ''}", err=True)
+    say(f"{path}: {count} warning{'s' if count > 1 else ''}", err=True)
 
 
 def _setting(text: str) -> tuple[str, Any]:

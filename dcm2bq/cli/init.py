@@ -3,6 +3,7 @@
 import click
 
 from dcm2bq.cli.common import override
+from dcm2bq.tools.display import say
 
 
 @click.command()
@@ -29,6 +30,6 @@ def init(*, project: str | None, dataset: str | None, location: str | None, dry_
     entries = bring_up(Dataset(options), options, location=location, dry_run=dry_run)
     for entry in entries:
         details = f": {'; '.join(entry.details)}" if entry.details else ""
-        click.echo(f"{entry.action:<10}{entry.kind:<15}{entry.name}{details}")
+        say(f"{entry.action:<10}{entry.kind:<15}{entry.name}{details}")
     if dry_run:
-        click.echo("dry run: nothing was changed", err=True)
+        say("dry run: nothing was changed", err=True)

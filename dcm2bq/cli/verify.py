@@ -12,7 +12,7 @@ import msgspec
 from dcm2bq import config
 from dcm2bq.cli.common import FINDINGS
 from dcm2bq.errors import describe
-from dcm2bq.tools.display import printable
+from dcm2bq.tools.display import say, say_json
 
 if TYPE_CHECKING:
     from dcm2bq.tools.verify import Comparison, Repair
@@ -90,7 +90,7 @@ def _show(repairs: Iterable["Repair"]) -> Iterator["Repair"]:
         result = each.result or (f"failed: {describe(each.error)}" if each.error else None)
         details = ", ".join(filter(None, (found.reason, result)))
         path = f"{found.event.path}#{found.event.generation}"
-        click.echo(printable(f"{found.finding:<15}{path}" + (f": {details}" if details else "")))
+        say(f"{found.finding:<15}{path}" + (f": {details}" if details else ""))
         yield each
 
 
@@ -98,10 +98,10 @@ def _show_json(repairs: Iterable["Repair"]) -> Iterator["Repair"]:
     """Write the array piece by piece: it may be longer than memory."""
     opening = "["
     for each in repairs:
-        click.echo(opening + _document(each), nl=False)
+        say_json(opening + _document(each), end="")
         opening = ",\n"
         yield each
-    click.echo("]" if opening != "[" else "[]")
+    say_json("]" if opening != "[" else "[]")
 
 
 def _document(repair: "Repair") -> str:
@@ -127,4 +127,4 @@ def _summarise(comparison: "Comparison", counts: Counter[str], left: int | None)
         parts.append(f"{left} left")
     elif not counts:
         parts.append("no difference")
-    click.echo(", ".join(parts), err=True)
+    say(", ".join(parts), err=True)

@@ -22,7 +22,7 @@ from dcm2bq.local import servers, state, summary
 from dcm2bq.local.folder import Changes, Folder
 from dcm2bq.local.samples import write_samples
 from dcm2bq.local.stack import Change, Stack, connect, environment, running
-from dcm2bq.tools.display import printable
+from dcm2bq.tools.display import say, say_json
 
 _LOOK_SECONDS = 0.4
 _MEMORY_SHARE = 0.4  # of the machine's: the local Cloud Storage keeps the objects in memory
@@ -83,7 +83,7 @@ def ask(root: Path | None, config: Config, sql: str, *, as_json: bool, fresh: bo
     with _session(root, config, notes=Console(stderr=True, quiet=True)) as session:
         _answer(session.stack.dataset.query, sql, as_json=as_json)
         for name, failure in session.failures.items():
-            sys.stderr.write(printable(f"{name}: {failure}") + "\n")
+            say(f"{name}: {failure}", err=True)
         return session.status
 
 
@@ -98,11 +98,11 @@ def _answer(query: Callable[[str], list[dict[str, Any]]], sql: str, *, as_json: 
     except ConfigError as error:
         raise ConfigError(" ".join(str(error).split())) from None
     if as_json:
-        sys.stdout.write(summary.to_json(rows) + "\n")
+        say_json(summary.to_json(rows))
     elif rows:
         summary.print_rows(summary.console(sys.stdout), rows)
     else:
-        sys.stderr.write("no rows\n")
+        say("no rows", err=True)
 
 
 @contextmanager

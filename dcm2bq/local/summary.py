@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import msgspec
 from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +17,7 @@ from rich.text import Text
 from dcm2bq.config import Config
 from dcm2bq.local import servers
 from dcm2bq.local.stack import BUCKET, Action, Change, Stack
-from dcm2bq.tools.display import printable
+from dcm2bq.tools.display import printable, printable_json
 
 Row = Mapping[str, Any]
 
@@ -119,7 +119,8 @@ def print_rows(out: Console, rows: Sequence[Row]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in rows[0] if rows else ():
         numbers = any(isinstance(row[name], int | float) for row in rows)
-        table.add_column(Text(name), justify="right" if numbers else "left", overflow="fold")
+        justify: JustifyMethod = "right" if numbers else "left"
+        table.add_column(Text(printable(name)), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     with out.capture() as captured:
@@ -204,7 +205,7 @@ def _cell(value: Any) -> Text:
     if isinstance(value, str | date | time):
         return Text(printable(str(value)))
     if isinstance(value, list | dict):
-        return Text(printable(to_json(value)))
+        return Text(printable_json(to_json(value)))
     return Text(to_json(value).strip('"'))
 
 
