@@ -127,9 +127,8 @@ def backfill(
     given = [f"--{name.replace('_', '-')}" for name, value in dataflow.items() if value]
     if runner == LOCAL and given:
         raise click.UsageError(f"{', '.join(given)}: for --runner {DATAFLOW} alone")
-    extra.require()
     run = Run(
-        id=resume or new_id(),
+        id=new_id() if resume is None else resume,
         source=source,
         staging=staging,
         config=options,
@@ -137,7 +136,8 @@ def backfill(
         keeps_files=keep_staged,
         threads=threads,
     )
-    least = None if resume else shard_objects
+    extra.require()
+    least = shard_objects if resume is None else None
     return _run(run, runner, processes, beam_options, dataflow, least=least)
 
 

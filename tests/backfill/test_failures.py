@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from dcm2bq import cli
+from dcm2bq.bigquery.dataset import Dataset
 from support.backfill import CT_SMALL, MR_SMALL, Site
 from support.proxy import Fault
 
@@ -90,6 +91,19 @@ def test_a_run_is_gone_on_with_as_it_was_begun(site: Site) -> None:
     assert missing.status == 2
     folder = f"gs://{site.staging.name}/b/never"
     assert missing.err == f"dcm2bq: {folder}: there is no such run\n"
+
+
+@pytest.mark.parametrize("run", ["../../other/run", "a/b", "..", "", "A", "a b", "x" * 65, "a\n"])
+def test_what_cannot_be_the_id_of_a_run_is_refused_before_anything_is_asked(
+    run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(*_: object) -> None:
+        pytest.fail("a service was asked")
+
+    monkeypatch.setattr(Dataset, "__init__", ask)
+    args = ["backfill", "gs://b", "--staging", "gs://s/x", "--resume", run]
+    assert cli.main(args) == 2
+    assert "not the id of a run" in capsys.readouterr().err
 
 
 def test_rows_of_other_privacy_options_are_refused(site: Site) -> None:

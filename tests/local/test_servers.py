@@ -29,6 +29,8 @@ from dcm2bq.local.stack import environment
         "DCM2BQ_CONFIG",
         "DCM2BQ_CONFIG_FILE",
         "DEBUG",
+        "FLASK_DEBUG",
+        "K_SERVICE",
         "FUNCTION_TARGET",
         "PORT",
     ],

@@ -72,8 +72,11 @@ class Job:
             "save_main_session": False,
         }
         if not given.get("sdk_container_image"):
-            ours["extra_packages"] = [str(package.wheel(folder))]
+            # In the order in which workers install them: ours needs the others.
+            wheels = [*package.locked_wheels(folder), package.wheel(folder)]
+            ours["extra_packages"] = [str(each) for each in wheels]
             ours["requirements_file"] = str(package.requirements(folder))
+            ours["requirements_cache"] = "skip"  # Beam's own download takes no hashes
         values = {name: value for name, value in ours.items() if value is not None} | given
         for name in ("project", "region"):
             if not values.get(name):

@@ -9,6 +9,7 @@ Nothing is ever overwritten, so that a later run, or a second process of this on
 same or nothing.
 """
 
+import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -23,6 +24,8 @@ from dcm2bq.tools.backfill.folder import SCHEME, Folder
 from dcm2bq.tools.backfill.plan import Shard
 
 KNOWN_TABLE = "backfill_{}"
+
+_ID = re.compile(r"[a-z0-9_]{1,64}")
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +42,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     takes_all: bool = False
     keeps_files: bool = False
     threads: int = 16
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` unless the id is one: it names a folder, a table and jobs."""
+        if not _ID.fullmatch(self.id):
+            raise ConfigError(f"{self.id}: not the id of a run (a to z, digits and _, at most 64)")
 
     @property
     def bucket(self) -> str:
