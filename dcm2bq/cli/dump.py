@@ -3,12 +3,12 @@
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from dcm2bq.cli.common import complain, override, status_of
+from dcm2bq.cli.common import complain, override, parse_settings, settings_option, status_of
 from dcm2bq.errors import describe
 from dcm2bq.tools.display import say, say_json
 
@@ -27,13 +27,7 @@ if TYPE_CHECKING:
     type=click.Choice(["flat", "dicom-json"]),
     help="The shape of the metadata; short for --option jsonOutput.format=...",
 )
-@click.option(
-    "--option",
-    "settings",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Set an option over the configuration; the value is JSON, or else text. Repeatable.",
-)
+@settings_option
 @click.option("--verbose", is_flag=True, help="Count the warnings of each file on stderr.")
 def dump(
     paths: Sequence[str],
@@ -64,7 +58,7 @@ def dump(
     from dcm2bq.dicom import privacy_rules  # noqa: PLC0415
     from dcm2bq.tools.dump import Files  # noqa: PLC0415
 
-    overrides = dict(_setting(each) for each in settings)
+    overrides = parse_settings(settings)
     if format_:
         overrides["jsonOutput.format"] = format_
     options = override(overrides)
@@ -99,16 +93,6 @@ def _document(path: str, conversion: "Conversion", *, envelope: bool, indent: bo
 
 def _count_warnings(path: str, count: int) -> None:
     say(f"{path}: {count} warning{'s' if count > 1 else ''}", err=True)
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise click.BadParameter(f"{text}: NAME=VALUE is expected", param_hint="--option")
-    try:
-        return name, msgspec.json.decode(value)
-    except msgspec.DecodeError:
-        return name, value
 
 
 def _reason(error: Exception) -> str:

@@ -33,6 +33,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 @contextmanager
 def published(state: State) -> Iterator[None]:
     """Let others find the stack until the block ends."""
+    find(None)  # forgets those that were killed
     path = _folder() / f"{state.pid}.json"
     partial = path.with_suffix(".partial")
     partial.unlink(missing_ok=True)  # of a dead process that had the same id

@@ -1,8 +1,9 @@
 """What the local stack shows: the summary, asked of BigQuery by SQL, and tables of rows."""
 
 import itertools
+import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,6 +25,9 @@ Row = Mapping[str, Any]
 _PIPE_WIDTH = 10_000  # as wide as need be: what reads a pipe can wrap it
 _UNITS = ("bytes", "KB", "MB", "GB", "TB")
 _KILO = 1000
+_NAMED = 3  # enough to see what the others are like
+_ARCHIVES = re.compile(r"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
+_NO_EXTENSION = re.compile(r"(^|/)[^/.]+$|(^|/)[0-9.]+$")  # a UID has dots, and no extension
 _IDS_PER_QUERY = 500
 
 _COUNTS_SQL = """
@@ -79,7 +83,7 @@ def print_summary(
     """Show what the dataset holds now; `again` is the command line that asks it."""
     (counts,) = stack.dataset.query(_COUNTS_SQL)
     live, letters = counts["live"], counts["letters"]
-    lost = failures.keys() & stack.objects.keys()
+    lost = [name for name in failures if name in stack.objects]
     ignored = max(len(stack.objects) - live - letters - len(lost), 0)
     parts = [f"{live} in BigQuery", _count(letters, "dead letter"), f"{ignored} ignored"]
     if failures:
@@ -110,6 +114,8 @@ def print_summary(
     if ignored:
         out.print()
         _line(out, f"Ignored: empty objects, and names that do not match {_pattern(stack)}")
+        for hint in _ignored_kinds(stack):
+            _line(out, f"  {hint}")
     if live:
         _print_question(out, stack, again)
 
@@ -167,6 +173,21 @@ def _outcome(change: Change, found: Mapping[str, Row]) -> str:
 def _pattern(stack: Stack) -> str:
     pattern = stack.config.input.name_pattern
     return f'"{pattern}" (option input.namePattern; "." matches every name)'
+
+
+def _ignored_kinds(stack: Stack) -> Iterator[str]:
+    """Say which of the ignored names often are, or hold, DICOM after all."""
+    matches = re.compile(stack.config.input.name_pattern, re.IGNORECASE).search
+    ignored = [name for name in stack.objects if not matches(name)]
+    kinds = (
+        ("archive", _ARCHIVES, "not opened: unpack first"),
+        ("extensionless name", _NO_EXTENSION, "--option input.namePattern=. takes all names"),
+    )
+    for noun, pattern, hint in kinds:
+        names = [name for name in ignored if pattern.search(name)]
+        if names:
+            first = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+            yield f"{_count(len(names), noun)}: {first}; {hint}"
 
 
 def _print_question(out: Console, stack: Stack, again: str) -> None:
