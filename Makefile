@@ -13,6 +13,14 @@ BEAM_VENV := .venv-backfill
 BEAM_BIN := $(BEAM_VENV)/bin
 BEAM_READY := $(BEAM_VENV)/.ready-$(shell cat requirements-backfill.txt pyproject.toml 2>/dev/null | cksum | cut -d ' ' -f 1)
 
+# An environment that cannot run is made anew: its Python is gone, or it was moved, so that its
+# scripts name an interpreter where none is.
+drop_broken = $(shell for ready in $(1)/.ready-*; do \
+	[ ! -e "$$ready" ] || { $(1)/bin/python -c '' && [ -x "$$(sed -n '1s/^\#!//p' $(1)/bin/dcm2bq)" ]; } \
+		2>/dev/null || rm -f "$$ready"; done)
+$(call drop_broken,$(VENV))
+$(call drop_broken,$(BEAM_VENV))
+
 .PHONY: help
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,8 +31,7 @@ run: $(READY) ## Ingest real DICOM files through the real function, on this mach
 
 .PHONY: test
 test: $(READY) $(BEAM_READY) ## Run every test
-	@$(BIN)/pytest $(PYTEST_ARGS)
-	@$(if $(PYTEST_ARGS),,$(BEAM_BIN)/pytest tests/beam)
+	@BIN=$(BIN) BEAM_BIN=$(BEAM_BIN) scripts/run_tests.sh $(PYTEST_ARGS)
 
 .PHONY: soak-backfill
 soak-backfill: $(READY) $(BEAM_READY) ## Backfill 20,200 objects while events arrive, and after a kill
