@@ -50,7 +50,7 @@ class Server:
         if many := MANY.match(target):
             return _response(200, self.listing(int(many[1]), target), "application/json")
         if "%2Fshards%2F" in target:
-            return _response(404, b"{}", "application/json")
+            return _not_found(target)
         if method == "POST":
             self.inserts += 1
             return _response(200, b"{}", "application/json")
@@ -87,6 +87,15 @@ class Server:
         ]
         more = {"nextPageToken": f"{page.stop:08}"} if page.stop < last else {}
         return json.dumps({"items": items, **more}).encode()
+
+
+def _not_found(target: str) -> bytes:
+    """Return the service's answer: plain text where content is read, JSON elsewhere."""
+    if "alt=media" in target:
+        name = unquote(urlsplit(target).path.partition("/o/")[2])
+        return _response(404, f"No such object: stub/{name}".encode(), "text/html; charset=UTF-8")
+    error = {"code": 404, "message": "Not Found", "errors": [{"reason": "notFound"}]}
+    return _response(404, json.dumps({"error": error}).encode(), "application/json")
 
 
 def _response(status: int, body: bytes, kind: str, content_range: str = "") -> bytes:

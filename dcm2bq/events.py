@@ -72,8 +72,9 @@ class ObjectEvent:
     """One change of one generation of one object.
 
     `size` is in bytes, and None where the event does not tell. `md5_hash` and `crc32c` are
-    base64, as in the JSON API. Raises `InvalidEventError`, naming the field, for a value that
-    Cloud Storage can not have sent.
+    base64, as in the JSON API. `has_customer_key` tells that the object is encrypted with a
+    customer-supplied key, which Cloud Storage does not keep (`customerEncryption`). Raises
+    `InvalidEventError`, naming the field, for a value that Cloud Storage can not have sent.
     """
 
     event_id: str
@@ -88,6 +89,7 @@ class ObjectEvent:
     storage_class: str | None = None
     md5_hash: str | None = None
     crc32c: str | None = None
+    has_customer_key: bool = False
 
     def __post_init__(self) -> None:
         if self.time.tzinfo is None:
@@ -136,6 +138,7 @@ def parse(delivery: Delivery) -> ObjectEvent:
         storage_class=_optional_text(data, "storageClass"),
         md5_hash=_optional_text(data, "md5Hash"),
         crc32c=_optional_text(data, "crc32c"),
+        has_customer_key=bool(data.get("customerEncryption")),
     )
 
 
@@ -151,6 +154,7 @@ def deliver(event: ObjectEvent) -> Delivery:
         "storageClass": event.storage_class,
         "md5Hash": event.md5_hash,
         "crc32c": event.crc32c,
+        "customerEncryption": {"encryptionAlgorithm": "AES256"} if event.has_customer_key else None,
     }
     return Delivery(
         attributes(event.kind, event.bucket, event.name, event_id=event.event_id, time=event.time),

@@ -138,6 +138,8 @@ class Handler:
     def _index(self, event: ObjectEvent, deadline: float) -> Outcome:
         """Record what a generation's header holds."""
         reader = self._store.open(event, deadline)
+        if event.size is None and reader.size == 0:  # else `is_ignored` has seen to it
+            return Outcome(result=Result.IGNORED, event=event)
         conversion = dicom.convert(
             reader, options=self._config, root=event.bulk_data_root, deadline=deadline
         )

@@ -59,6 +59,16 @@ def test_all_four_types_are_known(kind: Kind) -> None:
     assert parse(delivery(type=f"google.cloud.storage.object.v1.{kind}")).kind is kind
 
 
+def test_a_customers_key_is_noticed_and_delivered_again() -> None:
+    """The key itself, or what is known of it, is not."""
+    encryption = {"encryptionAlgorithm": "AES256", "keySha256": SENTINEL}
+    event = parse(delivery({**DATA, "customerEncryption": encryption}))
+    assert event.has_customer_key
+    assert SENTINEL not in repr(event)
+    assert parse(deliver(event)) == event
+    assert not parse(delivery({**DATA, "customerEncryption": {}})).has_customer_key
+
+
 def test_generation_and_size_come_as_numbers_too() -> None:
     event = parse(delivery({**DATA, "generation": 1700000000000001, "size": 5}))
     assert (event.generation, event.size) == (1700000000000001, 5)
