@@ -15,7 +15,7 @@ MOST_READ = 4 * 1024 * 1024
 SMALL = 1024 * 1024
 """Bytes of an object, or of what is left of one, that are read at once rather than in hops.
 
-A request costs the CPU of some 1 to 2 MiB, and a round trip besides (docs/PERFORMANCE.md).
+1 MiB costs the CPU of some 4 requests, and one round trip; hops can be 20 (docs/PERFORMANCE.md).
 """
 
 
@@ -132,8 +132,9 @@ class Window:
 
     def _extend(self, offset: int, n: int) -> None:
         """Hold `n` more bytes; forget those before `offset`."""
+        kept, gap = self.data[offset - self.base :], max(offset - self.end, 0)
         more = self._fetch(self.end, self._at_once(self.end, n))
-        self.hold(offset, (self.data + more)[offset - self.base :])
+        self.hold(offset, kept + more[gap:])
 
     @property
     def _is_small(self) -> bool:
