@@ -190,12 +190,22 @@ def test_no_pixel_is_read_for_the_elements_after_them() -> None:
 def test_the_small_rest_of_a_large_object_is_read_at_once() -> None:
     """Fragments without a table after a header that is not small."""
     header_elements = [element(0x00091000 + n, "OB", bytes(200_000)) for n in range(10)]
-    frames = [item(bytes(30_000)) for _ in range(25)]
-    content = dicom(identity(), *header_elements, pixels(item(), *frames))
+    for frames in [item(bytes(30_000))] * 25, [item(bytes(750_000))]:
+        content = dicom(identity(), *header_elements, pixels(item(), *frames))
+        start = content.index(frames[0])
+        for cut in 0, 100:
+            source = CountingSource(content[: len(content) - cut])
+            assert bool(convert(source).warnings) is (cut > 0)
+            assert len([offset for offset, _ in source.reads if offset >= start]) == 1
+
+
+def test_a_value_that_is_kept_is_not_read_again() -> None:
+    """Though its end was looked for in the last bytes."""
+    content = dicom(identity(), pixels(item(), *[item(bytes(30_000))] * 25))
     source = CountingSource(content)
-    assert convert(source).warnings == ()
-    start = content.index(frames[0])
-    assert len([offset for offset, _ in source.reads if offset >= start]) == 1
+    options = {"bulkData": {"inlineMaxBytes": MIB}, "limits": {"hops": 0}}
+    assert "InlineBinary" in convert(source, options).metadata["PixelData"]
+    assert len(source.reads) == 2
 
 
 def mixed() -> bytes:
