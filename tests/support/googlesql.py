@@ -7,6 +7,7 @@ It is WebAssembly in the package `zetasql`. Compiling that takes half a minute o
 machine code is kept in `$GOOGLESQL_CACHE`, by default `dcm2bq/googlesql` in the user's cache.
 """
 
+import atexit
 import ctypes
 import fcntl
 import hashlib
@@ -33,6 +34,7 @@ _NOT_IN_BIGQUERY = (
     "FEATURE_ARRAY_ORDERING",
     "FEATURE_CONCAT_MIXED_TYPES",
     "FEATURE_ENABLE_CONSTANT_EXPRESSION_IN_JSON_PATH",
+    "FEATURE_GROUP_BY_ARRAY",
     "FEATURE_JSON_TYPE_COMPARISON",
     "FEATURE_LATERAL_COLUMN_REFERENCES",
     "FEATURE_LATERAL_JOIN",
@@ -52,6 +54,7 @@ def engine() -> "Engine":
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
+    atexit.register(engine.cache_clear)  # wasmtime can not take its objects down any later
     return Engine()
 
 
@@ -161,10 +164,12 @@ class _Wasm:
     def __init__(self) -> None:
         import tzdata  # noqa: PLC0415
         import wasmtime  # noqa: PLC0415
+        from zetasql.wasi import get_wasm_path  # noqa: PLC0415
 
         config = wasmtime.Config()
         config.shared_memory = True
         machine = wasmtime.Engine(config)
+        module = compiled(machine, Path(get_wasm_path()))
         wasi = wasmtime.WasiConfig()
         wasi.inherit_stderr()
         zones = Path(tzdata.__file__).parent / "zoneinfo"
@@ -173,7 +178,7 @@ class _Wasm:
         self._store.set_wasi(wasi)
         linker = wasmtime.Linker(machine)
         linker.define_wasi()
-        instance = linker.instantiate(self._store, _module(machine))
+        instance = linker.instantiate(self._store, module)
         self._exports = instance.exports(self._store)
         self._exports["_initialize"](self._store)
 
@@ -211,29 +216,27 @@ class _Wasm:
         return start + place
 
 
-def _module(machine: Any) -> Any:
-    """Return the compiled module: from the cache, or compiled, by one process at a time."""
+def compiled(machine: Any, source: Path) -> Any:
+    """Return a module: from the cache, or compiled, by one process at a time."""
     import wasmtime  # noqa: PLC0415
-    from zetasql.wasi import get_wasm_path  # noqa: PLC0415
 
-    source = Path(get_wasm_path())
     content = source.read_bytes()
-    kind = f"{version('wasmtime')} {platform.system()} {platform.machine()}"
+    kind = f"{version('wasmtime')} {platform.system()} {platform.machine()} "
     digest = hashlib.sha256(kind.encode() + content).hexdigest()[:32]
     folder = _cache_folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    compiled = folder / f"{digest}.cwasm"
+    file = folder / f"{digest}.cwasm"
     with (folder / f"{digest}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if compiled.exists():
+        if file.exists():
             try:
-                return wasmtime.Module.deserialize_file(machine, str(compiled))
+                return wasmtime.Module.deserialize_file(machine, str(file))
             except wasmtime.WasmtimeError:
-                pass  # cut short, or of a processor that can do more than this one
+                pass  # damaged, or made on a processor that can do more than this one
         module = wasmtime.Module(machine, content)
         with tempfile.NamedTemporaryFile(dir=folder, delete=False) as partial:
             partial.write(module.serialize())
-        Path(partial.name).replace(compiled)
+        Path(partial.name).replace(file)
         return module
 
 
