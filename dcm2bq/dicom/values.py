@@ -163,7 +163,7 @@ def _number_texts(
     """
 
     def decode(value: bytes, charset: Charset) -> Values:
-        numbers = plain(value.rstrip(b" \0"))
+        numbers = plain(value)
         if numbers is not None:
             return numbers
         values: Values = []
@@ -192,10 +192,10 @@ def _plain_integers(value: bytes) -> Values | None:
     if value.translate(None, _INTEGER_CHARACTERS):
         return None
     parts = value.split(b"\\")
-    if max(map(len, parts)) > _MOST_PLAIN:
+    if len(value) > _MOST_PLAIN and max(map(len, parts)) > _MOST_PLAIN:
         return None
     try:
-        return list(map(int, parts))
+        return [int(part) for part in parts]
     except ValueError:  # empty, or a sign or a space within
         return None
 
@@ -214,7 +214,7 @@ def _plain_decimals(value: bytes) -> Values | None:
         return None
     if longest <= _SHORT:
         return numbers
-    return printable(numbers) if len(numbers) > 1 else [printable_one(numbers[0])]
+    return [printable_one(*numbers)] if len(numbers) == 1 else printable(numbers)
 
 
 def _integer(text: str) -> int | None:

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dcm2bq.dicom.numbers import UnevenFloat, encode, printable, printable_one, printed
+from dcm2bq.dicom.grisu2 import is_clear, printed
+from dcm2bq.dicom.numbers import UnevenFloat, encode, printable, printable_one
 from dicom.build import converted, dicom, element, identity, item, sequence
 from support import googlesql
 from support.googlesql import engine
@@ -179,8 +180,11 @@ def test_what_is_passed_without_printing_is_printed_the_same() -> None:
             assert found == [*part, 7]
             texts = json.loads(encode(found), parse_float=Decimal, parse_int=Decimal)
             assert texts[:-1] == expected[start : start + size]
+    clear = [each for each in numbers if is_clear(each)]
+    assert [Decimal(repr(each)) for each in clear] == [Decimal(printed(each)) for each in clear]
+    assert len(clear) > len(numbers) / 4
     uneven = sum(isinstance(each, UnevenFloat) for each in printable(numbers))
-    assert 100 < uneven < len(numbers) / 2
+    assert uneven > 50
 
 
 class TestAgainstGooglesEngine:

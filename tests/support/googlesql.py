@@ -180,7 +180,7 @@ class _Wasm:
         linker.define_wasi()
         instance = linker.instantiate(self._store, module)
         self._exports = instance.exports(self._store)
-        self._exports["_initialize"](self._store)
+        self._run("_initialize")
 
     def call(self, method: str, request: Any, answer: Any) -> Any:
         """Return the answer, a message of that type, to a request."""
@@ -204,16 +204,17 @@ class _Wasm:
             self._run("wasm_free", size_place)
 
     def _run(self, function: str, *arguments: int) -> Any:
-        return self._exports[function](self._store, *arguments)
+        call: Any = self._exports[function]
+        return call(self._store, *arguments)
 
     def _read(self, place: int, size: int) -> bytes:
         return ctypes.string_at(self._address(place), size)
 
     def _address(self, place: int) -> int:
         """Return where a place of the module's memory is in the process's; calls may move it."""
-        start = ctypes.cast(self._exports["memory"].data_ptr(), ctypes.c_void_p).value
-        assert start is not None
-        return start + place
+        memory: Any = self._exports["memory"]
+        start = ctypes.cast(memory.data_ptr(), ctypes.c_void_p).value
+        return (start or 0) + place
 
 
 def compiled(machine: Any, source: Path) -> Any:
