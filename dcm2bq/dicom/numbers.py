@@ -8,6 +8,7 @@ decimal that reads back: of 67.174118 it is 67.17411800000001. The library print
 `printable` finds the doubles concerned; `encode` writes them as BigQuery does.
 """
 
+from functools import lru_cache
 from math import fma, frexp
 from typing import Any
 
@@ -30,7 +31,7 @@ def printable(numbers: list[Any]) -> list[Any]:
     Most doubles pass a test that takes a few operations on doubles. Let p be a power of ten with
     all |x| p < 2^51, and m the integer nearest to x p. At most one multiple of 1/p rounds to x,
     so that if m/p does, Python prints m/p; and so does Grisu2, unless m/p lies in the last 2 of
-    at least 2^8 units before the end of what rounds to x. The margin is twice that.
+    at least 2^8 units before the end of what rounds to x. The margin is a little more than that.
     """
     if len(numbers) < _MANY:
         return [printable_one(x) for x in numbers]
@@ -63,7 +64,7 @@ def encode(value: Any) -> bytes:
 _MOST = 2.0**51
 _ROUND = 3 * _MOST
 """Adding and subtracting this rounds a double below 2^51 to an integer."""
-_MARGIN = 1 + 1 / 64
+_MARGIN = 1 + 1 / 120
 _COMMON, _COMMON_MARGIN = _MOST / 1e12, _MARGIN / 1e12
 _MANY = 8
 """From here on a power of ten that suits the whole list is faster."""
@@ -77,6 +78,7 @@ _SCALES = {
 """The largest power of ten whose product with numbers below 2^exponent is below 2^51."""
 
 
+@lru_cache(maxsize=1024, typed=True)  # spacings and the like are repeated in frames and items
 def _checked(x: float) -> float:
     """Return the number as `printable_one` does: by a power of ten of its own, or by its digits.
 
@@ -84,11 +86,16 @@ def _checked(x: float) -> float:
     """
     if isinstance(x, int):
         return x
+    is_short = False
     if abs(x) < _MOST:
         p, q = _SCALES[max(frexp(x)[1], _LEAST_SCALE)]
-        if x + fma(-x, p, (x * p + _ROUND) - _ROUND) * q == x:
+        m = (x * p + _ROUND) - _ROUND
+        if x + fma(-x, p, m) * q == x:
             return x
-    return x if is_clear(x) or printed(x) == repr(x) else UnevenFloat(x)
+        is_short = m / p == x
+    if not is_short and is_clear(x):
+        return x
+    return x if printed(x) == repr(x) else UnevenFloat(x)
 
 
 def _raw(value: UnevenFloat) -> msgspec.Raw:

@@ -208,8 +208,12 @@ def _plain_decimals(value: bytes) -> Values | None:
     longest = len(value) if len(parts) == 1 else max(map(len, parts))
     if longest > _MOST_PLAIN:
         return None
+    numbers: Values
     try:
-        numbers: Values = [float(part) if _POINT in part else int(part) for part in parts]
+        if longest > _SHORT and value.count(_POINT) == len(parts):
+            numbers = list(map(float, parts))  # a part with two points raises
+        else:
+            numbers = [float(part) if _POINT in part else int(part) for part in parts]
     except ValueError:  # empty, or a sign or a space within
         return None
     if longest <= _SHORT:
