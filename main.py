@@ -52,6 +52,8 @@ def refuse(_: Exception) -> tuple[str, int]:
 
 
 functions_framework.errorhandler(HTTPStatus.BAD_REQUEST)(refuse)
+# The framework's own, for a structured event that is not UTF-8; `ingest` raises another.
+functions_framework.errorhandler(UnicodeDecodeError)(refuse)
 
 
 def _handler() -> Handler:

@@ -257,7 +257,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         raise ConfigError(f"{INLINE_VARIABLE} and {FILE_VARIABLE} are both set: use one")
     if path:
         return _parse(_read(path), source=f"{FILE_VARIABLE} ({path})")
-    return _parse(inline.encode(), source=INLINE_VARIABLE) if inline else Config()
+    return _parse(os.fsencode(inline), source=INLINE_VARIABLE) if inline else Config()
 
 
 def from_overrides(overrides: Mapping[str, Any]) -> Config:
@@ -307,7 +307,7 @@ def _parse(text: bytes, *, source: str) -> Config:
         raise ConfigError(f"{source} has more than {_MAX_BYTES} bytes")
     try:
         overrides = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except ValueError as error:  # invalid UTF-8 too, which is no DecodeError
         raise ConfigError(f"{source} is not JSON: {error}") from None
     if not isinstance(overrides, dict):
         raise ConfigError(f"{source} must hold a JSON object")

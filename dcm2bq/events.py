@@ -234,7 +234,7 @@ def _decode(data: bytes) -> dict[str, Any]:
         raise InvalidEventError(f"data: is above {_DATA_MAX_BYTES} bytes")
     try:
         decoded = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):  # invalid UTF-8 is no DecodeError
         raise InvalidEventError("data: is not JSON") from None
     if not isinstance(decoded, dict):
         raise InvalidEventError("data: is not a JSON object")

@@ -343,7 +343,7 @@ def _is_requester_pays(answer: Answer) -> bool:
 def _resource(answer: Answer) -> _Resource:
     try:
         return msgspec.json.decode(answer.body, type=_Resource)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except ValueError:
         raise ReadFailedError("Cloud Storage: the answer is not an object's metadata") from None
 
 

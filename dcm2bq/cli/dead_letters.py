@@ -183,7 +183,7 @@ def _document(letter: "Letter") -> bytes:
     """Return a letter as JSON; data that is no JSON stands in it as base64."""
     try:
         data = msgspec.json.decode(letter.data)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):  # invalid UTF-8 is no DecodeError
         data = base64.b64encode(letter.data).decode()
     entry = msgspec.to_builtins(letter.entry, builtin_types=(datetime,))
     content = {**entry, "attributes": letter.attributes, "data": data}

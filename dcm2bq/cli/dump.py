@@ -106,7 +106,7 @@ def _setting(text: str) -> tuple[str, Any]:
         raise click.BadParameter(f"{text}: NAME=VALUE is expected", param_hint="--option")
     try:
         return name, msgspec.json.decode(value)
-    except msgspec.DecodeError:
+    except ValueError:
         return name, value
 
 

@@ -191,7 +191,7 @@ def _attributes(text: str | None) -> dict[str, Any]:
     """Return the attributes of a letter; whatever else the column holds has none."""
     try:
         decoded = msgspec.json.decode(text or "")
-    except msgspec.DecodeError:
+    except ValueError:
         return {}
     return decoded if isinstance(decoded, dict) else {}
 

@@ -362,3 +362,48 @@ def test_no_failure_shows_patient_data(
     stack.storage.faults, stack.bigquery.faults = [], []
     for letter in dead_letters_of(stack, event):
         assert SENTINEL not in letter["attributes"]["error"]
+
+
+INVALID_UTF8 = {
+    "a byte that begins nothing": b"\xff",
+    "a character that is cut": b"\xe2\x82",
+    "a continuation alone": b"\x80",
+    "an overlong form": b"\xc0\xaf",
+    "a surrogate": b"\xed\xa0\x80",
+    "beyond Unicode": b"\xf4\x90\x80\x80",
+}
+
+
+@pytest.mark.parametrize("invalid", INVALID_UTF8.values(), ids=INVALID_UTF8)
+@pytest.mark.parametrize("place", ["name", "key", "alone"])
+def test_an_event_that_is_not_utf8_becomes_a_dead_letter(
+    stack: Stack, invalid: bytes, place: str
+) -> None:
+    """It is answered at once, and its line in the log has its id."""
+    event = upload(stack)
+    data = json.dumps(event.data).encode()
+    data = {
+        "name": data.replace(b'"name": "', b'"name": "' + invalid),
+        "key": data.replace(b'"name"', b'"' + invalid + b'": 1, "name"'),
+        "alone": invalid,
+    }[place]
+    headers = {f"ce-{name}": value for name, value in event.attributes.items()}
+    headers["Content-Type"] = "application/json"
+    assert requests.post(stack.url, data, headers=headers, timeout=100).status_code == 200
+    (letter,) = dead_letters_of(stack, event)
+    assert letter["attributes"]["error_type"] == "InvalidEventError"
+    assert letter["attributes"]["error"].startswith("data")
+    (line,) = stack.log_lines(event.id)
+    assert (line["outcome"], line["error_type"]) == ("dead_lettered", "InvalidEventError")
+    assert rows_of(stack, event) == []
+
+
+def test_a_structured_event_that_is_not_utf8_is_no_cloud_event(stack: Stack) -> None:
+    """Nothing tells which event it is: it is refused like anything else that is none."""
+    event = upload(stack)
+    body = json.dumps({**event.attributes, "data": event.data}).encode()
+    headers = {"Content-Type": "application/cloudevents+json"}
+    answer = requests.post(
+        stack.url, body.replace(b'"name": "', b'"name": "\xff'), headers=headers, timeout=100
+    )
+    assert (answer.status_code, answer.text) == (400, "not a CloudEvent\n")

@@ -1,5 +1,6 @@
 """`dcm2bq dead-letters`: what is open is listed, explained, and mended by handling it again."""
 
+import base64
 import json
 import time
 from dataclasses import replace
@@ -212,6 +213,29 @@ def test_a_letter_that_holds_no_event_stays_open(stack: Stack, command: Command)
     done = command("dead-letters", "retry", "--all")
     assert done.status == 1
     assert f"message {message_id}: data: is not JSON\n" in done.err
+
+
+INVALID_UTF8 = {
+    "a byte that begins nothing": b"\xff",
+    "a character that is cut": b"\xe2\x82",
+    "a continuation alone": b"\x80",
+    "an overlong form": b"\xc0\xaf",
+    "a surrogate": b"\xed\xa0\x80",
+    "beyond Unicode": b"\xf4\x90\x80\x80",
+}
+
+
+@pytest.mark.parametrize("invalid", INVALID_UTF8.values(), ids=INVALID_UTF8)
+def test_a_letter_whose_text_is_not_utf8_is_shown_as_base64(
+    stack: Stack, command: Command, invalid: bytes
+) -> None:
+    message_id = unique("latin-")
+    data = b'{"bucket": "scans", "name": "x' + invalid + b'.dcm", "generation": "1"}'
+    attributes = {"ce-id": message_id, "error_type": "InvalidEventError", "error": "-"}
+    write(stack, message_id=message_id, attributes=json.dumps(attributes), data=data)
+    done = command("dead-letters", "show", message_id)
+    assert done.status == 0
+    assert base64.b64decode(json.loads(done.out)["data"]) == data
 
 
 def test_an_outage_ends_the_run_and_the_next_goes_on(

@@ -121,6 +121,8 @@ def test_times_are_read_to_the_microsecond_in_utc(time: str, expected: datetime)
         (delivery(SENTINEL.encode()), "data: is not JSON"),
         (delivery(b""), "data: is not JSON"),
         (delivery(b"[" * 100_000), "data: is not JSON"),
+        (delivery(b'{"name": "\xff"}'), "data: is not JSON"),
+        (delivery(b'{"name": "\xed\xa0\x80"}'), "data: is not JSON"),
         (delivery([SENTINEL]), "data: is not a JSON object"),
         (delivery({**DATA, "bucket": None}), "data.bucket: is missing"),
         (delivery({**DATA, "bucket": SENTINEL}), "data.bucket: is not a bucket name"),

@@ -165,5 +165,5 @@ def _compare(ours: Run, theirs: Run) -> Iterable[tuple[str, Any, Any]]:
 def _decode[T](content: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(content, type=kind)
-    except msgspec.DecodeError:
+    except ValueError:
         raise ReadFailedError("the run's records are not of this version of dcm2bq") from None
