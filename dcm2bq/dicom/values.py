@@ -28,6 +28,10 @@ type Decoder = Callable[[bytes, Charset], Values]
 
 NUMBER_VRS = frozenset({"AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
 """VRs whose values are binary numbers."""
+_CONTROLS = re.compile(rb"[\x01-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
+"""Characters that no text has (PS3.5 6.1.3); where NUL may stand, the decoders know."""
+_LINE_CONTROLS = re.compile(rb"[\0-\x1a\x1c-\x1f\x7f]")
+"""Characters that no text of one line has; ESC may switch its character set."""
 
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 _INTEGER_CHARACTERS = b"0123456789-\\ "
@@ -41,6 +45,8 @@ _SHORT = 5
 """Up to here it has 4 digits after the point, which BigQuery prints as they are (all were tried);
 of 0.01207 it does not."""
 _POINT = ord(".")
+_UID_CHARACTERS = b"0123456789."
+_UID = re.compile(r"[0-9.]*")
 _EXACT_SINGLE = 2.0**24
 """Below this a single precision number that is an integer has no shorter text."""
 
@@ -147,6 +153,18 @@ def _formatted(pattern: str, problem: str) -> Decoder:
         return values
 
     return decode
+
+
+def _uids(value: bytes, charset: Charset) -> Values:
+    """Decode UIDs, without the blanks around them: one before them is no part of a UID."""
+    stripped = value.rstrip(b" \0")
+    if not stripped.translate(None, _UID_CHARACTERS):
+        return [str(stripped, "ascii") or None]
+    text, problem = _ascii(value, charset)
+    values = _split(text, _strip)
+    if not all(_UID.fullmatch(_strip_end(part)) for part in text.split("\\")):
+        problem = problem or "not a UID"
+    return _checked(values, problem)
 
 
 def _uri(value: bytes, charset: Charset) -> Values:
@@ -268,7 +286,33 @@ def _count(value: bytes, size: int) -> int:
 
 def _printable(value: bytes) -> Values | None:
     text = str(value, "latin_1")
-    return [text] if text and text.isascii() and text.isprintable() else None
+    return [text] if text and is_printable(value) else None
+
+
+def has_controls(value: bytes) -> bool:
+    """Return whether control characters stand within a value; NULs around it pad it."""
+    return bool(_LINE_CONTROLS.search(value.strip(b" \0")))
+
+
+def is_printable(value: bytes) -> bool:
+    """Return whether a value is text of the default repertoire without control characters."""
+    return value.isascii() and str(value, "ascii").isprintable()
+
+
+def is_text(vr: str, value: bytes, charset: Charset) -> bool:
+    """Return whether a value of a VR of text is nothing else.
+
+    It is if it keeps to its VR or is printable; elements of a data set, for instance, are not.
+    """
+    if is_printable(value):
+        return True
+    if _CONTROLS.search(value):
+        return False
+    try:
+        DECODERS[vr](value, charset)
+    except BadValueError:
+        return is_printable(value.rstrip(b" \0"))
+    return True
 
 
 def _doubles(value: bytes, _: Charset) -> Values:
@@ -317,7 +361,6 @@ _DATE_TIME = rf"\d{{4}}((0[1-9]|1[0-2])((0[1-9]|[12]\d|3[01])({_TIME})?)?)?([+-]
 
 _PRINTABLE = bytes(range(0x20, 0x7F)) + b"\0"
 _CODE_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_ \\\0"
-_UID_CHARACTERS = b"0123456789.\\ \0"
 
 DECODERS: dict[str, Decoder] = {
     "AE": _ascii_texts(_strip, allowed=_PRINTABLE, problem="control characters"),
@@ -342,10 +385,14 @@ DECODERS: dict[str, Decoder] = {
     "SV": _numbers("q"),
     "TM": _formatted(_TIME, "not a time"),
     "UC": _texts(VALUE_DELIMITERS, _strip_end),
-    "UI": _ascii_texts(_strip_end, allowed=_UID_CHARACTERS, problem="not a UID"),
+    "UI": _uids,
     "UL": _numbers("L"),
     "UR": _uri,
     "US": _numbers("H"),
     "UT": _single_text,
     "UV": _numbers("Q"),
 }
+
+TEXT_VRS = frozenset(DECODERS) - NUMBER_VRS
+"""VRs whose values are text, numbers and dates in text among them."""
+NUMBER_TEXT_VRS = frozenset({"DS", "IS"})
