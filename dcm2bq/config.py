@@ -176,7 +176,11 @@ class Privacy(_Options, frozen=True, kw_only=True):
         Meta(description="Attributes to replace by a keyed hash at every level: keywords, tags"),
     ] = ()
     hash_key_variable: Annotated[
-        str, Meta(description="Environment variable that holds the key of the hash")
+        str,
+        Meta(
+            description="Environment variable that holds the key of the hash; a newline at its "
+            "end is no part of it"
+        ),
     ] = "DCM2BQ_HASH_KEY"
     key_version: Annotated[
         str | None, Meta(description="Name of the key's version; part of the tables' fingerprint")
@@ -186,6 +190,11 @@ class Privacy(_Options, frozen=True, kw_only=True):
     def is_on(self) -> bool:
         """Whether anything is removed or replaced."""
         return bool(self.profile or self.remove or self.hash)
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether anything is replaced by a keyed hash."""
+        return bool(self.profile or self.hash)
 
     @property
     def fingerprint(self) -> str:
@@ -214,7 +223,10 @@ class Log(_Options, frozen=True, kw_only=True):
 
     path: Annotated[
         Literal["full", "hash"],
-        Meta(description="Object names in logs: as they are, or hashed (SHA-256)"),
+        Meta(
+            description="Object names in logs: as they are, or hashed (SHA-256, keyed where "
+            "`privacy.hashKeyVariable` has a key)"
+        ),
     ] = "full"
     level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
@@ -258,6 +270,16 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     if path:
         return _parse(_read(path), source=f"{FILE_VARIABLE} ({path})")
     return _parse(os.fsencode(inline), source=INLINE_VARIABLE) if inline else Config()
+
+
+def hash_key(options: Privacy, environ: Mapping[str, str] | None = None) -> bytes:
+    """Return the key of the hash that the environment gives; nothing where there is none.
+
+    A secret made by a pipe ends in a newline, which a shell that passes it on takes away: one
+    newline at the end is no part of the key.
+    """
+    environ = os.environ if environ is None else environ
+    return os.fsencode(environ.get(options.hash_key_variable, "")).removesuffix(b"\n")
 
 
 def from_overrides(overrides: Mapping[str, Any]) -> Config:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from dcm2bq import dicom, events, rows
 from dcm2bq.config import Config
-from dcm2bq.errors import RejectedEventError, SupersededError, describe
+from dcm2bq.errors import ConfigError, RejectedEventError, SupersededError, describe
 from dcm2bq.events import Delivery, Kind, ObjectEvent
 
 _COMPOSITE_TEMPORARIES = "gcloud/tmp/parallel_composite_uploads/"
@@ -87,7 +87,7 @@ class Handler:
 
         Raises `RetryableError`, or whatever was not foreseen, for an event that must be
         delivered again. One that `is_last`, for which nobody will, becomes a dead letter
-        instead; by default its age decides.
+        instead; by default its age decides. Raises `ConfigError` too: no event is to blame.
         """
         deadline = time.monotonic() + self._config.limits.deadline_seconds
         event = None
@@ -96,6 +96,8 @@ class Handler:
             return self.apply(event, deadline)
         except SupersededError as error:
             return Outcome(result=Result.SUPERSEDED, event=event, error=error)
+        except ConfigError:
+            raise
         except Exception as error:
             if not isinstance(error, RejectedEventError):
                 # Not before: the time of an event that is rejected may be none.

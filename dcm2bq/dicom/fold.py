@@ -7,7 +7,7 @@ from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.numbers import encode
 from dcm2bq.dicom.output import Json, Writer
 from dcm2bq.dicom.source import Deadline
-from dcm2bq.dicom.tree import Element, Item
+from dcm2bq.dicom.tree import MADE, Element, Item
 
 
 class _Part:
@@ -98,10 +98,11 @@ def escaped_size(text: bytes) -> int:
 
 
 def _parts(writer: Writer, elements: Item, owner: Json) -> list[_Part]:
+    """Return the elements that stand in the output and can be left in the object."""
     found: dict[str, _Part] = {}
     for element in elements:
         key = writer.key(element[0])
-        if key is not None and key in owner and key not in found:
+        if element[2] != MADE and key is not None and key in owner and key not in found:
             found[key] = _Part(writer, owner, key, element)
     return list(found.values())
 

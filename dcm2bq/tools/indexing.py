@@ -54,11 +54,13 @@ def attempt[T, A: Attempt](work: Callable[[T], A], items: Iterable[T]) -> Iterat
     """Do the same for each item, several at once; yield the attempts in the items' order.
 
     Few items are read ahead. Raises the last error where `OUTAGE` attempts in a row fail for
-    reasons that may pass.
+    reasons that may pass, and a `ConfigError` at once: every attempt would meet it.
     """
     failures = 0
     with ThreadPoolExecutor(THREADS) as pool:
         for each in in_parallel(pool, work, items, 2 * THREADS):
+            if isinstance(each.error, ConfigError):
+                raise each.error
             yield each
             failures = failures + 1 if isinstance(each.error, RetryableError) else 0
             if failures == OUTAGE and each.error:

@@ -94,9 +94,10 @@ def _parse(beam_options: Sequence[str]) -> dict[str, Any]:
 
 def _refuse_lost_key(config: Config, given: dict[str, Any]) -> None:
     """Raise where the workers could not hash: a key must not travel in a job's specification."""
-    if config.privacy.hash and not given.get("sdk_container_image"):
+    if config.privacy.needs_key and not given.get("sdk_container_image"):
+        option = "privacy.hash" if config.privacy.hash else "privacy.profile"
         raise ConfigError(
-            f"privacy.hash: the workers have no {config.privacy.hash_key_variable}; "
+            f"{option}: the workers have no {config.privacy.hash_key_variable}; "
             "give them a container (--sdk_container_image) whose environment holds it"
         )
 
