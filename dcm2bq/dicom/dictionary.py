@@ -70,6 +70,17 @@ def _rare_vr(tag: int) -> str:
 
 
 @lru_cache(maxsize=4096)
+def most_values(tag: int) -> int | None:
+    """Return how many values a public tag may have; None if there is no bound (PS3.6)."""
+    try:
+        multiplicity = get_entry(tag)[1]
+    except KeyError:
+        return None
+    last = multiplicity.partition("-")[2] or multiplicity
+    return int(last) if last.isdecimal() else None
+
+
+@lru_cache(maxsize=4096)
 def private_vr(tag: int, creator: str | None) -> str:
     """Return the VR of a private tag in the block of `creator`; UN if it is unknown.
 

@@ -22,7 +22,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from dcm2bq.config import Privacy, hash_key
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
-from dcm2bq.dicom.dictionary import is_private, public_vr
+from dcm2bq.dicom.dictionary import is_private, most_values, public_vr
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.syntax import BINARY_VRS
 from dcm2bq.dicom.tree import (
@@ -93,6 +93,8 @@ Nothing of a command set, which has AE titles and is no part of an object (PS3.1
 """
 _REPLACED_GROUPS = ("0000", "0002")
 
+_SIZES = {"SS": 2, "US": 2, "US or SS": 2, "FD": 8, "SV": 8, "UV": 8}
+"""Bytes of a number, where they are not 4."""
 _ITEM = b"\xfe\xff\0\xe0"
 """The start of a sequence, little endian as values are."""
 
@@ -194,7 +196,7 @@ def _guarded(element: Element, charset: Charset, notes: Notes) -> Element:
     if not value or not isinstance(value, bytes):
         return element
     vr = written.removeprefix(UNKNOWN)
-    is_sound = is_text(vr, value, charset) if vr in TEXT_VRS else not value.startswith(_ITEM)
+    is_sound = is_text(vr, value, charset) if vr in TEXT_VRS else _are_numbers(tag, vr, value)
     if is_sound and _fits_tag(tag, vr):
         return element
     left = "UN" if written.startswith(UNKNOWN) else vr
@@ -202,6 +204,13 @@ def _guarded(element: Element, charset: Charset, notes: Notes) -> Element:
         reason = "left in the object: it could hold what the rules are for"
         notes.add(reason, tag=tag, vr=left, offset=offset)
     return tag, left, offset, length, None
+
+
+def _are_numbers(tag: int, vr: str, value: bytes) -> bool:
+    """Return whether a value that is no text has no more numbers than its tag may have."""
+    most = None if vr in BINARY_VRS or is_private(tag) else most_values(tag)
+    is_short = most is None or len(value) <= most * _SIZES.get(vr, 4)
+    return is_short and not value.startswith(_ITEM)
 
 
 def _fits_tag(tag: int, vr: str) -> bool:

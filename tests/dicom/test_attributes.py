@@ -157,3 +157,21 @@ def test_each_of_several_uids_is_held_to_its_blanks() -> None:
     assert found.metadata["ReferencedStudySequence"] == ["1.2", "1.3", "1.4"]
     assert found.metadata["RelatedGeneralSOPClassUID"] == ["1.2", "1.3"]
     assert [line[:11] for line in found.warnings] == ["0008001A UI"]
+
+
+@pytest.mark.parametrize(
+    ("vr", "value"),
+    [
+        ("UN", b"A\0\1B"),
+        ("US", b"ABC"),
+        ("LO", b"A\0B"),
+        ("AE", b"A\nB"),
+        ("DA", b"2024\x010101"),
+        ("US", b"\1\2\3"),
+    ],
+)
+def test_what_the_metadata_refuses_is_not_lifted(vr: str, value: bytes) -> None:
+    """Nor what is broken by control characters; with a warning."""
+    found = converted(dicom(identity(), element(0x00100020, vr, value, length=len(value))))
+    assert found.attributes["PatientID"] is None
+    assert any(line.startswith("00100020") and "not lifted" in line for line in found.warnings)

@@ -292,6 +292,16 @@ def test_rows_of_other_privacy_options_are_not_added(stack: Stack, command: Comm
     assert "instances: holds rows made by other privacy options" in done.err
 
 
+@pytest.mark.parametrize("privacy", [{"hash": ["PatientID"]}, {"profile": "basic"}])
+def test_a_retry_without_the_key_stops_and_names_the_variable(
+    stack: Stack, command: Command, privacy: dict[str, Any]
+) -> None:
+    command.configure(stack, privacy=privacy)
+    done = command("dead-letters", "retry", "--all")
+    assert (done.status, done.out) == (2, "")
+    assert "DCM2BQ_HASH_KEY must hold 16 bytes" in done.err
+
+
 @pytest.mark.parametrize("args", [("list",), ("show", "x"), ("retry", "--all")])
 def test_a_bigquery_that_does_not_answer_is_told(
     stack: Stack, command: Command, args: tuple[str, ...]

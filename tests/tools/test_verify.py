@@ -251,6 +251,16 @@ def test_rows_of_other_privacy_options_are_not_added(
     assert place.verify().status == 0
 
 
+@pytest.mark.parametrize("privacy", [{"hash": ["PatientID"]}, {"profile": "basic"}])
+def test_a_repair_without_the_key_stops_and_names_the_variable(
+    stack: Stack, place: Place, command: Command, privacy: dict[str, Any]
+) -> None:
+    command.configure(stack, privacy=privacy)
+    done = place.verify("--repair")
+    assert (done.status, done.out) == (2, "")
+    assert "DCM2BQ_HASH_KEY must hold 16 bytes" in done.err
+
+
 @pytest.mark.parametrize("server", ["storage", "bigquery"])
 def test_a_server_that_does_not_answer_is_told(
     stack: Stack, place: Place, command: Command, server: str
