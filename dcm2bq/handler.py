@@ -111,7 +111,7 @@ class Handler:
     def apply(self, event: ObjectEvent, deadline: float) -> Outcome:
         """Do what a valid event asks for, before `deadline` (of `time.monotonic`).
 
-        Raises each error of the taxonomy but `ConfigError`.
+        Raises each error of the taxonomy.
         """
         if self.is_ignored(event):
             return Outcome(result=Result.IGNORED, event=event)

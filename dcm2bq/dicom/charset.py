@@ -189,7 +189,7 @@ def _named_codec(letters: str) -> str | None:
     if codec is None or codec in _NO_CHARACTER_SETS:
         return None
     try:
-        is_superset = str(_REPERTOIRE, codec).encode("ascii") == _REPERTOIRE
+        is_superset = str(_REPERTOIRE, codec) == str(_REPERTOIRE, _ASCII)
     except (LookupError, ValueError):
         return None
     return codec if is_superset else None
