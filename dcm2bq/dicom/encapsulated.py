@@ -4,7 +4,8 @@ In this order: a walk over the fragments of the last frame, found by the last en
 Extended or the Basic Offset Table; a walk over all fragments; and, for a value at the top
 level, the object's tail. The walks have a budget of reads, and find what reading every
 fragment would find; the tail is a sound guess, and the caller is told so. Where little of the
-object is left, it is read at once, and that is one read of the budget.
+object is left, it is read at once, and that is one read of the budget. A fragment whose length
+is odd may be followed by a byte that pads it, against the standard.
 """
 
 import re
@@ -62,7 +63,7 @@ def find_end(
     if end is None:
         end = fragments.walk(first)
     if end is not None:
-        return End(end)
+        return End(end, problem=fragments.problem)
     if may_follow is None:
         return None
     fragments.hold_small_rest()
@@ -84,6 +85,7 @@ class _Fragments:
         self._budget = budget
         self._covered = range(0)
         self._rest_is_small = window.random_access and window.size - start <= SMALL
+        self.problem = ""
 
     def read(self, offset: int, n: int) -> bytes:
         """Return the `n` bytes from `offset` on; nothing beyond the limit or the budget."""
@@ -123,8 +125,14 @@ class _Fragments:
 
     def walk(self, offset: int) -> int | None:
         """Return the offset of the delimiter that the fragments from `offset` on lead to."""
+        self.problem, odd = "", False
         for _ in range(_MOST_FRAGMENTS):
             tag, length = self.header(offset)
+            if odd and tag not in {ITEM, SEQUENCE_END}:
+                offset += 1
+                tag, length = self.header(offset)
+                self.problem = "the odd length of a fragment leaves out its padding"
+            odd = length % 2 == 1
             if tag != ITEM:
                 return offset if tag == SEQUENCE_END else None
             offset += HEADER + length
