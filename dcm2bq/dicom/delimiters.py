@@ -20,6 +20,7 @@ from dcm2bq.dicom.syntax import (
     UNDEFINED,
     Syntax,
 )
+from dcm2bq.dicom.tree import PIXEL_DATA
 
 _MOST_BYTES = 64 * 1024
 """How far ahead headers are looked at: as far as the first read of an object reaches."""
@@ -73,6 +74,9 @@ class Delimiters:
         ways = [0, *range(1, own + 1), *range(own + 1, len(levels), 2)]
         if not likely_stray:
             ways.sort(key=lambda closed: abs(closed - own - 1))
+        if item and sequence and item.elements and item.elements[-1][0] > sequence.tag:
+            # Its last elements might be those of an outer item: only it itself may be closed.
+            ways = [closed for closed in ways if closed <= own + 1]
         best, fewest = 0, _MOST_STEPS
         for closed in ways:
             self._steps_left -= len(headers)
@@ -110,12 +114,27 @@ def _headers_from(
     at = start
     while at + HEADER <= start + seen and len(headers) < _MOST_HEADERS:
         tag, length, value = _header_at(data, at, syntax)
+        if not tag and not length:  # padding
+            return headers, True
         headers.append((tag, length))
         delimits = tag in {ITEM_END, SEQUENCE_END}
         at = value if delimits or length == UNDEFINED else value + length
         if at > end:  # no header of a sound object: nothing is known of what follows
             return headers[:-1] or headers, False
-    return headers, at == end
+    return _without_last_pixels(headers) if at > start + seen else (headers, at == end)
+
+
+def _without_last_pixels(headers: list[_Header]) -> tuple[list[_Header], bool]:
+    """Return the headers before encapsulated pixel data, and whether those are all there is.
+
+    Fragments that go on beyond the last header are no icon's: the data set ends with them.
+    """
+    before = len(headers)
+    while before and headers[before - 1][0] == ITEM:
+        before -= 1
+    if before and headers[before - 1] == (PIXEL_DATA, UNDEFINED):
+        return headers[: before - 1], True
+    return headers, False
 
 
 def _header_at(data: bytes, at: int, syntax: Syntax) -> tuple[int, int, int]:

@@ -413,10 +413,15 @@ class Reader:
         return self._item.defined
 
     def _skip_item(self, item: OpenItem, position: int) -> None:
-        """Pass over an item where no sequence is; its elements belong to nothing."""
+        """Pass over an item where no sequence is; its elements belong to nothing.
+
+        Rather than to lose elements, a sequence around it is left in the object.
+        """
         window = self._window
         start = position + HEADER
         (length,) = item.syntax.long.unpack(window.peek(position + 4, 4))
+        if length and self._innermost_defined():
+            raise BrokenFramingError("an item outside of a sequence", position)
         if length != UNDEFINED:
             end = start + length
             if end > item.limit or not window.reaches(end):
@@ -490,11 +495,7 @@ class Reader:
 
     def _recover(self, broken: BrokenFramingError) -> None:
         """Leave the innermost sequence of known length in the object, or give up."""
-        sequence = self._sequence
-        while sequence and (
-            sequence.stray or not (sequence.defined and self._window.reaches(sequence.limit))
-        ):
-            sequence = sequence.outer
+        sequence = self._innermost_defined()
         if sequence:
             self._notes.add(
                 f"broken sequence is left in the object: {broken.reason}",
@@ -510,6 +511,15 @@ class Reader:
             self._done = True
         else:
             raise self._refusal(broken)
+
+    def _innermost_defined(self) -> OpenSequence | None:
+        """Return the innermost open sequence that can be left in the object."""
+        sequence = self._sequence
+        while sequence and (
+            sequence.stray or not (sequence.defined and self._window.reaches(sequence.limit))
+        ):
+            sequence = sequence.outer
+        return sequence
 
     def _refusal(self, broken: BrokenFramingError) -> UnreadableDicomError:
         """Return the refusal, with the place in the words that are known to be no value's."""
