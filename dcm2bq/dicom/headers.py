@@ -114,6 +114,8 @@ def _long_form(window: Window, position: int, item: OpenItem, notes: Notes) -> t
     short = _length(window, position, item.syntax, _SHORT)
     if not short and (start + length <= item.limit or length == UNDEFINED):
         return start, length
+    if start > item.limit and item.top_level and not short:  # as an object looks that is cut
+        raise BrokenFramingError("cut inside an element's header", position)
     look = _Look(window, item, position)
     for any_order in (False, True):
         if look.follow(_LONG, None, _has_vr, any_order=any_order):

@@ -170,7 +170,12 @@ def test_a_vr_of_the_long_form_may_have_the_short_header(vr: str, *, big: bool) 
             if isinstance(reference, dict) and "BulkDataURI" in reference:
                 offset = whole.index(one) + 8
                 assert reference["BulkDataURI"] == f"?offset={offset}&length={len(value)}"
-        assert flat(identity(big=big), one, transfer_syntax=syntax)["00191001"] == reference or vr
+        if value:
+            alone = flat(identity(big=big), one, transfer_syntax=syntax)
+            assert alone["00191001"] == reference
+        else:  # the object may be cut inside a header
+            with pytest.raises(UnreadableDicomError):
+                flat(identity(big=big), one, transfer_syntax=syntax)
     warnings = warned(identity(big=big), short(COMMENTS, b"abcd"), last, transfer_syntax=syntax)
     assert any(line.startswith("00104000") and "offset" in line for line in warnings)
 
