@@ -47,9 +47,7 @@ def _explicit_run(item: OpenItem, window: Window, position: int, most: int) -> R
         end = start + length
         if vr is None or end > horizon or length > most or group == DELIMITER_GROUP:
             tag = group << 16 | number
-            # A length where the two reserved bytes are is read with care (PS3.5 7.1.2).
-            is_sequence = code == _SQ_CODE and not length and group != DELIMITER_GROUP
-            if is_sequence and at + LONG_HEADER <= horizon:
+            if code == _SQ_CODE and at + LONG_HEADER <= horizon and group != DELIMITER_GROUP:
                 return at + base, tag, at + base + LONG_HEADER, _long_length(data, at + 8)[0]
             return at + base, tag if tag == ITEM_END else 0, 0, 0
         append((group << 16 | number, vr, start + base, length, data[start:end]))

@@ -49,7 +49,7 @@ def test_a_run_of_unknown_vrs_is_read_alike(code: bytes, form: str, *, big: bool
     """At the top and in items, of known length and of none, whatever their number."""
     syntax = BIG if big else EXPLICIT
     last = element(STUDY, "SH", "S1", big=big)
-    for count in (1, 2, 3, 16, 17, 40):
+    for count in (1, 2, 40):
         run = odd(COMMENTS, code, b"abcd", form, big=big)
         run += odd(PROTOCOL, code, b"abcdef", form, big=big)
         run += b"".join(
@@ -118,7 +118,7 @@ def test_unknown_vrs_of_several_forms_are_told_apart() -> None:
 def test_noise_is_not_taken_for_a_run_of_unknown_vrs() -> None:
     """However large the object is in which its lengths would fit."""
     rng = random.Random(3)
-    for _ in range(300):
+    for _ in range(40):
         noise = rng.randbytes(2_000) + bytes(500_000)
         with pytest.raises(UnreadableDicomError):
             convert(BytesIO(dicom(identity(), noise)))
