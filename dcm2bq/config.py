@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
@@ -351,9 +352,17 @@ def _refuse_unknown(overrides: Mapping[str, Any], struct: type, prefix: str = ""
 def _choices(path: str) -> str:
     """Return what an option of a few named values may be, as the end of a sentence."""
     for option in options():
-        if option.path == path and get_origin(option.type) is Literal:
-            return f", expected {' or '.join(get_args(option.type))}"
+        if option.path == path and (names := _names(option.type)):
+            return f", expected {' or '.join(names)}"
     return ""
+
+
+def _names(kind: Any) -> list[str]:
+    """Return the values that a type names; none where it takes others beside them."""
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    named = [_names(each) for each in get_args(kind) if each is not NoneType]
+    return [*named[0], "null"] if len(named) == 1 and named[0] else []
 
 
 def _check_pattern(pattern: str) -> None:

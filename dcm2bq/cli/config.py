@@ -3,12 +3,13 @@
 import click
 
 from dcm2bq import config as configuration
+from dcm2bq.cli.common import startable
 
 
 @click.command()
 @click.option("--schema", is_flag=True, help="The JSON Schema of the overrides instead.")
 def config(*, schema: bool) -> None:
-    """Show the configuration in force as JSON.
+    """Check the configuration in force, as the function does at its start, and show it as JSON.
 
     \b
     Examples:
@@ -16,6 +17,7 @@ def config(*, schema: bool) -> None:
         DCM2BQ_CONFIG='{"jsonOutput": {"ignorePrivate": true}}' dcm2bq config
         dcm2bq config --schema
     """  # noqa: D301 - \b is click's mark for lines to keep
-    click.echo(
-        configuration.json_schema() if schema else configuration.to_json(configuration.load())
-    )
+    if schema:
+        click.echo(configuration.json_schema())
+    else:
+        click.echo(configuration.to_json(startable(configuration.load())))

@@ -3,7 +3,7 @@
 import base64
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,11 @@ import click
 import msgspec
 
 from dcm2bq import config
-from dcm2bq.cli.common import FINDINGS, complain
+from dcm2bq.cli.common import FINDINGS, Group, complain, startable
 from dcm2bq.errors import describe
 from dcm2bq.events import Kind
 from dcm2bq.tools.display import printable
+from dcm2bq.uri import GsUri, is_uri
 
 if TYPE_CHECKING:
     from dcm2bq.bigquery.dataset import Dataset
@@ -29,7 +30,7 @@ FILTERS = (
         type=click.Choice([each.value for each in Kind]),
         help="What had happened to the object.",
     ),
-    click.option("--reason", metavar="TYPE", help="The type of error, NotDicomError for instance."),
+    click.option("--reason", metavar="TYPE", help="The type of error, in any case."),
     click.option(
         "--source",
         type=click.Choice(["function", "subscription"]),
@@ -51,7 +52,7 @@ def filtered(command: Command) -> Command:
     return command
 
 
-@click.group("dead-letters")
+@click.group("dead-letters", cls=Group)
 def dead_letters() -> None:
     """Explain and mend what could not be handled.
 
@@ -84,16 +85,22 @@ def show_all(*, limit: int | None, as_json: bool, **chosen: Any) -> None:
     """  # noqa: D301 - \b is click's mark for lines to keep
     from dcm2bq.tools.dead_letters import find  # noqa: PLC0415
 
-    dataset, _ = _connect()
-    entries = find(dataset, _filter(**chosen), limit=limit)
-    if as_json:
-        click.echo(msgspec.json.encode(list(entries)))
-        return
+    dataset = _connect(config.load())
+    meant = _filter(dataset, **chosen)
+    entries = find(dataset, meant, limit=limit)
     count = 0
-    for entry in entries:
-        click.echo(_line(entry))
-        count += 1
-    click.echo(f"{count} open", err=True)
+    if as_json:
+        found = list(entries)
+        count = len(found)
+        click.echo(msgspec.json.encode(found))
+    else:
+        for entry in entries:
+            click.echo(_line(entry))
+            count += 1
+        if count:
+            click.echo(f"{count} open", err=True)
+    if not count:
+        click.echo(_nothing(dataset), err=True)
 
 
 @dead_letters.command()
@@ -108,8 +115,11 @@ def show(path_or_id: str) -> int:
     """  # noqa: D301 - \b is click's mark for lines to keep
     from dcm2bq.tools.dead_letters import Filter, read  # noqa: PLC0415
 
-    dataset, options = _connect()
-    is_path = path_or_id.startswith("gs://")
+    is_path = is_uri(path_or_id)
+    if is_path:
+        GsUri.parse(path_or_id)
+    options = config.load()
+    dataset = _connect(options)
     chosen = Filter(path=path_or_id) if is_path else Filter(message_id=path_or_id)
     letters = list(read(dataset, options, chosen))
     for letter in letters:
@@ -142,8 +152,9 @@ def retry(*, everything: bool, **chosen: Any) -> int:
 
     if everything == any(chosen.values()):
         raise click.UsageError("say which entries: by the filters, --path for instance, or --all")
-    dataset, options = _connect()
-    meant = _filter(**chosen)
+    options = startable(config.load())
+    dataset = _connect(options)
+    meant = _filter(dataset, **chosen)
     attempts = tool.retry(dataset, options, meant)
     results: Counter[str] = Counter()
     try:
@@ -155,21 +166,38 @@ def retry(*, everything: bool, **chosen: Any) -> int:
         if results:
             click.echo(", ".join(f"{count} {result}" for result, count in results.items()))
     if not results:
-        click.echo("nothing is open")
+        click.echo(_nothing(dataset))
     return FINDINGS if results["still open"] else 0
 
 
-def _connect() -> "tuple[Dataset, config.Config]":
+def _connect(options: config.Config) -> "Dataset":
     from dcm2bq.bigquery.dataset import Dataset  # noqa: PLC0415
 
-    options = config.load()
-    return Dataset(options), options
+    return Dataset(options)
 
 
-def _filter(*, since: datetime | None, **chosen: str | None) -> "Filter":
-    from dcm2bq.tools.dead_letters import Filter  # noqa: PLC0415
+def _filter(dataset: "Dataset", *, since: datetime | None, **chosen: str | None) -> "Filter":
+    """Return the filter; refuse a reason that no entry has by design, and none has by chance."""
+    from dcm2bq.tools.dead_letters import REASONS, Filter, reasons  # noqa: PLC0415
 
+    reason = chosen.get("reason")
+    if reason is not None and not _is_among(reason, REASONS):
+        known = reasons(dataset)
+        if not _is_among(reason, known):
+            raise click.UsageError(f"--reason {reason}: no such reason; use {', '.join(known)}")
     return Filter(since=since and since.replace(tzinfo=UTC), **chosen)
+
+
+def _is_among(name: str, names: Sequence[str]) -> bool:
+    return name.casefold() in {each.casefold() for each in names}
+
+
+def _nothing(dataset: "Dataset") -> str:
+    """Say that nothing was found: because nothing is open, or because nothing matches."""
+    from dcm2bq.tools.dead_letters import Filter, count  # noqa: PLC0415
+
+    number = count(dataset, Filter())
+    return f"none of {number:,} open entries matches" if number else "nothing is open"
 
 
 def _line(entry: "Entry") -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -21,6 +22,7 @@ from dcm2bq.errors import ConfigError
 from dcm2bq.local import servers, state, summary
 from dcm2bq.local.folder import Changes, Folder
 from dcm2bq.local.samples import write_samples
+from dcm2bq.local.sql import QUERIES, keyword
 from dcm2bq.local.stack import Change, Stack, connect, environment, running
 from dcm2bq.tools.display import printable
 
@@ -80,8 +82,10 @@ def ask(root: Path | None, config: Config, sql: str, *, as_json: bool, fresh: bo
         with environment({"BIGQUERY_EMULATOR_HOST": servers.url(found.bigquery_port)}):
             _answer(connect(found.config).query, sql, as_json=as_json)
         return 0
+    if not fresh:
+        _say_fresh(root)
     with _session(root, config, notes=Console(stderr=True, quiet=True)) as session:
-        _answer(session.stack.dataset.query, sql, as_json=as_json)
+        _answer(session.stack.dataset.query, sql, as_json=as_json, is_kept=False)
         for name, failure in session.failures.items():
             sys.stderr.write(printable(f"{name}: {failure}") + "\n")
         return session.status
@@ -92,16 +96,31 @@ def _command() -> str:
     return "dcm2bq" if shutil.which("dcm2bq") else os.path.relpath(sys.argv[0])
 
 
-def _answer(query: Callable[[str], list[dict[str, Any]]], sql: str, *, as_json: bool) -> None:
+def _say_fresh(root: Path | None) -> None:
+    """Say that the answer is not that of a stack which the caller may believe to be running."""
+    missing = f"no dcm2bq local runs on {root}" if root else "no dcm2bq local is running"
+    asked = "a fresh one is asked" if root else "a fresh one with the samples is asked"
+    sys.stderr.write(printable(f"{missing}: {asked}") + "\n")
+
+
+def _answer(
+    query: Callable[[str], list[dict[str, Any]]], sql: str, *, as_json: bool, is_kept: bool = True
+) -> None:
+    """Print what a statement gives; `is_kept` tells whether what it changes outlives it."""
     try:
         rows = query(sql)
     except ConfigError as error:
         raise ConfigError(" ".join(str(error).split())) from None
     if as_json:
-        sys.stdout.write(summary.to_json(rows) + "\n")
+        click.echo(summary.to_json(rows))
     elif rows:
         summary.print_rows(summary.console(sys.stdout), rows)
-    else:
+    kind = keyword(sql)
+    if not rows and kind not in QUERIES:
+        lost = "" if is_kept else "; what it changed ends with this stack"
+        text = f"{kind}: done; it is not a query, and gives no rows{lost}"
+        sys.stderr.write(printable(text) + "\n")
+    elif not rows and not as_json:
         sys.stderr.write("no rows\n")
 
 

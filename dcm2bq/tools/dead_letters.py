@@ -13,9 +13,17 @@ from dcm2bq import events, rows
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.bigquery.writer import Writer
 from dcm2bq.config import Config
-from dcm2bq.errors import SupersededError
+from dcm2bq.errors import ReadFailedError, RejectedEventError, SupersededError, WriteFailedError
 from dcm2bq.handler import Handler, Result
 from dcm2bq.tools import indexing
+
+REASONS = (
+    "DeliveryExhausted",  # the platform's, by the view
+    RejectedEventError.__name__,
+    *(each.__name__ for each in RejectedEventError.__subclasses__()),
+    *(ReadFailedError.__name__, WriteFailedError.__name__),
+)
+"""What entries fail for by design; whatever nobody foresaw has the name of its exception."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9/_-]")
 _WILD = {"*": ".*", "?": "."}
@@ -57,7 +65,8 @@ class Filter:
     """Which entries are meant: those that fit everything that is given.
 
     In `path`, `*` stands for any characters, `/` too, and `?` for one. `message_id` finds
-    letters that name no object. Times are compared with `last_seen`.
+    letters that name no object. Reasons are the same in any case. Times are compared with
+    `last_seen`.
     """
 
     path: str | None = None
@@ -74,7 +83,7 @@ class Filter:
             "path": "REGEXP_CONTAINS(entry.path, @path)",
             "message_id": "entry.message_id = @message_id",
             "event": "entry.event = @event",
-            "reason": "entry.reason = @reason",
+            "reason": "LOWER(entry.reason) = LOWER(@reason)",
             "source": "entry.source = @source",
             "since": "entry.last_seen >= @since",
         }
@@ -112,6 +121,12 @@ def count(dataset: Dataset, chosen: Filter) -> int:
     sql = f"SELECT COUNT(*) AS entries FROM dead_letters AS entry WHERE {where}"  # noqa: S608
     (row,) = dataset.query(sql, parameters)
     return int(row["entries"])
+
+
+def reasons(dataset: Dataset) -> list[str]:
+    """Return the reasons that an entry can have, those of the open entries among them."""
+    rows = dataset.query("SELECT DISTINCT reason FROM dead_letters")
+    return [*REASONS, *sorted({row["reason"] for row in rows} - set(REASONS))]
 
 
 def read(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[Letter]:

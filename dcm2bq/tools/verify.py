@@ -21,14 +21,14 @@ from dcm2bq import events
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.bigquery.writer import Writer
 from dcm2bq.config import Config
-from dcm2bq.errors import ConfigError, SupersededError
+from dcm2bq.errors import SupersededError
 from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.gcs import Store
 from dcm2bq.handler import Handler, Result
 from dcm2bq.tools import indexing
+from dcm2bq.uri import SCHEME, GsUri
 
 RANGE_ROWS = 1_000_000
-_SCHEME = "gs://"
 _LIVE_ROWS = "FROM instances_live WHERE STARTS_WITH(path, @prefix)"
 _FIRST_PATH, _BEHIND_LAST_PATH = "gs://", "gs:0"  # "0" follows "/"
 
@@ -108,8 +108,9 @@ class Comparison:
         settle: timedelta,
         range_rows: int = RANGE_ROWS,
     ) -> None:
-        self._bucket, self._prefix = _parse(location)
-        self._parameters = {"prefix": f"{_SCHEME}{self._bucket}/{self._prefix}"}
+        uri = GsUri.parse(location)
+        self._bucket, self._prefix = uri.bucket, uri.name
+        self._parameters = {"prefix": str(uri)}
         self._dataset = dataset
         self._store = Store(config)
         self._handler = Handler(config, self._store, Writer(config))
@@ -170,7 +171,7 @@ class Comparison:
             path, here = next(rows, (_BEHIND_LAST_PATH, []))
 
     def _objects(self, start: str, end: str) -> Iterator[ObjectEvent]:
-        root = f"{_SCHEME}{self._bucket}/"
+        root = f"{SCHEME}{self._bucket}/"
         first = start.removeprefix(root) if start.startswith(root) else ""
         behind = end.removeprefix(root) if end.startswith(root) else ""
         for found in self._store.list(self._bucket, self._prefix, start=first, end=behind):
@@ -225,7 +226,7 @@ class Comparison:
             kind=Kind.DELETED,
             time=datetime.now(UTC),
             bucket=self._bucket,
-            name=row.path.removeprefix(f"{_SCHEME}{self._bucket}/"),
+            name=row.path.removeprefix(f"{SCHEME}{self._bucket}/"),
             generation=int(row.version or 0),
         )
         if found is None:
@@ -257,13 +258,6 @@ class Comparison:
 def mend(comparison: Comparison) -> Iterator[Repair]:
     """Mend the differences, several at once; raise as `indexing.attempt` does in an outage."""
     return indexing.attempt(comparison.mend, comparison)
-
-
-def _parse(location: str) -> tuple[str, str]:
-    bucket, _, prefix = location.removeprefix(_SCHEME).partition("/")
-    if not location.startswith(_SCHEME) or not events.is_bucket_name(bucket):
-        raise ConfigError(f"{location}: gs://bucket or gs://bucket/prefix is expected")
-    return bucket, prefix
 
 
 def _event_id() -> str:

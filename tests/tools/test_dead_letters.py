@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -44,8 +45,9 @@ def path_of(stack: Stack, event: Event) -> str:
 
 def open_entries(command: Command, pattern: str) -> list[dict[str, Any]]:
     done = command("dead-letters", "list", "--path", pattern, "--json")
-    assert (done.status, done.err) == (0, "")
+    assert done.status == 0, done.err
     entries: list[dict[str, Any]] = json.loads(done.out)
+    assert bool(done.err) == (not entries)  # nothing is said, unless it is that nothing matches
     return entries
 
 
@@ -110,6 +112,46 @@ def test_filters_choose_entries(stack: Stack, command: Command, folder: str) -> 
     assert names("--since", "2999-01-01T00:00") == []
 
 
+def test_a_filter_that_matches_nothing_says_so(stack: Stack, command: Command, folder: str) -> None:
+    stack.bucket.upload(f"{folder}/a.dcm", b"no DICOM").post(stack.url)
+    told = re.compile(r"none of [1-9]\d* open entries matches\n")
+    for filters in (("--path", "gs://none/*"), ("--since", "2999-01-01"), ("--event", "archived")):
+        listed = command("dead-letters", "list", *filters)
+        assert (listed.status, listed.out) == (0, "")
+        assert told.fullmatch(listed.err)
+        as_json = command("dead-letters", "list", "--json", *filters)
+        assert (as_json.status, as_json.out) == (0, "[]\n")
+        assert told.fullmatch(as_json.err)
+        retried = command("dead-letters", "retry", *filters)
+        assert (retried.status, retried.err) == (0, "")
+        assert told.fullmatch(retried.out)
+
+
+def test_reasons_are_known_ones_in_any_case(stack: Stack, command: Command, folder: str) -> None:
+    event = stack.bucket.upload(f"{folder}/a.dcm", b"no DICOM")
+    event.post(stack.url)
+    path = ("--path", path_of(stack, event))
+    for reason in ("notdicomerror", "NOTDICOMERROR", "NotDicomError"):
+        assert "1 open" in command("dead-letters", "list", *path, "--reason", reason).err
+    for name in ("list", "retry"):
+        done = command("dead-letters", name, *path, "--reason", "NotDicom")
+        assert (done.status, done.out) == (2, "")
+        assert "--reason NotDicom: no such reason; use DeliveryExhausted, " in done.err
+        assert "NotDicomError" in done.err
+
+
+def test_the_name_of_an_unforeseen_exception_is_a_reason_where_an_entry_has_it(
+    stack: Stack, command: Command, folder: str
+) -> None:
+    event = stack.bucket.upload(f"{folder}/a.dcm", b"x")
+    attributes = {f"ce-{key}": value for key, value in event.attributes.items()}
+    attributes |= {"error_type": "OddlyNamedError", "error": "odd"}
+    data = json.dumps(event.data).encode()
+    write(stack, message_id=folder, attributes=json.dumps(attributes), data=data)
+    done = command("dead-letters", "list", "--reason", "oddlynamederror", "--json")
+    assert [each["path"] for each in json.loads(done.out)] == [path_of(stack, event)]
+
+
 def test_an_entry_is_shown_with_its_event_as_it_came(
     stack: Stack, command: Command, folder: str
 ) -> None:
@@ -144,7 +186,8 @@ def test_an_event_that_was_given_up_is_handled_whatever_its_age(
     for event in events:
         assert len(stack.rows(event.data["name"])) == 1
     done = command("dead-letters", "retry", "--path", f"*/{folder}/*")
-    assert (done.status, done.out) == (0, "nothing is open\n")
+    assert done.status == 0
+    assert re.fullmatch(r"none of \d+ open entries matches\n|nothing is open\n", done.out)
 
 
 @pytest.mark.parametrize("kind", ["finalized", "deleted", "archived"])
@@ -273,6 +316,26 @@ def test_retry_must_be_told_what_is_meant(command: Command, args: tuple[str, ...
     done = command("dead-letters", "retry", *args)
     assert (done.status, done.out) == (2, "")
     assert "Usage: dcm2bq dead-letters retry" in done.err
+
+
+@pytest.mark.parametrize("uri", ["gs://", "gs:///a", "gs://UPPER/a", "gs://a", "GS://bucket/a"])
+def test_what_is_no_uri_is_refused_before_anything_is_asked(
+    stack: Stack, command: Command, uri: str
+) -> None:
+    stack.bigquery.faults = [Fault("")]
+    done = command("dead-letters", "show", uri)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith(f"dcm2bq: {uri}: gs://BUCKET or gs://BUCKET/NAME is expected")
+
+
+def test_a_retry_without_the_key_is_refused_before_anything_is_asked(
+    stack: Stack, command: Command
+) -> None:
+    stack.bigquery.faults = [Fault("")]
+    command.configure(stack, privacy={"hash": ["PatientID"]})
+    done = command("dead-letters", "retry", "--all")
+    assert (done.status, done.out) == (2, "")
+    assert "DCM2BQ_HASH_KEY" in done.err
 
 
 @pytest.mark.parametrize("args", [("list",), ("show", "x"), ("retry", "--all")])

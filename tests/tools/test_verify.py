@@ -228,11 +228,43 @@ def test_the_ranges_of_a_large_bucket_meet_without_gap_or_overlap(
     assert len(found[0]) == 8 + 6
 
 
-@pytest.mark.parametrize("location", ["my-bucket", "gs://", "gs:///a", "gs://UPPER/x", "s3://b"])
-def test_what_is_no_location_is_refused(command: Command, location: str) -> None:
+@pytest.mark.parametrize(
+    "location", ["my-bucket", "gs://", "gs:///a", "gs://UPPER/x", "gs://a", "s3://b"]
+)
+def test_what_is_no_location_is_refused_before_anything_is_asked(
+    stack: Stack, command: Command, location: str
+) -> None:
+    stack.bigquery.faults = stack.storage.faults = [Fault("")]
     done = command("verify", location)
     assert (done.status, done.out) == (2, "")
-    assert done.err == f"dcm2bq: {location}: gs://bucket or gs://bucket/prefix is expected\n"
+    (line,) = done.err.splitlines()
+    assert line.startswith(f"dcm2bq: {location}: gs://BUCKET or gs://BUCKET/NAME is expected")
+    assert ("3 to 222" in line) == location.startswith("gs://")
+
+
+def test_a_prefix_without_an_object_is_told(place: Place, ct_small: bytes) -> None:
+    done = place.verify()
+    assert (done.status, done.out) == (1, "")
+    assert done.err.splitlines()[-1] == (
+        f"{place.root}: no object under this prefix (--allow-empty if so)"
+    )
+    assert place.verify("--json").status == 1
+    assert place.verify("--allow-empty").status == 0
+    place.upload("a.dcm", ct_small)
+    assert place.verify().status == 0
+    place.delete("a.dcm")
+    assert "no object" not in place.verify().err  # the row proves the prefix
+    assert place.verify("--repair").status == 0
+
+
+def test_a_repair_without_the_key_is_refused_before_anything_is_asked(
+    stack: Stack, place: Place, command: Command
+) -> None:
+    stack.bigquery.faults = stack.storage.faults = [Fault("")]
+    command.configure(stack, privacy={"hash": ["PatientID"]})
+    done = place.verify("--repair")
+    assert (done.status, done.out) == (2, "")
+    assert "DCM2BQ_HASH_KEY" in done.err
 
 
 def test_a_bucket_that_is_not_there_is_told(command: Command) -> None:
@@ -248,7 +280,7 @@ def test_rows_of_other_privacy_options_are_not_added(
     done = place.verify("--repair")
     assert (done.status, done.out) == (2, "")
     assert "instances: holds rows made by other privacy options" in done.err
-    assert place.verify().status == 0
+    assert place.verify("--allow-empty").status == 0
 
 
 @pytest.mark.parametrize("privacy", [{"hash": ["PatientID"]}, {"profile": "basic"}])

@@ -9,9 +9,10 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineState
 
 from dcm2bq.config import Config
-from dcm2bq.errors import ConfigError, ReadFailedError
+from dcm2bq.errors import ConfigError, JobFailedError
 from dcm2bq.tools.backfill import package, pipeline
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run import Run
@@ -30,11 +31,15 @@ class Job:
     no_wait: bool = False
     beam_options: Sequence[str] = ()
 
-    def run(self, run: Run, shards: Sequence[Shard], tell: Callable[[str], object]) -> bool:
+    def run(
+        self, run: Run, shards: Sequence[Shard], tell: Callable[[str], object], *, again: str
+    ) -> bool:
         """Submit the job; return whether it was waited for, and came to its end.
 
         With the Beam option `template_location` the job's specification is written there, and
-        nothing is submitted. Raises `ConfigError` for options that Beam does not take.
+        nothing is submitted. `again` is the command that resumes the run. Raises `ConfigError`
+        for options that Beam does not take, and `JobFailedError` where the job ended without
+        success.
         """
         logging.getLogger("apache_beam").setLevel(logging.ERROR)
         with tempfile.TemporaryDirectory(prefix="dcm2bq-backfill-") as folder:
@@ -48,17 +53,24 @@ class Job:
         job_id = result.job_id()
         tell(f"Dataflow job {job_id}: {_page(options, job_id)}")
         if self.no_wait:
-            tell(f"when it has ended: --resume {run.id} shows the summary")
+            tell(f"when it has ended, this shows the summary:\n  {again}")
             return False
         state = result.wait_until_finish()
-        if state != "DONE":
-            raise ReadFailedError(f"Dataflow job {job_id}: {state}; its log says why")
+        check_end(job_id, state)
         return True
+
+    def check(self, config: Config) -> None:
+        """Raise `ConfigError` for what can be refused before anything is asked of the network."""
+        given = parse_options(self.beam_options)
+        _refuse_lost_key(config, given)
+        for name in ("project", "region"):
+            if not (getattr(self, name) or given.get(name)):
+                raise ConfigError(f"--{name} is needed: Dataflow runs a job there")
 
     def options(self, run: Run, folder: Path) -> PipelineOptions:
         """Return the pipeline's options; the package is made in `folder`."""
-        given = _parse(self.beam_options)
-        _refuse_lost_key(run.config, given)
+        self.check(run.config)
+        given = parse_options(self.beam_options)
         ours: dict[str, Any] = {
             "runner": RUNNER,
             "project": self.project,
@@ -75,14 +87,17 @@ class Job:
             ours["extra_packages"] = [str(package.wheel(folder))]
             ours["requirements_file"] = str(package.requirements(folder))
         values = {name: value for name, value in ours.items() if value is not None} | given
-        for name in ("project", "region"):
-            if not values.get(name):
-                raise ConfigError(f"--{name} is needed: Dataflow runs a job there")
         return PipelineOptions(flags=[], **values)
 
 
-def _parse(beam_options: Sequence[str]) -> dict[str, Any]:
-    """Return what is given of Beam's options; raises `ConfigError` for what is none."""
+def check_end(job_id: str, state: str | None) -> None:
+    """Raise `JobFailedError` unless the state in which a job ended is a success."""
+    if state != PipelineState.DONE:
+        raise JobFailedError(f"Dataflow job {job_id}: {state or 'no state'}; its log says why")
+
+
+def parse_options(beam_options: Sequence[str]) -> dict[str, Any]:
+    """Return what is given of Beam's options; raise `ConfigError` for what is none."""
     logging.getLogger("apache_beam.options").setLevel(logging.CRITICAL)
     options = PipelineOptions(list(beam_options))
     known: dict[str, Any] = options.get_all_options(drop_default=True)

@@ -19,8 +19,9 @@ import msgspec
 from dcm2bq import config as configuration
 from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError, ReadFailedError
-from dcm2bq.tools.backfill.folder import SCHEME, Folder
+from dcm2bq.tools.backfill.folder import Folder
 from dcm2bq.tools.backfill.plan import Shard
+from dcm2bq.uri import GsUri
 
 KNOWN_TABLE = "backfill_{}"
 
@@ -43,12 +44,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def bucket(self) -> str:
         """The bucket that is brought in."""
-        return self.source.removeprefix(SCHEME).partition("/")[0]
+        return GsUri.parse(self.source).bucket
 
     @property
     def prefix(self) -> str:
         """What the names of the objects begin with."""
-        return self.source.removeprefix(SCHEME).partition("/")[2]
+        return GsUri.parse(self.source).name
 
     @property
     def folder(self) -> str:
@@ -166,4 +167,7 @@ def _decode[T](content: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(content, type=kind)
     except ValueError:
-        raise ReadFailedError("the run's records are not of this version of dcm2bq") from None
+        raise ConfigError(
+            "the run's records are not of this version of dcm2bq: resume the run with the version "
+            "that began it, or begin a new one"
+        ) from None
