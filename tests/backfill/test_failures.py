@@ -168,7 +168,7 @@ def test_rows_of_other_privacy_options_are_refused(site: Site) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["gs://b"], "Error: --staging is needed: gs://BUCKET/PREFIX, where rows may wait"),
+        (["gs://bucket"], "Error: --staging is needed: gs://BUCKET/PREFIX, where rows may wait"),
         (["b"], "dcm2bq: b: gs://BUCKET or gs://BUCKET/NAME is expected"),
         ([*RUN[:2], "s"], "dcm2bq: s: gs://BUCKET or gs://BUCKET/NAME is expected"),
         (

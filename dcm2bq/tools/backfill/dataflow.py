@@ -2,17 +2,24 @@
 
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.dataflow.dataflow_runner import (
+    DataflowPipelineResult,
+    DataflowRuntimeException,
+)
 from apache_beam.runners.runner import PipelineState
+from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
+from google.auth.exceptions import GoogleAuthError
 
 from dcm2bq.config import Config
-from dcm2bq.errors import ConfigError, JobFailedError
+from dcm2bq.errors import ConfigError, JobFailedError, WriteFailedError
 from dcm2bq.tools.backfill import package, pipeline
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run import Run
@@ -41,12 +48,13 @@ class Job:
         for options that Beam does not take, and `JobFailedError` where the job ended without
         success.
         """
-        logging.getLogger("apache_beam").setLevel(logging.ERROR)
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # it quotes what steps raise
         with tempfile.TemporaryDirectory(prefix="dcm2bq-backfill-") as folder:
             options = self.options(run, Path(folder))
             graph = beam.Pipeline(options=options)
             pipeline.build(graph, run, shards)
-            result = graph.run()
+            with _mapped():
+                result = graph.run()
         if template := options.get_all_options()["template_location"]:
             tell(f"the job's specification is at {template}; nothing was submitted")
             return False
@@ -55,8 +63,10 @@ class Job:
         if self.no_wait:
             tell(f"when it has ended, this shows the summary:\n  {again}")
             return False
-        state = result.wait_until_finish()
-        check_end(job_id, state)
+        with _mapped():
+            state = _wait(result)
+        if state != PipelineState.DONE:
+            raise JobFailedError(f"Dataflow job {job_id}: {state}; its log says why")
         return True
 
     def check(self, config: Config) -> None:
@@ -90,10 +100,23 @@ class Job:
         return PipelineOptions(flags=[], **values)
 
 
-def check_end(job_id: str, state: str | None) -> None:
-    """Raise `JobFailedError` unless the state in which a job ended is a success."""
-    if state != PipelineState.DONE:
-        raise JobFailedError(f"Dataflow job {job_id}: {state or 'no state'}; its log says why")
+def _wait(result: DataflowPipelineResult) -> str:
+    """Return the state in which the job ended."""
+    try:
+        return str(result.wait_until_finish())
+    except DataflowRuntimeException:  # its text quotes what steps raise
+        return str(result.state)
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    """Turn an answer of Dataflow that is no job into `WriteFailedError`."""
+    try:
+        yield
+    except GoogleAPICallError as error:
+        raise WriteFailedError(f"Dataflow: HTTP {error.code}") from None
+    except (GoogleAPIError, GoogleAuthError, OSError) as error:
+        raise WriteFailedError(f"Dataflow: no answer, {type(error).__name__}") from None
 
 
 def parse_options(beam_options: Sequence[str]) -> dict[str, Any]:
