@@ -18,7 +18,10 @@ SELECT
     JSON_VALUE(metadata.`00080050`[0]),
     JSON_VALUE(metadata.`00080050`.Value[0])
   )) AS AccessionNumber,
-  ARRAY_AGG(DISTINCT Modality IGNORE NULLS ORDER BY Modality) AS ModalitiesInStudy,
+  -- Within a query the aggregate of nothing is null, not empty.
+  IFNULL(
+    ARRAY_AGG(DISTINCT Modality IGNORE NULLS ORDER BY Modality), ARRAY<STRING>[]
+  ) AS ModalitiesInStudy,
   COUNT(DISTINCT SeriesInstanceUID) AS NumberOfStudyRelatedSeries,
   COUNT(DISTINCT SOPInstanceUID) AS NumberOfStudyRelatedInstances,
   SUM(info.input.size) AS bytes,
