@@ -19,7 +19,9 @@ from dcm2bq.uri import GsUri, is_uri
 
 if TYPE_CHECKING:
     from dcm2bq.bigquery.dataset import Dataset
-    from dcm2bq.tools.dead_letters import Entry, Filter, Letter
+    from dcm2bq.tools.dead_letters import Attempt, Entry, Filter, Letter
+
+_BECAUSE_MAX_CHARS = 1000  # a sentence or two: it is read in lists
 
 type Command = Callable[..., int | None]
 
@@ -60,7 +62,8 @@ def dead_letters() -> None:
     function, or by Pub/Sub when the function never acknowledged it. The view dead_letters, and
     this command, show what is still open: one entry for each change of an object.
 
-    An entry closes when its event succeeds at last, or when the object is deleted or replaced.
+    An entry closes when its event succeeds at last, when the object is deleted or replaced, or
+    when it is dismissed.
 
     \b
     Examples:
@@ -155,10 +158,50 @@ def retry(*, everything: bool, **chosen: Any) -> int:
     options = startable(config.load())
     dataset = _connect(options)
     meant = _filter(dataset, **chosen)
-    attempts = tool.retry(dataset, options, meant)
+    return _close(dataset, meant, tool.retry(dataset, options, meant))
+
+
+@dead_letters.command()
+@filtered
+@click.option("--all", "everything", is_flag=True, help="Every open entry.")
+@click.option(
+    "--because",
+    required=True,
+    metavar="TEXT",
+    help="Why; it is kept with the entry, up to 1,000 characters.",
+)
+def dismiss(*, everything: bool, because: str, **chosen: Any) -> int:
+    """Close entries for what stays bad, with a reason.
+
+    A file that is broken for good, or that was never DICOM, need not stay open. What is
+    dismissed leaves the view dead_letters and is in dismissed_letters; its rows stay, verify
+    calls it dismissed, and backfill leaves it out. If the same event fails again, its entry is
+    open again.
+
+    \b
+    Examples:
+        dcm2bq dead-letters dismiss --path gs://my-bucket/2026/bad.dcm --because 'cut at the source'
+        dcm2bq dead-letters dismiss --reason NotDicomError --because 'exports of the old PACS'
+    """  # noqa: D301 - \b is click's mark for lines to keep
+    from dcm2bq.tools import dead_letters as tool  # noqa: PLC0415
+
+    if everything == any(chosen.values()):
+        raise click.UsageError("say which entries: by the filters, --path for instance, or --all")
+    if not 0 < len(because.strip()) <= _BECAUSE_MAX_CHARS:
+        raise click.UsageError(f"--because: 1 to {_BECAUSE_MAX_CHARS:,} characters are expected")
+    options = config.load()
+    dataset = _connect(options)
+    meant = _filter(dataset, **chosen)
+    return _close(dataset, meant, tool.dismiss(dataset, options, meant, because.strip()))
+
+
+def _close(dataset: "Dataset", meant: "Filter", attempts: "Iterator[Attempt]") -> int:
+    """Show what becomes of each entry; return the exit status."""
+    from dcm2bq.tools.dead_letters import count  # noqa: PLC0415
+
     results: Counter[str] = Counter()
     try:
-        for attempt in _progress(attempts, tool.count(dataset, meant)):
+        for attempt in _progress(attempts, count(dataset, meant)):
             results[attempt.result or "still open"] += 1
             if attempt.error:
                 complain(f"{printable(attempt.entry.name)}: {describe(attempt.error)}")

@@ -43,6 +43,7 @@ def verify(location: str, *, repair: bool, settle: int, allow_empty: bool, as_js
         dead-lettered  the object has no row; a dead letter tells why
         stale          the row's object is gone
         superseded     the row's object was overwritten
+        dismissed      the object has no row, and somebody has accepted that; no difference
 
     With --repair, missing objects are indexed by the code of the function, and a row's object
     that is gone gets its delete marker, once Cloud Storage has said of exactly that generation

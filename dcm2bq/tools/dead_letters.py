@@ -1,4 +1,4 @@
-"""The dead letters that are open: find them, and handle their events once more."""
+"""The dead letters that are open: find them, handle their events once more, or dismiss them."""
 
 import re
 import time
@@ -15,6 +15,7 @@ from dcm2bq.bigquery.writer import Writer
 from dcm2bq.config import Config
 from dcm2bq.errors import ReadFailedError, RejectedEventError, SupersededError, WriteFailedError
 from dcm2bq.handler import Handler, Result
+from dcm2bq.rows import DeadLetterRow
 from dcm2bq.tools import indexing
 
 REASONS = (
@@ -95,10 +96,10 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What became of an entry that was tried again; `error` is None when it is resolved."""
+    """What became of an entry; `error` is None when it is resolved or dismissed."""
 
     entry: Entry
-    result: Result | None
+    result: str | None
     error: Exception | None = None
 
 
@@ -163,6 +164,32 @@ def retry(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[Attempt]
     return indexing.attempt(office.retry, read(dataset, config, chosen))
 
 
+def dismiss(dataset: Dataset, config: Config, chosen: Filter, because: str) -> Iterator[Attempt]:
+    """Close the entries as they are, with the reason; yield each as it is done.
+
+    Their letters stay; the next failure opens an entry again. Raises as `indexing.attempt` does
+    in an outage.
+    """
+    sink = Writer(config)
+
+    def close(letter: Letter) -> Attempt:
+        entry = letter.entry
+        row = rows.dismissal_row(
+            _resolution(letter),
+            path=entry.path,
+            version=entry.version,
+            event=entry.event,
+            because=because,
+        )
+        try:
+            sink.insert_dead_letter(row, time.monotonic() + config.limits.deadline_seconds)
+        except Exception as error:
+            return Attempt(entry, None, error)
+        return Attempt(entry, "dismissed")
+
+    return indexing.attempt(close, read(dataset, config, chosen))
+
+
 class _Office:
     """Where dead letters are handled again; used by several threads."""
 
@@ -188,18 +215,22 @@ class _Office:
             return Result.SUPERSEDED
 
     def _resolve(self, letter: Letter) -> None:
-        now = datetime.now(UTC)
-        row = rows.resolution_row(
-            message_id=letter.entry.message_id,
-            attributes=letter.attributes,
-            data=letter.data,
-            now=max(now, letter.entry.last_seen or now),  # whatever this machine's clock says
-        )
-        self._sink.insert_dead_letter(row, self._deadline)
+        self._sink.insert_dead_letter(_resolution(letter), self._deadline)
 
     @property
     def _deadline(self) -> float:
         return time.monotonic() + self._seconds
+
+
+def _resolution(letter: Letter) -> DeadLetterRow:
+    """Return the row that closes an entry."""
+    now = datetime.now(UTC)
+    return rows.resolution_row(
+        message_id=letter.entry.message_id,
+        attributes=letter.attributes,
+        data=letter.data,
+        now=max(now, letter.entry.last_seen or now),  # whatever this machine's clock says
+    )
 
 
 def _attributes(text: str | None) -> dict[str, Any]:

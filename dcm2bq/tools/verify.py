@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 from itertools import groupby, pairwise
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 import msgspec
 
@@ -40,6 +40,7 @@ class Finding(StrEnum):
     DEAD_LETTERED = "dead-lettered"
     STALE = "stale"
     SUPERSEDED = "superseded"
+    DISMISSED = "dismissed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,9 @@ class Repair:
 
     @property
     def is_mended(self) -> bool:
-        """Whether nothing differs any more."""
+        """Whether nothing differs any more, or is accepted as it is."""
+        if self.difference.finding is Finding.DISMISSED:
+            return True
         return self.result not in {None, Mended.LEFT, Result.DEAD_LETTERED}
 
 
@@ -88,6 +91,7 @@ class _Row(msgspec.Struct, frozen=True):
     path: str
     version: str | None
     reason: str | None
+    dismissed: bool = False
 
 
 class Comparison:
@@ -183,12 +187,16 @@ class Comparison:
         """Yield each path with its live rows and its open dead letters, in order."""
         condition = "STARTS_WITH(path, @prefix) AND path >= @start AND path < @behind"
         sql = f"""
-            SELECT path, version, CAST(NULL AS STRING) AS reason
+            SELECT path, version, CAST(NULL AS STRING) AS reason, FALSE AS dismissed
             FROM instances_live
             WHERE {condition}
             UNION ALL
-            SELECT path, version, reason
+            SELECT path, version, reason, FALSE AS dismissed
             FROM dead_letters
+            WHERE {condition} AND event IN ('finalized', 'metadataUpdated')
+            UNION ALL
+            SELECT path, version, because AS reason, TRUE AS dismissed
+            FROM dismissed_letters
             WHERE {condition} AND event IN ('finalized', 'metadataUpdated')
             ORDER BY path
         """  # noqa: S608 - the condition is the text above
@@ -204,8 +212,10 @@ class Comparison:
             pass
         elif self._handler.is_ignored(found):
             self.ignored += 1
-        elif reasons := [row.reason for row in rows if row.reason and row.version == version]:
-            yield Difference(finding=Finding.DEAD_LETTERED, event=found, reason=reasons[0])
+        elif letters := [row for row in rows if row.reason and row.version == version]:
+            letter = min(letters, key=attrgetter("dismissed"))  # what is open comes first
+            finding = Finding.DISMISSED if letter.dismissed else Finding.DEAD_LETTERED
+            yield Difference(finding=finding, event=found, reason=letter.reason)
         elif found.time > self._settled:
             self.settling += 1
         else:

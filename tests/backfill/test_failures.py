@@ -245,12 +245,17 @@ def test_a_dry_run_counts_apart_what_is_known(
     site.upload("bad.dcm", b"no DICOM")
     assert "BigQuery has 0 of them already" in lines()[1]
     assert site.backfill().status == 0
+    dismissal = ("--path", f"gs://{site.source.name}/*", "--because", "bad")
+    assert cli.main(["dead-letters", "dismiss", *dismissal]) == 0
+    capsys.readouterr()
     site.upload("c.dcm", MR_SMALL)
     first, known, requests, *_ = lines()
     assert first.startswith("3 objects, of which 3 ")
     assert known == "BigQuery has 2 of them already, as rows or open dead letters: 1 are new"
     assert ", 1 reads (" in requests
     assert "BigQuery has" not in lines("--all")[1]
+    assert "1 inserted, 0 dead letters, 2 were there" in site.backfill().out
+    assert site.dead_letters() == []
 
 
 def test_a_prefix_is_all_that_is_brought_in(site: Site) -> None:

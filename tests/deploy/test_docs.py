@@ -240,9 +240,8 @@ def test_old_rows_are_copied_once_and_yield_to_new_ones(dataset: Dataset) -> Non
 
 def asked(what: str) -> str:
     """Return the query of the page that has something in it."""
-    (found,) = (
-        each for each in re.findall(r"```sql\n(SELECT.*?)```", MIGRATION, re.DOTALL) if what in each
-    )
+    queries: list[str] = re.findall(r"```sql\n(SELECT.*?)```", MIGRATION, re.DOTALL)
+    (found,) = (each for each in queries if what in each)
     return found
 
 

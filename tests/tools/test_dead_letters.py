@@ -281,6 +281,110 @@ def test_a_letter_whose_text_is_not_utf8_is_shown_as_base64(
     assert base64.b64decode(json.loads(done.out)["data"]) == data
 
 
+def dismissed(stack: Stack, event: Event) -> list[dict[str, Any]]:
+    return stack.dataset.query(
+        "SELECT * FROM dismissed_letters WHERE path = @path", {"path": path_of(stack, event)}
+    )
+
+
+def test_what_is_dismissed_leaves_the_view_and_keeps_its_rows(
+    stack: Stack, command: Command, folder: str
+) -> None:
+    events = [stack.bucket.upload(f"{folder}/{n}.dcm", b"no DICOM") for n in range(2)]
+    for event in events:
+        event.post(stack.url)
+    path = path_of(stack, events[0])
+    before = [row for row in stack.dead_letters() if row["message_id"] == events[0].id]
+    done = command("dead-letters", "dismiss", "--path", path, "--because", "it's no scan")
+    assert (done.status, done.out, done.err) == (0, "1 dismissed\n", "")
+    assert open_entries(command, path) == []
+    assert len(open_entries(command, f"*/{folder}/*")) == 1
+    rows = [row for row in stack.dead_letters() if row["message_id"] == events[0].id]
+    assert rows[: len(before)] == before
+    assert len(rows) == len(before) + 1
+    (entry,) = dismissed(stack, events[0])
+    assert (entry["because"], entry["event"]) == ("it's no scan", "finalized")
+    assert entry["version"] == events[0].data["generation"]
+    assert dismissed(stack, events[1]) == []
+    again = command("dead-letters", "dismiss", "--path", path, "--because", "once more")
+    assert again.status == 0
+    assert re.fullmatch(r"none of \d+ open entries matches\n", again.out)
+
+
+def test_a_later_failure_undoes_a_dismissal(stack: Stack, command: Command, folder: str) -> None:
+    event = stack.bucket.upload(f"{folder}/a.dcm", b"no DICOM")
+    path = path_of(stack, event)
+    event.post(stack.url)
+    command("dead-letters", "dismiss", "--path", path, "--because", "bad")
+    event.as_type("finalized").post(stack.url)
+    (entry,) = open_entries(command, path)
+    assert entry["attempts"] == 1
+    assert dismissed(stack, event) == []
+    command("dead-letters", "dismiss", "--path", path, "--because", "still bad")
+    assert open_entries(command, path) == []
+    assert [each["because"] for each in dismissed(stack, event)] == ["still bad"]
+
+
+@pytest.mark.parametrize("how", ["row", "marker"])
+def test_a_success_or_a_delete_ends_a_dismissal(
+    stack: Stack, command: Command, folder: str, ct_small: bytes, how: str
+) -> None:
+    event = stack.bucket.upload(f"{folder}/a.dcm", ct_small)
+    exhaust(stack, event)
+    done = command(
+        "dead-letters", "dismiss", "--path", path_of(stack, event), "--because", "unreadable"
+    )
+    assert done.out == "1 dismissed\n"
+    assert len(dismissed(stack, event)) == 1
+    event.as_type("finalized" if how == "row" else "deleted").post(stack.url)
+    assert dismissed(stack, event) == []
+    assert open_entries(command, path_of(stack, event)) == []
+
+
+def test_a_letter_that_names_no_object_can_be_dismissed(stack: Stack, command: Command) -> None:
+    message_id = unique("garbage-")
+    write(stack, message_id=message_id, attributes="[1]", data=b"\xff\0")
+    command("dead-letters", "dismiss", "--all", "--because", "garbage")
+    assert command("dead-letters", "show", message_id).status == 1
+    sql = f"SELECT because FROM dismissed_letters WHERE message_id = '{message_id}'"
+    assert stack.dataset.query(sql) == [{"because": "garbage"}]
+    write(stack, message_id=message_id, attributes="[2]", data=b"\xff\0")
+    assert stack.dataset.query(sql) == []
+    command("dead-letters", "dismiss", "--all", "--because", "garbage")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--all",),
+        ("--because", "x"),
+        ("--all", "--because", " "),
+        ("--all", "--because", "x" * 1001),
+        ("--all", "--reason", "NotDicomError", "--because", "x"),
+    ],
+)
+def test_dismiss_must_be_told_what_and_why(
+    stack: Stack, command: Command, args: tuple[str, ...]
+) -> None:
+    stack.bigquery.faults = [Fault("")]
+    done = command("dead-letters", "dismiss", *args)
+    assert (done.status, done.out) == (2, "")
+    assert "Usage: dcm2bq dead-letters dismiss" in done.err
+
+
+def test_a_dismissal_that_is_not_stored_leaves_the_entry_open(
+    stack: Stack, command: Command, folder: str
+) -> None:
+    event = stack.bucket.upload(f"{folder}/a.dcm", b"no DICOM")
+    event.post(stack.url)
+    stack.bigquery.faults = [Fault("tables/dead_letter/insertAll", 403)]
+    done = command("dead-letters", "dismiss", "--path", path_of(stack, event), "--because", "x")
+    assert (done.status, done.out) == (1, "1 still open\n")
+    assert "HTTP 403" in done.err
+    stack.bigquery.faults = []
+    assert len(open_entries(command, path_of(stack, event))) == 1
+
+
 def test_an_outage_ends_the_run_and_the_next_goes_on(
     stack: Stack, command: Command, folder: str, ct_small: bytes
 ) -> None:

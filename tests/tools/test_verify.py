@@ -106,6 +106,21 @@ def test_each_difference_is_told(place: Place, ct_small: bytes) -> None:
     ]
 
 
+def test_what_is_dismissed_is_called_so_and_is_no_difference(
+    place: Place, command: Command, ct_small: bytes
+) -> None:
+    place.upload("a.dcm", ct_small)
+    place.upload("bad.dcm", b"no DICOM")
+    command("dead-letters", "dismiss", "--path", f"{place.root}*", "--because", "broken")
+    assert place.found(status=0) == [("dismissed", "bad.dcm", "broken", None)]
+    done = place.verify()
+    assert done.out.endswith(": broken\n")
+    assert (done.status, done.err) == (0, "2 objects, 1 dismissed\n")
+    assert place.found("--repair", status=0) == [("dismissed", "bad.dcm", "broken", "left")]
+    place.upload("bad.dcm", b"worse")
+    assert place.found() == [("dead-lettered", "bad.dcm", "NotDicomError", None)]
+
+
 def test_repair_makes_the_table_equal_to_the_bucket(place: Place, ct_small: bytes) -> None:
     place.upload("1 fine.dcm", ct_small)
     place.upload("2 missing.dcm", ct_small, deliver=False)

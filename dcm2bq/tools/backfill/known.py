@@ -17,6 +17,8 @@ _KNOWN = """
 SELECT path, version FROM instances_live
 UNION DISTINCT
 SELECT path, version FROM dead_letters WHERE event IN ('finalized', 'metadataUpdated')
+UNION DISTINCT
+SELECT path, version FROM dismissed_letters WHERE event IN ('finalized', 'metadataUpdated')
 """
 
 
