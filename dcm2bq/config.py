@@ -330,8 +330,10 @@ def _parse(text: bytes, *, source: str) -> Config:
         raise ConfigError(f"{source} has more than {_MAX_BYTES} bytes")
     try:
         overrides = msgspec.json.decode(text)
-    except ValueError as error:  # invalid UTF-8 too, which is no DecodeError
+    except msgspec.DecodeError as error:
         raise ConfigError(f"{source} is not JSON: {error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{source} is not JSON: it is not valid UTF-8") from None
     if not isinstance(overrides, dict):
         raise ConfigError(f"{source} must hold a JSON object")
     return from_overrides(overrides)

@@ -83,6 +83,8 @@ def explain(error: Exception) -> str:
         text = " ".join(filter(None, parts))
         return f"{os.fsdecode(place)}: {text}" if isinstance(place, str | bytes) else text
     if isinstance(error, UnicodeEncodeError):
+        if error.encoding.startswith("utf"):
+            return "a name or an argument is not valid UTF-8"
         return (
             f"the encoding of the output ({error.encoding}) lacks a character that is to be "
             "written (set PYTHONIOENCODING=utf-8)"

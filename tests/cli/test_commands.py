@@ -115,6 +115,19 @@ def test_the_schema_of_the_configuration_is_shown(capsys: pytest.CaptureFixture[
     assert "jsonOutput" in json.loads(capsys.readouterr().out)["$defs"]["Config"]["properties"]
 
 
+def test_a_configuration_that_is_no_text_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_bytes(b'{"log": {"level": "\xff"}}')
+    monkeypatch.setenv("DCM2BQ_CONFIG_FILE", str(tmp_path / "config.json"))
+    assert cli.main(["config"]) == 2
+    assert capsys.readouterr().err.endswith(" is not JSON: it is not valid UTF-8\n")
+    monkeypatch.delenv("DCM2BQ_CONFIG_FILE")
+    monkeypatch.setenv("DCM2BQ_CONFIG", os.fsdecode(b'{"log": {"level": "\xff"}}'))
+    assert cli.main(["config"]) == 2
+    assert capsys.readouterr().err == ("dcm2bq: DCM2BQ_CONFIG is not JSON: it is not valid UTF-8\n")
+
+
 @pytest.mark.parametrize("command", ["config", "init", "local"])
 def test_a_wrong_configuration_is_one_line(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
