@@ -274,13 +274,38 @@ def test_a_dry_run_of_init_leaves_what_is_right(
     assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {"unchanged"}
 
 
-def test_equal_names_are_refused_before_anything_is_asked(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+KEYLESS = '{"privacy": {"hash": ["PatientID"]}}'
+SAME_NAME = '{"bigQuery": {"instancesTableId": "Studies"}}'
+
+
+@pytest.mark.parametrize(
+    ("overrides", "args", "message"),
+    [
+        (SAME_NAME, ["init"], "is the name of another table or view"),
+        ("{}", ["verify", "gs://UPPER"], "gs://BUCKET or gs://BUCKET/NAME is expected"),
+        (KEYLESS, ["verify", "gs://bucket", "--repair"], "DCM2BQ_HASH_KEY"),
+        ("{}", ["dead-letters", "show", "gs://"], "gs://BUCKET or gs://BUCKET/NAME is expected"),
+        (KEYLESS, ["dead-letters", "retry", "--all"], "DCM2BQ_HASH_KEY"),
+        ("{}", ["dead-letters", "retry"], "say which entries"),
+        ("{}", ["dead-letters", "dismiss", "--all"], "--because"),
+        ("{}", ["backfill", "gs://a", "--dry-run"], "gs://BUCKET or gs://BUCKET/NAME is expected"),
+        (KEYLESS, ["backfill", "gs://bucket", "--staging", "gs://bucket/s"], "DCM2BQ_HASH_KEY"),
+        ("{}", ["dump", "gs://bucket/a.dcm", "gs://a"], "gs://BUCKET or gs://BUCKET/NAME is"),
+    ],
+)
+def test_what_needs_no_network_is_refused_before_credentials_are_looked_for(
+    overrides: str,
+    args: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", servers.url(servers.free_port()))
-    monkeypatch.setenv("DCM2BQ_CONFIG", '{"bigQuery": {"instancesTableId": "Studies"}}')
-    assert cli.main(["init"]) == 2
-    assert "is the name of another table or view" in capsys.readouterr().err
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nonexistent")
+    monkeypatch.setenv("DCM2BQ_CONFIG", overrides)
+    assert cli.main(args) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
 
 
 def test_flags_of_init_go_before_the_configuration(
