@@ -1,5 +1,6 @@
 -- One row for each study; where its objects disagree, the greatest value. The header is read
--- in each of the forms that the jsonOutput options give it.
+-- in each of the forms that the jsonOutput options give it. Within a query an array of nothing
+-- would be null, not empty.
 SELECT
   StudyInstanceUID,
   MAX(PatientID) AS PatientID,
@@ -18,7 +19,6 @@ SELECT
     JSON_VALUE(metadata.`00080050`[0]),
     JSON_VALUE(metadata.`00080050`.Value[0])
   )) AS AccessionNumber,
-  -- Within a query the aggregate of nothing is null, not empty.
   IFNULL(
     ARRAY_AGG(DISTINCT Modality IGNORE NULLS ORDER BY Modality), ARRAY<STRING>[]
   ) AS ModalitiesInStudy,

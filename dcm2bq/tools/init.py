@@ -88,7 +88,7 @@ def init(
 def refuse_equal_names(config: Config) -> None:
     """Raise `ConfigError` for a table that is named as another, or as a view."""
     seen: set[str] = set()
-    for definition in schema.load(config, project=""):
+    for definition in schema.load(config, ""):
         if definition.kind is Kind.FUNCTION:
             continue
         if definition.name.casefold() in seen:
