@@ -29,6 +29,7 @@ MIB = 1024 * 1024
 TableId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]{1,1024}$(?!\n)")]
 Positive = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[int, Meta(ge=0)]
+BucketName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$(?!\n)")]
 Seconds = Annotated[int, Meta(ge=1, le=590)]
 """Below the longest acknowledgement deadline of Pub/Sub, 600 s."""
 Text = Annotated[str, Meta(max_length=4096)]
@@ -71,6 +72,17 @@ class Input(_Options, frozen=True, kw_only=True):
     user_project: Annotated[
         str | None, Meta(description="Project billed for reads from requester-pays buckets")
     ] = None
+    buckets: Annotated[
+        tuple[BucketName, ...],
+        Meta(
+            description="Buckets whose events are believed; those of others become dead "
+            "letters. Empty: any bucket"
+        ),
+    ] = ()
+
+    def admits(self, bucket: str) -> bool:
+        """Whether events of a bucket are believed."""
+        return not self.buckets or bucket in self.buckets
 
 
 class Events(_Options, frozen=True, kw_only=True):

@@ -13,7 +13,13 @@ from typing import Protocol
 
 from dcm2bq import dicom, events, rows
 from dcm2bq.config import Config
-from dcm2bq.errors import ConfigError, RejectedEventError, SupersededError, describe
+from dcm2bq.errors import (
+    ConfigError,
+    InvalidEventError,
+    RejectedEventError,
+    SupersededError,
+    describe,
+)
 from dcm2bq.events import Delivery, Kind, ObjectEvent
 
 _COMPOSITE_TEMPORARIES = "gcloud/tmp/parallel_composite_uploads/"
@@ -113,6 +119,8 @@ class Handler:
 
         Raises each error of the taxonomy.
         """
+        if not self._config.input.admits(event.bucket):
+            raise InvalidEventError("data.bucket: is not one of input.buckets")
         if self.is_ignored(event):
             return Outcome(result=Result.IGNORED, event=event)
         if event.kind in {Kind.DELETED, Kind.ARCHIVED}:

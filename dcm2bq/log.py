@@ -84,8 +84,11 @@ def _hashed(path: bytes, key: bytes) -> str:
 
 
 def _bounded(value: Any) -> Any:
-    """Cut what a hostile event could make too long for Cloud Logging."""
-    return value[:_MAX_CHARS] if isinstance(value, str) else value
+    """Cut what a hostile event could make too long, and escape what UTF-8 cannot hold."""
+    if not isinstance(value, str):
+        return value
+    value = value[:_MAX_CHARS]
+    return value if value.isascii() else value.encode(errors="backslashreplace").decode()
 
 
 def _not_told_yet(record: logging.LogRecord) -> bool:

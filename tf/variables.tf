@@ -182,6 +182,10 @@ variable "config" {
     error_message = "config.bigQuery must not name project, dataset or tables: use the variables project_id and dataset."
   }
   validation {
+    condition     = !can(var.config.input.buckets)
+    error_message = "config.input.buckets must be left out: it is the bucket of the variable bucket."
+  }
+  validation {
     condition     = !can(var.config.events.reindexOnMetadataUpdate)
     error_message = "config.events.reindexOnMetadataUpdate must be left out: use the variable reindex_on_metadata_update."
   }

@@ -12,8 +12,8 @@ import msgspec
 
 from dcm2bq import config
 from dcm2bq.cli.common import FINDINGS, Group, complain, startable
-from dcm2bq.errors import describe
-from dcm2bq.events import Kind
+from dcm2bq.errors import InvalidEventError, describe
+from dcm2bq.events import Kind, decode
 from dcm2bq.tools.display import printable
 from dcm2bq.uri import GsUri, is_uri
 
@@ -253,8 +253,8 @@ def _line(entry: "Entry") -> str:
 def _document(letter: "Letter") -> bytes:
     """Return a letter as JSON; data that is no JSON stands in it as base64."""
     try:
-        data = msgspec.json.decode(letter.data)
-    except (ValueError, RecursionError):  # invalid UTF-8 is no DecodeError
+        data = decode(letter.data)
+    except InvalidEventError:
         data = base64.b64encode(letter.data).decode()
     entry = msgspec.to_builtins(letter.entry, builtin_types=(datetime,))
     content = {**entry, "attributes": letter.attributes, "data": data}

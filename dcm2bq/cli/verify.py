@@ -41,13 +41,17 @@ def verify(location: str, *, repair: bool, settle: int, allow_empty: bool, as_js
     What can differ:
         missing        the object has no row, and no dead letter tells why
         dead-lettered  the object has no row; a dead letter tells why
+        hidden         a delete marker of the same or a higher generation hides the object
         stale          the row's object is gone
         superseded     the row's object was overwritten
         dismissed      the object has no row, and somebody has accepted that; no difference
 
     With --repair, missing objects are indexed by the code of the function, and a row's object
     that is gone gets its delete marker, once Cloud Storage has said of exactly that generation
-    that it is gone. Dead letters are the affair of: dcm2bq dead-letters retry.
+    that it is gone. What is reported as done was seen in instances_live afterwards; "unseen" was
+    written, but does not show there. Dead letters are the affair of: dcm2bq dead-letters retry.
+    Nothing is mended where a marker hides an object that exists, which only a forged event can
+    bring about: docs/OPERATIONS.md shows how to remove it.
 
     The configuration must be that of the function: what it ignores is no difference. The exit
     status is 1 when there is a difference, with --repair when one is left, and when there is

@@ -13,7 +13,13 @@ from dcm2bq import events, rows
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.bigquery.writer import Writer
 from dcm2bq.config import Config
-from dcm2bq.errors import ReadFailedError, RejectedEventError, SupersededError, WriteFailedError
+from dcm2bq.errors import (
+    InvalidEventError,
+    ReadFailedError,
+    RejectedEventError,
+    SupersededError,
+    WriteFailedError,
+)
 from dcm2bq.handler import Handler, Result
 from dcm2bq.rows import DeadLetterRow
 from dcm2bq.tools import indexing
@@ -236,8 +242,8 @@ def _resolution(letter: Letter) -> DeadLetterRow:
 def _attributes(text: str | None) -> dict[str, Any]:
     """Return the attributes of a letter; whatever else the column holds has none."""
     try:
-        decoded = msgspec.json.decode(text or "")
-    except ValueError:
+        decoded = events.decode(text or "")
+    except InvalidEventError:
         return {}
     return decoded if isinstance(decoded, dict) else {}
 

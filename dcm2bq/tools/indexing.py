@@ -50,6 +50,12 @@ def require_table(dataset: Dataset, config: Config) -> None:
         raise ConfigError("\n".join(f"{definition.qualified_name}: {each}" for each in refusals))
 
 
+def require_bucket(bucket: str, config: Config) -> None:
+    """Raise `ConfigError` where the function would make dead letters of a bucket's events."""
+    if not config.input.admits(bucket):
+        raise ConfigError(f"gs://{bucket}: is not one of input.buckets")
+
+
 def attempt[T, A: Attempt](work: Callable[[T], A], items: Iterable[T]) -> Iterator[A]:
     """Do the same for each item, several at once; yield the attempts in the items' order.
 

@@ -385,6 +385,67 @@ def test_a_dismissal_that_is_not_stored_leaves_the_entry_open(
     assert len(open_entries(command, path_of(stack, event))) == 1
 
 
+@pytest.mark.parametrize(
+    ("forged", "message"),
+    [
+        ({"generation": str(2**63 - 1)}, "data.generation: is more than a day ahead"),
+        (
+            {"attributes": {"ce-bucket": "other"}},
+            "data.bucket: is not that of the attribute bucket",
+        ),
+        (
+            {"attributes": {"ce-time": "2999-01-01T00:00:00Z"}},
+            "time: is more than a day ahead",
+        ),
+        ({"buckets": ["other-scans"]}, "data.bucket: is not one of input.buckets"),
+    ],
+    ids=str,
+)
+def test_a_forged_letter_hides_nothing(
+    stack: Stack,
+    command: Command,
+    folder: str,
+    ct_small: bytes,
+    *,
+    forged: dict[str, Any],
+    message: str,
+) -> None:
+    """The table is data: whoever can write into it, or into the topic, must not hide objects."""
+    event = stack.bucket.upload(f"{folder}/a.dcm", ct_small)
+    assert event.post(stack.url).status_code == 200
+    attributes = {f"ce-{k}": v for k, v in event.as_type("deleted").attributes.items()}
+    attributes |= forged.get("attributes", {})
+    content = {**event.data, "generation": forged.get("generation", event.data["generation"])}
+    write(
+        stack,
+        message_id=unique("forged-"),
+        attributes=json.dumps(attributes),
+        data=json.dumps(content).encode(),
+    )
+    command.configure(stack, input={"buckets": forged.get("buckets", [])})
+    done = command("dead-letters", "retry", "--path", path_of(stack, event))
+    assert (done.status, done.out) == (1, "1 still open\n")
+    assert done.err.endswith(f" deleted: {message}\n")
+    assert [row["event"] for row in stack.rows(event.data["name"])] == ["finalized"]
+    assert (
+        len(stack.live(f"path = '{path_of(stack, event).replace(chr(39), chr(92) + chr(39))}'"))
+        == 1
+    )
+
+
+def test_a_letter_that_is_nested_too_deeply_is_shown_and_stays_open(
+    stack: Stack, command: Command
+) -> None:
+    message_id = unique("nested-")
+    nested = b"[" * 200_000 + b"]" * 200_000
+    write(stack, message_id=message_id, attributes="{}", data=nested)
+    shown = json.loads(command("dead-letters", "show", message_id).out)
+    assert shown["data"] == base64.b64encode(nested).decode()
+    done = command("dead-letters", "retry", "--all")
+    assert done.status == 1
+    assert f"message {message_id}: data: is not JSON\n" in done.err
+
+
 def test_an_outage_ends_the_run_and_the_next_goes_on(
     stack: Stack, command: Command, folder: str, ct_small: bytes
 ) -> None:

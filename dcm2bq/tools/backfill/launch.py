@@ -63,6 +63,7 @@ class Backfill:
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        indexing.require_bucket(run.bucket, run.config)
         self.dataset = Dataset(run.config)
         indexing.require_table(self.dataset, run.config)
         self._records = Records(run)
@@ -133,6 +134,7 @@ def count(
     on_page: Callable[[int], object] = lambda _: None,
 ) -> Count:
     """Count what is under a prefix; raises `ReadFailedError`."""
+    indexing.require_bucket(bucket, config)
     started = time.monotonic()
     store = Store(config)
     handler = Handler(config, store, _NoSink())
