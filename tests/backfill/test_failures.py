@@ -165,6 +165,21 @@ def test_rows_of_other_privacy_options_are_refused(site: Site) -> None:
     assert site.names("b/") == []
 
 
+def test_a_bucket_whose_events_the_function_refuses_is_not_brought_in(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.upload("a.dcm", MR_SMALL)
+    site.overrides["input"] = {"buckets": ["other-scans"]}
+    refused = f"dcm2bq: gs://{site.source.name}: is not one of input.buckets\n"
+    done = site.backfill()
+    assert (done.status, done.err) == (2, refused)
+    monkeypatch.setenv("DCM2BQ_CONFIG", '{"input": {"buckets": ["other-scans"]}}')
+    assert cli.main(["backfill", f"gs://{site.source.name}", "--dry-run"]) == 2
+    assert capsys.readouterr().err == refused
+    site.overrides["input"] = {"buckets": [site.source.name]}
+    assert site.backfill().status == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

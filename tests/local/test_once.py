@@ -68,7 +68,15 @@ def test_a_question_is_answered_alone_and_nothing_of_the_callers_leaks(
     (tmp_path / "key.json").write_text("{}")
     config = tmp_path / "config.json"
     big_query = {"projectId": "real-project", "datasetId": "other", "instancesTableId": "my_rows"}
-    config.write_text(json.dumps({"bigQuery": big_query, "jsonOutput": {"format": "dicom-json"}}))
+    config.write_text(
+        json.dumps(
+            {
+                "bigQuery": big_query,
+                "input": {"buckets": ["of-the-deployed-function"]},
+                "jsonOutput": {"format": "dicom-json"},
+            }
+        )
+    )
     sql = """
     SELECT path, CAST(version AS INT64) > 0 AS ok, StudyInstanceUID, Modality, metadata,
       (SELECT COUNT(*) FROM dead_letters) AS letters

@@ -393,6 +393,25 @@ def test_the_ranges_of_a_large_bucket_meet_without_gap_or_overlap(
     assert len(found[0]) == 8 + 6
 
 
+def test_ranges_are_made_of_markers_too(
+    stack: Stack, place: Place, ct_small: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BigQuery sorts them as well, and there may be many more of them than objects."""
+    for number in range(20):
+        event = place.upload(f"{number:02}.dcm", ct_small, deliver=False)
+        place.delete(f"{number:02}.dcm")
+        assert event.as_type("deleted").post(stack.url).status_code == 200
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", stack.bigquery.url)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", stack.storage.url)
+    comparison = Comparison(
+        Dataset(stack.config), stack.config, place.root, settle=timedelta(0), range_rows=7
+    )
+    before = len(stack.bigquery.bodies)
+    assert list(comparison) == []
+    sorts = [body for body in stack.bigquery.bodies[before:] if b"ORDER BY path" in body]
+    assert len(sorts) == 3
+
+
 @pytest.mark.parametrize(
     "location", ["my-bucket", "gs://", "gs:///a", "gs://UPPER/x", "gs://a", "s3://b"]
 )

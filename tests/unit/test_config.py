@@ -66,6 +66,9 @@ def test_a_file_gives_the_overrides(tmp_path: Path) -> None:
         ),
         ({"bigQuery": {"datasetId": "a`b"}}, "bigQuery.datasetId: Expected `str` matching regex"),
         ({"bigQuery": {"datasetId": "a\n"}}, "bigQuery.datasetId: Expected `str` matching regex"),
+        ({"input": {"buckets": ["gs://a"]}}, "input.buckets[...]: Expected `str` matching regex"),
+        ({"input": {"buckets": ["abc\n"]}}, "input.buckets[...]: Expected `str` matching regex"),
+        ({"input": {"buckets": "scans"}}, "input.buckets: Expected `array`, got `str`"),
         ([], "DCM2BQ_CONFIG must hold a JSON object"),
     ],
 )

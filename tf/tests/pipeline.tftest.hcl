@@ -106,6 +106,7 @@ run "the_environment_holds_the_configuration" {
           instancesTableId  = "instances"
           deadLetterTableId = "dead_letter"
         }
+        input   = { buckets = ["my-project-dicom"] }
         events  = { reindexOnMetadataUpdate = false }
         limits  = { deadlineSeconds = 50 }
         privacy = { profile = null, remove = [], hash = [], hashKeyVariable = "DCM2BQ_HASH_KEY", keyVersion = null }
