@@ -63,7 +63,6 @@ class Backfill:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        indexing.require_bucket(run.bucket, run.config)
         self.dataset = Dataset(run.config)
         indexing.require_table(self.dataset, run.config)
         self._records = Records(run)
