@@ -444,6 +444,8 @@ def test_a_letter_that_is_nested_too_deeply_is_shown_and_stays_open(
     done = command("dead-letters", "retry", "--all")
     assert done.status == 1
     assert f"message {message_id}: data: is not JSON\n" in done.err
+    # Each look at the view parses it: the tests that follow have seconds.
+    stack.dataset.query("DELETE FROM dead_letter WHERE message_id = @id", {"id": message_id})
 
 
 def test_an_outage_ends_the_run_and_the_next_goes_on(
