@@ -16,10 +16,11 @@ from typing import Any
 import flask
 import functions_framework
 from cloudevents.http import CloudEvent
+from werkzeug.exceptions import HTTPException
 
 from dcm2bq import config, dicom, log
 from dcm2bq.errors import ConfigError, InvalidEventError, RetryableError, describe
-from dcm2bq.events import Delivery, ObjectEvent, parse
+from dcm2bq.events import Delivery, ObjectEvent, parse, received
 from dcm2bq.handler import Handler, Outcome, Result
 
 
@@ -51,8 +52,11 @@ _making = threading.Lock()
 @functions_framework.cloud_event
 def ingest(event: CloudEvent) -> None:
     """Handle one event; raise `RetryableError` for one that must be delivered again."""
+    _serve(_delivery(event))
+
+
+def _serve(delivery: Delivery) -> None:
     started = time.monotonic()
-    delivery = _delivery(event)
     try:
         outcome = _handler().handle(delivery)
     except Exception as error:
@@ -67,7 +71,23 @@ def refuse(_: Exception) -> tuple[str, int]:
     return "not a CloudEvent\n", HTTPStatus.BAD_REQUEST
 
 
+def serve_as_it_came(error: Exception) -> tuple[str, int] | HTTPException:
+    """Handle a request that the framework failed to make a CloudEvent of.
+
+    It gives up on lone details (JSON that is nested too deeply, an extension with the name of
+    its own field ...) by an exception, which would be answered 500 at every delivery. So the
+    request itself is read, and becomes a row, or a dead letter with the reason.
+    """
+    if isinstance(error, HTTPException):
+        return error
+    if isinstance(error, RetryableError):  # `ingest` has done what can be done
+        raise error
+    _serve(received(dict(flask.request.headers), flask.request.get_data()))
+    return "OK", HTTPStatus.OK
+
+
 functions_framework.errorhandler(HTTPStatus.BAD_REQUEST)(refuse)
+functions_framework.errorhandler(Exception)(serve_as_it_came)
 
 
 def _handler() -> Handler:

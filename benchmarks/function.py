@@ -30,9 +30,9 @@ THREADS = 8
 
 
 @contextmanager
-def stubs(file: Path) -> Iterator[int]:
+def stubs(file: Path, *more: Path) -> Iterator[int]:
     """Run the stand-ins; yield their port."""
-    command = [sys.executable, str(ROOT / "benchmarks" / "stubs.py"), str(file)]
+    command = [sys.executable, str(ROOT / "benchmarks" / "stubs.py"), str(file), *map(str, more)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

@@ -1,15 +1,17 @@
 """Lean stand-ins for Cloud Storage and BigQuery: they answer at once and keep nothing.
 
-    python benchmarks/stubs.py FILE
+    python benchmarks/stubs.py FILE [CERTIFICATE]
 
-Serves FILE as the content of every object. An object's name may ask for more: `size=N` makes
-it N bytes long, zeros behind the file. The bucket `many-N` lists N objects; nothing that a
-backfill writes down is there when it is asked for. Prints its port.
+Serves FILE as the content of every object, over TLS if there is a CERTIFICATE (PEM, with its
+key). An object's name may ask for more: `size=N` makes it N bytes long, zeros behind the file.
+The bucket `many-N` lists N objects; nothing that a backfill writes down is there when it is
+asked for. Prints its port.
 """
 
 import asyncio
 import json
 import re
+import ssl
 import sys
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -50,7 +52,7 @@ class Server:
         if many := MANY.match(target):
             return _response(200, self.listing(int(many[1]), target), "application/json")
         if "%2Fshards%2F" in target:
-            return _response(404, b"{}", "application/json")
+            return _not_found(target)
         if method == "POST":
             self.inserts += 1
             return _response(200, b"{}", "application/json")
@@ -89,6 +91,15 @@ class Server:
         return json.dumps({"items": items, **more}).encode()
 
 
+def _not_found(target: str) -> bytes:
+    """Return the service's answer: plain text where content is read, JSON elsewhere."""
+    if "alt=media" in target:
+        name = unquote(urlsplit(target).path.partition("/o/")[2])
+        return _response(404, f"No such object: stub/{name}".encode(), "text/html; charset=UTF-8")
+    error = {"code": 404, "message": "Not Found", "errors": [{"reason": "notFound"}]}
+    return _response(404, json.dumps({"error": error}).encode(), "application/json")
+
+
 def _response(status: int, body: bytes, kind: str, content_range: str = "") -> bytes:
     lines = [f"HTTP/1.1 {status} OK", f"Content-Type: {kind}", f"Content-Length: {len(body)}"]
     if content_range:
@@ -96,12 +107,16 @@ def _response(status: int, body: bytes, kind: str, content_range: str = "") -> b
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-async def main(content: bytes) -> None:
+async def main(content: bytes, certificate: str | None = None) -> None:
     """Serve until killed."""
-    server = await asyncio.start_server(Server(content).serve, "127.0.0.1")
+    context = None
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+    server = await asyncio.start_server(Server(content).serve, "127.0.0.1", ssl=context)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]).read_bytes()))
+    asyncio.run(main(Path(sys.argv[1]).read_bytes(), *sys.argv[2:]))

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
@@ -28,6 +29,7 @@ MIB = 1024 * 1024
 TableId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]{1,1024}$(?!\n)")]
 Positive = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[int, Meta(ge=0)]
+BucketName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$(?!\n)")]
 Seconds = Annotated[int, Meta(ge=1, le=590)]
 """Below the longest acknowledgement deadline of Pub/Sub, 600 s."""
 Text = Annotated[str, Meta(max_length=4096)]
@@ -70,6 +72,17 @@ class Input(_Options, frozen=True, kw_only=True):
     user_project: Annotated[
         str | None, Meta(description="Project billed for reads from requester-pays buckets")
     ] = None
+    buckets: Annotated[
+        tuple[BucketName, ...],
+        Meta(
+            description="Buckets whose events are believed; those of others become dead "
+            "letters. Empty: any bucket"
+        ),
+    ] = ()
+
+    def admits(self, bucket: str) -> bool:
+        """Whether events of a bucket are believed."""
+        return not self.buckets or bucket in self.buckets
 
 
 class Events(_Options, frozen=True, kw_only=True):
@@ -176,7 +189,11 @@ class Privacy(_Options, frozen=True, kw_only=True):
         Meta(description="Attributes to replace by a keyed hash at every level: keywords, tags"),
     ] = ()
     hash_key_variable: Annotated[
-        str, Meta(description="Environment variable that holds the key of the hash")
+        str,
+        Meta(
+            description="Environment variable that holds the key of the hash; a newline at its "
+            "end is no part of it"
+        ),
     ] = "DCM2BQ_HASH_KEY"
     key_version: Annotated[
         str | None, Meta(description="Name of the key's version; part of the tables' fingerprint")
@@ -186,6 +203,11 @@ class Privacy(_Options, frozen=True, kw_only=True):
     def is_on(self) -> bool:
         """Whether anything is removed or replaced."""
         return bool(self.profile or self.remove or self.hash)
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether anything is replaced by a keyed hash."""
+        return bool(self.profile or self.hash)
 
     @property
     def fingerprint(self) -> str:
@@ -214,7 +236,10 @@ class Log(_Options, frozen=True, kw_only=True):
 
     path: Annotated[
         Literal["full", "hash"],
-        Meta(description="Object names in logs: as they are, or hashed (SHA-256)"),
+        Meta(
+            description="Object names in logs: as they are, or hashed (SHA-256, keyed where "
+            "`privacy.hashKeyVariable` has a key)"
+        ),
     ] = "full"
     level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
@@ -257,7 +282,17 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         raise ConfigError(f"{INLINE_VARIABLE} and {FILE_VARIABLE} are both set: use one")
     if path:
         return _parse(_read(path), source=f"{FILE_VARIABLE} ({path})")
-    return _parse(inline.encode(), source=INLINE_VARIABLE) if inline else Config()
+    return _parse(os.fsencode(inline), source=INLINE_VARIABLE) if inline else Config()
+
+
+def hash_key(options: Privacy, environ: Mapping[str, str] | None = None) -> bytes:
+    """Return the key of the hash that the environment gives; nothing where there is none.
+
+    A secret made by a pipe ends in a newline, which a shell that passes it on takes away: one
+    newline at the end is no part of the key.
+    """
+    environ = os.environ if environ is None else environ
+    return os.fsencode(environ.get(options.hash_key_variable, "")).removesuffix(b"\n")
 
 
 def from_overrides(overrides: Mapping[str, Any]) -> Config:
@@ -309,6 +344,8 @@ def _parse(text: bytes, *, source: str) -> Config:
         overrides = msgspec.json.decode(text)
     except msgspec.DecodeError as error:
         raise ConfigError(f"{source} is not JSON: {error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{source} is not JSON: it is not valid UTF-8") from None
     if not isinstance(overrides, dict):
         raise ConfigError(f"{source} must hold a JSON object")
     return from_overrides(overrides)
@@ -329,9 +366,17 @@ def _refuse_unknown(overrides: Mapping[str, Any], struct: type, prefix: str = ""
 def _choices(path: str) -> str:
     """Return what an option of a few named values may be, as the end of a sentence."""
     for option in options():
-        if option.path == path and get_origin(option.type) is Literal:
-            return f", expected {' or '.join(get_args(option.type))}"
+        if option.path == path and (names := _names(option.type)):
+            return f", expected {' or '.join(names)}"
     return ""
+
+
+def _names(kind: Any) -> list[str]:
+    """Return the values that a type names; none where it takes others beside them."""
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    named = [_names(each) for each in get_args(kind) if each is not NoneType]
+    return [*named[0], "null"] if len(named) == 1 and named[0] else []
 
 
 def _check_pattern(pattern: str) -> None:

@@ -8,6 +8,7 @@
     |  |- UnreadableDicomError   the object is DICOM, but broken or beyond a limit
     |  |- RowTooLargeError       BigQuery can never take the row
     |- SupersededError           that generation no longer exists: acknowledge, no row
+    |- JobFailedError            a job that a tool started ended without success: its log says why
     |- RetryableError            raise: HTTP 500, redelivery, at last the dead-letter topic
        |- ReadFailedError        Cloud Storage did not answer, or not with the object
        |- WriteFailedError       BigQuery did not store the row
@@ -70,6 +71,10 @@ class RowTooLargeError(RejectedEventError):
 
 class SupersededError(Dcm2BqError):
     """The generation that the event names no longer exists."""
+
+
+class JobFailedError(Dcm2BqError):
+    """A job that a tool started, and that ran, ended without success; tools alone raise it."""
 
 
 class RetryableError(Dcm2BqError):

@@ -6,20 +6,28 @@ it was after the change, in which `generation` and `size` come as strings or num
 `ce-subject` is percent-encoded and never decoded, so the name is taken from the data.
 """
 
+import base64
 import re
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
 from dcm2bq.errors import InvalidEventError
 
 TYPE_PREFIX = "google.cloud.storage.object.v1."
+
+_SOURCE = "//storage.googleapis.com/projects/_/buckets/"
+_SUBJECT = "objects/"
+_SUBJECT_ENCODINGS = 2
+"""How often a subject may be percent-encoded: as a URI, and as the value of an HTTP header."""
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _DIGITS = re.compile(r"[0-9]{1,20}")
@@ -28,6 +36,13 @@ _NAME_MAX_BYTES = 1024
 _DATA_MAX_BYTES = 1024 * 1024
 _ATTRIBUTES_MAX, _ATTRIBUTE_MAX_CHARS = 64, 4096
 """Bounds far above what Cloud Storage sends, and far below what a row can hold."""
+
+_AHEAD_SECONDS = 24 * 60 * 60
+"""How far ahead of this machine's clock an event may be: no two clocks differ by a day."""
+_MICROSECONDS = 1_000_000
+
+_STRUCTURED = "application/cloudevents"
+_NOT_JSON = (ValueError, RecursionError)  # invalid UTF-8 is no DecodeError
 
 
 class Kind(StrEnum):
@@ -61,9 +76,12 @@ class Delivery:
 
     @property
     def excerpt(self) -> "Delivery":
-        """The delivery, cut where it is larger than any that Cloud Storage sends."""
+        """The delivery, cut where it is larger than any that Cloud Storage sends.
+
+        Lone surrogates, which UTF-8 cannot hold, stand in the attributes as escapes.
+        """
         kept = islice(self.attributes.items(), _ATTRIBUTES_MAX)
-        attributes = {k[:_ATTRIBUTE_MAX_CHARS]: v[:_ATTRIBUTE_MAX_CHARS] for k, v in kept}
+        attributes = {_excerpt(key): _excerpt(value) for key, value in kept}
         return Delivery(attributes, self.data[:_DATA_MAX_BYTES])
 
 
@@ -72,8 +90,9 @@ class ObjectEvent:
     """One change of one generation of one object.
 
     `size` is in bytes, and None where the event does not tell. `md5_hash` and `crc32c` are
-    base64, as in the JSON API. Raises `InvalidEventError`, naming the field, for a value that
-    Cloud Storage can not have sent.
+    base64, as in the JSON API. `has_customer_key` tells that the object is encrypted with a
+    customer-supplied key, which Cloud Storage does not keep (`customerEncryption`). Raises
+    `InvalidEventError`, naming the field, for a value that Cloud Storage cannot have sent.
     """
 
     event_id: str
@@ -88,13 +107,14 @@ class ObjectEvent:
     storage_class: str | None = None
     md5_hash: str | None = None
     crc32c: str | None = None
+    has_customer_key: bool = False
 
     def __post_init__(self) -> None:
         if self.time.tzinfo is None:
             raise InvalidEventError("time: has no time zone")
         if not is_bucket_name(self.bucket):
             raise InvalidEventError("data.bucket: is not a bucket name")
-        if not 0 < len(_utf8(self.name)) <= _NAME_MAX_BYTES:
+        if not 0 < len(_utf8(self.name, "data.name")) <= _NAME_MAX_BYTES:
             raise InvalidEventError(f"data.name: is empty or above {_NAME_MAX_BYTES} bytes")
         if not 0 < self.generation <= _INT64_MAX:
             raise InvalidEventError("data.generation: is not a generation")
@@ -119,11 +139,13 @@ class ObjectEvent:
 def parse(delivery: Delivery) -> ObjectEvent:
     """Return the event that a CloudEvent delivers.
 
-    Raises `InvalidEventError`, naming the attribute or field, for any other type of event
-    and for data that is not a storage object.
+    Raises `InvalidEventError`, naming the attribute or field, for any other type of event,
+    for data that is not a storage object, for attributes that speak of another object than
+    the data, and for what lies in the future.
     """
     data = _decode(delivery.data)
-    return ObjectEvent(
+    _refuse_surrogates(delivery.attributes)
+    event = ObjectEvent(
         event_id=_attribute(delivery, "id"),
         kind=_kind(_attribute(delivery, "type")),
         time=event_time(delivery),
@@ -136,7 +158,30 @@ def parse(delivery: Delivery) -> ObjectEvent:
         storage_class=_optional_text(data, "storageClass"),
         md5_hash=_optional_text(data, "md5Hash"),
         crc32c=_optional_text(data, "crc32c"),
+        has_customer_key=bool(data.get("customerEncryption")),
     )
+    _refuse_future(event)
+    _refuse_disagreement(event, delivery.attributes)
+    return event
+
+
+def received(headers: Mapping[str, str], body: bytes) -> Delivery:
+    """Return the delivery that an HTTP request holds, in binary or in structured mode.
+
+    Takes requests that a CloudEvents library cannot read (nested too deeply, say): what can be
+    told of the attributes is kept, and the data as it came, so that `parse` can judge it.
+    """
+    named = {key.lower(): value for key, value in headers.items()}
+    attributes = {key: value for key, value in named.items() if key.startswith("ce-")}
+    if attributes and not named.get("content-type", "").startswith(_STRUCTURED):
+        return Delivery(attributes, body)
+    try:
+        envelope = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except _NOT_JSON:
+        return Delivery(attributes, body)
+    data, encoded = envelope.pop("data", b""), envelope.pop("data_base64", None)
+    attributes = {f"ce-{key.lower()}": _attribute_text(raw) for key, raw in envelope.items()}
+    return Delivery(attributes, bytes(data) if encoded is None else _from_base64(encoded))
 
 
 def deliver(event: ObjectEvent) -> Delivery:
@@ -151,6 +196,7 @@ def deliver(event: ObjectEvent) -> Delivery:
         "storageClass": event.storage_class,
         "md5Hash": event.md5_hash,
         "crc32c": event.crc32c,
+        "customerEncryption": {"encryptionAlgorithm": "AES256"} if event.has_customer_key else None,
     }
     return Delivery(
         attributes(event.kind, event.bucket, event.name, event_id=event.event_id, time=event.time),
@@ -166,8 +212,8 @@ def attributes(
         "ce-id": event_id,
         "ce-specversion": "1.0",
         "ce-type": f"{TYPE_PREFIX}{kind}",
-        "ce-source": f"//storage.googleapis.com/projects/_/buckets/{bucket}",
-        "ce-subject": f"objects/{quote(name)}",
+        "ce-source": _SOURCE + bucket,
+        "ce-subject": _SUBJECT + quote(name),
         "ce-time": time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "ce-bucket": bucket,
     }
@@ -177,7 +223,9 @@ def recorded(attributes: Mapping[str, Any], data: bytes, message_id: str | None)
     """Return the delivery that a row of `dead_letter` keeps.
 
     `attributes` are those of a CloudEvent, what else stands beside them is left out; or those
-    of a notification that Cloud Storage itself sent to Pub/Sub, which may have no data.
+    of a notification that Cloud Storage itself sent to Pub/Sub, which may have no data. What
+    such a notification names in its attributes becomes a CloudEvent's, so that `parse` can hold
+    the data against it.
     """
     texts = {key: str(value) for key, value in attributes.items()}
     kind = _NOTIFIED.get(texts.get("eventType", ""))
@@ -188,6 +236,12 @@ def recorded(attributes: Mapping[str, Any], data: bytes, message_id: str | None)
         "ce-type": f"{TYPE_PREFIX}{kind}",
         "ce-time": texts.get("eventTime", ""),
     }
+    if "bucketId" in texts:
+        cloud_event["ce-bucket"] = texts["bucketId"]
+    if "objectId" in texts:
+        cloud_event["ce-subject"] = _SUBJECT + quote(texts["objectId"], errors="replace")
+    if "objectGeneration" in texts:
+        cloud_event["ce-generation"] = texts["objectGeneration"]
     names = {"bucketId": "bucket", "objectId": "name", "objectGeneration": "generation"}
     named = {field: texts[key] for key, field in names.items() if key in texts}
     return Delivery(cloud_event, data or msgspec.json.encode(named))
@@ -201,10 +255,93 @@ def is_bucket_name(text: str) -> bool:
 def event_time(delivery: Delivery) -> datetime:
     """Return when the change happened, in UTC; raises `InvalidEventError`."""
     try:
-        time = datetime.fromisoformat(_attribute(delivery, "time"))
-        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+        when = datetime.fromisoformat(_attribute(delivery, "time"))
+        return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise InvalidEventError("time: is not an RFC 3339 time") from None
+
+
+def decode(data: bytes | str) -> Any:
+    """Return what JSON says; raises `InvalidEventError`, also for what is nested too deeply."""
+    try:
+        return msgspec.json.decode(data)
+    except _NOT_JSON:
+        raise InvalidEventError("data: is not JSON") from None
+
+
+def _refuse_future(event: ObjectEvent) -> None:
+    """Raise `InvalidEventError` for what cannot have happened yet.
+
+    Markers hide by generation: one of a generation that is never reached would hide each later
+    upload of its path for ever. Cloud Storage promises no more of generations than that they
+    are unique 64-bit integers; in practice they count microseconds since 1970. Only those
+    beyond that are refused: smaller ones do no such harm. Should Cloud Storage ever count
+    otherwise, its events become dead letters, which a release that knows can retry.
+    """
+    latest = time.time() + _AHEAD_SECONDS
+    if event.time.timestamp() > latest:
+        raise InvalidEventError("time: is more than a day ahead")
+    if event.generation > latest * _MICROSECONDS:
+        raise InvalidEventError("data.generation: is more than a day ahead")
+
+
+def _refuse_disagreement(event: ObjectEvent, attributes: Mapping[str, str]) -> None:
+    """Raise `InvalidEventError` where an attribute that is there names another object."""
+    if attributes.get("ce-bucket", event.bucket) != event.bucket:
+        raise InvalidEventError("data.bucket: is not that of the attribute bucket")
+    source = attributes.get("ce-source")
+    # Converted events of older kinds name the object behind the bucket.
+    if source is not None and not f"{source}/".startswith(f"{_SOURCE}{event.bucket}/"):
+        raise InvalidEventError("data.bucket: is not that of the attribute source")
+    subject = attributes.get("ce-subject")
+    if subject is not None and not _is_subject(subject, event.name):
+        raise InvalidEventError("data.name: is not that of the attribute subject")
+    if attributes.get("ce-generation", str(event.generation)) != str(event.generation):
+        raise InvalidEventError("data.generation: is not that of the attribute generation")
+
+
+def _is_subject(subject: str, name: str) -> bool:
+    """Whether a subject names an object, however it was encoded on its way.
+
+    CloudEvents' HTTP binding (3.1.3.2) percent-encodes a URI that may be encoded already; a
+    sender that encodes nothing leaves UTF-8, which HTTP servers read as Latin-1.
+    """
+    expected = _SUBJECT + name
+    if subject == expected:
+        return True
+    with suppress(UnicodeError):  # it is text already
+        subject = subject.encode("latin-1").decode()
+    for _ in range(_SUBJECT_ENCODINGS):
+        if subject == expected:
+            return True
+        subject = unquote(subject)
+    return subject == expected
+
+
+def _refuse_surrogates(attributes: Mapping[str, str]) -> None:
+    text = "".join((*attributes, *attributes.values()))
+    if not text.isascii():
+        _utf8(text, "attributes")
+
+
+def _excerpt(text: str) -> str:
+    text = text[:_ATTRIBUTE_MAX_CHARS]
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
+def _attribute_text(raw: bytes) -> str:
+    """Return an attribute of a structured CloudEvent; what is not text as it is written."""
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except _NOT_JSON:
+        return bytes(raw).decode(errors="replace")
+
+
+def _from_base64(raw: bytes) -> bytes:
+    try:
+        return base64.b64decode(_attribute_text(raw))
+    except ValueError:
+        return bytes(raw)
 
 
 def _kind(event_type: str) -> Kind:
@@ -228,10 +365,7 @@ def _attribute(delivery: Delivery, name: str) -> str:
 def _decode(data: bytes) -> dict[str, Any]:
     if len(data) > _DATA_MAX_BYTES:
         raise InvalidEventError(f"data: is above {_DATA_MAX_BYTES} bytes")
-    try:
-        decoded = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError):
-        raise InvalidEventError("data: is not JSON") from None
+    decoded = decode(data)
     if not isinstance(decoded, dict):
         raise InvalidEventError("data: is not a JSON object")
     return decoded
@@ -257,8 +391,8 @@ def _integer(data: Mapping[str, Any], field: str) -> int:
     raise InvalidEventError(f"data.{field}: is {'missing' if value is None else 'not an integer'}")
 
 
-def _utf8(text: str) -> bytes:
+def _utf8(text: str, where: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        raise InvalidEventError("data.name: is not valid Unicode") from None
+        raise InvalidEventError(f"{where}: is not valid Unicode") from None

@@ -1,17 +1,20 @@
 """Cloud Storage: ranged reads of exactly one generation, and listings.
 
-What Cloud Storage answers becomes an error of `dcm2bq.errors` here, by its HTTP status.
+What Cloud Storage answers becomes an error of `dcm2bq.errors` here, by its HTTP status and,
+where it gives them, its reasons. A refused read of an object's content gives none, only a text
+in English: why is asked of the object's metadata, and the text counts only beside that.
 """
 
+import contextlib
 import os
 import re
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -42,11 +45,31 @@ _LIST_SECONDS = 30
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _GZIP = 31  # zlib's wbits for the gzip format
 _GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_CODINGS = frozenset({"gzip", "x-gzip"})  # one coding, two names (RFC 9110 8.4.1.3)
+_HEAD_BYTES = 64 * 1024
+"""Bytes fetched to see whether an object is gzipped: the conversion's first read needs as many."""
+_EXPLAIN_SECONDS = 5
+"""Longest wait for what the metadata says of a refusal: its text is there already."""
+
 _CUSTOMER_KEY = "resourceIsEncryptedWithCustomerEncryptionKey"
+_CUSTOMER_KEY_TEXT = b"encrypted by a customer-supplied encryption key"
+_UNDER_CUSTOMER_KEY = (
+    "the object is encrypted with a customer-supplied key: "
+    "rewrite it with a key of Cloud KMS or of Google's own"
+)
+_REQUESTER_PAYS_TEXT = b"requester pays bucket but no user project"
+_REQUESTER_PAYS = (
+    "the bucket is requester-pays: set input.userProject to the project that pays for reads"
+)
 
 
-class _Version(msgspec.Struct, rename="camel"):
-    generation: str
+class _Resource(msgspec.Struct, rename="camel"):
+    """What is asked of an object's resource in the JSON API, field by field."""
+
+    generation: str | None = None
+    size: str | int | None = None
+    content_encoding: str | None = None
+    customer_encryption: dict[str, Any] | None = None
     time_deleted: datetime | None = None
 
 
@@ -56,35 +79,94 @@ _LISTED = (
 )
 
 
+class _Generation:
+    """Requests about one generation of one object.
+
+    They end at `deadline` (of `time.monotonic`) at the latest. Each raises `SupersededError`
+    when the generation is gone, `RejectedEventError` when it cannot be read without a key,
+    and `ReadFailedError` for every other failure.
+    """
+
+    def __init__(
+        self, transport: Transport, event: ObjectEvent, user_project: str | None, deadline: float
+    ) -> None:
+        self._transport = transport
+        self._path = f"/storage/v1/b/{event.bucket}/o/{quote(event.name, safe='')}"
+        self._query: dict[str, str | int] = {"generation": event.generation}
+        if user_project:
+            self._query["userProject"] = user_project
+        self._deadline = deadline
+
+    def media(self, headers: Mapping[str, str]) -> Answer:
+        """Return the content, or the part of it that the headers ask for."""
+        answer = self._get(self._deadline, headers, alt="media")
+        if answer.status == HTTPStatus.BAD_REQUEST and not answer.reasons:
+            self._explain(answer.body)
+        return _checked(answer)
+
+    def metadata(self, *fields: str) -> _Resource:
+        """Return the named fields of the object's resource."""
+        return _resource(_checked(self._get(self._deadline, fields=",".join(fields))))
+
+    def _explain(self, text: bytes) -> None:
+        """Raise what a refusal in plain text means, where that can be told."""
+        has_key = _CUSTOMER_KEY_TEXT in text
+        is_requester_pays = _REQUESTER_PAYS_TEXT in text
+        deadline = min(self._deadline, time.monotonic() + _EXPLAIN_SECONDS)
+        with contextlib.suppress(ReadFailedError):
+            answer = self._get(deadline, fields="customerEncryption")
+            if answer.status == HTTPStatus.OK:
+                has_key = has_key or bool(_resource(answer).customer_encryption)
+            is_requester_pays = is_requester_pays or _is_requester_pays(answer)
+        if has_key:
+            raise RejectedEventError(_UNDER_CUSTOMER_KEY)
+        if is_requester_pays:
+            raise ReadFailedError(f"Cloud Storage: HTTP 400: {_REQUESTER_PAYS}")
+
+    def _get(
+        self, deadline: float, headers: Mapping[str, str] | None = None, **parameters: str
+    ) -> Answer:
+        if time.monotonic() >= deadline:
+            raise ReadFailedError("no time left to read the object")
+        path = f"{self._path}?{urlencode({**parameters, **self._query})}"
+        try:
+            return self._transport.request("GET", path, deadline=deadline, headers=headers)
+        except NoAnswerError as error:
+            raise ReadFailedError(f"Cloud Storage: {error}") from None
+
+
 class ObjectReader:
     """One generation of one object, read by ranges; a byte source for the conversion.
 
-    `size` is in bytes. `bytes_read` counts what was fetched. Reads end at `deadline` (of
-    `time.monotonic`) at the latest.
+    `size` is in bytes. `bytes_read` counts what was fetched.
     """
 
-    def __init__(self, transport: Transport, path: str, size: int, deadline: float) -> None:
+    def __init__(self, generation: _Generation, size: int) -> None:
         self.size = size
         self.bytes_read = 0
-        self._transport = transport
-        self._path = path
-        self._deadline = deadline
+        self._generation = generation
+        self._head = b""
+
+    def begins_with(self, magic: bytes) -> bool:
+        """Return whether the object does; what is fetched for it is not fetched again."""
+        self._head = self.read_at(0, _HEAD_BYTES)
+        return self._head.startswith(magic)
 
     def read_at(self, offset: int, n: int) -> bytes:
         """Return `n` bytes from `offset`; fewer only at the object's end.
 
         Raises `SupersededError` when the generation is gone, `RejectedEventError` when the
-        object can not be read without a key, and `ReadFailedError` for every other failure.
+        object cannot be read without a key, and `ReadFailedError` for every other failure.
         """
         end = min(offset + n, self.size)
-        if end <= offset:
-            return b""
-        answer = _get(
-            self._transport,
-            self._path,
-            self._deadline,
+        held = self._head[offset:end]
+        offset += len(held)
+        return held + self._fetch(offset, end) if offset < end else held
+
+    def _fetch(self, offset: int, end: int) -> bytes:
+        answer = self._generation.media(
             # gzip is accepted so that nothing is inflated on the way: ranges count stored bytes.
-            {"Range": f"bytes={offset}-{end - 1}", "Accept-Encoding": "gzip"},
+            {"Range": f"bytes={offset}-{end - 1}", "Accept-Encoding": "gzip"}
         )
         self.bytes_read += len(answer.body)
         whole = answer.status == HTTPStatus.OK and (offset, end) == (0, self.size)
@@ -147,16 +229,20 @@ class Store:
     def open(self, event: ObjectEvent, deadline: float) -> ObjectReader | GunzippedReader:
         """Return a reader of the event's generation.
 
-        Requests nothing, unless the event gives no size or names a content encoding.
+        Requests nothing, unless the event gives no size or names the content encoding gzip.
+        Raises what reading does.
         """
-        path = f"/storage/v1/b/{event.bucket}/o/{quote(event.name, safe='')}"
-        size = event.size
-        if size is None:
-            query = self._query(fields="size", generation=event.generation)
-            size = _size(_get(self._transport, f"{path}?{query}", deadline))
-        media = self._query(alt="media", generation=event.generation)
-        reader = ObjectReader(self._transport, f"{path}?{media}", size, deadline)
-        if event.content_encoding == "gzip" and reader.read_at(0, 2) == _GZIP_MAGIC:
+        generation = self._generation(event, deadline)
+        size, encoding = event.size, event.content_encoding
+        has_customer_key = event.has_customer_key
+        if size is None:  # then the event tells nothing else of the object either
+            resource = generation.metadata("size", "contentEncoding", "customerEncryption")
+            size, encoding = _size(resource), resource.content_encoding
+            has_customer_key = has_customer_key or bool(resource.customer_encryption)
+        if has_customer_key:
+            raise RejectedEventError(_UNDER_CUSTOMER_KEY)
+        reader = ObjectReader(generation, size)
+        if _names_gzip(encoding) and reader.begins_with(_GZIP_MAGIC):
             return GunzippedReader(reader, self._limit)
         return reader
 
@@ -165,16 +251,10 @@ class Store:
 
         Raises `SupersededError` when that generation is gone altogether.
         """
-        path = f"/storage/v1/b/{event.bucket}/o/{quote(event.name, safe='')}"
-        query = self._query(fields="generation,timeDeleted", generation=event.generation)
-        answer = _get(self._transport, f"{path}?{query}", deadline)
-        try:
-            found = msgspec.json.decode(answer.body, type=_Version)
-        except msgspec.DecodeError:
-            raise ReadFailedError("Cloud Storage: the answer is not an object's metadata") from None
-        if found.generation != str(event.generation):
+        resource = self._generation(event, deadline).metadata("generation", "timeDeleted")
+        if resource.generation != str(event.generation):
             raise ReadFailedError("Cloud Storage: the answer is about another generation")
-        return found.time_deleted
+        return resource.time_deleted
 
     def list(
         self, bucket: str, prefix: str = "", *, start: str = "", end: str = ""
@@ -218,7 +298,10 @@ class Store:
         except api.NotFound:
             raise ReadFailedError("Cloud Storage: there is no such bucket") from None
         except api.GoogleAPICallError as error:
-            raise ReadFailedError(f"Cloud Storage: HTTP {error.code}") from None
+            reasons = [str(dict(each).get("reason")) for each in error.errors]
+            is_requester_pays = isinstance(error, api.BadRequest) and "required" in reasons
+            meaning = f": {_REQUESTER_PAYS}" if is_requester_pays else ""
+            raise ReadFailedError(f"Cloud Storage: HTTP {error.code}{meaning}") from None
         except (api.GoogleAPIError, GoogleAuthError, OSError) as error:
             raise ReadFailedError(f"Cloud Storage: no answer, {type(error).__name__}") from None
 
@@ -232,28 +315,42 @@ class Store:
         options = {"api_endpoint": self._transport.base}
         return Client(EMULATOR_PROJECT, AnonymousCredentials(), client_options=options)
 
-    def _query(self, **parameters: str | int) -> str:
-        project = {"userProject": self._user_project} if self._user_project else {}
-        return urlencode({**parameters, **project})
+    def _generation(self, event: ObjectEvent, deadline: float) -> _Generation:
+        return _Generation(self._transport, event, self._user_project, deadline)
 
 
-def _get(
-    transport: Transport, path: str, deadline: float, headers: dict[str, str] | None = None
-) -> Answer:
-    if time.monotonic() >= deadline:
-        raise ReadFailedError("no time left to read the object")
-    try:
-        answer = transport.request("GET", path, deadline=deadline, headers=headers)
-    except NoAnswerError as error:
-        raise ReadFailedError(f"Cloud Storage: {error}") from None
+def _checked(answer: Answer) -> Answer:
+    """Return the answer if it is one; raise what its status and its reasons mean."""
     if answer.status in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
         return answer
     if answer.status == HTTPStatus.NOT_FOUND:
         raise SupersededError("that generation no longer exists")
     if _CUSTOMER_KEY in answer.reasons:
-        raise RejectedEventError("the object is encrypted with a customer-supplied key")
-    hint = ": input.userProject?" if "required" in answer.reasons else ""
-    raise ReadFailedError(f"Cloud Storage: {answer}{hint}")
+        raise RejectedEventError(_UNDER_CUSTOMER_KEY)
+    meaning = ""
+    if _is_requester_pays(answer):
+        meaning = f": {_REQUESTER_PAYS}"
+    elif answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        meaning = ": the object is shorter than its event says"
+    raise ReadFailedError(f"Cloud Storage: {answer}{meaning}")
+
+
+def _is_requester_pays(answer: Answer) -> bool:
+    # HTTP 401 has the same reason: there, the login is what is required.
+    return answer.status == HTTPStatus.BAD_REQUEST and "required" in answer.reasons
+
+
+def _resource(answer: Answer) -> _Resource:
+    try:
+        return msgspec.json.decode(answer.body, type=_Resource)
+    except ValueError:
+        raise ReadFailedError("Cloud Storage: the answer is not an object's metadata") from None
+
+
+def _names_gzip(content_encoding: str | None) -> bool:
+    """Return whether gzip is among the codings: names in any case (RFC 9110 8.4.1)."""
+    codings = (content_encoding or "").lower().split(",")
+    return any(each.strip() in _GZIP_CODINGS for each in codings)
 
 
 def _event(blob: "Blob") -> ObjectEvent:
@@ -273,11 +370,14 @@ def _event(blob: "Blob") -> ObjectEvent:
     )
 
 
-def _size(answer: Answer) -> int:
+def _size(resource: _Resource) -> int:
     try:
-        return int(msgspec.json.decode(answer.body)["size"])
-    except (msgspec.DecodeError, LookupError, TypeError, ValueError):
-        raise ReadFailedError("Cloud Storage: no size in the object's metadata") from None
+        size = int("" if resource.size is None else resource.size)
+    except ValueError:
+        size = -1
+    if size < 0:
+        raise ReadFailedError("Cloud Storage: no size in the object's metadata")
+    return size
 
 
 def _content_range(answer: Answer) -> tuple[int, int] | None:

@@ -13,7 +13,13 @@ from typing import Protocol
 
 from dcm2bq import dicom, events, rows
 from dcm2bq.config import Config
-from dcm2bq.errors import RejectedEventError, SupersededError, describe
+from dcm2bq.errors import (
+    ConfigError,
+    InvalidEventError,
+    RejectedEventError,
+    SupersededError,
+    describe,
+)
 from dcm2bq.events import Delivery, Kind, ObjectEvent
 
 _COMPOSITE_TEMPORARIES = "gcloud/tmp/parallel_composite_uploads/"
@@ -87,7 +93,7 @@ class Handler:
 
         Raises `RetryableError`, or whatever was not foreseen, for an event that must be
         delivered again. One that `is_last`, for which nobody will, becomes a dead letter
-        instead; by default its age decides.
+        instead; by default its age decides. Raises `ConfigError` too: no event is to blame.
         """
         deadline = time.monotonic() + self._config.limits.deadline_seconds
         event = None
@@ -96,6 +102,8 @@ class Handler:
             return self.apply(event, deadline)
         except SupersededError as error:
             return Outcome(result=Result.SUPERSEDED, event=event, error=error)
+        except ConfigError:
+            raise
         except Exception as error:
             if not isinstance(error, RejectedEventError):
                 # Not before: the time of an event that is rejected may be none.
@@ -109,8 +117,10 @@ class Handler:
     def apply(self, event: ObjectEvent, deadline: float) -> Outcome:
         """Do what a valid event asks for, before `deadline` (of `time.monotonic`).
 
-        Raises each error of the taxonomy but `ConfigError`.
+        Raises each error of the taxonomy.
         """
+        if not self._config.input.admits(event.bucket):
+            raise InvalidEventError("data.bucket: is not one of input.buckets")
         if self.is_ignored(event):
             return Outcome(result=Result.IGNORED, event=event)
         if event.kind in {Kind.DELETED, Kind.ARCHIVED}:
@@ -138,6 +148,8 @@ class Handler:
     def _index(self, event: ObjectEvent, deadline: float) -> Outcome:
         """Record what a generation's header holds."""
         reader = self._store.open(event, deadline)
+        if event.size is None and reader.size == 0:  # else `is_ignored` has seen to it
+            return Outcome(result=Result.IGNORED, event=event)
         conversion = dicom.convert(
             reader, options=self._config, root=event.bulk_data_root, deadline=deadline
         )

@@ -5,6 +5,7 @@ frames: their texts can quote values, and values are patient data.
 """
 
 import hashlib
+import hmac
 import logging
 import sys
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from dcm2bq.config import Config
+from dcm2bq.config import Config, hash_key
 from dcm2bq.errors import RetryableError, describe
 from dcm2bq.terminal import printable_json
 
@@ -40,7 +41,8 @@ _LOGGER = logging.getLogger("dcm2bq")
 def setup(config: Config) -> None:
     """Send everything that this process logs to stdout, one JSON object a line."""
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(_JsonFormatter(hash_paths=config.log.path == "hash"))
+    key = hash_key(config.privacy)
+    handler.setFormatter(_JsonFormatter(hash_paths=config.log.path == "hash", key=key))
     handler.addFilter(_not_told_yet)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     _LOGGER.setLevel(config.log.level)
@@ -55,9 +57,10 @@ def write(severity: Severity, message: str, **fields: Any) -> None:
 
 
 class _JsonFormatter(logging.Formatter):
-    def __init__(self, *, hash_paths: bool) -> None:
+    def __init__(self, *, hash_paths: bool, key: bytes) -> None:
         super().__init__()
         self._hash_paths = hash_paths
+        self._key = key
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {"severity": record.levelname, "time": _rfc3339(record.created)}
@@ -70,13 +73,23 @@ class _JsonFormatter(logging.Formatter):
             if record.exc_info and record.exc_info[1]:
                 line["message"] = describe(record.exc_info[1])
         if self._hash_paths and "path" in line:
-            line["path"] = "sha256:" + hashlib.sha256(line["path"].encode()).hexdigest()
+            line["path"] = _hashed(line["path"].encode(), self._key)
         return printable_json(msgspec.json.encode(line).decode())
 
 
+def _hashed(path: bytes, key: bytes) -> str:
+    """Return what stands for a name: who knows names could find it, unless there is a key."""
+    if key:
+        return "hmac-sha256:" + hmac.digest(key, path, hashlib.sha256).hex()
+    return "sha256:" + hashlib.sha256(path).hexdigest()
+
+
 def _bounded(value: Any) -> Any:
-    """Cut what a hostile event could make too long for Cloud Logging."""
-    return value[:_MAX_CHARS] if isinstance(value, str) else value
+    """Cut what a hostile event could make too long, and escape what UTF-8 cannot hold."""
+    if not isinstance(value, str):
+        return value
+    value = value[:_MAX_CHARS]
+    return value if value.isascii() else value.encode(errors="backslashreplace").decode()
 
 
 def _not_told_yet(record: logging.LogRecord) -> bool:

@@ -166,5 +166,20 @@ def resolution_row(
     )
 
 
+def dismissal_row(
+    resolution: DeadLetterRow,
+    *,
+    path: str | None,
+    version: str | None,
+    event: str | None,
+    because: str,
+) -> DeadLetterRow:
+    """Return a resolution as a dismissal: it names its entry, and says why it stays as it is."""
+    attributes = msgspec.json.decode(resolution.attributes)
+    dismissed = {"path": path, "version": version, "event": event, "because": because}
+    text = msgspec.json.encode({**attributes, "dismissed": dismissed}).decode()
+    return msgspec.structs.replace(resolution, attributes=text)
+
+
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -56,7 +56,7 @@ class Answer:
         try:
             errors = msgspec.json.decode(self.body)["error"]["errors"]
             reasons = [str(each["reason"]) for each in errors]
-        except (msgspec.DecodeError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError):
             return []
         return [each for each in reasons if _REASON.fullmatch(each)]
 

@@ -9,7 +9,7 @@ locals {
   }
   tables          = { for name in ["instances", "dead_letter"] : name => jsondecode(templatefile("${local.schema}/${name}.json", local.names)) }
   views           = { for name in ["instances_live", "dead_letters"] : name => jsondecode(templatefile("${local.schema}/${name}.json", local.names)) }
-  aggregates      = { for name in ["studies", "series"] : name => jsondecode(templatefile("${local.schema}/${name}.json", local.names)) }
+  aggregates      = { for name in ["studies", "series", "dismissed_letters"] : name => jsondecode(templatefile("${local.schema}/${name}.json", local.names)) }
   table_functions = { for name in ["study", "ingested_between"] : name => jsondecode(templatefile("${local.schema}/${name}.json", local.names)) }
 }
 
@@ -83,7 +83,7 @@ resource "google_bigquery_table" "view" {
   depends_on = [google_bigquery_table.table]
 }
 
-# Views over instances_live.
+# Views over views.
 resource "google_bigquery_table" "aggregate" {
   #checkov:skip=CKV_GCP_80: views hold nothing
   #checkov:skip=CKV_GCP_121: views hold nothing

@@ -20,6 +20,7 @@ locals {
       instancesTableId  = var.dataset.instances_table_id
       deadLetterTableId = var.dataset.dead_letter_table_id
     }
+    input   = { buckets = [local.bucket] } # events of any other are forged
     events  = { reindexOnMetadataUpdate = var.reindex_on_metadata_update }
     limits  = { deadlineSeconds = try(tonumber(var.config.limits.deadlineSeconds), 50) }
     privacy = local.privacy

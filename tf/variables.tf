@@ -79,9 +79,9 @@ variable "dataset" {
   validation {
     condition = length(distinct([for id in concat(
       [var.dataset.instances_table_id, var.dataset.dead_letter_table_id],
-      ["instances_live", "studies", "series", "dead_letters"],
-    ) : lower(id)])) == 6
-    error_message = "dataset.instances_table_id and dataset.dead_letter_table_id must differ from each other and from the views: instances_live, studies, series, dead_letters."
+      ["instances_live", "studies", "series", "dead_letters", "dismissed_letters"],
+    ) : lower(id)])) == 7
+    error_message = "dataset.instances_table_id and dataset.dead_letter_table_id must differ from each other and from the views: instances_live, studies, series, dead_letters, dismissed_letters."
   }
 }
 
@@ -180,6 +180,10 @@ variable "config" {
   validation {
     condition     = length(setintersection(try(keys(var.config.bigQuery), []), ["projectId", "datasetId", "instancesTableId", "deadLetterTableId"])) == 0
     error_message = "config.bigQuery must not name project, dataset or tables: use the variables project_id and dataset."
+  }
+  validation {
+    condition     = !can(var.config.input.buckets)
+    error_message = "config.input.buckets must be left out: it is the bucket of the variable bucket."
   }
   validation {
     condition     = !can(var.config.events.reindexOnMetadataUpdate)

@@ -122,7 +122,7 @@ class Writer:
             raise WriteFailedError(f"{table}: {answer}")
         try:
             found = msgspec.json.decode(answer.body, type=_InsertAllAnswer).insert_errors
-        except msgspec.DecodeError:
+        except ValueError:
             raise WriteFailedError(f"{table}: the answer is not that of an insert") from None
         if not all(0 <= each.index < len(rows) for each in found):
             raise WriteFailedError(f"{table}: the answer is not that of this insert")

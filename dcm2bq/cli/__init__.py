@@ -1,7 +1,6 @@
 """The command line, a module for each command.
 
-Exit status: 0 when all is well, 1 for findings (a file that could not be read), 2 for usage
-or configuration, 3 for a service that can not be reached.
+Exit statuses are named in `common`, and explained in docs/OPERATIONS.md.
 
 What a command needs is imported when it runs, so that `--help` is quick, and so that the
 base installation is enough for all but `local`.
@@ -18,8 +17,14 @@ import click
 
 from dcm2bq import __version__
 from dcm2bq.cli import backfill, config, dead_letters, dump, init, local, verify
-from dcm2bq.cli.common import INTERRUPTED, complain, status_of
-from dcm2bq.errors import describe
+from dcm2bq.cli.common import (
+    INTERRUPTED,
+    Group,
+    complain,
+    explain,
+    failing_stream,
+    status_of,
+)
 from dcm2bq.tools.display import printable, say
 
 
@@ -30,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = list(sys.argv[1:] if argv is None else argv)
         with commands.make_context("dcm2bq", arguments) as context:
             debug = context.params["debug"]
-            return int(commands.invoke(context) or 0)
+            status = commands.invoke(context)
+            click.echo(nl=False)  # flushes: what fails now is explained, at the end it is not
+            return int(status or 0)
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
@@ -38,16 +45,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader, `head` for instance, has what it wants; what is left goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
+        output = failing_stream(error) if isinstance(error, OSError) else None
+        if isinstance(error, BrokenPipeError) and output:
+            # The reader, `head` for instance, has what it wants.
+            _discard_output()
+            return 0
         if debug:
             sys.excepthook = _show_traceback
             raise
-        for line in f"dcm2bq: {describe(error)}".split("\n"):
-            complain(line)
+        complain(*f"dcm2bq: {explain(error)}".split("\n"))
+        if output:
+            _discard_output()
         return status_of(error)
 
 
@@ -66,7 +75,14 @@ def _show_traceback(_: type[BaseException], error: BaseException, __: TracebackT
         say(line, err=True)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def _discard_output() -> None:
+    """Let what is left to be written go nowhere: it would fail again when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@click.group(
+    cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.option("--debug", is_flag=True, help="Show where an error comes from.")
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def commands(*, debug: bool) -> None:

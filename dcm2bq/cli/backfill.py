@@ -1,6 +1,8 @@
 """`dcm2bq backfill`."""
 
 import os
+import re
+import shlex
 import sys
 import threading
 import time
@@ -10,10 +12,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from dcm2bq import config
-from dcm2bq.cli.common import INTERRUPTED, complain
+from dcm2bq.cli.common import INTERRUPTED, complain, startable
+from dcm2bq.errors import Dcm2BqError
 from dcm2bq.tools.display import printable, say
+from dcm2bq.uri import GsUri
 
 if TYPE_CHECKING:
     from dcm2bq.config import Config
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
 
 LOCAL, DATAFLOW = "local", "DataflowRunner"
 _LINE_SECONDS = 30.0
+_RUN_ID = re.compile("[a-z0-9_]{1,64}")  # it names a folder, a table and jobs
+_BEGUN_WITH = {"source", "shard_objects", "resume", "dry_run", "beam_options"}
 
 
 @click.command()
@@ -34,7 +41,7 @@ _LINE_SECONDS = 30.0
     "headers hold: give this prefix a lifecycle, and no more readers than the table.",
 )
 @click.option("--dry-run", is_flag=True, help="Count, estimate cost and time, and do nothing.")
-@click.option("--resume", metavar="RUN", help="Go on with a run that did not come to its end.")
+@click.option("--resume", metavar="RUN", help="Resume a run that did not finish.")
 @click.option("--all", "takes_all", is_flag=True, help="Take what BigQuery has already as well.")
 @click.option(
     "--runner",
@@ -49,7 +56,7 @@ _LINE_SECONDS = 30.0
     default=1,
     show_default=True,
     metavar="N",
-    help="Processes of the local runner; one for each core is of use.",
+    help="Processes of the local runner; use one per core.",
 )
 @click.option(
     "--threads",
@@ -72,7 +79,10 @@ _LINE_SECONDS = 30.0
 @click.option("--region", help="Dataflow: where the workers are; the bucket's region is best.")
 @click.option("--service-account", metavar="EMAIL", help="Dataflow: who the workers are.")
 @click.option(
-    "--max-workers", type=click.IntRange(min=1), metavar="N", help="Dataflow: scale up to so many."
+    "--max-workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Dataflow: scale up to N workers.",
 )
 @click.option("--no-wait", is_flag=True, help="Dataflow: end when the job is submitted.")
 @click.argument("beam_options", nargs=-1, metavar="[-- BEAM_OPTION...]")
@@ -98,8 +108,8 @@ def backfill(
     have a row, or an open dead letter, at their generation are left out, so that the command
     can be run again at any time, and while events arrive.
 
-    A run that ends early, by Ctrl-C for instance, is gone on with by the same command and
-    --resume RUN: what was loaded is not loaded twice.
+    A run that ends early, by Ctrl-C for instance, can be resumed with --resume RUN; the command
+    to type is shown. What was loaded is not loaded twice.
 
     The configuration must be that of the function. What stands behind -- goes to Apache Beam.
 
@@ -114,21 +124,23 @@ def backfill(
             -- --no_use_public_ips
     """  # noqa: D301 - \b is click's mark for lines to keep
     from dcm2bq.tools.backfill import extra  # noqa: PLC0415
-    from dcm2bq.tools.backfill.folder import split  # noqa: PLC0415
     from dcm2bq.tools.backfill.run import Run, new_id  # noqa: PLC0415
 
-    options = config.load()
-    bucket, prefix = split(source)
-    if dry_run:
-        return _estimate(options, bucket, prefix, processes, dataflow["max_workers"])
-    if staging is None:
+    uri = GsUri.parse(source)
+    if staging is not None:
+        GsUri.parse(staging)
+    elif not dry_run:
         raise click.UsageError("--staging is needed: gs://BUCKET/PREFIX, where rows may wait")
-    split(staging)
-    given = [f"--{name.replace('_', '-')}" for name, value in dataflow.items() if value]
-    if runner == LOCAL and given:
-        raise click.UsageError(f"{', '.join(given)}: for --runner {DATAFLOW} alone")
+    _refuse_contradictions(runner, dataflow, resume=resume, dry_run=dry_run)
+    options = config.load()
+    if dry_run:
+        return _estimate(options, uri, processes, dataflow["max_workers"], takes_all=takes_all)
+    assert staging is not None
+    startable(options)
+    extra.require()
+    _check_pipeline(options, runner, beam_options, dataflow)
     run = Run(
-        id=new_id() if resume is None else resume,
+        id=resume or new_id(),
         source=source,
         staging=staging,
         config=options,
@@ -136,8 +148,7 @@ def backfill(
         keeps_files=keep_staged,
         threads=threads,
     )
-    extra.require()
-    least = shard_objects if resume is None else None
+    least = None if resume else shard_objects
     return _run(run, runner, processes, beam_options, dataflow, least=least)
 
 
@@ -150,9 +161,10 @@ def _run(
     *,
     least: int | None,
 ) -> int:
-    """Begin a run, or go on with it where `least`, the fewest objects of a shard, is None."""
+    """Begin a run, or resume it where `least`, the fewest objects of a shard, is None."""
     from dcm2bq.tools.backfill.launch import Backfill  # noqa: PLC0415
 
+    again = _command(run.id, beam_options)
     work = Backfill(run)
     if least is None:
         work.resume()
@@ -164,17 +176,74 @@ def _run(
         if runner == LOCAL:
             summary = work.go(_locally(work, processes, beam_options))
         else:
-            summary = work.go(_on_dataflow(beam_options, dataflow))
+            summary = work.go(_on_dataflow(beam_options, dataflow, again))
     except KeyboardInterrupt:
-        _tell(f"\ninterrupted; go on with --resume {run.id}")
+        _tell("", "interrupted; resume it with:", f"  {again}")
         sys.stderr.flush()
         os._exit(INTERRUPTED)  # threads of Beam would go on; what they leave behind never counts
     except Exception:
-        complain(f"run {run.id} did not come to its end; go on with --resume {run.id}")
+        complain(f"run {run.id} did not finish; resume it with:", f"  {again}")
         raise
     if summary:
         _print(summary)
     return 0
+
+
+def _refuse_contradictions(
+    runner: str, dataflow: Mapping[str, Any], *, resume: str | None, dry_run: bool
+) -> None:
+    """Raise `click.UsageError` for options of which one makes another meaningless."""
+    given = [_flag(name) for name, value in dataflow.items() if value]
+    if runner == LOCAL and given and not dry_run:
+        raise click.UsageError(f"{', '.join(given)}: for --runner {DATAFLOW} alone")
+    if runner == DATAFLOW and _is_given("processes") and not dry_run:
+        raise click.UsageError(f"--processes: for --runner {LOCAL} alone")
+    if resume is None:
+        return
+    if dry_run:
+        raise click.UsageError("--dry-run: a run that is resumed was counted when it began")
+    if _is_given("shard_objects"):
+        raise click.UsageError("--shard-objects: a run that is resumed has its shards already")
+    if not _RUN_ID.fullmatch(resume):
+        raise click.UsageError(f"--resume {resume}: is not the id of a run, 20260131_094500_1a2b3c")
+
+
+def _check_pipeline(
+    options: "Config", runner: str, beam_options: Sequence[str], dataflow: Mapping[str, Any]
+) -> None:
+    """Raise `ConfigError` for options that Beam or Dataflow would refuse later."""
+    from dcm2bq.tools.backfill import dataflow as tool  # noqa: PLC0415
+
+    if runner == DATAFLOW:
+        tool.Job(**dataflow, beam_options=beam_options).check(options)
+    else:
+        tool.parse_options(beam_options)
+
+
+def _command(run_id: str, beam_options: Sequence[str]) -> str:
+    """Return the command that resumes this run: what was given is given again."""
+    context = click.get_current_context()
+    words = ["dcm2bq", "backfill", context.params["source"]]
+    for option in context.command.params:
+        name = str(option.name)
+        if name not in _BEGUN_WITH and _is_given(name):
+            value = context.params[name]
+            words += [_flag(name)] if value is True else [_flag(name), str(value)]
+    words += ["--resume", run_id]
+    return shlex.join([*words, *(["--", *beam_options] if beam_options else [])])
+
+
+def _is_given(name: str) -> bool:
+    source = click.get_current_context().get_parameter_source(name)
+    return source is ParameterSource.COMMANDLINE
+
+
+def _flag(name: str) -> str:
+    """Return an option as it is typed, by its parameter's name."""
+    for option in click.get_current_context().command.params:
+        if option.name == name:
+            return option.opts[0]
+    raise KeyError(name)
 
 
 def _locally(work: "Backfill", processes: int, beam_options: Sequence[str]) -> "Runner":
@@ -195,29 +264,42 @@ def _locally(work: "Backfill", processes: int, beam_options: Sequence[str]) -> "
     return go
 
 
-def _on_dataflow(beam_options: Sequence[str], dataflow: Mapping[str, Any]) -> "Runner":
+def _on_dataflow(beam_options: Sequence[str], dataflow: Mapping[str, Any], again: str) -> "Runner":
     from dcm2bq.tools.backfill.dataflow import Job  # noqa: PLC0415
 
     job = Job(**dataflow, beam_options=beam_options)
 
     def go(run: "Run", shards: "Sequence[Shard]") -> bool:
-        return job.run(run, shards, _tell)
+        return job.run(run, shards, _tell, again=again)
 
     return go
 
 
 def _estimate(
-    options: "Config", bucket: str, prefix: str, processes: int, max_workers: int | None
+    options: "Config", uri: GsUri, processes: int, max_workers: int | None, *, takes_all: bool
 ) -> int:
     from dcm2bq.tools.backfill.estimate import estimate  # noqa: PLC0415
     from dcm2bq.tools.backfill.launch import count  # noqa: PLC0415
 
     with _counting() as on_page:
-        counted = count(options, bucket, prefix, on_page=on_page)
-    for line in estimate(counted, processes=processes, workers=max_workers):
+        counted = count(options, uri.bucket, uri.name, on_page=on_page)
+    known = None if takes_all else _count_known(options, uri)
+    for line in estimate(counted, known=known, processes=processes, workers=max_workers):
         say(line)
     _tell("dry run: nothing was changed")
     return 0
+
+
+def _count_known(options: "Config", uri: GsUri) -> int | None:
+    """Return what BigQuery has already; None where it cannot be asked, which is said."""
+    from dcm2bq.bigquery.dataset import Dataset  # noqa: PLC0415
+    from dcm2bq.tools.backfill import known  # noqa: PLC0415
+
+    try:
+        return known.count(Dataset(options), uri)
+    except Dcm2BqError as error:
+        complain(f"what BigQuery has already cannot be counted, and is taken as new: {error}")
+        return None
 
 
 def _print(summary: "Summary") -> None:
@@ -277,5 +359,6 @@ def _counting() -> Iterator[Callable[[int], None]]:
     shown.end()
 
 
-def _tell(text: str) -> None:
-    say(text, err=True)
+def _tell(*lines: str) -> None:
+    for line in lines:
+        say(line, err=True)

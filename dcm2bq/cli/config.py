@@ -3,13 +3,14 @@
 import click
 
 from dcm2bq import config as configuration
+from dcm2bq.cli.common import startable
 from dcm2bq.tools.display import say_json
 
 
 @click.command()
 @click.option("--schema", is_flag=True, help="The JSON Schema of the overrides instead.")
 def config(*, schema: bool) -> None:
-    """Show the configuration in force as JSON.
+    """Check the configuration in force, as the function does at its start, and show it as JSON.
 
     \b
     Examples:
@@ -17,4 +18,7 @@ def config(*, schema: bool) -> None:
         DCM2BQ_CONFIG='{"jsonOutput": {"ignorePrivate": true}}' dcm2bq config
         dcm2bq config --schema
     """  # noqa: D301 - \b is click's mark for lines to keep
-    say_json(configuration.json_schema() if schema else configuration.to_json(configuration.load()))
+    if schema:
+        say_json(configuration.json_schema())
+    else:
+        say_json(configuration.to_json(startable(configuration.load())))

@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from dcm2bq.cli.common import complain, override, parse_settings, settings_option, status_of
+from dcm2bq.cli.common import (
+    complain,
+    override,
+    parse_settings,
+    settings_option,
+    startable,
+    status_of,
+)
 from dcm2bq.errors import describe
 from dcm2bq.tools.display import say, say_json
+from dcm2bq.uri import GsUri, is_uri
 
 if TYPE_CHECKING:
     from dcm2bq.dicom import Conversion
@@ -55,14 +63,17 @@ def dump(
         dcm2bq dump gs://my-bucket/2026/ > headers.ndjson
         curl -s https://example.org/scan.dcm | dcm2bq dump -
     """  # noqa: D301 - \b is click's mark for lines to keep
-    from dcm2bq.dicom import privacy_rules  # noqa: PLC0415
-    from dcm2bq.tools.dump import Files  # noqa: PLC0415
-
+    for path in paths:
+        if is_uri(path):
+            GsUri.parse(path)
     overrides = parse_settings(settings)
     if format_:
+        if "jsonOutput.format" in overrides:
+            raise click.UsageError("--format and --option jsonOutput.format: use one")
         overrides["jsonOutput.format"] = format_
-    options = override(overrides)
-    privacy_rules(options.privacy)  # what is wrong with them is no fault of a file
+    options = startable(override(overrides))
+    from dcm2bq.tools.dump import Files  # noqa: PLC0415
+
     files = Files(options)
     single = not envelope and len(paths) == 1 and files.names_one(paths[0])
     is_quiet = single or sys.stdout.isatty() or not sys.stderr.isatty()
@@ -78,6 +89,7 @@ def dump(
             say_json(_document(file.path, conversion, envelope=envelope, indent=single))
             if verbose and conversion.warnings:
                 _count_warnings(file.path, len(conversion.warnings))
+    _count_passed_over(*files.passed_over)
     return status
 
 
@@ -93,6 +105,15 @@ def _document(path: str, conversion: "Conversion", *, envelope: bool, indent: bo
 
 def _count_warnings(path: str, count: int) -> None:
     say(f"{path}: {count} warning{'s' if count > 1 else ''}", err=True)
+
+
+def _count_passed_over(unmatched: int, empty: int) -> None:
+    """Say what a folder or prefix holds beside what was shown."""
+    names = f"{unmatched} name{'s' if unmatched > 1 else ''} without a match of input.namePattern"
+    objects = f"{empty} empty object{'s' if empty > 1 else ''}"
+    parts = [text for text, number in ((names, unmatched), (objects, empty)) if number]
+    if parts:
+        say(f"passed over: {', '.join(parts)}", err=True)
 
 
 def _reason(error: Exception) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from dcm2bq.cli.common import override, parse_settings, settings_option
+from dcm2bq.cli.common import override, parse_settings, settings_option, startable
 
 
 @click.command()
@@ -41,13 +41,14 @@ def local(
         dcm2bq local --query 'SELECT Modality, COUNT(*) FROM instances_live GROUP BY 1'
         dcm2bq local --query 'SELECT path, metadata FROM instances_live' --json | jq .
     """  # noqa: D301 - \b is click's mark for lines to keep
-    from dcm2bq.dicom import privacy_rules  # noqa: PLC0415
     from dcm2bq.local.servers import require_extras  # noqa: PLC0415
+    from dcm2bq.local.sql import keyword  # noqa: PLC0415
 
     if as_json and sql is None:
         raise click.UsageError("--json goes with --query")
-    options = override(parse_settings(settings))
-    privacy_rules(options.privacy)  # the function would not start
+    if sql is not None and not keyword(sql):
+        raise click.UsageError("--query: the statement is empty; SELECT ... is expected")
+    options = startable(override(parse_settings(settings)))
     require_extras()
     from dcm2bq.local import run  # noqa: PLC0415 - it imports the extras
 

@@ -10,9 +10,10 @@ import click
 import msgspec
 
 from dcm2bq import config
-from dcm2bq.cli.common import FINDINGS
+from dcm2bq.cli.common import FINDINGS, complain, startable
 from dcm2bq.errors import describe
 from dcm2bq.tools.display import say, say_json
+from dcm2bq.uri import GsUri
 
 if TYPE_CHECKING:
     from dcm2bq.tools.verify import Comparison, Repair
@@ -31,23 +32,30 @@ _EVERY = 1000  # objects between two looks of the bar
     metavar="MINUTES",
     help="Younger objects may still be on their way: they are not called missing.",
 )
+@click.option("--allow-empty", is_flag=True, help="No object at all is as it should be.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON array of differences.")
-def verify(location: str, *, repair: bool, settle: int, as_json: bool) -> int:
+def verify(location: str, *, repair: bool, settle: int, allow_empty: bool, as_json: bool) -> int:
     """Compare the objects of a bucket with the rows of instances_live.
 
     \b
     What can differ:
         missing        the object has no row, and no dead letter tells why
         dead-lettered  the object has no row; a dead letter tells why
+        hidden         a delete marker of the same or a higher generation hides the object
         stale          the row's object is gone
         superseded     the row's object was overwritten
+        dismissed      the object has no row, and somebody has accepted that; no difference
 
     With --repair, missing objects are indexed by the code of the function, and a row's object
     that is gone gets its delete marker, once Cloud Storage has said of exactly that generation
-    that it is gone. Dead letters are the affair of: dcm2bq dead-letters retry.
+    that it is gone. What is reported as done was seen in instances_live afterwards; "unseen" was
+    written, but does not show there. Dead letters are the affair of: dcm2bq dead-letters retry.
+    Nothing is mended where a marker hides an object that exists, which only a forged event can
+    bring about: docs/OPERATIONS.md shows how to remove it.
 
     The configuration must be that of the function: what it ignores is no difference. The exit
-    status is 1 when there is a difference, with --repair when one is left.
+    status is 1 when there is a difference, with --repair when one is left, and when there is
+    neither an object nor a row under the prefix, which may be mistyped.
 
     \b
     Examples:
@@ -55,11 +63,12 @@ def verify(location: str, *, repair: bool, settle: int, as_json: bool) -> int:
         dcm2bq verify gs://my-bucket/2026/ --json | jq -r '.[].path'
         dcm2bq verify gs://my-bucket --repair
     """  # noqa: D301 - \b is click's mark for lines to keep
+    GsUri.parse(location)  # before anything is asked of the network
     from dcm2bq.bigquery.dataset import Dataset  # noqa: PLC0415
     from dcm2bq.tools import indexing  # noqa: PLC0415
     from dcm2bq.tools import verify as tool  # noqa: PLC0415
 
-    options = config.load()
+    options = startable(config.load()) if repair else config.load()
     dataset = Dataset(options)
     comparison = tool.Comparison(dataset, options, location, settle=timedelta(minutes=settle))
     if repair:
@@ -81,6 +90,9 @@ def verify(location: str, *, repair: bool, settle: int, as_json: bool) -> int:
             counts[each.difference.finding] += 1
             left += not each.is_mended
     _summarise(comparison, counts, left if repair else None)
+    if not comparison.objects and not counts and not allow_empty:
+        complain(f"{location}: no object under this prefix (--allow-empty if so)")
+        return FINDINGS
     return FINDINGS if left else 0
 
 

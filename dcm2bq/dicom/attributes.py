@@ -6,7 +6,7 @@ from datetime import date
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.tree import SPECIFIC_CHARACTER_SET, UNKNOWN, Element, Item, find
-from dcm2bq.dicom.values import DECODERS, BadValueError
+from dcm2bq.dicom.values import DECODERS, NUMBER_VRS, BadValueError, has_controls
 
 _TAGS = {
     "StudyInstanceUID": 0x0020000D,
@@ -53,10 +53,15 @@ def _text(element: Element | None, charset: Charset, notes: Notes) -> str | None
     try:
         values = decode(value, charset)
     except BadValueError as bad:
-        values = bad.values or [None]
+        # As in the metadata: what breaks UN or numbers is a reference there, not text.
+        refused = vr.startswith(UNKNOWN) or vr in NUMBER_VRS or has_controls(value)
+        if refused or bad.values is None:
+            notes.add("not lifted into its column", tag=tag, vr=vr, offset=offset)
+            return None
+        values = bad.values
     if len(values) > 1:
         notes.add(f"the first of {len(values)} values is lifted", tag=tag, vr=vr, offset=offset)
-    return None if values[0] is None else str(values[0]).strip() or None
+    return None if values[0] is None else str(values[0]).strip(" ") or None
 
 
 def _iso_date(text: str) -> str | None:

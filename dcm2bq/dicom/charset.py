@@ -1,14 +1,22 @@
 """Text in any Specific Character Set (PS3.3 C.12.1.1.2, PS3.5 6.1).
 
-The defined terms and escape sequences are pydicom's tables, the codecs Python's. Escape
-sequences designate the G0 or the G1 set as ISO 2022 has it, and delimiters go back to the
-sets of the first term (PS3.5 6.1.2.5).
+The defined terms and escape sequences are pydicom's tables and Latin-9, which these lack;
+the codecs are Python's. Escape sequences designate the G0 or the G1 set as ISO 2022 has it,
+and delimiters go back to the sets of the first term (PS3.5 6.1.2.5).
 """
 
+import encodings
+import pkgutil
 import re
-from functools import lru_cache
+from encodings.aliases import aliases
+from functools import cache, lru_cache
 
-from pydicom.charset import CODES_TO_ENCODINGS, STAND_ALONE_ENCODINGS, python_encoding
+from pydicom.charset import (
+    CODES_TO_ENCODINGS,
+    STAND_ALONE_ENCODINGS,
+    default_encoding,
+    python_encoding,
+)
 
 LINE_DELIMITERS = re.compile(rb"[\t\n\f\r]")
 VALUE_DELIMITERS = re.compile(rb"[\\\t\n\f\r]")
@@ -18,7 +26,22 @@ _ESCAPE = 0x1B
 _ASCII = "ascii"
 _MULTI_BYTE_G0 = frozenset({"iso2022_jp", "iso2022_jp_2"})
 """Python's codecs for these sets want to see the escape sequence."""
-_ESCAPE_SEQUENCE = re.compile(b"(" + b"|".join(map(re.escape, CODES_TO_ENCODINGS)) + b")")
+
+
+def _codec(encoding: str) -> str:
+    """Return Python's own name of a codec; the default repertoire is ASCII, not Latin-1."""
+    name = encoding.lower()
+    return _ASCII if name == default_encoding else aliases.get(name, name)
+
+
+_LATIN_9 = "iso8859_15"
+_CODECS = {term: _codec(encoding) for term, encoding in python_encoding.items()}
+_CODECS |= {"ISO_IR 203": _LATIN_9, "ISO 2022 IR 203": _LATIN_9}
+"""Defined term to codec (PS3.3 Tables C.12-2 to C.12-5)."""
+_DESIGNATED = {escape: _codec(encoding) for escape, encoding in CODES_TO_ENCODINGS.items()}
+_DESIGNATED[b"\x1b-b"] = _LATIN_9
+"""Escape sequence to codec (PS3.3 Tables C.12-3 and C.12-4)."""
+_ESCAPE_SEQUENCE = re.compile(b"(" + b"|".join(map(re.escape, _DESIGNATED)) + b")")
 
 _ALIASES = {
     "UTF8": "ISO_IR 192",
@@ -32,7 +55,19 @@ _ALIASES = {
     "ISO88597": "ISO_IR 126",
     "ISO88598": "ISO_IR 138",
     "ISO88599": "ISO_IR 148",
+    "ISO885915": "ISO_IR 203",
+    "ISOIR58": "ISO 2022 IR 58",
+    "ISOIR87": "ISO 2022 IR 87",
+    "ISOIR149": "ISO 2022 IR 149",
+    "ISOIR159": "ISO 2022 IR 159",
 }
+"""Letters and digits of a misspelt term to the term that is meant."""
+
+_LONGEST_NAME = 32
+"""Twice the longest name that Python has for a codec of text."""
+_REPERTOIRE = bytes(range(0x20, 0x7F))
+_NO_CHARACTER_SETS = frozenset({"charmap", "idna", "raw_unicode_escape", "unicode_escape"})
+"""Codecs that write the default repertoire as it is, but the rest as no character set does."""
 
 
 class UndecodableTextError(Exception):
@@ -78,7 +113,7 @@ class Charset:
 
         clean = decode(first, self._codec)
         for escape, part in zip(parts[::2], parts[1::2], strict=True):
-            codec = _codec_of(escape)
+            codec = _DESIGNATED[escape]
             clean &= codec in self._declared
             if codec in _MULTI_BYTE_G0:
                 clean &= decode(escape + part, codec)
@@ -104,50 +139,75 @@ DEFAULT_CHARSET = Charset(_ASCII)
 def parse_charset(value: bytes) -> tuple[Charset, str]:
     """Return the character sets that a value of (0008,0005) declares, and what is wrong in it.
 
-    Misspelt terms are understood, unknown ones taken for the default repertoire.
+    Misspelt terms are understood. Others that name a codec of text stand for it, as they do
+    for pydicom; unknown ones for the default repertoire.
     """
     problem = ""
     terms = []
     for written in str(value, "latin_1").split("\\"):
-        term, exact = _defined_term(written.strip(" \0"))
+        term, wrong = _term(written.strip(" \0"))
         terms.append(term)
-        if not exact:
-            problem = "a term is misspelt" if term else "a term is unknown"
+        problem = wrong or problem
     first, *others = terms
     if first in STAND_ALONE_ENCODINGS:
         problem = "a term that allows no code extensions has some" if others else problem
-        return Charset(_python_codec(first), alone=True), problem
+        return Charset(_CODECS[first], alone=True), problem
     extensions = [term for term in others if term not in STAND_ALONE_ENCODINGS]
     if len(extensions) < len(others):
         problem = "a term is no code extension"
-    return Charset(_python_codec(first), *map(_python_codec, extensions)), problem
+    codec, *further = (_CODECS.get(term, term) for term in (first, *extensions))
+    return Charset(codec, *further, alone=_has_own_escapes(codec)), problem
 
 
-def _defined_term(written: str) -> tuple[str, bool]:
-    """Return the defined term meant, "" for the default, and whether it is written so."""
-    if written in python_encoding:
-        return written, True
+def _term(written: str) -> tuple[str, str]:
+    """Return the defined term or the codec meant, "" for the default, and what is wrong with it."""
+    if written in _CODECS:
+        return written, ""
     letters = _letters(written)
-    term = _TERMS.get(letters) or _ALIASES.get(letters)
-    return term or "", False
+    if term := _TERMS.get(letters) or _ALIASES.get(letters):
+        return term, "a term is misspelt"
+    if codec := _named_codec(letters):
+        return codec, "a term names a codec, not a character set of the standard"
+    return "", "a term is unknown"
 
 
 def _letters(term: str) -> str:
     return re.sub("[^A-Z0-9]", "", term.upper())
 
 
-_TERMS = {_letters(term): term for term in python_encoding if term}
+_TERMS = {_letters(term): term for term in _CODECS if term}
 
 
-def _python_codec(term: str) -> str:
-    """Return Python's codec; the default repertoire is ASCII, not pydicom's Latin-1."""
-    codec = python_encoding[term]
-    return _ASCII if codec == python_encoding[""] else codec
+def _named_codec(letters: str) -> str | None:
+    """Return the codec of a name if it decodes text in which the default repertoire is itself.
+
+    That is what each character set of the standard has in common (PS3.5 6.1.1), and what
+    delimiters rely on. It leaves out EBCDIC, UTF-7, UTF-16, UTF-32 and what is no character
+    set, such as `rot13` and `zip`.
+    """
+    codec = _codecs_by_letters().get(letters) if 0 < len(letters) <= _LONGEST_NAME else None
+    if codec is None or codec in _NO_CHARACTER_SETS:
+        return None
+    try:
+        is_superset = str(_REPERTOIRE, codec) == str(_REPERTOIRE, _ASCII)
+    except (LookupError, ValueError):
+        return None
+    return codec if is_superset else None
 
 
-def _codec_of(escape: bytes) -> str:
-    codec = CODES_TO_ENCODINGS[escape]
-    return _ASCII if codec == python_encoding[""] else codec
+@cache
+def _codecs_by_letters() -> dict[str, str]:
+    """Return Python's codecs by the letters and digits of their names.
+
+    Python is never asked for a name that is not among them: it would keep it for ever.
+    """
+    codecs = {_letters(each.name): each.name for each in pkgutil.iter_modules(encodings.__path__)}
+    return {_letters(name): codec for name, codec in aliases.items()} | codecs
+
+
+def _has_own_escapes(codec: str) -> bool:
+    """Return whether a codec wants all of a value, escape sequences included."""
+    return codec.startswith("iso2022_") and codec not in _MULTI_BYTE_G0
 
 
 def _lenient(value: bytes, codec: str) -> str:

@@ -13,6 +13,7 @@ from dcm2bq.dicom.fold import encode_within
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.output import Writer, format_of
 from dcm2bq.dicom.privacy import privacy_rules
+from dcm2bq.dicom.sop_classes import may_have_pixels
 from dcm2bq.dicom.source import Deadline, Source, as_source
 from dcm2bq.dicom.tree import ALL_PIXEL_DATA, PIXEL_DATA_PROVIDER_URL, ROWS, Item, find
 
@@ -79,7 +80,7 @@ def convert(
         writer.write(elements, metadata)
     text = encode_within(config.limits.output_bytes, metadata, written, notes, limit)
     attributes = lift(file.data_set, notes)
-    _note_missing_pixels(file.data_set, notes)
+    _note_missing_pixels(file.data_set, attributes["SOPClassUID"], notes)
     return Conversion(
         metadata,
         text,
@@ -90,7 +91,11 @@ def convert(
     )
 
 
-def _note_missing_pixels(data_set: Item, notes: Notes) -> None:
+def _note_missing_pixels(data_set: Item, sop_class: str | None, notes: Notes) -> None:
     """Note an image without pixels: the object may be cut between two elements."""
-    if find(data_set, ROWS) and not any(find(data_set, tag) for tag in _PIXELS):
+    if (
+        find(data_set, ROWS)
+        and not any(find(data_set, tag) for tag in _PIXELS)
+        and may_have_pixels(sop_class)
+    ):
         notes.add("Rows without pixel data: the object may be cut", tag=ROWS)

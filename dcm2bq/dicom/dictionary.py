@@ -1,8 +1,9 @@
 """What the data dictionary says of a tag: keyword and VR (PS3.6), cached."""
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from pydicom._dicom_dict import DicomDictionary
+from pydicom._private_dict import private_dictionaries
 from pydicom.datadict import get_entry, get_private_entry
 
 CREATOR_FIRST, CREATOR_LAST = 0x10, 0xFF
@@ -14,6 +15,10 @@ _PLAIN = {
     "US or SS or OW": "OW",
 }
 """The VR in implicit data sets where the dictionary leaves a choice (PS3.5 A.1)."""
+
+_RETIRED = {0x5000200C: "OB", 0x50003000: "OB"}
+"""Audio Sample and Curve Data of any group 50xx: bytes, whatever they hold (PS3.5-2004 A.1)."""
+_ANY_GROUP = 0xFF00FFFF
 
 _MOST_KEYS = 65536
 
@@ -61,18 +66,46 @@ def _rare_vr(tag: int) -> str:
         vr = get_entry(tag)[0]
     except KeyError:
         return "UN"
-    return _PLAIN.get(vr, vr)
+    return _RETIRED.get(tag & _ANY_GROUP) or _PLAIN.get(vr, vr)
+
+
+@lru_cache(maxsize=4096)
+def most_values(tag: int) -> int | None:
+    """Return how many values a public tag may have; None if there is no bound (PS3.6)."""
+    try:
+        multiplicity = get_entry(tag)[1]
+    except KeyError:
+        return None
+    last = multiplicity.partition("-")[2] or multiplicity
+    return int(last) if last.isdecimal() else None
 
 
 @lru_cache(maxsize=4096)
 def private_vr(tag: int, creator: str | None) -> str:
-    """Return the VR of a private tag in the block of `creator`; UN if it is unknown."""
+    """Return the VR of a private tag in the block of `creator`; UN if it is unknown.
+
+    A creator that is unknown as it is spelt is looked up by its letters alone: scanners write
+    `PHILIPS IMAGING DD 001` where the dictionary has `Philips Imaging DD 001`.
+    """
     if tag & 0xFFFF == 0:
         return "UL"
     if CREATOR_FIRST <= tag & 0xFFFF <= CREATOR_LAST:
         return "LO"
+    creator = creator or ""
+    if creator not in private_dictionaries:
+        creator = _spellings().get(_folded(creator), "")
     try:
-        vr = get_private_entry(tag, creator or "")[0]
+        vr = get_private_entry(tag, creator)[0]
     except KeyError:
         return "UN"
     return _PLAIN.get(vr, vr)
+
+
+@cache
+def _spellings() -> dict[str, str]:
+    """Return the dictionary's creators by what is left of them without case and blanks."""
+    return {_folded(creator): creator for creator in private_dictionaries}
+
+
+def _folded(creator: str) -> str:
+    return "".join(creator.split()).casefold()

@@ -3,7 +3,9 @@
 In this order: a walk over the fragments of the last frame, found by the last entry of the
 Extended or the Basic Offset Table; a walk over all fragments; and, for a value at the top
 level, the object's tail. The walks have a budget of reads, and find what reading every
-fragment would find; the tail is a sound guess, and the caller is told so.
+fragment would find; the tail is a sound guess, and the caller is told so. Where little of the
+object is left, it is read at once, and that is one read of the budget. A fragment whose length
+is odd may be followed by a byte that pads it, against the standard.
 """
 
 import re
@@ -11,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
 
-from dcm2bq.dicom.source import HOP_READ, Window
+from dcm2bq.dicom.source import HOP_READ, SMALL, Window
 from dcm2bq.dicom.syntax import HEADER, ITEM, SEQUENCE_END
 
 _HEADER = Struct("<HHL")
@@ -48,7 +50,7 @@ def find_end(
     `may_follow` tells whether the last bytes of an object are such as may follow pixel
     data; without it the tail is not searched, and None is returned if no end is found.
     """
-    fragments = _Fragments(window, limit, hops)
+    fragments = _Fragments(window, start, limit, hops)
     tag, length = fragments.header(start)
     first = start + HEADER + length if tag == ITEM else start
     end = None
@@ -61,40 +63,57 @@ def find_end(
     if end is None:
         end = fragments.walk(first)
     if end is not None:
-        return End(end)
-    return _by_tail(window, start, may_follow) if may_follow else None
+        return End(end, problem=fragments.problem)
+    if may_follow is None:
+        return None
+    fragments.hold_small_rest()
+    return _by_tail(window, start, may_follow)
 
 
 class _Fragments:
     """The fragments of one value, walked within a budget of reads.
 
-    A read is counted as if it brought `HOP_READ` bytes, whatever the window happens to hold:
-    the outcome must not depend on that.
+    A read is counted as if it brought `HOP_READ` bytes, or all that is left of the object
+    from `start` on where that is small, whatever the window happens to hold: the outcome must
+    not depend on that.
     """
 
-    def __init__(self, window: Window, limit: int, budget: int | None) -> None:
+    def __init__(self, window: Window, start: int, limit: int, budget: int | None) -> None:
         self._window = window
+        self._start = start
         self._limit = limit
         self._budget = budget
         self._covered = range(0)
+        self._rest_is_small = window.random_access and window.size - start <= SMALL
+        self.problem = ""
 
     def read(self, offset: int, n: int) -> bytes:
         """Return the `n` bytes from `offset` on; nothing beyond the limit or the budget."""
         if offset + n > self._limit:
             return b""
+        window = self._window
         if offset not in self._covered or offset + n > self._covered.stop:
             if self._budget == 0:
                 return b""
             if self._budget is not None:
                 self._budget -= 1
-            self._covered = range(offset, offset + HOP_READ)
-        window = self._window
+            small = self._rest_is_small
+            self._covered = (
+                range(self._start, window.size) if small else range(offset, offset + HOP_READ)
+            )
+        if offset < window.base or offset + n > window.end:
+            self.hold_small_rest()
         if offset < window.base or offset + n > window.end:
             if window.random_access:
                 window.jump(offset, n)
             else:
                 window.fill(offset, n)
         return window.data[offset - window.base : offset - window.base + n]
+
+    def hold_small_rest(self) -> None:
+        """Hold all that is left of the object, if that is small."""
+        if self._rest_is_small:
+            self._window.fill(self._start, self._window.size - self._start)
 
     def header(self, offset: int) -> tuple[int, int]:
         """Return tag and length of the item or delimiter at `offset`; zeros if there is none."""
@@ -106,8 +125,14 @@ class _Fragments:
 
     def walk(self, offset: int) -> int | None:
         """Return the offset of the delimiter that the fragments from `offset` on lead to."""
+        self.problem, odd = "", False
         for _ in range(_MOST_FRAGMENTS):
             tag, length = self.header(offset)
+            if odd and tag not in {ITEM, SEQUENCE_END}:
+                offset += 1
+                tag, length = self.header(offset)
+                self.problem = "the odd length of a fragment leaves out its padding"
+            odd = length % 2 == 1
             if tag != ITEM:
                 return offset if tag == SEQUENCE_END else None
             offset += HEADER + length
@@ -123,7 +148,8 @@ def _by_tail(window: Window, start: int, may_follow: Callable[[bytes], bool]) ->
         begin = further
         end = _delimiter_in(tail, (begin - start) % 2, may_follow)
         if end is not None:
-            window.hold(begin, tail)
+            if begin < window.base or window.end < window.size:
+                window.hold(begin, tail)
             return End(begin + end, problem="the end is inferred from the object's last bytes")
         if begin == start:
             break

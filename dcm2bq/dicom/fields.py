@@ -15,6 +15,10 @@ from dcm2bq.dicom.tree import (
     Element,
 )
 
+_MOST_EXCESS = 1024
+"""Bytes that the length of an item may leave out of an encapsulated value in it: 128 headers
+of fragments, which some writers forget to count."""
+
 
 class CutValueError(Exception):
     """A value reaches beyond the object's end."""
@@ -56,7 +60,10 @@ class ValueFields:
     def fragments(
         self, tag: int, vr: str, start: int, item: OpenItem
     ) -> tuple[Element, int] | None:
-        """Return an encapsulated value (PS3.5 A.4) and the offset behind it, if it ends."""
+        """Return an encapsulated value (PS3.5 A.4) and the offset behind it, if it ends.
+
+        It may exceed its item by a few bytes, which is not the value's fault.
+        """
         window = self._window
         if item.top_level and tag == PIXEL_DATA and window.random_access:
             end = find_end(
@@ -69,6 +76,8 @@ class ValueFields:
             )
         else:
             end = find_end(window, start, item.limit)
+            if end is None and window.random_access and not item.top_level:
+                end = find_end(window, start, min(item.limit + _MOST_EXCESS, window.size))
         if end is None:
             return None
         if end.problem:

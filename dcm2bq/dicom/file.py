@@ -1,9 +1,11 @@
 """A DICOM file: preamble, File Meta Information, data set (PS3.10 7), or what passes for one."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from dcm2bq.config import Config
 from dcm2bq.dicom.deflate import InflatedSource, InflatedWindow, is_deflated
+from dcm2bq.dicom.headers import begins_with_odd_vr
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.reader import Reader
 from dcm2bq.dicom.source import Deadline, Source, Window
@@ -23,6 +25,8 @@ from dcm2bq.errors import NotDicomError, UnreadableDicomError
 
 _PREAMBLE = 128
 _PREFIX = b"DICM"
+_META_GROUP = b"\x02\0"
+_TRAILING_PADDING = 0xFFFCFFFC
 _TRANSFER_SYNTAX_UID = 0x00020010
 _IDENTIFYING = frozenset({0x00020002, 0x00020003, 0x00080016, 0x00080018})
 """SOP Class and Instance UID, in the File Meta Information and in the data set."""
@@ -60,22 +64,49 @@ def read_file(
     Raises `NotDicomError` for what is no DICOM, `UnreadableDicomError` for what is broken.
     """
     window = Window(source, deadline)
-    window.fill(0, _PREAMBLE + len(_PREFIX) + HEADER)
+    start = _PREAMBLE + len(_PREFIX)
+    window.fill(0, start + HEADER)
     prefixed = window.peek(_PREAMBLE, len(_PREFIX)) == _PREFIX
+    if prefixed and _is_prefix_by_chance(window, options, depth, deadline):
+        prefixed = False
     file = _FileReader(window, options, notes, depth, deadline)
     try:
-        file.read(_PREAMBLE + len(_PREFIX) if prefixed else 0)
+        file.read(start if prefixed else 0)
     except UnreadableDicomError:
         if prefixed or file.identified:
             raise
         raise NotDicomError("neither the prefix DICM nor a data set at the start") from None
     if not ((prefixed and file.meta) or file.identified):
         raise NotDicomError("no File Meta Information and no SOP Class or Instance UID")
-    if not file.data_set:
-        raise UnreadableDicomError("there is no data set", offset=source.size)
+    if not any(_is_of_data_set(element[0]) for element in file.data_set):
+        raise UnreadableDicomError("there is no data set", offset=file.data_set_start)
     if not prefixed or not file.meta:
         notes.add("no preamble" if file.meta else "no File Meta Information")
     return DicomFile(file.meta, file.data_set, file.transfer_syntax_uid, file.deflated)
+
+
+def _is_of_data_set(tag: int) -> bool:
+    """Return whether an element says anything: no command, group length or padding does."""
+    return bool(tag >> 16 and tag & 0xFFFF) and tag != _TRAILING_PADDING
+
+
+def _is_prefix_by_chance(window: Window, options: Config, depth: int, deadline: Deadline) -> bool:
+    """Return whether "DICM" is part of a value in a file without preamble.
+
+    It is not where File Meta Information follows, unless that has begun at the start. Else
+    what can be read from the start tells, if a value in it lies around the letters.
+    """
+    begins_with_meta = window.peek(0, len(_META_GROUP)) == _META_GROUP
+    followed = window.peek(_PREAMBLE + len(_PREFIX), len(_META_GROUP)) == _META_GROUP
+    if followed and not begins_with_meta:
+        return False
+    file = _FileReader(window, options, Notes(), depth, deadline)
+    with suppress(UnreadableDicomError):
+        file.read(0)
+    return file.identified and any(
+        start <= _PREAMBLE and start + length >= _PREAMBLE + len(_PREFIX)
+        for _, _, start, length, _ in file.meta + file.data_set
+    )
 
 
 class _FileReader:
@@ -93,6 +124,7 @@ class _FileReader:
         self.data_set: Item = []
         self.transfer_syntax_uid: str | None = None
         self.deflated = False
+        self.data_set_start = 0
 
     @property
     def identified(self) -> bool:
@@ -104,7 +136,7 @@ class _FileReader:
         window = self._window
         position = start
         head = window.peek(position, HEADER)
-        if head[:2] == b"\x02\0":
+        if head[:2] == _META_GROUP:
             syntax = EXPLICIT_LITTLE if is_vr(head[4:6]) else IMPLICIT_LITTLE
             position = self._read_part(self.meta, window, position, syntax, group=2)
         self.transfer_syntax_uid = _first_text(self.meta, _TRANSFER_SYNTAX_UID)
@@ -118,6 +150,7 @@ class _FileReader:
             limit = self._options.limits.inflated_bytes
             source = InflatedSource(window, position, limit, self._notes)
             window, position = InflatedWindow(source, self._deadline), 0
+        self.data_set_start = position
         syntax = self._recognise(window, position)
         self._read_part(self.data_set, window, position, syntax)
 
@@ -159,7 +192,11 @@ def _found_syntax(window: Window, start: int, declared: Syntax | None) -> Syntax
         return declared or IMPLICIT_LITTLE
     explicit = is_vr(head[4:6])
     if declared and not declared.implicit and not explicit:
-        explicit = is_vr_like(head[4:6]) or _vr_behind(window, start, IMPLICIT_LITTLE)
+        explicit = (
+            is_vr_like(head[4:6])
+            or _vr_behind(window, start, IMPLICIT_LITTLE)
+            or begins_with_odd_vr(window, start, declared)
+        )
     if not explicit:
         return IMPLICIT_LITTLE
     big = head[0] < head[1] if declared is None else declared is EXPLICIT_BIG

@@ -3,14 +3,11 @@
 import heapq
 from itertools import count
 
-import msgspec
-
 from dcm2bq.dicom.notes import Notes
+from dcm2bq.dicom.numbers import encode
 from dcm2bq.dicom.output import Json, Writer
 from dcm2bq.dicom.source import Deadline
-from dcm2bq.dicom.tree import Element, Item
-
-_encode = msgspec.json.encode
+from dcm2bq.dicom.tree import MADE, Element, Item
 
 
 class _Part:
@@ -26,7 +23,7 @@ class _Part:
         self.owner = owner
         self.key = key
         self.element = element
-        self.size = escaped_size(_encode(owner[key])) - 2
+        self.size = escaped_size(encode(owner[key])) - 2
         self._parts: list[_Part] | None = None
 
     @property
@@ -45,7 +42,7 @@ class _Part:
     def fold(self, notes: Notes) -> int:
         """Become a reference if that is shorter; return the bytes that it saves."""
         reference = self.writer.refer(self.element)
-        saved = self.size - (escaped_size(_encode(reference)) - 2)
+        saved = self.size - (escaped_size(encode(reference)) - 2)
         if saved <= 0:
             return 0
         self.owner[self.key] = reference
@@ -71,7 +68,7 @@ def encode_within(
     half of a sequence, the element is replaced, not the sequence. `data_sets` are what the
     metadata was written from. If nothing is left to replace, the text is longer.
     """
-    text = _encode(metadata)
+    text = encode(metadata)
     excess = escaped_size(text) - limit
     if excess <= 0:
         return text.decode()
@@ -92,7 +89,7 @@ def encode_within(
             outer.size -= saved
         if len(path) > 1 and saved:
             heapq.heappush(parts, (-part.size, next(order), part))
-    return _encode(metadata).decode()
+    return encode(metadata).decode()
 
 
 def escaped_size(text: bytes) -> int:
@@ -101,10 +98,11 @@ def escaped_size(text: bytes) -> int:
 
 
 def _parts(writer: Writer, elements: Item, owner: Json) -> list[_Part]:
+    """Return the elements that stand in the output and can be left in the object."""
     found: dict[str, _Part] = {}
     for element in elements:
         key = writer.key(element[0])
-        if key is not None and key in owner and key not in found:
+        if element[2] != MADE and key is not None and key in owner and key not in found:
             found[key] = _Part(writer, owner, key, element)
     return list(found.values())
 

@@ -15,6 +15,7 @@ from dcm2bq.dicom.source import NO_DEADLINE, Deadline
 from dcm2bq.dicom.syntax import BINARY_VRS
 from dcm2bq.dicom.tree import (
     LEAST_HELD,
+    MADE,
     PIXEL_REPRESENTATION,
     SPECIFIC_CHARACTER_SET,
     UNKNOWN,
@@ -234,7 +235,7 @@ class Writer:
         vr = written.removeprefix(UNKNOWN)
         if vr == US_OR_SS:
             vr = "SS" if scope.signed else "US"
-        is_long = length > self._most_text and vr not in BINARY_VRS
+        is_long = length > self._most_text and vr not in BINARY_VRS and element[2] != MADE
         if is_long or not isinstance(value, bytes):
             return self.refer(element, vr)
         if not value:

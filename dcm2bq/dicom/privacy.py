@@ -2,11 +2,13 @@
 
 Rules go by tag and hold at every level. A pseudonym is a keyed HMAC-SHA-256 of a value, the
 same for the same value wherever it stands, so that rows can still be joined.
+
+Since rules go by tag, a value must not hold other elements: while any rule is in force, what
+is not the text, the numbers or the bytes that its tag asks for stays in the object.
 """
 
 import hashlib
 import hmac
-import os
 import re
 from collections.abc import Iterable
 from enum import Enum, auto
@@ -15,13 +17,31 @@ from importlib import resources
 from typing import Any
 
 from pydicom._dicom_dict import RepeatersDictionary
+from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
-from dcm2bq.config import Privacy
+from dcm2bq.config import Privacy, hash_key
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
+from dcm2bq.dicom.dictionary import is_private, most_values, public_vr
 from dcm2bq.dicom.notes import Notes
-from dcm2bq.dicom.tree import SPECIFIC_CHARACTER_SET, UNKNOWN, Element, Item, find, tag_of
-from dcm2bq.dicom.values import DECODERS, BadValueError
+from dcm2bq.dicom.syntax import BINARY_VRS
+from dcm2bq.dicom.tree import (
+    MADE,
+    SPECIFIC_CHARACTER_SET,
+    UNKNOWN,
+    Element,
+    Item,
+    find,
+    tag_of,
+)
+from dcm2bq.dicom.values import (
+    DECODERS,
+    NUMBER_TEXT_VRS,
+    NUMBER_VRS,
+    TEXT_VRS,
+    BadValueError,
+    is_text,
+)
 from dcm2bq.errors import ConfigError
 
 _PRIVATE = "private"
@@ -59,6 +79,25 @@ _ACTIONS = {
 }
 """The actions of Table E.1-1; of several the strictest."""
 
+_REPLACED = {
+    "00020001": None,  # File Meta Information Version
+    "00020002": None,  # Media Storage SOP Class UID
+    "00020003": Action.HASH,  # Media Storage SOP Instance UID
+    "00020010": None,  # Transfer Syntax UID
+    "0002xxxx": Action.REMOVE,
+    "0000xxxx": Action.REMOVE,
+}
+"""What a profile leaves of File Meta Information: how the object is encoded (PS3.15 E.1.1).
+
+Nothing of a command set, which has AE titles and is no part of an object (PS3.10 7.1).
+"""
+_REPLACED_GROUPS = ("0000", "0002")
+
+_SIZES = {"SS": 2, "US": 2, "US or SS": 2, "FD": 8, "SV": 8, "UV": 8}
+"""Bytes of a number, where they are not 4."""
+_ITEM = b"\xfe\xff\0\xe0"
+"""The start of a sequence, little endian as values are."""
+
 
 class Rules:
     """Tag to action, and the key of the pseudonyms.
@@ -91,7 +130,13 @@ class Rules:
         return None
 
     def pseudonym(self, vr: str, value: str) -> str:
-        """Return what stands for a value: a UID for a UID, hex digits for other text."""
+        """Return what stands for a value: a UID for a UID, hex digits for other text.
+
+        Well-known UIDs (PS3.6 Annex A) stay: they say what an object is, not whose.
+        """
+        value = value.replace(" ", "") if vr == "UI" else value.strip()
+        if vr == "UI" and value in UID_dictionary:
+            return value
         digest = hmac.digest(self._key, value.encode(), hashlib.sha256)
         return f"{_UID_ROOT}{int.from_bytes(digest[:16])}" if vr == "UI" else digest.hex().upper()
 
@@ -114,27 +159,72 @@ class Rules:
         """Return what is left of an element."""
         action = self.action(element[0])
         if action is None:
-            return element
+            return _guarded(element, charset, notes)
         if action is Action.REMOVE:
             return None
-        tag, vr, offset, length, value = element
+        tag, written, offset, _, value = element
+        vr = written.removeprefix(UNKNOWN)
+        if isinstance(value, list) and action is Action.EMPTY:
+            return tag, "SQ", MADE, 0, []
         if action is Action.EMPTY or value == b"":
-            return tag, vr, offset, length, [] if isinstance(value, list) else b""
-        hashed = self._hashed(vr.removeprefix(UNKNOWN), value, charset)
+            return tag, vr, MADE, 0, b""
+        hashed = self._hashed(tag, vr, value, charset)
         if hashed is None:
             notes.add("emptied: what is no text can not be hashed", tag=tag, vr=vr, offset=offset)
-        return tag, vr, offset, length, hashed or b""
+            return tag, vr if vr in DECODERS else public_vr(tag), MADE, 0, b""
+        return tag, public_vr(tag), MADE, len(hashed), hashed
 
-    def _hashed(self, vr: str, value: Any, charset: Charset) -> bytes | None:
-        """Return a value field that holds a pseudonym for each value; None if it is no text."""
-        if not isinstance(value, bytes) or vr not in _HASHABLE:
+    def _hashed(self, tag: int, vr: str, value: Any, charset: Charset) -> bytes | None:
+        """Return a value field that holds a pseudonym for each value; None if it is no text.
+
+        The text is that of the dictionary's VR, so that it does not depend on the one written.
+        """
+        if not isinstance(value, bytes) or vr not in TEXT_VRS:
             return None
+        vr = public_vr(tag)
         try:
             values = DECODERS[vr](value, charset)
         except BadValueError as bad:
             values = bad.values or []
         texts = [self.pseudonym(vr, each) if each else "" for each in values]
         return "\\".join(texts).encode()
+
+
+def _guarded(element: Element, charset: Charset, notes: Notes) -> Element:
+    """Return an element that stays as it is, without its value if that could hold others."""
+    tag, written, offset, length, value = element
+    if not value or not isinstance(value, bytes):
+        return element
+    vr = written.removeprefix(UNKNOWN)
+    is_sound = is_text(vr, value, charset) if vr in TEXT_VRS else _are_numbers(tag, vr, value)
+    if is_sound and _fits_tag(tag, vr):
+        return element
+    left = "UN" if written.startswith(UNKNOWN) else vr
+    if vr not in BINARY_VRS:
+        reason = "left in the object: it could hold what the rules are for"
+        notes.add(reason, tag=tag, vr=left, offset=offset)
+    return tag, left, offset, length, None
+
+
+def _are_numbers(tag: int, vr: str, value: bytes) -> bool:
+    """Return whether a value that is no text has no more numbers than its tag may have."""
+    most = None if vr in BINARY_VRS or is_private(tag) else most_values(tag)
+    is_short = most is None or len(value) <= most * _SIZES.get(vr, 4)
+    return is_short and not value.startswith(_ITEM)
+
+
+def _fits_tag(tag: int, vr: str) -> bool:
+    """Return whether a value of a VR may stand under a tag.
+
+    Private tags, and those that are unknown, ask for nothing; but nobody knows what is binary
+    in them.
+    """
+    known = "UN" if is_private(tag) else public_vr(tag)
+    if vr in BINARY_VRS:
+        return known in BINARY_VRS and known != "UN"
+    if known == "SQ":
+        return False
+    return vr not in NUMBER_VRS or known not in TEXT_VRS - NUMBER_TEXT_VRS
 
 
 class _Layer:
@@ -170,15 +260,15 @@ def privacy_rules(options: Privacy) -> Rules | None:
     """
     if not options.is_on:
         return None
-    needs_key = bool(options.hash) or options.profile is not None
-    return Rules(options, _key(options.hash_key_variable) if needs_key else b"")
+    return Rules(options, _key(options) if options.needs_key else b"")
 
 
-def _key(variable: str) -> bytes:
-    key = os.environ.get(variable, "").encode()
+def _key(options: Privacy) -> bytes:
+    key = hash_key(options)
     if len(key) < _LEAST_KEY_BYTES:
         raise ConfigError(
-            f"privacy.hashKeyVariable: {variable} must hold {_LEAST_KEY_BYTES} bytes or more"
+            f"privacy.hashKeyVariable: {options.hash_key_variable} must hold "
+            f"{_LEAST_KEY_BYTES} bytes or more"
         )
     return key
 
@@ -188,7 +278,12 @@ def _profile(name: str | None) -> list[tuple[str, Action | None]]:
         return []
     table = resources.files(__package__).joinpath(f"{name}_profile.tsv").read_text()
     rows = (line.split("\t") for line in table.splitlines() if not line.startswith("#"))
-    return [(selector, _ACTIONS[action]) for selector, action in rows]
+    actions = {
+        selector: _ACTIONS[action]
+        for selector, action in rows
+        if not selector.startswith(_REPLACED_GROUPS)
+    }
+    return [*actions.items(), *_REPLACED.items()]
 
 
 def _selector(text: str, option: str) -> str:

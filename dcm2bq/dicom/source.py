@@ -12,6 +12,11 @@ HOP_READ = 16 * 1024
 """Bytes read after a jump over a value; a shorter gap is read through, not jumped over."""
 MOST_READ = 4 * 1024 * 1024
 """Bytes up to which the reads double while reading goes on in order."""
+SMALL = 1024 * 1024
+"""Bytes of an object, or of what is left of one, that are read at once rather than in hops.
+
+1 MiB costs the CPU of some 4 requests, and one round trip; hops can be 20 (docs/PERFORMANCE.md).
+"""
 
 
 class Source(Protocol):
@@ -70,7 +75,9 @@ class Window:
     """The contiguous bytes of a source, `data`, around the place that is being read.
 
     `data` holds the offsets from `base` up to, not including, `end`. It grows by doubling
-    reads while reading goes on in order, and starts afresh, small, after a jump.
+    reads while reading goes on in order, and starts afresh, small, after a jump. Of a small
+    object (`SMALL`) the second read fetches all that can still be asked for: there is no
+    third one.
     """
 
     __slots__ = ("_next_read", "_source", "base", "data", "deadline", "end")
@@ -96,9 +103,9 @@ class Window:
         wanted = offset + n
         if offset < self.base or wanted > self.end:
             if self.base <= offset < self.end + HOP_READ:
-                more = self._fetch(self.end, max(wanted - self.end, self._next_read))
+                more = max(wanted - self.end, self._next_read)
                 self._next_read = min(2 * self._next_read, MOST_READ)
-                self.hold(offset, (self.data + more)[offset - self.base :])
+                self._extend(offset, more)
             else:
                 self.jump(offset, n)
         return min(n, self.end - offset)
@@ -106,7 +113,7 @@ class Window:
     def jump(self, offset: int, n: int) -> None:
         """Start afresh with the `n` bytes from `offset` on and a few more."""
         self._next_read = 2 * HOP_READ
-        self.hold(offset, self._fetch(offset, max(n, HOP_READ)))
+        self.hold(offset, self._fetch(offset, self._at_once(offset, max(n, HOP_READ))))
 
     def hold(self, offset: int, data: bytes) -> None:
         """Go on with `data`, the object's bytes from `offset` on."""
@@ -114,9 +121,28 @@ class Window:
 
     def peek(self, offset: int, n: int) -> bytes:
         """Return the `n` bytes from `offset` on, or those there are, and stay in place."""
-        if self.base <= offset and offset + n <= self.end:
-            return self.data[offset - self.base : offset - self.base + n]
-        return self._fetch(offset, n)
+        if offset < self.base or offset + n > self.end:
+            n = min(n, self._source.size - offset)
+            if offset < self.base or (offset + n > self.end and not self._is_small):
+                return self._fetch(offset, n)
+            if offset + n > self.end:
+                # Peeks go anywhere: the bytes between may be asked for next.
+                self._extend(self.base, n)
+        return self.data[offset - self.base : offset - self.base + n]
+
+    def _extend(self, offset: int, n: int) -> None:
+        """Hold `n` more bytes; forget those before `offset`."""
+        kept, gap = self.data[offset - self.base :], max(offset - self.end, 0)
+        more = self._fetch(self.end, self._at_once(self.end, n))
+        self.hold(offset, kept + more[gap:])
+
+    @property
+    def _is_small(self) -> bool:
+        return self._source.size <= SMALL
+
+    def _at_once(self, offset: int, n: int) -> int:
+        """Return how many bytes to fetch from `offset` on, where `n` would do."""
+        return max(n, self._source.size - offset) if self.end and self._is_small else n
 
     def reaches(self, offset: int) -> bool:
         """Return whether the object has `offset` bytes or more."""

@@ -20,6 +20,9 @@ UNKNOWN = "UN/"
 """What precedes the dictionary's VR of a value that was written as UN."""
 US_OR_SS = "US or SS"
 
+MADE = -1
+"""The offset of a value that stands nowhere in the object: it was made in its place."""
+
 SPECIFIC_CHARACTER_SET = 0x00080005
 ROWS = 0x00280010
 PIXEL_REPRESENTATION = 0x00280103

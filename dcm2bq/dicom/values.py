@@ -19,23 +19,34 @@ from dcm2bq.dicom.charset import (
     Charset,
     UndecodableTextError,
 )
+from dcm2bq.dicom.numbers import printable, printable_one
 
 type Values = list[Any]
 type Strip = Callable[[str], str]
+type Plain = Callable[[bytes], Values | None]
 type Decoder = Callable[[bytes, Charset], Values]
 
 NUMBER_VRS = frozenset({"AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
 """VRs whose values are binary numbers."""
+_CONTROLS = re.compile(rb"[\x01-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
+"""Characters that no text has (PS3.5 6.1.3); where NUL may stand, the decoders know."""
+_LINE_CONTROLS = re.compile(rb"[\0-\x1a\x1c-\x1f\x7f]")
+"""Characters that no text of one line has; ESC may switch its character set."""
 
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
-_DIGITS = b"0123456789"
-_PLAIN_INTEGERS: dict[bytes, type[int | float]] = {b"": int, b"-": int}
-_PLAIN_DECIMALS = _PLAIN_INTEGERS | {b".": float, b"-.": float}
+_INTEGER_CHARACTERS = b"0123456789-\\ "
+_DECIMAL_CHARACTERS = _INTEGER_CHARACTERS + b"."
 _NUMBER = re.compile(r"[+-]?(?:\d+|(?=\.\d))(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
 _INT64 = range(-(2**63), 2**63)
 _MOST_DIGITS = 64
-_EXACT_DIGITS = 15
-"""Decimal digits of which a double keeps every one."""
+_MOST_PLAIN = 16
+"""Longest text of a plain number: with a point it has 15 digits, of which a double keeps each."""
+_SHORT = 5
+"""Up to here it has 4 digits after the point, which BigQuery prints as they are (all were tried);
+of 0.01207 it does not."""
+_POINT = ord(".")
+_UID_CHARACTERS = b"0123456789."
+_UID = re.compile(r"[0-9.]*")
 _EXACT_SINGLE = 2.0**24
 """Below this a single precision number that is an integer has no shorter text."""
 
@@ -144,34 +155,43 @@ def _formatted(pattern: str, problem: str) -> Decoder:
     return decode
 
 
+def _uids(value: bytes, charset: Charset) -> Values:
+    """Decode UIDs, without the blanks around them: one before them is no part of a UID."""
+    stripped = value.rstrip(b" \0")
+    if not stripped.translate(None, _UID_CHARACTERS):
+        return [str(stripped, "ascii") or None]
+    text, problem = _ascii(value, charset)
+    values = _split(text, _strip)
+    if not all(_UID.fullmatch(_strip_end(part)) for part in text.split("\\")):
+        problem = problem or "not a UID"
+    return _checked(values, problem)
+
+
 def _uri(value: bytes, charset: Charset) -> Values:
     text, problem = _ascii(value, charset)
     return _checked([_strip_end(text) or None], problem)
 
 
 def _number_texts(
-    plain: dict[bytes, type[int | float]], number: Callable[[str], int | float | None], problem: str
+    plain: Plain, number: Callable[[str], int | float | None], problem: str
 ) -> Decoder:
     """Return a decoder of numbers written as text; what is no number stays text.
 
-    `plain` tells by the characters beside the digits how Python reads a short number, and
-    only saves time; `number` reads all.
+    `plain` reads most values, and only saves time; `number` reads all.
     """
 
     def decode(value: bytes, charset: Charset) -> Values:
+        numbers = plain(value)
+        if numbers is not None:
+            return numbers
         values: Values = []
         found = ""
         for part in value.split(b"\\"):
-            stripped = part.strip(b" \0")
-            others = stripped.translate(None, _DIGITS)
-            read = plain.get(others)
-            if read is not None and len(others) < len(stripped) <= len(others) + _EXACT_DIGITS:
-                try:
-                    values.append(read(stripped))
-                    continue
-                except ValueError:  # the sign is not in front
-                    pass
-            text, not_ascii = _ascii(stripped, charset)
+            numbers = plain(part)
+            if numbers is not None:
+                values += numbers
+                continue
+            text, not_ascii = _ascii(part.strip(b" \0"), charset)
             each = number(text)
             if each is None and text:
                 found = found or not_ascii or problem
@@ -183,6 +203,40 @@ def _number_texts(
         return values
 
     return decode
+
+
+def _plain_integers(value: bytes) -> Values | None:
+    """Return short integers; None where one is not plain."""
+    if value.translate(None, _INTEGER_CHARACTERS):
+        return None
+    parts = value.split(b"\\")
+    if len(value) > _MOST_PLAIN and max(map(len, parts)) > _MOST_PLAIN:
+        return None
+    try:
+        return [int(part) for part in parts]
+    except ValueError:  # empty, or a sign or a space within
+        return None
+
+
+def _plain_decimals(value: bytes) -> Values | None:
+    """Return short decimals without exponents; None where one is not plain."""
+    if value.translate(None, _DECIMAL_CHARACTERS):
+        return None
+    parts = value.split(b"\\")
+    longest = len(value) if len(parts) == 1 else max(map(len, parts))
+    if longest > _MOST_PLAIN:
+        return None
+    numbers: Values
+    try:
+        if longest > _SHORT and value.count(_POINT) == len(parts):
+            numbers = list(map(float, parts))  # a part with two points raises
+        else:
+            numbers = [float(part) if _POINT in part else int(part) for part in parts]
+    except ValueError:  # empty, or a sign or a space within
+        return None
+    if longest <= _SHORT:
+        return numbers
+    return [printable_one(*numbers)] if len(numbers) == 1 else printable(numbers)
 
 
 def _integer(text: str) -> int | None:
@@ -201,13 +255,11 @@ def _decimal(text: str) -> int | float | None:
     if fraction is None and exponent is None:
         return _integer(text)
     value = float(text)
-    if repr(value) == text:
-        return value
     try:
-        exact = isfinite(value) and Decimal(text) == Decimal(repr(value))
+        exact = repr(value) == text or (isfinite(value) and Decimal(text) == Decimal(repr(value)))
     except InvalidOperation:  # an exponent beyond all bounds
         return None
-    return value if exact else None
+    return printable_one(value) if exact else None
 
 
 def _numbers(code: str) -> Decoder:
@@ -234,24 +286,51 @@ def _count(value: bytes, size: int) -> int:
 
 def _printable(value: bytes) -> Values | None:
     text = str(value, "latin_1")
-    return [text] if text and text.isascii() and text.isprintable() else None
+    return [text] if text and is_printable(value) else None
+
+
+def has_controls(value: bytes) -> bool:
+    """Return whether control characters stand within a value; NULs around it pad it."""
+    return bool(_LINE_CONTROLS.search(value.strip(b" \0")))
+
+
+def is_printable(value: bytes) -> bool:
+    """Return whether a value is text of the default repertoire without control characters."""
+    return value.isascii() and str(value, "ascii").isprintable()
+
+
+def is_text(vr: str, value: bytes, charset: Charset) -> bool:
+    """Return whether a value of a VR of text is nothing else.
+
+    It is if it keeps to its VR or is printable; elements of a data set, for instance, are not.
+    """
+    if is_printable(value):
+        return True
+    if _CONTROLS.search(value):
+        return False
+    try:
+        DECODERS[vr](value, charset)
+    except BadValueError:
+        return is_printable(value.rstrip(b" \0"))
+    return True
 
 
 def _doubles(value: bytes, _: Charset) -> Values:
     if len(value) == _DOUBLE.size:
-        return [_finite(_DOUBLE.unpack(value)[0])]
-    return [_finite(each) for each in unpack(f"<{_count(value, 8)}d", value)]
+        return [_finite(*_DOUBLE.unpack(value))]
+    values = list(unpack(f"<{_count(value, 8)}d", value))
+    return printable(values) if all(map(isfinite, values)) else [_finite(each) for each in values]
 
 
 def _singles(value: bytes, _: Charset) -> Values:
     if len(value) == _SINGLE.size:
-        return [_shortest_single(_SINGLE.unpack(value)[0])]
+        return [_shortest_single(*_SINGLE.unpack(value))]
     return [_shortest_single(each) for each in unpack(f"<{_count(value, 4)}f", value)]
 
 
 def _finite(value: float) -> float | str:
     if isfinite(value):
-        return value
+        return printable_one(value)
     return "NaN" if isnan(value) else "Infinity" if value == inf else "-Infinity"
 
 
@@ -261,11 +340,11 @@ def _shortest_single(value: float) -> float | str:
         return value
     if not isfinite(value):
         return _finite(value)
-    for digits in range(6 if abs(value) >= _LEAST_NORMAL_SINGLE else 1, 9):
+    for digits in range(6 if abs(value) >= _LEAST_NORMAL_SINGLE else 1, 10):
         short = float(f"{value:.{digits}g}")
         if _SINGLE.unpack(_SINGLE.pack(short))[0] == value:
-            return short
-    return float(f"{value:.9g}")
+            break
+    return printable_one(short)
 
 
 def _tags(value: bytes, _: Charset) -> Values:
@@ -282,7 +361,6 @@ _DATE_TIME = rf"\d{{4}}((0[1-9]|1[0-2])((0[1-9]|[12]\d|3[01])({_TIME})?)?)?([+-]
 
 _PRINTABLE = bytes(range(0x20, 0x7F)) + b"\0"
 _CODE_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_ \\\0"
-_UID_CHARACTERS = b"0123456789.\\ \0"
 
 DECODERS: dict[str, Decoder] = {
     "AE": _ascii_texts(_strip, allowed=_PRINTABLE, problem="control characters"),
@@ -292,11 +370,11 @@ DECODERS: dict[str, Decoder] = {
         _strip, allowed=_CODE_CHARACTERS, problem="characters beyond A-Z, 0-9, space, underscore"
     ),
     "DA": _formatted(_DATE, "not a date"),
-    "DS": _number_texts(_PLAIN_DECIMALS, _decimal, "not a decimal number that JSON can hold"),
+    "DS": _number_texts(_plain_decimals, _decimal, "not a decimal number that JSON can hold"),
     "DT": _formatted(_DATE_TIME, "not a date and time"),
     "FD": _doubles,
     "FL": _singles,
-    "IS": _number_texts(_PLAIN_INTEGERS, _integer, "not an integer"),
+    "IS": _number_texts(_plain_integers, _integer, "not an integer"),
     "LO": _texts(VALUE_DELIMITERS, _strip),
     "LT": _single_text,
     "PN": _texts(NAME_DELIMITERS, _strip),
@@ -307,10 +385,14 @@ DECODERS: dict[str, Decoder] = {
     "SV": _numbers("q"),
     "TM": _formatted(_TIME, "not a time"),
     "UC": _texts(VALUE_DELIMITERS, _strip_end),
-    "UI": _ascii_texts(_strip_end, allowed=_UID_CHARACTERS, problem="not a UID"),
+    "UI": _uids,
     "UL": _numbers("L"),
     "UR": _uri,
     "US": _numbers("H"),
     "UT": _single_text,
     "UV": _numbers("Q"),
 }
+
+TEXT_VRS = frozenset(DECODERS) - NUMBER_VRS
+"""VRs whose values are text, numbers and dates in text among them."""
+NUMBER_TEXT_VRS = frozenset({"DS", "IS"})

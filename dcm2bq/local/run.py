@@ -20,6 +20,7 @@ from dcm2bq.errors import ConfigError
 from dcm2bq.local import servers, state, summary
 from dcm2bq.local.folder import Changes, Folder
 from dcm2bq.local.samples import write_samples
+from dcm2bq.local.sql import QUERIES, keyword
 from dcm2bq.local.stack import Change, Stack, connect, environment, running
 from dcm2bq.local.work import own_folder
 from dcm2bq.tools.display import say, say_json
@@ -79,8 +80,10 @@ def ask(root: Path | None, config: Config, sql: str, *, as_json: bool, fresh: bo
         with environment({"BIGQUERY_EMULATOR_HOST": servers.url(found.bigquery_port)}):
             _answer(connect(found.config).query, sql, as_json=as_json)
         return 0
+    if not fresh:
+        _say_fresh(root)
     with _session(root, config, notes=Console(stderr=True, quiet=True)) as session:
-        _answer(session.stack.dataset.query, sql, as_json=as_json)
+        _answer(session.stack.dataset.query, sql, as_json=as_json, is_kept=False)
         for name, failure in session.failures.items():
             say(f"{name}: {failure}", err=True)
         return session.status
@@ -91,7 +94,17 @@ def _command() -> str:
     return "dcm2bq" if shutil.which("dcm2bq") else os.path.relpath(sys.argv[0])
 
 
-def _answer(query: Callable[[str], list[dict[str, Any]]], sql: str, *, as_json: bool) -> None:
+def _say_fresh(root: Path | None) -> None:
+    """Say that the answer is not that of a stack which the caller may believe to be running."""
+    missing = f"no dcm2bq local runs on {root}" if root else "no dcm2bq local is running"
+    asked = "a fresh one is asked" if root else "a fresh one with the samples is asked"
+    say(f"{missing}: {asked}", err=True)
+
+
+def _answer(
+    query: Callable[[str], list[dict[str, Any]]], sql: str, *, as_json: bool, is_kept: bool = True
+) -> None:
+    """Print what a statement gives; `is_kept` tells whether what it changes outlives it."""
     try:
         rows = query(sql)
     except ConfigError as error:
@@ -100,7 +113,12 @@ def _answer(query: Callable[[str], list[dict[str, Any]]], sql: str, *, as_json: 
         say_json(summary.to_json(rows))
     elif rows:
         summary.print_rows(summary.console(sys.stdout), rows)
-    else:
+    kind = keyword(sql)
+    if not rows and kind not in QUERIES:
+        lost = "" if is_kept else "; what it changed ends with this stack"
+        text = f"{kind}: done; it is not a query, and gives no rows{lost}"
+        say(text, err=True)
+    elif not rows and not as_json:
         say("no rows", err=True)
 
 

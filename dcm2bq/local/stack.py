@@ -186,10 +186,12 @@ class Stack:
 def running(config: Config) -> Iterator[Stack]:
     """Run the whole stack with an empty bucket and an empty dataset.
 
-    The project is always the local one. Raises `ServerError` when a server does not start.
+    Project and bucket are always the local ones. Raises `ServerError` when a server does not start.
     """
     config = msgspec.structs.replace(
-        config, big_query=msgspec.structs.replace(config.big_query, project_id=servers.PROJECT)
+        config,
+        big_query=msgspec.structs.replace(config.big_query, project_id=servers.PROJECT),
+        input=msgspec.structs.replace(config.input, buckets=()),
     )
     ports = Ports()
     mirror = Mirror(BUCKET)

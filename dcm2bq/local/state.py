@@ -100,7 +100,7 @@ def _age(path: Path) -> float:
 def _read(path: Path) -> State | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=State)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):
         return None
 
 

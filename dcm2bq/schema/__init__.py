@@ -21,6 +21,7 @@ NAMES = (
     "studies",
     "series",
     "dead_letters",
+    "dismissed_letters",
     "study",
     "ingested_between",
 )

@@ -1,5 +1,6 @@
 -- One row for each study; where its objects disagree, the greatest value. The header is read
--- in each of the forms that the jsonOutput options give it.
+-- in each of the forms that the jsonOutput options give it. Within a query an array of nothing
+-- would be null, not empty.
 SELECT
   StudyInstanceUID,
   MAX(PatientID) AS PatientID,
@@ -18,7 +19,9 @@ SELECT
     JSON_VALUE(metadata.`00080050`[0]),
     JSON_VALUE(metadata.`00080050`.Value[0])
   )) AS AccessionNumber,
-  ARRAY_AGG(DISTINCT Modality IGNORE NULLS ORDER BY Modality) AS ModalitiesInStudy,
+  IFNULL(
+    ARRAY_AGG(DISTINCT Modality IGNORE NULLS ORDER BY Modality), ARRAY<STRING>[]
+  ) AS ModalitiesInStudy,
   COUNT(DISTINCT SeriesInstanceUID) AS NumberOfStudyRelatedSeries,
   COUNT(DISTINCT SOPInstanceUID) AS NumberOfStudyRelatedInstances,
   SUM(info.input.size) AS bytes,

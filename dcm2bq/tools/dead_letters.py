@@ -1,4 +1,4 @@
-"""The dead letters that are open: find them, and handle their events once more."""
+"""The dead letters that are open: find them, handle their events once more, or dismiss them."""
 
 import re
 import time
@@ -13,9 +13,24 @@ from dcm2bq import events, rows
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.bigquery.writer import Writer
 from dcm2bq.config import Config
-from dcm2bq.errors import SupersededError
+from dcm2bq.errors import (
+    InvalidEventError,
+    ReadFailedError,
+    RejectedEventError,
+    SupersededError,
+    WriteFailedError,
+)
 from dcm2bq.handler import Handler, Result
+from dcm2bq.rows import DeadLetterRow
 from dcm2bq.tools import indexing
+
+REASONS = (
+    "DeliveryExhausted",  # the platform's, by the view
+    RejectedEventError.__name__,
+    *(each.__name__ for each in RejectedEventError.__subclasses__()),
+    *(ReadFailedError.__name__, WriteFailedError.__name__),
+)
+"""What entries fail for by design; whatever nobody foresaw has the name of its exception."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9/_-]")
 _WILD = {"*": ".*", "?": "."}
@@ -57,7 +72,8 @@ class Filter:
     """Which entries are meant: those that fit everything that is given.
 
     In `path`, `*` stands for any characters, `/` too, and `?` for one. `message_id` finds
-    letters that name no object. Times are compared with `last_seen`.
+    letters that name no object. Reasons are the same in any case. Times are compared with
+    `last_seen`.
     """
 
     path: str | None = None
@@ -74,7 +90,7 @@ class Filter:
             "path": "REGEXP_CONTAINS(entry.path, @path)",
             "message_id": "entry.message_id = @message_id",
             "event": "entry.event = @event",
-            "reason": "entry.reason = @reason",
+            "reason": "LOWER(entry.reason) = LOWER(@reason)",
             "source": "entry.source = @source",
             "since": "entry.last_seen >= @since",
         }
@@ -86,10 +102,10 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What became of an entry that was tried again; `error` is None when it is resolved."""
+    """What became of an entry; `error` is None when it is resolved or dismissed."""
 
     entry: Entry
-    result: Result | None
+    result: str | None
     error: Exception | None = None
 
 
@@ -112,6 +128,12 @@ def count(dataset: Dataset, chosen: Filter) -> int:
     sql = f"SELECT COUNT(*) AS entries FROM dead_letters AS entry WHERE {where}"  # noqa: S608
     (row,) = dataset.query(sql, parameters)
     return int(row["entries"])
+
+
+def reasons(dataset: Dataset) -> list[str]:
+    """Return the reasons that an entry can have, those of the open entries among them."""
+    rows = dataset.query("SELECT DISTINCT reason FROM dead_letters")
+    return [*REASONS, *sorted({row["reason"] for row in rows} - set(REASONS))]
 
 
 def read(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[Letter]:
@@ -148,6 +170,32 @@ def retry(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[Attempt]
     return indexing.attempt(office.retry, read(dataset, config, chosen))
 
 
+def dismiss(dataset: Dataset, config: Config, chosen: Filter, because: str) -> Iterator[Attempt]:
+    """Close the entries as they are, with the reason; yield each as it is done.
+
+    Their letters stay; the next failure opens an entry again. Raises as `indexing.attempt` does
+    in an outage.
+    """
+    sink = Writer(config)
+
+    def close(letter: Letter) -> Attempt:
+        entry = letter.entry
+        row = rows.dismissal_row(
+            _resolution(letter),
+            path=entry.path,
+            version=entry.version,
+            event=entry.event,
+            because=because,
+        )
+        try:
+            sink.insert_dead_letter(row, time.monotonic() + config.limits.deadline_seconds)
+        except Exception as error:
+            return Attempt(entry, None, error)
+        return Attempt(entry, "dismissed")
+
+    return indexing.attempt(close, read(dataset, config, chosen))
+
+
 class _Office:
     """Where dead letters are handled again; used by several threads."""
 
@@ -173,25 +221,29 @@ class _Office:
             return Result.SUPERSEDED
 
     def _resolve(self, letter: Letter) -> None:
-        now = datetime.now(UTC)
-        row = rows.resolution_row(
-            message_id=letter.entry.message_id,
-            attributes=letter.attributes,
-            data=letter.data,
-            now=max(now, letter.entry.last_seen or now),  # whatever this machine's clock says
-        )
-        self._sink.insert_dead_letter(row, self._deadline)
+        self._sink.insert_dead_letter(_resolution(letter), self._deadline)
 
     @property
     def _deadline(self) -> float:
         return time.monotonic() + self._seconds
 
 
+def _resolution(letter: Letter) -> DeadLetterRow:
+    """Return the row that closes an entry."""
+    now = datetime.now(UTC)
+    return rows.resolution_row(
+        message_id=letter.entry.message_id,
+        attributes=letter.attributes,
+        data=letter.data,
+        now=max(now, letter.entry.last_seen or now),  # whatever this machine's clock says
+    )
+
+
 def _attributes(text: str | None) -> dict[str, Any]:
     """Return the attributes of a letter; whatever else the column holds has none."""
     try:
-        decoded = msgspec.json.decode(text or "")
-    except msgspec.DecodeError:
+        decoded = events.decode(text or "")
+    except InvalidEventError:
         return {}
     return decoded if isinstance(decoded, dict) else {}
 

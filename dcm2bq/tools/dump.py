@@ -17,11 +17,10 @@ from dcm2bq.dicom import Conversion, convert
 from dcm2bq.errors import Dcm2BqError
 from dcm2bq.events import ObjectEvent
 from dcm2bq.tools.files import open_regular
+from dcm2bq.uri import GsUri, is_uri
 
 if TYPE_CHECKING:
     from dcm2bq.gcs import Store
-
-_SCHEME = "gs://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +38,28 @@ class Files:
         self._options = options
         self._pattern = re.compile(options.input.name_pattern, re.IGNORECASE)
         self._store: Store | None = None
+        self._unmatched: set[str] = set()
+        self._taken: set[str] = set()
+        self._unmatched_objects = self._empty_objects = 0
 
     def names_one(self, path: str) -> bool:
         """Whether an argument names one file, rather than as many as there are."""
-        if path.startswith(_SCHEME):
-            return not path.endswith("/") and "/" in path.removeprefix(_SCHEME)
+        if is_uri(path):
+            return _names_object(GsUri.parse(path))
         return not Path(path).is_dir() and (Path(path).exists() or not glob.has_magic(path))
+
+    @property
+    def passed_over(self) -> tuple[int, int]:
+        """How many names did not match `input.namePattern`, and how many objects were empty."""
+        names = len(self._unmatched - self._taken)  # a glob can name a file and its folder
+        return names + self._unmatched_objects, self._empty_objects
 
     def find(self, paths: Sequence[str]) -> Iterator[File]:
         """Yield the files in the arguments' order, those of a folder by name."""
         for path in paths:
             if path == "-":
                 yield File("-", self._convert_stdin)
-            elif path.startswith(_SCHEME):
+            elif is_uri(path):
                 yield from self._find_objects(path)
             elif Path(path).exists() or not glob.has_magic(path):
                 yield from self._find_local(path)
@@ -60,6 +68,7 @@ class Files:
 
     def _find_local(self, path: str) -> Iterator[File]:
         if not Path(path).is_dir():
+            self._taken.add(path)
             yield File(path, partial(self._convert_file, Path(path)))
             return
         errors: list[OSError] = []
@@ -69,6 +78,7 @@ class Files:
             for name in files
         )
         matching = [each for each in names if self._matches(each.relative_to(path).as_posix())]
+        self._unmatched.update(map(str, set(names).difference(matching)))
         for each in matching:
             yield File(str(each), partial(self._convert_file, each))
         for error in errors:
@@ -88,13 +98,18 @@ class Files:
             yield _failing(pattern, FileNotFoundError("nothing matches"))
 
     def _find_objects(self, path: str) -> Iterator[File]:
-        bucket, _, prefix = path.removeprefix(_SCHEME).partition("/")
+        uri = GsUri.parse(path)
+        is_one = _names_object(uri)
         count = 0
         try:
-            for event in self._get_store().list(bucket, prefix):
-                if self.names_one(path) and event.name != prefix:
+            for event in self._get_store().list(uri.bucket, uri.name):
+                if is_one and event.name != uri.name:
                     break
-                if self.names_one(path) or (event.size and self._matches(event.name)):
+                if not is_one and not self._matches(event.name):
+                    self._unmatched_objects += 1
+                elif not is_one and not event.size:
+                    self._empty_objects += 1
+                else:
                     count += 1
                     yield File(event.path, partial(self._convert_object, event))
         except Dcm2BqError as error:
@@ -132,6 +147,10 @@ class Files:
 
             self._store = Store(self._options)
         return self._store
+
+
+def _names_object(uri: GsUri) -> bool:
+    return bool(uri.name) and not uri.name.endswith("/")
 
 
 def _failing(path: str, error: Exception) -> File:

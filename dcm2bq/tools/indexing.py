@@ -50,15 +50,23 @@ def require_table(dataset: Dataset, config: Config) -> None:
         raise ConfigError("\n".join(f"{definition.qualified_name}: {each}" for each in refusals))
 
 
+def require_bucket(bucket: str, config: Config) -> None:
+    """Raise `ConfigError` where the function would make dead letters of a bucket's events."""
+    if not config.input.admits(bucket):
+        raise ConfigError(f"gs://{bucket}: is not one of input.buckets")
+
+
 def attempt[T, A: Attempt](work: Callable[[T], A], items: Iterable[T]) -> Iterator[A]:
     """Do the same for each item, several at once; yield the attempts in the items' order.
 
     Few items are read ahead. Raises the last error where `OUTAGE` attempts in a row fail for
-    reasons that may pass.
+    reasons that may pass, and a `ConfigError` at once: every attempt would meet it.
     """
     failures = 0
     with ThreadPoolExecutor(THREADS) as pool:
         for each in in_parallel(pool, work, items, 2 * THREADS):
+            if isinstance(each.error, ConfigError):
+                raise each.error
             yield each
             failures = failures + 1 if isinstance(each.error, RetryableError) else 0
             if failures == OUTAGE and each.error:

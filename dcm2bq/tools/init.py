@@ -35,6 +35,11 @@ class Entry:
     action: Action
     details: tuple[str, ...] = ()
 
+    def outcome(self, *, dry_run: bool) -> str:
+        """What was done; of a dry run, what would be."""
+        is_change = self.action is not Action.UNCHANGED
+        return f"would be {self.action}" if dry_run and is_change else str(self.action)
+
 
 @dataclass(frozen=True, slots=True)
 class _Step:
@@ -64,8 +69,8 @@ def init(
     be changed, naming table and column, before anything was changed; `WriteFailedError` where
     BigQuery did not make a change that it accepted.
     """
+    refuse_equal_names(config)
     definitions = schema.load(config, dataset.project)
-    _refuse_equal_names(definitions)
     found = dataset.get()
     _refuse_other_location(dataset, found, location)
     steps = [_compare(dataset, definition) for definition in definitions]
@@ -80,9 +85,10 @@ def init(
     return (Entry("dataset", dataset.name, action), *(step.entry for step in steps))
 
 
-def _refuse_equal_names(definitions: Sequence[Definition]) -> None:
+def refuse_equal_names(config: Config) -> None:
+    """Raise `ConfigError` for a table that is named as another, or as a view."""
     seen: set[str] = set()
-    for definition in definitions:
+    for definition in schema.load(config, ""):
         if definition.kind is Kind.FUNCTION:
             continue
         if definition.name.casefold() in seen:

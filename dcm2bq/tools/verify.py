@@ -7,13 +7,13 @@ with the bucket.
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 from itertools import groupby, pairwise
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 import msgspec
 
@@ -21,15 +21,21 @@ from dcm2bq import events
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.bigquery.writer import Writer
 from dcm2bq.config import Config
-from dcm2bq.errors import ConfigError, SupersededError
+from dcm2bq.errors import RetryableError, SupersededError
 from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.gcs import Store
 from dcm2bq.handler import Handler, Result
 from dcm2bq.tools import indexing
+from dcm2bq.uri import SCHEME, GsUri
 
 RANGE_ROWS = 1_000_000
-_SCHEME = "gs://"
+CONFIRMED_AT_ONCE = 1000
+"""Repairs that are looked up by one query: their paths are at most 1 MB of its 10 MB."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+"""Seconds between two looks at the view: BigQuery shows streamed rows within some seconds."""
 _LIVE_ROWS = "FROM instances_live WHERE STARTS_WITH(path, @prefix)"
+_IS_MARKER = "event IN ('deleted', 'archived')"
 _FIRST_PATH, _BEHIND_LAST_PATH = "gs://", "gs:0"  # "0" follows "/"
 
 
@@ -38,8 +44,10 @@ class Finding(StrEnum):
 
     MISSING = "missing"
     DEAD_LETTERED = "dead-lettered"
+    HIDDEN = "hidden"
     STALE = "stale"
     SUPERSEDED = "superseded"
+    DISMISSED = "dismissed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +76,8 @@ class Mended(StrEnum):
     """The generation is live: it came after the bucket was listed."""
     LEFT = "left"
     """Not by this command."""
+    UNSEEN = "unseen"
+    """A row or marker was written, but the view did not show its effect in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +90,24 @@ class Repair:
 
     @property
     def is_mended(self) -> bool:
-        """Whether nothing differs any more."""
-        return self.result not in {None, Mended.LEFT, Result.DEAD_LETTERED}
+        """Whether nothing differs any more, or is accepted as it is."""
+        if self.difference.finding is Finding.DISMISSED:
+            return True
+        return self.result not in {None, Mended.LEFT, Mended.UNSEEN, Result.DEAD_LETTERED}
 
 
 class _Row(msgspec.Struct, frozen=True):
+    """A live row, an open dead letter (with `reason`), or the highest `marker` of a path."""
+
     path: str
     version: str | None
     reason: str | None
+    dismissed: bool = False
+    marker: int | None = None
+
+    @property
+    def is_live(self) -> bool:
+        return self.reason is None and self.marker is None
 
 
 class Comparison:
@@ -108,12 +128,16 @@ class Comparison:
         settle: timedelta,
         range_rows: int = RANGE_ROWS,
     ) -> None:
-        self._bucket, self._prefix = _parse(location)
-        self._parameters = {"prefix": f"{_SCHEME}{self._bucket}/{self._prefix}"}
+        uri = GsUri.parse(location)
+        self._bucket, self._prefix = uri.bucket, uri.name
+        indexing.require_bucket(self._bucket, config)
+        self._parameters = {"prefix": str(uri)}
         self._dataset = dataset
         self._store = Store(config)
         self._handler = Handler(config, self._store, Writer(config))
         self._seconds = config.limits.deadline_seconds
+        self._patience = config.big_query.timeout_seconds
+        self._table = config.big_query.instances_table_id
         self._range_rows = range_rows
         self._settled = datetime.now(UTC) - settle
         self.objects = self.ignored = self.settling = 0
@@ -141,12 +165,57 @@ class Comparison:
             return Repair(difference, None, error)
         return Repair(difference, result)
 
+    def confirm(self, repairs: Sequence[Repair]) -> Iterator[Repair]:
+        """Yield the repairs, those as `UNSEEN` whose effect the view does not show.
+
+        The view is asked until it shows all of them, for `bigQuery.timeoutSeconds` at most.
+        """
+        give_up = time.monotonic() + self._patience
+        pause = _FIRST_PAUSE
+        claims = [each for each in repairs if each.result in _SEEN_IN_VIEW]
+        error = None
+        while claims:
+            try:
+                claims, error = self._unseen(claims), None
+            except RetryableError as failure:
+                error = failure
+            if not claims or time.monotonic() + pause > give_up:
+                break
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        unseen = {id(each) for each in claims}
+        for each in repairs:
+            yield replace(each, result=Mended.UNSEEN, error=error) if id(each) in unseen else each
+
+    def _unseen(self, repairs: Sequence[Repair]) -> list[Repair]:
+        """Return those of which the view shows another state than they claim."""
+        paths = sorted({each.difference.event.path for each in repairs})
+        sql = "SELECT path, version FROM instances_live WHERE path IN UNNEST(@paths)"
+        live = {
+            (row["path"], row["version"]) for row in self._dataset.stream(sql, {"paths": paths})
+        }
+        return [
+            each
+            for each in repairs
+            if ((each.difference.event.path, str(each.difference.event.generation)) in live)
+            is not _SEEN_IN_VIEW[each.result]
+        ]
+
     def _boundaries(self) -> Sequence[str]:
         """Return paths that part the rows into ranges which BigQuery can sort."""
-        ranges = -(-self.rows // self._range_rows)
+        paths = f"""
+            FROM (
+              SELECT path FROM instances_live
+              UNION ALL
+              SELECT DISTINCT path FROM `{self._table}` WHERE {_IS_MARKER}
+            )
+            WHERE STARTS_WITH(path, @prefix)
+        """  # noqa: S608 - the table's id is held to its alphabet by the configuration
+        (counted,) = self._dataset.query(f"SELECT COUNT(*) AS n {paths}", self._parameters)
+        ranges = -(-int(counted["n"]) // self._range_rows)
         inner: Sequence[str] = ()
         if ranges > 1:
-            sql = f"SELECT APPROX_QUANTILES(path, {ranges:d}) AS paths {_LIVE_ROWS}"
+            sql = f"SELECT APPROX_QUANTILES(path, {ranges:d}) AS paths {paths}"
             (row,) = self._dataset.query(sql, self._parameters)
             inner = sorted(set(row["paths"][1:-1]))
         return [_FIRST_PATH, *inner, _BEHIND_LAST_PATH]
@@ -170,7 +239,7 @@ class Comparison:
             path, here = next(rows, (_BEHIND_LAST_PATH, []))
 
     def _objects(self, start: str, end: str) -> Iterator[ObjectEvent]:
-        root = f"{_SCHEME}{self._bucket}/"
+        root = f"{SCHEME}{self._bucket}/"
         first = start.removeprefix(root) if start.startswith(root) else ""
         behind = end.removeprefix(root) if end.startswith(root) else ""
         for found in self._store.list(self._bucket, self._prefix, start=first, end=behind):
@@ -179,18 +248,28 @@ class Comparison:
             yield replace(found, event_id=_event_id())
 
     def _rows(self, start: str, end: str) -> Iterator[tuple[str, list[_Row]]]:
-        """Yield each path with its live rows and its open dead letters, in order."""
+        """Yield each path with its live rows, open dead letters and highest marker, in order."""
         condition = "STARTS_WITH(path, @prefix) AND path >= @start AND path < @behind"
         sql = f"""
-            SELECT path, version, CAST(NULL AS STRING) AS reason
+            SELECT path, version, CAST(NULL AS STRING) AS reason, FALSE AS dismissed,
+              CAST(NULL AS INT64) AS marker
             FROM instances_live
             WHERE {condition}
             UNION ALL
-            SELECT path, version, reason
+            SELECT path, version, reason, FALSE, NULL
             FROM dead_letters
             WHERE {condition} AND event IN ('finalized', 'metadataUpdated')
+            UNION ALL
+            SELECT path, version, because, TRUE, NULL
+            FROM dismissed_letters
+            WHERE {condition} AND event IN ('finalized', 'metadataUpdated')
+            UNION ALL
+            SELECT path, NULL, NULL, FALSE, MAX(CAST(version AS INT64))
+            FROM `{self._table}`
+            WHERE {condition} AND {_IS_MARKER}
+            GROUP BY path
             ORDER BY path
-        """  # noqa: S608 - the condition is the text above
+        """  # noqa: S608 - the table's id is held to its alphabet by the configuration
         rows = self._dataset.stream(sql, {**self._parameters, "start": start, "behind": end})
         for path, group in groupby(rows, itemgetter("path")):
             yield path, [msgspec.convert(row, _Row) for row in group]
@@ -198,13 +277,20 @@ class Comparison:
     def _judge(self, found: ObjectEvent, rows: Sequence[_Row]) -> Iterator[Difference]:
         """Yield what is wrong with an object, given the rows of its path."""
         version = str(found.generation)
-        live = [row for row in rows if row.reason is None]
+        live = [row for row in rows if row.is_live]
+        hidden_below = max((row.marker for row in rows if row.marker is not None), default=0)
         if any(row.version == version for row in live):
             pass
         elif self._handler.is_ignored(found):
             self.ignored += 1
-        elif reasons := [row.reason for row in rows if row.reason and row.version == version]:
-            yield Difference(finding=Finding.DEAD_LETTERED, event=found, reason=reasons[0])
+        elif hidden_below >= found.generation:
+            # The rows came before the listing: the marker is older, and the object is there.
+            reason = f"by a marker of generation {hidden_below}"
+            yield Difference(finding=Finding.HIDDEN, event=found, reason=reason)
+        elif letters := [row for row in rows if row.reason and row.version == version]:
+            letter = min(letters, key=attrgetter("dismissed"))  # what is open comes first
+            finding = Finding.DISMISSED if letter.dismissed else Finding.DEAD_LETTERED
+            yield Difference(finding=finding, event=found, reason=letter.reason)
         elif found.time > self._settled:
             self.settling += 1
         else:
@@ -216,7 +302,7 @@ class Comparison:
     def _judge_rows(self, rows: Sequence[_Row]) -> Iterator[Difference]:
         """Yield the rows of a path where there is no object."""
         for row in rows:
-            if row.reason is None:
+            if row.is_live:
                 yield self._extra(row, None)
 
     def _extra(self, row: _Row, found: ObjectEvent | None) -> Difference:
@@ -225,7 +311,7 @@ class Comparison:
             kind=Kind.DELETED,
             time=datetime.now(UTC),
             bucket=self._bucket,
-            name=row.path.removeprefix(f"{_SCHEME}{self._bucket}/"),
+            name=row.path.removeprefix(f"{SCHEME}{self._bucket}/"),
             generation=int(row.version or 0),
         )
         if found is None:
@@ -254,16 +340,26 @@ class Comparison:
         return self._handler.mark(archived, deadline).result
 
 
+_SEEN_IN_VIEW: Mapping[str | None, bool] = {Result.INSERTED: True, Result.MARKED: False}
+"""Whether the view shows a generation after it was repaired so."""
+
+
 def mend(comparison: Comparison) -> Iterator[Repair]:
-    """Mend the differences, several at once; raise as `indexing.attempt` does in an outage."""
-    return indexing.attempt(comparison.mend, comparison)
+    """Mend the differences, several at once, and look what the view shows afterwards.
 
-
-def _parse(location: str) -> tuple[str, str]:
-    bucket, _, prefix = location.removeprefix(_SCHEME).partition("/")
-    if not location.startswith(_SCHEME) or not events.is_bucket_name(bucket):
-        raise ConfigError(f"{location}: gs://bucket or gs://bucket/prefix is expected")
-    return bucket, prefix
+    Raises as `indexing.attempt` does in an outage.
+    """
+    pending: list[Repair] = []
+    try:
+        for each in indexing.attempt(comparison.mend, comparison):
+            pending.append(each)
+            if len(pending) == CONFIRMED_AT_ONCE:
+                batch, pending = pending, []
+                yield from comparison.confirm(batch)
+    except RetryableError:
+        yield from comparison.confirm(pending)
+        raise
+    yield from comparison.confirm(pending)
 
 
 def _event_id() -> str:

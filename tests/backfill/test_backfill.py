@@ -104,7 +104,8 @@ def test_a_run_that_ends_half_way_is_gone_on_with(
     ended = finish(process)
     assert ended.status == (-9 if how == "SIGKILL" else 130)
     if how == "SIGINT":
-        assert ended.err.endswith(f"interrupted; go on with --resume {ended.run}\n")
+        assert "\ninterrupted; resume it with:\n  dcm2bq backfill gs://" in ended.err
+        assert ended.err.endswith(f" --resume {ended.run}\n")
     assert len(site.live()) < good
     staged = site.staged_records()
     resumed = site.backfill("--resume", ended.run)

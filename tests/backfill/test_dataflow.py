@@ -19,6 +19,7 @@ from dcm2bq.errors import ReadFailedError
 from dcm2bq.tools.backfill import package
 from dcm2bq.tools.backfill.folder import Folder
 from support.backfill import MR_SMALL, PYTHON, Done, Site, finish
+from support.proxy import Fault
 
 WORKER = "worker@my-project.iam.gserviceaccount.com"
 FLAGS = (
@@ -213,8 +214,75 @@ def test_a_package_of_another_hash_is_not_sent(
         package.locked_wheels(tmp_path)
 
 
-def test_what_dataflow_can_not_run_is_refused(site: Site, tmp_path: Path) -> None:
+class _Jobs(BaseHTTPRequestHandler):
+    """A Dataflow that takes any job, and whose jobs end as `end` says."""
+
+    end = "JOB_STATE_FAILED"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer({"id": "job-1", "currentState": "JOB_STATE_RUNNING"})
+
+    def do_GET(self) -> None:
+        if "/messages" in self.path:
+            text = "SENTINEL^PATIENT: Traceback"
+            message = {"id": "1", "time": "2026-01-01T00:00:00Z", "messageText": text}
+            self._answer({"jobMessages": [{**message, "messageImportance": "JOB_MESSAGE_ERROR"}]})
+        else:
+            self._answer({"id": "job-1", "currentState": self.end})
+
+    def _answer(self, content: dict[str, Any]) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(200 if self.end else 403)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+def submit(site: Site, folder: Path, end: str) -> Done:
+    """Submit a job to a Dataflow on this machine, and wait for its end."""
+    handler = type("Jobs", (_Jobs,), {"end": end})
+    server = HTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    endpoint = f"--dataflow_endpoint=http://localhost:{server.server_address[1]}"
+    try:
+        with credentials(folder) as file:
+            command = site.start(*FLAGS, "--", endpoint, GOOGLE_APPLICATION_CREDENTIALS=str(file))
+            return finish(command)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize("state", ["FAILED", "CANCELLED"])
+def test_a_job_that_failed_has_a_status_of_its_own(site: Site, tmp_path: Path, state: str) -> None:
     site.upload("a.dcm", MR_SMALL)
+    done = submit(site, tmp_path, f"JOB_STATE_{state}")
+    assert done.status == 4, done.err
+    assert done.err.endswith(f"dcm2bq: Dataflow job job-1: {state}; its log says why\n")
+    assert f"run {done.run} did not finish; resume it with:\n  dcm2bq backfill gs://" in done.err
+    assert "--runner DataflowRunner --project my-project --region europe-west1" in done.err
+    assert "SENTINEL" not in done.err
+
+
+def test_a_dataflow_that_refuses_is_a_service_that_failed(site: Site, tmp_path: Path) -> None:
+    site.upload("a.dcm", MR_SMALL)
+    done = submit(site, tmp_path, "")
+    assert done.status == 3, done.err
+    assert done.err.endswith("dcm2bq: Dataflow: HTTP 403\n")
+
+
+def test_what_dataflow_can_not_run_is_refused_before_anything_is_asked(
+    site: Site, tmp_path: Path
+) -> None:
+    site.upload("a.dcm", MR_SMALL)
+    site.storage.faults = [Fault("")]
     unknown = specify(site, tmp_path, "--no_such_option=1")
     assert unknown.status == 2
     assert unknown.err.endswith("dcm2bq: Apache Beam has no option no_such_option\n")

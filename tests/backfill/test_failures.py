@@ -1,13 +1,17 @@
 """A bad object costs no other one anything; a service that is down costs time, and no row."""
 
+import json
+import shlex
 import sys
 
 import pytest
 
 from dcm2bq import cli
 from dcm2bq.bigquery.dataset import Dataset
-from support.backfill import CT_SMALL, MR_SMALL, Site
+from support.backfill import CT_SMALL, DCM2BQ, MR_SMALL, Site, finish
 from support.proxy import Fault
+
+RUN = ["gs://bucket", "--staging", "gs://staging"]
 
 
 def test_an_object_that_nobody_may_read_becomes_a_dead_letter(site: Site) -> None:
@@ -31,6 +35,63 @@ def test_an_object_that_nobody_may_read_becomes_a_dead_letter(site: Site) -> Non
     assert site.dead_letters() == []
 
 
+def resumption(err: str) -> list[str]:
+    """Return the words of the command that resumes a run, as stderr shows it."""
+    return shlex.split(err.partition("resume it with:\n")[2].splitlines()[0])
+
+
+@pytest.mark.parametrize("uri", ["gs://", "gs:///x", "gs://UPPER", "gs://a"])
+def test_a_uri_that_can_not_be_is_refused(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([uri, *RUN[1:]], [*RUN[:2], uri], [uri, "--dry-run"]):
+        assert cli.main(["backfill", *arguments]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"dcm2bq: {uri}: gs://BUCKET or gs://BUCKET/NAME is expected; a ")
+
+
+def test_a_key_that_is_missing_is_told_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DCM2BQ_CONFIG", '{"privacy": {"hash": ["PatientID"]}}')
+    assert cli.main(["backfill", *RUN]) == 2
+    assert "DCM2BQ_HASH_KEY" in capsys.readouterr().err
+
+
+def test_options_that_beam_does_not_take_are_refused_first(site: Site) -> None:
+    site.storage.faults = [Fault("")]
+    done = site.backfill("--", "--no_such_option=1")
+    assert done.status == 2
+    assert done.err == "dcm2bq: Apache Beam has no option no_such_option\n"
+
+
+def test_the_hint_repeats_what_the_run_was_begun_with(site: Site) -> None:
+    site.overrides["limits"] = {"deadlineSeconds": 1}
+    site.upload("it's/a.dcm", MR_SMALL)
+    site.storage.faults = [Fault(f"/b/{site.source.name}/o/", 503)]
+    options = ("--all", "--threads", "3", "--keep-staged", "--shard-objects", "5")
+    beam = ("--", "--direct_runner_bundle_repeat=1")
+    done = site.backfill(*options, *beam, where="it's")
+    assert done.status == 3, done.err
+    words = resumption(done.err)
+    assert words[:3] == ["dcm2bq", "backfill", f"gs://{site.source.name}/it's"]
+    kept = ["--staging", f"gs://{site.staging.name}/b", "--all", "--threads", "3", "--keep-staged"]
+    assert words[3:] == [*kept, "--resume", done.run, *beam]
+    site.storage.faults = []
+    again = finish(site.run([str(DCM2BQ), *words[1:]]))
+    assert again.status == 0, again.err
+    assert site.live() == sorted(site.objects.items())
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"run": 5}', b"\xff", b"{"])
+def test_records_of_another_version_are_no_outage(site: Site, content: bytes) -> None:
+    site.staging.upload("b/20260131_094500_1a2b3c/run.json", content)
+    done = site.backfill("--resume", "20260131_094500_1a2b3c")
+    assert done.status == 2
+    assert done.err == (
+        "dcm2bq: the run's records are not of this version of dcm2bq: resume the run with the "
+        "version that began it, or begin a new one\n"
+    )
+
+
 @pytest.mark.parametrize("number", [3, 30])
 def test_an_outage_fails_the_run_and_loses_nothing(site: Site, number: int) -> None:
     site.overrides["limits"] = {"deadlineSeconds": 1}
@@ -39,7 +100,9 @@ def test_an_outage_fails_the_run_and_loses_nothing(site: Site, number: int) -> N
     site.storage.faults = [Fault(f"/b/{site.source.name}/o/", 503)]
     done = site.backfill()
     assert done.status == 3
-    assert f"run {done.run} did not come to its end; go on with --resume {done.run}\n" in done.err
+    hint = f"run {done.run} did not finish; resume it with:\n  dcm2bq backfill gs://"
+    assert hint in done.err
+    assert resumption(done.err)[-2:] == ["--resume", done.run]
     assert done.err.endswith("dcm2bq: Cloud Storage: HTTP 503\n")
     assert (site.live(), site.dead_letters()) == ([], [])
     assert site.staged(done.run, "shards/") == []
@@ -112,19 +175,50 @@ def test_rows_of_other_privacy_options_are_refused(site: Site) -> None:
     assert site.names("b/") == []
 
 
+def test_a_bucket_whose_events_the_function_refuses_is_not_brought_in(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.upload("a.dcm", MR_SMALL)
+    site.overrides["input"] = {"buckets": ["other-scans"]}
+    refused = f"dcm2bq: gs://{site.source.name}: is not one of input.buckets\n"
+    done = site.backfill()
+    assert (done.status, done.err) == (2, refused)
+    monkeypatch.setenv("DCM2BQ_CONFIG", '{"input": {"buckets": ["other-scans"]}}')
+    assert cli.main(["backfill", f"gs://{site.source.name}", "--dry-run"]) == 2
+    assert capsys.readouterr().err == refused
+    site.overrides["input"] = {"buckets": [site.source.name]}
+    assert site.backfill().status == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["gs://b"], "Error: --staging is needed: gs://BUCKET/PREFIX, where rows may wait"),
-        (["b"], "dcm2bq: b: gs://bucket/prefix is expected"),
-        (["gs://b", "--staging", "s"], "dcm2bq: s: gs://bucket/prefix is expected"),
+        (["gs://bucket"], "Error: --staging is needed: gs://BUCKET/PREFIX, where rows may wait"),
+        (["b"], "dcm2bq: b: gs://BUCKET or gs://BUCKET/NAME is expected"),
+        ([*RUN[:2], "s"], "dcm2bq: s: gs://BUCKET or gs://BUCKET/NAME is expected"),
         (
-            ["gs://b", "--staging", "gs://s", "--region", "r", "--max-workers", "3"],
+            [*RUN, "--region", "r", "--max-workers", "3"],
             "Error: --region, --max-workers: for --runner DataflowRunner alone",
+        ),
+        (
+            [*RUN, "--runner", "DataflowRunner", "--processes", "1"],
+            "Error: --processes: for --runner local alone",
+        ),
+        (
+            [*RUN, "--resume", "r", "--shard-objects", "10"],
+            "Error: --shard-objects: a run that is resumed has its shards already",
+        ),
+        (
+            [*RUN, "--resume", "r", "--dry-run"],
+            "Error: --dry-run: a run that is resumed was counted when it began",
+        ),
+        (
+            [*RUN, "--resume", "x`; DROP"],
+            "Error: --resume x`; DROP: is not the id of a run, 20260131_094500_1a2b3c",
         ),
     ],
 )
-def test_usage_is_explained(
+def test_usage_is_explained_before_anything_is_asked(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["backfill", *arguments]) == 2
@@ -133,7 +227,7 @@ def test_usage_is_explained(
 
 def test_a_missing_beam_is_a_matter_of_usage(capsys: pytest.CaptureFixture[str]) -> None:
     """What is suggested: test_extra.py."""
-    assert cli.main(["backfill", "gs://b", "--staging", "gs://s"]) == 2
+    assert cli.main(["backfill", *RUN]) == 2
     err = capsys.readouterr().err
     assert err.startswith("dcm2bq: backfill needs Apache Beam, which is not installed; ")
     assert f"{sys.executable} -m pip install" not in err  # the local stack is installed there
@@ -152,8 +246,41 @@ def test_a_dry_run_counts_and_estimates_and_needs_no_beam(
     assert done.out.startswith(
         f"3 objects, of which 2 ({size:,} bytes) are to be handled, in 1 shards\n"
     )
+    assert "cannot be counted" in done.err  # no BigQuery was named
     assert done.err.endswith("dry run: nothing was changed\n")
     assert site.live() == []
+
+
+def test_a_dry_run_counts_apart_what_is_known(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in site.environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DCM2BQ_CONFIG", json.dumps(site.overrides))
+
+    def lines(*options: str) -> list[str]:
+        assert cli.main(["backfill", f"gs://{site.source.name}", "--dry-run", *options]) == 0
+        done = capsys.readouterr()
+        assert done.err == "1 objects counted\n".replace("1", done.err.partition(" ")[0]) + (
+            "dry run: nothing was changed\n"
+        )
+        return done.out.splitlines()
+
+    site.upload("a.dcm", MR_SMALL)
+    site.upload("bad.dcm", b"no DICOM")
+    assert "BigQuery has 0 of them already" in lines()[1]
+    assert site.backfill().status == 0
+    dismissal = ("--path", f"gs://{site.source.name}/*", "--because", "bad")
+    assert cli.main(["dead-letters", "dismiss", *dismissal]) == 0
+    capsys.readouterr()
+    site.upload("c.dcm", MR_SMALL)
+    first, known, requests, *_ = lines()
+    assert first.startswith("3 objects, of which 3 ")
+    assert known == "BigQuery has 2 of them already, as rows or open dead letters: 1 are new"
+    assert ", 1 reads (" in requests
+    assert "BigQuery has" not in lines("--all")[1]
+    assert "1 inserted, 0 dead letters, 2 were there" in site.backfill().out
+    assert site.dead_letters() == []
 
 
 def test_a_prefix_is_all_that_is_brought_in(site: Site) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from dcm2bq import rows
 from dcm2bq.config import Config
-from dcm2bq.events import Kind
+from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.local import servers
 from dcm2bq.local.eventarc import Delivery, Event, Trigger
 from dcm2bq.rows import DeadLetterRow
@@ -105,6 +106,21 @@ def test_files_are_closed_at_their_size(site: Site, monkeypatch: pytest.MonkeyPa
     )
     content = {name: folder.read(name) for name in names}
     assert {name: len(each or b"") for name, each in content.items()} == sink.sizes
+
+
+def test_a_line_holds_the_metadata_text_as_it_is() -> None:
+    """Its numbers look as BigQuery prints them; decoded and encoded anew they would not."""
+    event = ObjectEvent(
+        event_id="1",
+        kind=Kind.FINALIZED,
+        time=datetime.now(UTC),
+        bucket="scans",
+        name="a.dcm",
+        generation=1,
+    )
+    text = '{"SliceLocation":67.17411800000001}'
+    row = rows.instance_row(event, now=event.time, info=rows.info(event), metadata=text)
+    assert f'"metadata":{text}'.encode() in files.encode(row)
 
 
 def test_a_folder_writes_nothing_over(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,17 +1,24 @@
 """The command line as a whole, `init` and `config`."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import uuid
+from pathlib import Path
 
 import pytest
 from click import Option
+from pydicom.data import get_testdata_file
 
 from dcm2bq import __version__, cli, config
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.errors import ConfigError
 from dcm2bq.local import servers
+
+COMMAND = str(Path(sys.executable).with_name("dcm2bq"))
+CT_SMALL = str(get_testdata_file("CT_small.dcm"))
 
 
 def help_of(capsys: pytest.CaptureFixture[str], *args: str) -> str:
@@ -81,9 +88,44 @@ def test_the_configuration_in_force_is_shown(
     assert config.from_overrides(shown) == config.load()
 
 
+@pytest.mark.parametrize(
+    ("privacy", "message"),
+    [
+        ('{"remove": ["PatientNam"]}', "privacy.remove"),
+        ('{"hash": ["Rows"]}', "privacy.hash"),
+        ('{"profile": "Basic"}', "privacy.profile: Invalid enum value 'Basic', expected basic or"),
+    ],
+)
+def test_the_configuration_is_checked_as_at_a_start(
+    privacy: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", "k" * 16)
+    monkeypatch.setenv("DCM2BQ_CONFIG", f'{{"privacy": {privacy}}}')
+    assert cli.main(["config"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"dcm2bq: {message}")
+
+
 def test_the_schema_of_the_configuration_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["config", "--schema"]) == 0
     assert "jsonOutput" in json.loads(capsys.readouterr().out)["$defs"]["Config"]["properties"]
+
+
+def test_a_configuration_that_is_no_text_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_bytes(b'{"log": {"level": "\xff"}}')
+    monkeypatch.setenv("DCM2BQ_CONFIG_FILE", str(tmp_path / "config.json"))
+    assert cli.main(["config"]) == 2
+    assert capsys.readouterr().err.endswith(" is not JSON: it is not valid UTF-8\n")
+    monkeypatch.delenv("DCM2BQ_CONFIG_FILE")
+    monkeypatch.setenv("DCM2BQ_CONFIG", os.fsdecode(b'{"log": {"level": "\xff"}}'))
+    assert cli.main(["config"]) == 2
+    assert capsys.readouterr().err == ("dcm2bq: DCM2BQ_CONFIG is not JSON: it is not valid UTF-8\n")
 
 
 @pytest.mark.parametrize("command", ["config", "init", "local"])
@@ -128,6 +170,72 @@ def test_an_interrupt_is_quiet(
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("args", [(), ("dead-letters",)])
+def test_no_line_of_the_help_is_cut(
+    args: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    listed = help_of(capsys, *args).partition("Commands:")[2]
+    assert listed
+    assert "..." not in listed
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
+@pytest.mark.parametrize("args", [("config",), ("dump", CT_SMALL), ("--help",)])
+def test_an_output_that_can_not_be_written_is_told(args: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [COMMAND, *args], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("dcm2bq: standard output: No space left on device (free some space")
+
+
+def test_an_error_of_the_system_keeps_its_text_and_place(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise PermissionError(errno.EACCES, "SENTINEL", "/some/place")
+
+    monkeypatch.setattr(config, "load", fail)
+    assert cli.main(["config"]) == 1
+    assert capsys.readouterr().err == (
+        "dcm2bq: /some/place: Permission denied (run it as a user who may, or name another place)\n"
+    )
+
+
+def test_a_pipe_that_breaks_elsewhere_is_no_success(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise BrokenPipeError(errno.EPIPE, "SENTINEL")
+
+    monkeypatch.setattr(config, "load", fail)
+    assert cli.main(["config"]) == 1
+    assert capsys.readouterr().err == "dcm2bq: Broken pipe\n"
+
+
+def test_an_encoding_that_lacks_a_character_is_told() -> None:
+    program = (
+        "import sys, click\n"
+        "from dcm2bq import cli, config\n"
+        "config.load = lambda: click.echo('SENTINEL \\u5c71')\n"
+        "sys.exit(cli.main(['config']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the encoding of the output (latin-1) lacks a character" in done.stderr
+    assert "PYTHONIOENCODING=utf-8" in done.stderr
+    assert "SENTINEL" not in done.stderr
+
+
 @pytest.fixture
 def dataset_id(bigquery_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
@@ -150,10 +258,54 @@ def test_init_makes_everything_once(dataset_id: str, capsys: pytest.CaptureFixtu
 def test_init_can_only_tell(dataset_id: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["init", "--dataset", dataset_id, "--dry-run"]) == 0
     out, err = capsys.readouterr()
-    assert "instances" in out
+    assert {line[:18] for line in out.splitlines()} == {"would be created  "}
+    assert f"would be created  dataset        local.{dataset_id}" in out
     assert err == "dry run: nothing was changed\n"
     options = config.from_overrides({"bigQuery": {"datasetId": dataset_id}})
     assert Dataset(options).get() is None
+
+
+def test_a_dry_run_of_init_leaves_what_is_right(
+    dataset_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["init", "--dataset", dataset_id]) == 0
+    capsys.readouterr()
+    assert cli.main(["init", "--dataset", dataset_id, "--dry-run"]) == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {"unchanged"}
+
+
+KEYLESS = '{"privacy": {"hash": ["PatientID"]}}'
+SAME_NAME = '{"bigQuery": {"instancesTableId": "Studies"}}'
+
+
+@pytest.mark.parametrize(
+    ("overrides", "args", "message"),
+    [
+        (SAME_NAME, ["init"], "is the name of another table or view"),
+        ("{}", ["verify", "gs://UPPER"], "gs://BUCKET or gs://BUCKET/NAME is expected"),
+        (KEYLESS, ["verify", "gs://bucket", "--repair"], "DCM2BQ_HASH_KEY"),
+        ("{}", ["dead-letters", "show", "gs://"], "gs://BUCKET or gs://BUCKET/NAME is expected"),
+        (KEYLESS, ["dead-letters", "retry", "--all"], "DCM2BQ_HASH_KEY"),
+        ("{}", ["dead-letters", "retry"], "say which entries"),
+        ("{}", ["dead-letters", "dismiss", "--all"], "--because"),
+        ("{}", ["backfill", "gs://a", "--dry-run"], "gs://BUCKET or gs://BUCKET/NAME is expected"),
+        (KEYLESS, ["backfill", "gs://bucket", "--staging", "gs://bucket/s"], "DCM2BQ_HASH_KEY"),
+        ("{}", ["dump", "gs://bucket/a.dcm", "gs://a"], "gs://BUCKET or gs://BUCKET/NAME is"),
+    ],
+)
+def test_what_needs_no_network_is_refused_before_credentials_are_looked_for(
+    overrides: str,
+    args: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nonexistent")
+    monkeypatch.setenv("DCM2BQ_CONFIG", overrides)
+    assert cli.main(args) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
 
 
 def test_flags_of_init_go_before_the_configuration(
@@ -184,7 +336,7 @@ def test_a_service_that_can_not_be_reached_has_its_own_status(
     assert line.startswith("dcm2bq: ")
 
 
-@pytest.mark.parametrize("command", [("dump", "scan.dcm"), ("local", "--once")])
+@pytest.mark.parametrize("command", [("dump", "scan.dcm"), ("local", "--once"), ("config",)])
 def test_privacy_options_without_a_key_are_a_matter_of_configuration(
     command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -97,6 +97,15 @@ def test_a_folder_is_searched_for_names_that_match(dump: Dump, folder: Path) -> 
     assert dump.status == 0
 
 
+def test_names_that_were_passed_over_are_counted(dump: Dump, folder: Path) -> None:
+    assert dump(folder).err == "passed over: 1 name without a match of input.namePattern\n"
+    (folder / "notes.txt").touch()
+    assert dump(folder).err == "passed over: 2 names without a match of input.namePattern\n"
+    assert dump(folder / "**/*").modalities == ["CT", "MR", "RTPLAN"]
+    assert "passed over" not in dump.err  # the pattern names every file
+    assert dump(folder / "a.dcm").err == ""
+
+
 def test_a_folder_with_one_file_still_gives_lines(dump: Dump, folder: Path) -> None:
     assert dump(folder / "sub").modalities == ["MR"]
 
@@ -208,6 +217,9 @@ def test_the_value_of_an_option_can_be_plain_text(dump: Dump, folder: Path) -> N
         ("jsonOutput.format.deep=1", "jsonOutput.format.deep: no such option"),
         ("nothing.at.all=1", "nothing: no such option"),
         ("input.namePattern=(", "input.namePattern"),
+        ("jsonOutput.format=xml", "expected flat or dicom-json"),
+        ("privacy.profile=strict", "expected basic or null"),
+        ("log.level=LOUD", "expected DEBUG or INFO or WARNING or ERROR"),
     ],
 )
 def test_wrong_options_are_usage_errors(dump: Dump, option: str, message: str) -> None:
@@ -215,6 +227,12 @@ def test_wrong_options_are_usage_errors(dump: Dump, option: str, message: str) -
     assert dump.status == 2
     assert message in dump.err
     assert dump.out == ""
+
+
+def test_the_format_is_given_once(dump: Dump) -> None:
+    dump("--format", "flat", "--option", "jsonOutput.format=flat", FILES / "CT_small.dcm")
+    assert (dump.status, dump.out) == (2, "")
+    assert "--format and --option jsonOutput.format: use one" in dump.err
 
 
 def test_what_can_not_be_read_is_told_and_the_others_come_out(dump: Dump, tmp_path: Path) -> None:
@@ -318,6 +336,21 @@ def test_an_object_can_be_named_in_its_bulk_data(dump: Dump, bucket: Bucket) -> 
 def test_a_prefix_is_searched_for_names_that_match(dump: Dump, bucket: Bucket, prefix: str) -> None:
     assert dump(f"gs://{bucket.name}{prefix}").modalities == ["CT", "MR"]
     assert dump.status == 0
+
+
+def test_objects_that_were_passed_over_are_counted(dump: Dump, bucket: Bucket) -> None:
+    names = "2 names without a match of input.namePattern"
+    assert dump(f"gs://{bucket.name}").err == f"passed over: {names}, 1 empty object\n"
+    assert dump(f"gs://{bucket.name}/other").err == ""
+
+
+@pytest.mark.usefixtures("refusing")
+@pytest.mark.parametrize("uri", ["gs://", "gs:///x", "gs://UPPER", "gs://a", "GS://bucket/a.dcm"])
+def test_a_uri_that_can_not_be_is_refused_before_anything_is_read(dump: Dump, uri: str) -> None:
+    dump(FILES / "CT_small.dcm", uri)
+    assert (dump.status, dump.out) == (2, "")
+    (line,) = dump.err.splitlines()
+    assert line.startswith(f"dcm2bq: {uri}: gs://BUCKET or gs://BUCKET/NAME is expected")
 
 
 def test_objects_that_are_not_there_are_told(dump: Dump, bucket: Bucket) -> None:

@@ -1,12 +1,13 @@
 """Whatever names, headers and errors hold, no command lets it steer the terminal."""
 
+import errno
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from dcm2bq import cli, log
+from dcm2bq import cli, config, log
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.errors import ReadFailedError
@@ -89,6 +90,18 @@ def test_a_services_message_is_escaped(
     monkeypatch.setattr(Dataset, "__init__", refuse)
     _, err = run_command(capfd, "dead-letters", "list")
     assert SHOWN.partition(r"\n")[0] in err
+
+
+def test_the_place_of_a_systems_error_stays_on_its_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise PermissionError(errno.EACCES, "denied", EVIL)
+
+    monkeypatch.setattr(config, "load", fail)
+    _, err = run_command(capfd, "config")
+    assert err.startswith(f"dcm2bq: {SHOWN}: Permission denied (")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("as_json", [True, False])

@@ -115,3 +115,63 @@ def test_they_do_not_depend_on_the_encoding() -> None:
     found = converted(dicom(content, transfer_syntax=IMPLICIT)).attributes
     assert found["StudyDate"] == "2024-02-29"
     assert found["SOPInstanceUID"] == "1.2.3.4"
+
+
+@pytest.mark.parametrize(
+    ("written", "value", "is_warned_of"),
+    [
+        ("1.2.3\0", "1.2.3", False),
+        ("1.2.3 ", "1.2.3", False),
+        ("1.2.3  \0 ", "1.2.3", False),
+        (" 1.2.3", "1.2.3", True),
+        ("\0" + "1.2.3", "1.2.3", True),
+        ("1.2 .3", "1.2 .3", True),
+        (" 1. 2.3 ", "1. 2.3", True),
+        ("1.2.3\t", "1.2.3\t", True),
+        (" ", None, False),
+    ],
+)
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SOPInstanceUID", "SOPClassUID"])
+@pytest.mark.parametrize("form", ["flat", "dicom-json"])
+def test_a_uid_is_the_same_in_metadata_and_column_whatever_blanks_it_has(
+    keyword: str, written: str, value: str | None, *, is_warned_of: bool, form: str
+) -> None:
+    """Blanks around it are no part of it; those before or within it are warned of."""
+    tag = TAGS[keyword][0]
+    content = dicom(element(0x00080005, "CS"), element(tag, "UI", written))
+    found = converted(content, jsonOutput={"format": form})
+    key = keyword if form == "flat" else f"{tag:08X}"
+    metadata = found.metadata[key]
+    if form == "dicom-json":
+        (metadata,) = metadata.get("Value", [None])
+    assert metadata == value
+    column = found.attributes[keyword]
+    assert column == (value if value is None or value.isprintable() else None)
+    lines = [line for line in found.warnings if line.startswith(f"{tag:08X} UI")]
+    assert bool(lines) is is_warned_of
+
+
+def test_each_of_several_uids_is_held_to_its_blanks() -> None:
+    uids = [element(0x00081110, "UI", "1.2\0\\1.3 \\1.4"), element(0x0008001A, "UI", "1.2\\ 1.3")]
+    found = converted(dicom(identity(), *uids))
+    assert found.metadata["ReferencedStudySequence"] == ["1.2", "1.3", "1.4"]
+    assert found.metadata["RelatedGeneralSOPClassUID"] == ["1.2", "1.3"]
+    assert [line[:11] for line in found.warnings] == ["0008001A UI"]
+
+
+@pytest.mark.parametrize(
+    ("vr", "value"),
+    [
+        ("UN", b"A\0\1B"),
+        ("US", b"ABC"),
+        ("LO", b"A\0B"),
+        ("AE", b"A\nB"),
+        ("DA", b"2024\x010101"),
+        ("US", b"\1\2\3"),
+    ],
+)
+def test_what_the_metadata_refuses_is_not_lifted(vr: str, value: bytes) -> None:
+    """Nor what is broken by control characters; with a warning."""
+    found = converted(dicom(identity(), element(0x00100020, vr, value, length=len(value))))
+    assert found.attributes["PatientID"] is None
+    assert any(line.startswith("00100020") and "not lifted" in line for line in found.warnings)

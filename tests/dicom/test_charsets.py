@@ -30,6 +30,7 @@ def name(charset: str | None, value: bytes, vr: str = "PN", tag: int = NAME) -> 
         ("ISO_IR 148", "iso8859_9", "Çavuşoğlu"),
         ("ISO_IR 166", "tis_620", "นามสกุล"),
         ("ISO_IR 13", "shift_jis", "ﾔﾏﾀﾞ^ﾀﾛｳ"),
+        ("ISO_IR 203", "iso8859_15", "Šimun^Cœur €"),
         ("ISO_IR 192", "utf8", "Wang^XiaoDong=王^小東="),
         ("GB18030", "gb18030", "Wang^XiaoDong=王^小东="),
         ("GBK", "gbk", "Wang^XiaoDong=王^小东="),
@@ -76,6 +77,9 @@ def test_each_single_term_is_understood(charset: str, codec: str, text: str) -> 
             "Dionysios=Διο=Люк",
         ),
         ("ISO 2022 IR 100\\ISO 2022 IR 144", b"\x1b-L\xbb\xee^\xe9", "Лю^é"),
+        ("\\ISO 2022 IR 203", b"A^\x1b-b\xa6\xbd\xa4", "A^Šœ€"),
+        ("ISO 2022 IR 203\\ISO 2022 IR 144", b"\x1b-L\xbb\xee^\xa4", "Лю^€"),
+        ("\\ISO 2022 58", b"\x1b$)A\xd5\xc5", "张"),
     ],
 )
 def test_code_extensions_are_followed(charset: str, value: bytes, text: str) -> None:
@@ -131,6 +135,11 @@ def test_a_character_set_that_stands_too_late_holds_all_the_same() -> None:
         ("ISO_2022_IR_100", b"\xe9", "é"),
         ("ISO 2022-IR 100", b"\xe9", "é"),
         ("ISO8859-1", b"\xe9", "é"),
+        ("ISO8859-15", b"\xa4", "€"),
+        ("ISO_IR_203", b"\xa4", "€"),
+        ("ISO_IR 58", "张".encode("gb2312"), "张"),
+        ("ISO_IR 149", "김".encode("euc_kr"), "김"),
+        ("ISO_IR 87", "山".encode("iso2022_jp"), "山"),
     ],
 )
 def test_misspelt_terms_are_understood_and_warned_of(written: str, value: bytes, text: str) -> None:
@@ -138,6 +147,93 @@ def test_misspelt_terms_are_understood_and_warned_of(written: str, value: bytes,
     assert name(written, value) == text
     lines = warned(element(0x00080005, "CS", written), identity(), element(NAME, "PN", value))
     assert any("00080005 CS: a term is misspelt" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("written", "codec", "text"),
+    [
+        ("GB2312", "gb2312", "王"),
+        ("gb2312", "gb2312", "王"),
+        ("Big5", "big5", "王"),
+        ("windows-1251", "cp1251", "Люк"),
+        ("WINDOWS_1252", "cp1252", "Zoë…"),
+        ("cp874", "cp874", "นาม"),
+        ("euc_kr", "euc_kr", "김"),
+        ("EUC-JP", "euc_jp", "山田"),
+        ("Shift_JIS", "shift_jis", "表^ソ"),
+        ("KOI8-R", "koi8_r", "Люк"),
+        ("iso-2022-jp", "iso2022_jp", "山田"),
+        ("iso2022_kr", "iso2022_kr", "김"),
+        ("latin1", "latin_1", "é"),
+        ("GB2312\\ISO 2022 IR 58", "gb2312", "王"),
+    ],
+)
+def test_a_term_that_names_a_codec_stands_for_it_and_is_warned_of(
+    written: str, codec: str, text: str
+) -> None:
+    """As in pydicom; upper and lower case, hyphens and blanks do not matter."""
+    elements = (
+        element(0x00080005, "CS", written),
+        identity(),
+        element(0x00081030, "LO", text.encode(codec) + b"\\x"),
+        element(NAME, "PN", text.encode(codec)),
+    )
+    found = flat(*elements)
+    assert found["PatientName"] == text
+    assert found["StudyDescription"] == [text, "x"]
+    lines = warned(*elements)
+    assert any(line.startswith("00080005 CS: a term names a codec") for line in lines)
+    assert all(line.startswith("00080005 CS: ") for line in lines)
+
+
+def test_a_codec_may_be_a_code_extension() -> None:
+    elements = (
+        element(0x00080005, "CS", "\\GB2312"),
+        identity(),
+        element(NAME, "PN", b"Zhang=\x1b$)A\xd5\xc5"),
+    )
+    assert flat(*elements)["PatientName"] == "Zhang=张"
+    assert [line[:11] for line in warned(*elements)] == ["00080005 CS"]
+
+
+NO_CHARACTER_SETS = [
+    "rot13",
+    "zip",
+    "bz2",
+    "hex",
+    "base64",
+    "quopri",
+    "uu",
+    "idna",
+    "punycode",
+    "unicode_escape",
+    "raw_unicode_escape",
+    "charmap",
+    "utf_7",
+    "utf-16",
+    "utf_16_le",
+    "utf-32",
+    "cp037",
+    "cp500",
+    "cp1140",
+    "mbcs",
+    "oem",
+    "undefined",
+    "aliases",
+    "hz",
+]
+
+
+@pytest.mark.parametrize("written", [*NO_CHARACTER_SETS, "x" * 70, "big5\0x", "..", "os"])
+def test_a_codec_that_is_no_superset_of_the_default_repertoire_is_unknown(written: str) -> None:
+    """It could read anything into plain text, or run what is no decoder at all."""
+    elements = (
+        element(0x00080005, "CS", written),
+        identity(),
+        element(NAME, "PN", b"\\x41 +AGE- ~{VP~} xn--4ca"),
+    )
+    assert flat(*elements)["PatientName"] == [None, "x41 +AGE- ~{VP~} xn--4ca"]
+    assert any("a term is unknown" in line for line in warned(*elements))
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def test_the_end_is_inferred_from_the_tail(*, behind: bytes, defined_item: bool)
             0xFFFAFFFA, item(element(0x04000005, "US", b"\1\0"), defined=False), defined=False
         )
     noise = b"\x11" * 30 + DELIMITER + b"\x22" * 30 + item(DELIMITER) + b"\x33" * 600
-    data = pixels(*[item(b"\x44" * 20_000)] * 30, item(noise))
+    data = pixels(*[item(b"\x44" * 40_000)] * 30, item(noise))
     content = dicom(identity(), data, behind, transfer_syntax=JPEG)
     found = converted(content, limits={"hops": 2})
     assert referred(found) == place(content, data)
@@ -236,7 +236,7 @@ def test_a_last_fragment_that_ends_at_a_later_delimiter_wins() -> None:
         + header(0x7FE10011, "UT", 100 + 8)
         + b"x" * 100
     )
-    data = pixels(*[item(b"\x44" * 40_000)] * 5, item(fake))
+    data = pixels(*[item(b"\x44" * 40_000)] * 30, item(fake))
     content = dicom(identity(), data)
     found = converted(content, limits={"hops": 1})
     assert referred(found) == place(content, data)

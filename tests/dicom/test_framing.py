@@ -1,6 +1,7 @@
 """Files as they are found: framing right and wrong, with and without preamble and meta."""
 
 import struct
+import zlib
 from io import BytesIO
 
 import pytest
@@ -12,6 +13,7 @@ from dicom.build import (
     DEFLATED,
     EXPLICIT,
     IMPLICIT,
+    SOP_CLASS,
     SOP_INSTANCE,
     UNDEFINED,
     converted,
@@ -124,10 +126,9 @@ BROKEN_CONTENTS = {
     "element beyond the item": item(element(0x00080100, "SH", "X", length=4)),
     "cut header": item(b"\x08\0\0\1S"),
     "cut item header": delimiter(0xFFFEE000)[:6],
-    "item without delimiter": item(element(0x00080100, "SH", "X"), defined=False)[:-8],
-    "item among elements": item(delimiter(0xFFFEE000)),
+    "delimiter cut short": item(element(0x00080100, "SH", "X"), defined=False)[:-4],
     "item among elements that looks like SQ": item(delimiter(0xFFFEE000, 0x5153) + bytes(4)),
-    "undefined sequence without delimiter": item(sequence(0x00081140, item(), defined=False)[:-8]),
+    "delimiter of a sequence cut short": item(sequence(0x00081140, item(), defined=False)[:-4]),
 }
 
 
@@ -297,7 +298,7 @@ def test_what_is_no_element_behind_the_pixel_data_ends_the_file(garbage: bytes) 
     content = dicom(identity(), PIXELS, good)
     found = converted(content + garbage)
     assert found.metadata["7FE00021"] == "GOOD"
-    expected = f"{len(garbage)} bytes behind the pixel data are no elements (offset {len(content)})"
+    expected = f"{len(garbage)} bytes after the pixel data are not elements (offset {len(content)})"
     assert expected in found.warnings
 
 
@@ -442,3 +443,89 @@ def test_implicit_private_elements_in_an_explicit_data_set_are_read(behind: byte
     metadata = flat(identity(), element(0x00090010, "LO", "PRIV"), *odd, behind)
     assert all(f"{0x00091001 + n:08X}" in metadata for n in range(5))
     assert metadata.get("PatientName") == ("A^B" if behind else None)
+
+
+# No data set
+
+
+GROUP_LENGTHS = [
+    element(0x00080000, "UL", b"\4\0\0\0") + element(0x00100000, "UL", b"\0\0\0\0"),
+    element(0x00080000, "UL", b"\4\0\0\0", implicit=True),
+]
+
+
+@pytest.mark.parametrize("command", [b"", element(0x00000002, "UI", "1.2.3", implicit=True)])
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG, DEFLATED])
+def test_nothing_but_padding_is_not_a_data_set(syntax: str, command: bytes) -> None:
+    """Nor are group lengths, nor a command set; the refusal says where one should begin."""
+    lengths = GROUP_LENGTHS[syntax == IMPLICIT] if syntax != BIG else b""
+    contents = [bytes(count) for count in (0, 1, 2, 7, 8, 9, 16, 100, 4096, 70_000, 1_000_000)]
+    contents += [lengths, lengths + bytes(8), element(0xFFFCFFFC, "OB", bytes(16))]
+    for content in contents:
+        start = dicom(command, transfer_syntax=syntax)
+        if syntax == DEFLATED:
+            deflater = zlib.compressobj(wbits=-15)
+            deflated = deflater.compress(content) + deflater.flush()
+            refusal = unreadable(start + deflated)
+            assert (refusal.reason, refusal.offset) == ("there is no data set", 0)
+        refusal = unreadable(start + content)
+        assert refusal.reason == "there is no data set"
+        assert refusal.offset in ({0, len(start)} if syntax == DEFLATED else {len(start)})
+
+
+# The prefix by chance
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG])
+@pytest.mark.parametrize("where", ["within", "at its begin", "at its end"])
+def test_a_bare_data_set_may_have_the_letters_of_the_prefix_in_it(where: str, syntax: str) -> None:
+    """At byte 128, in a text that goes on or ends there."""
+    form = {"implicit": syntax == IMPLICIT, "big": syntax == BIG}
+    start = identity(**form)
+    begin = len(start) + 8
+    text = "DICM" if where == "at its begin" else "x" * (128 - begin) + "DICM"
+    if where == "at its begin":
+        start = element(0x00080008, "CS", "A" * (128 - begin - 8), **form) + start
+    text += "" if where == "at its end" else "y" * 20
+    content = start + element(0x00081030, "LO", text, **form)
+    content += element(0x00080018, "UI", SOP_INSTANCE, **form) * (where == "at its end")
+    content += element(0x00100020, "LO", "LAST", **form)
+    assert content[128:132] == b"DICM"
+    found = converted(content)
+    assert found.metadata["StudyDescription"] == text
+    assert found.metadata["SOPClassUID"] == SOP_CLASS
+    assert found.metadata["PatientID"] == "LAST"
+    assert any(line.startswith("no File Meta Information") for line in found.warnings)
+
+
+def test_meta_information_without_preamble_may_have_the_letters_of_the_prefix_in_it() -> None:
+    """Though more of it follows."""
+    start = meta()[:-14] + element(0x00020013, "SH", "")
+    name = "x" * (128 - len(start)) + "DICM"
+    content = meta()[:-14] + element(0x00020013, "SH", name) + element(0x00020016, "AE", "A")
+    content += identity() + LAST
+    assert content[128:132] == b"DICM"
+    found = converted(content)
+    assert found.metadata["ImplementationVersionName"] == name
+    assert found.transfer_syntax_uid == EXPLICIT
+    assert found.metadata["PatientID"] == "LAST"
+
+
+@pytest.mark.parametrize(
+    "preamble", [bytes(128), b"II*\0" + bytes(124), b"\xff" * 128, identity().ljust(128, b"\0")]
+)
+def test_a_preamble_is_never_a_data_set(preamble: bytes) -> None:
+    """Whatever an application writes there, with meta information or without."""
+    for start in (b"", meta()):
+        found = converted(preamble + b"DICM" + start + identity() + LAST)
+        assert found.metadata["PatientID"] == "LAST"
+
+
+def test_a_broken_data_set_with_the_letters_of_the_prefix_is_refused_as_what_it_is() -> None:
+    """Its offsets are those of the data set that begins at the start."""
+    start = identity()
+    text = element(0x00081030, "LO", "x" * (128 - len(start) - 8) + "DICM" + "y" * 20)
+    broken = start + text + element(0x00100020, "LO", "X", length=99)
+    refusal = unreadable(broken)
+    assert refusal.tag == "00100020"
+    assert refusal.offset == len(start + text) + 8

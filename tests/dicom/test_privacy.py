@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import io
 import re
+import struct
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -273,3 +274,183 @@ def test_a_mask_to_remove_wins_over_what_is_hashed_by_name() -> None:
     done = private(NESTED, profile="basic", hash=["PatientID"], remove=["0010xxxx", "0020xxxx"])
     assert not {"PatientID", "PatientName", "StudyInstanceUID"} & set(done.metadata)
     assert done.attributes["PatientID"] is None
+
+
+TEXT_VRS = ["AE", "CS", "DS", "IS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UN", "UR", "UT"]
+
+
+@pytest.mark.parametrize("vr", TEXT_VRS)
+def test_equal_values_have_equal_pseudonyms_whatever_vr_is_written(vr: str) -> None:
+    """The dictionary's VR says what stands for them, in both formats."""
+    options: dict[str, Any] = {"hash": ["PatientID", "StudyInstanceUID"]}
+    content = dicom(
+        identity(), element(0x00100020, vr, "12345 "), element(0x0020000D, vr, "1.2.3.9 ")
+    )
+    done = private(content, **options)
+    assert done.metadata["PatientID"] == done.attributes["PatientID"] == pseudonym("12345")
+    assert done.metadata["StudyInstanceUID"] == uid("1.2.3.9")
+    model = private(content, {"format": "dicom-json"}, **options).metadata
+    assert model["00100020"] == {"vr": "LO", "Value": [pseudonym("12345")]}
+    assert model["0020000D"] == {"vr": "UI", "Value": [uid("1.2.3.9")]}
+
+
+@pytest.mark.parametrize("written", [" 1.2.3.9", "1.2.3.9 ", "1.2.3.9\0", " 1.2.3.9\0", "1.2. 3.9"])
+def test_the_blanks_of_a_uid_are_no_part_of_its_pseudonym(written: str) -> None:
+    done = private(dicom(identity(), element(0x0020000D, "UI", written)), hash=["StudyInstanceUID"])
+    assert done.metadata["StudyInstanceUID"] == uid("1.2.3.9")
+    assert done.attributes["StudyInstanceUID"] == uid("1.2.3.9")
+
+
+def test_well_known_uids_are_not_hashed() -> None:
+    """SOP classes, transfer syntaxes, well-known frames of reference: they name nobody."""
+    known = {
+        0x00080016: "1.2.840.10008.5.1.4.1.1.2",
+        0x00080018: "1.2.3.9",
+        0x00200052: "1.2.840.10008.1.4.1.1",
+    }
+    content = dicom(*(element(tag, "UI", value) for tag, value in known.items()))
+    done = private(content, profile="basic", hash=["SOPClassUID"])
+    assert done.metadata["SOPClassUID"] == known[0x00080016]
+    assert done.metadata["FrameOfReferenceUID"] == known[0x00200052]
+    assert done.metadata["SOPInstanceUID"] == uid("1.2.3.9")
+
+
+def test_the_profile_leaves_of_the_file_meta_information_how_the_object_is_encoded() -> None:
+    """And nothing of a command set (PS3.15 E.1.1, E.3.8)."""
+    titles = [element(0x00020000 | number, "AE", SENTINEL) for number in (0x16, 0x17, 0x18, 0x35)]
+    titles += [element(0x00020013, "SH", "IMPL"), element(0x00020100, "UI", "1.2.3.9")]
+    titles += [element(0x00020102, "OB", SENTINEL), element(0x00020099, "LO", SENTINEL)]
+    command = element(0x00001030, "", SENTINEL, implicit=True)
+    start = dicom()
+    content = start + b"".join(titles) + command + identity() + element(0x00081010, "SH", SENTINEL)
+    done = private(content, {"ignoreGroupLength": False}, profile="basic")
+    assert SENTINEL not in done.text
+    assert set(done.metadata) == {
+        "FileMetaInformationVersion",
+        "MediaStorageSOPClassUID",
+        "MediaStorageSOPInstanceUID",
+        "TransferSyntaxUID",
+        "SOPClassUID",
+        "SOPInstanceUID",
+    }
+    assert done.metadata["MediaStorageSOPInstanceUID"] == uid("1.2.3.4")
+    kept = private(content, {"ignoreGroupLength": False}, remove=["StationName"])
+    assert kept.text.count(SENTINEL) == 6
+
+
+@pytest.mark.parametrize("most", [0, 10, 65_536])
+@pytest.mark.parametrize("form", ["flat", "dicom-json"])
+@pytest.mark.parametrize("size", [20, 70_000, 300_000])
+def test_what_was_emptied_or_hashed_is_never_too_long(size: int, form: str, most: int) -> None:
+    """Its length is its own; it stands where it is, also where the row must be made to fit."""
+    content = dicom(
+        identity(),
+        element(0x00100010, "UT", "x" * size),
+        element(0x00100020, "UT", "A\\B"),
+        sequence(0x00101002, item(element(0x00100020, "UT", "x" * size))),
+        element(0x0020000D, "UT", "1.2.3.9"),
+        element(0x00281055, "LO", "y" * 60),
+    )
+    done = convert(
+        io.BytesIO(content),
+        {
+            "privacy": {"profile": "basic", "hash": ["PatientID"]},
+            "jsonOutput": {"format": form},
+            "bulkData": {"textMaxBytes": most},
+            "limits": {"outputBytes": 100},
+        },
+    )
+    hashed = [pseudonym("A"), pseudonym("B")]
+    if form == "flat":
+        assert done.metadata["PatientName"] is None
+        assert done.metadata["PatientID"] == hashed
+        assert done.metadata["StudyInstanceUID"] == uid("1.2.3.9")
+    else:
+        assert done.metadata["00100010"] == {"vr": "UT"}
+        assert done.metadata["00100020"] == {"vr": "LO", "Value": hashed}
+        assert done.metadata["0020000D"] == {"vr": "UI", "Value": [uid("1.2.3.9")]}
+
+
+@pytest.mark.parametrize(
+    ("vr", "value"),
+    [
+        ("LO", b"A\x01B"),
+        ("LO", b"A\xff"),
+        ("CS", "É".encode()),
+        ("DA", b"2026\n0101"),
+        ("LT", b"\x10\0\x10\0PN\x04\0A^B "),
+        ("UT", item(element(0x00100010, "PN", SENTINEL))),
+        ("UI", b"1.2\0.3"),
+        ("UN", b"A\0\x01B"),
+        ("US", b"\xfe\xff\0\xe0\0\0\0\0"),
+        ("SS", b"ABCDEF"),
+        ("FD", struct.pack("<d", 1)),
+    ],
+)
+def test_what_its_tag_does_not_ask_for_is_a_reference_while_rules_are_in_force(
+    vr: str, value: bytes
+) -> None:
+    """And is warned of; without rules text is kept."""
+    content = dicom(identity(), element(0x00281055, vr, value))
+    done = private(content, remove=["PatientName"])
+    assert "BulkDataURI" in done.metadata["WindowCenterWidthExplanation"]
+    assert any(line.startswith("00281055 ") for line in done.warnings)
+    if vr != "UN":
+        free = private(content).metadata["WindowCenterWidthExplanation"]
+        assert "BulkDataURI" not in str(free)
+
+
+@pytest.mark.parametrize(
+    ("tag", "vr", "value", "expected"),
+    [
+        (0x00281055, "LO", b"A\\B ", ["A", "B"]),
+        (0x00281055, "UT", b"A\r\n\tB", "A\r\n\tB"),
+        (0x00281055, "DA", b"yesterday ", "yesterday"),
+        (0x00180050, "FD", struct.pack("<d", 1), 1),
+        (0x00280008, "US", b"\2\0", 2),
+        (0x00280010, "UN", b"\2\0", 2),
+        (0x00282000, "OB", b"ICC!", {"InlineBinary": "SUNDIQ=="}),
+        (0x00283006, "US", b"\2\0\3\0\4\0", [2, 3, 4]),
+        (0x00091001, "UN", b"ABCD", {"BulkDataURI": "?offset={}&length=4"}),
+        (0x00091001, "OB", b"ABCD", {"BulkDataURI": "?offset={}&length=4"}),
+        (0x00091001, "US", b"\2\0", 2),
+        (0x00281055, "OB", b"ABCD", {"BulkDataURI": "?offset={}&length=4"}),
+    ],
+)
+def test_what_its_tag_asks_for_is_kept_while_rules_are_in_force(
+    tag: int, vr: str, value: bytes, expected: Any
+) -> None:
+    """Numbers, printable text, bytes where the dictionary has bytes; no InlineBinary for UN."""
+    content = dicom(identity(), element(tag, vr, value))
+    options = {"privacy": {"remove": ["PatientName"]}, "bulkData": {"inlineMaxBytes": 100}}
+    found = list(convert(io.BytesIO(content), options).metadata.values())[-1]
+    if isinstance(expected, dict) and "BulkDataURI" in expected:
+        expected = {"BulkDataURI": expected["BulkDataURI"].format(len(content) - len(value))}
+    assert found == expected
+
+
+def test_numbers_that_are_the_items_of_a_sequence_stay_in_the_object() -> None:
+    """Where nobody knows what a tag asks for, a sequence of another VR is a reference."""
+    nested = item(element(0x00100010, "PN", SENTINEL))
+    content = dicom(identity(), element(0x00091001, "US", nested))
+    assert "BulkDataURI" in private(content, remove=["PatientName"]).metadata["00091001"]
+    assert private(content).metadata["00091001"][:2] == [0xFFFE, 0xE000]
+
+
+def test_a_newline_at_the_end_of_the_key_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret made by a pipe has one, what a shell passes on has none."""
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", f"{KEY}\n")
+    assert private(NESTED, hash=["PatientID"]).metadata["PatientID"] == pseudonym("Müller")
+    privacy_rules.cache_clear()
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", f"{KEY}\n\n")
+    assert private(NESTED, hash=["PatientID"]).metadata["PatientID"] != pseudonym("Müller")
+    privacy_rules.cache_clear()
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", "fifteen bytes..\n")
+    with pytest.raises(ConfigError):
+        private(NESTED, hash=["PatientID"])
+
+
+def test_a_key_may_be_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", "\udcff" * 16)  # as Python has what is not UTF-8
+    expected = hmac.new(b"\xff" * 16, "Müller".encode(), hashlib.sha256).hexdigest().upper()
+    assert private(NESTED, hash=["PatientID"]).metadata["PatientID"] == expected

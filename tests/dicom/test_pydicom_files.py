@@ -160,6 +160,47 @@ def test_most_files_are_converted() -> None:
     assert len(REFUSED) == 2
 
 
+WARNED = {
+    # Images by their SOP class, without Pixel Data.
+    "chrJapMulti.dcm": ["00280010: Rows without pixel data"],
+    "chrJapMultiExplicitIR6.dcm": ["00280010: Rows without pixel data"],
+    "chrKoreanMulti.dcm": ["00280010: Rows without pixel data"],
+    # Two SOP Instance UIDs.
+    "winter.dcm": ["00080018 UI: duplicate"],
+    # Date and time are written as in ACR-NEMA 2.0, with dots and colons.
+    "ExplVR_BigEnd.dcm": ["00080020 DA: not a date", "00080030 TM: not a time"],
+    # Bare data sets.
+    "ExplVR_BigEndNoMeta.dcm": ["no transfer syntax", "no File Meta Information"],
+    "ExplVR_LitEndNoMeta.dcm": ["no transfer syntax", "no File Meta Information"],
+    "rtstruct.dcm": ["no transfer syntax", "no File Meta Information"],
+    # Made broken, as their names say.
+    "MR_truncated.dcm": ["7FE00010 OW: the object is cut"],
+    "badVR.dcm": ["00280008 IS: not an integer"],
+    "DICOMDIR-nooffset": ["00041220 SQ: broken sequence"],
+    "meta_missing_tsyntax.dcm": ["no transfer syntax is declared"],
+    # Explicit VR is declared, implicit is written.
+    "SC_rgb_jpeg.dcm": ["the transfer syntax is not as declared"],
+    # The trailer of a gzip file follows the deflated data set.
+    "image_dfl.dcm": ["8 bytes behind the deflated data set"],
+}
+"""The files that are warned of, how the warnings begin, and what is wrong with each."""
+
+
+@pytest.mark.parametrize("path", FILES, ids=path_id)
+def test_a_file_is_warned_of_only_if_something_is_wrong_with_it(path: Path) -> None:
+    if path.name in REFUSED:
+        return
+    with path.open("rb") as stream:
+        lines = convert(stream).warnings
+    starts = WARNED.get(path.name, [])
+    assert len(lines) == len(starts)
+    assert all(line.startswith(start) for line, start in zip(lines, starts, strict=True))
+
+
+def test_every_file_that_is_warned_of_is_there() -> None:
+    assert WARNED.keys() <= {path.name for path in FILES}
+
+
 # The DICOM JSON Model
 
 

@@ -1,7 +1,10 @@
 """What is asked of a source: few requests, no bulk bytes, and honest answers."""
 
+import contextlib
 import random
+import struct
 import time
+import zlib
 from io import BytesIO
 
 import pytest
@@ -13,10 +16,21 @@ from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.output import Writer
 from dcm2bq.dicom.source import Deadline
 from dcm2bq.dicom.tree import Item
-from dcm2bq.errors import ReadFailedError
-from dicom.build import CountingSource, dicom, element, header, identity, item, sequence
+from dcm2bq.errors import ReadFailedError, RejectedEventError
+from dicom.build import (
+    DEFLATED,
+    JPEG,
+    CountingSource,
+    dicom,
+    element,
+    header,
+    identity,
+    item,
+    sequence,
+)
 
 GIB = 1024**3
+MIB = 1024**2
 PIXELS = header(0x7FE00010, "OW", GIB)
 TEXT = b"".join(element(0x00091000 + number, "LO", "x" * 60) for number in range(280))
 
@@ -92,6 +106,108 @@ def test_a_large_header_is_read_in_growing_steps() -> None:
     assert source.fetched == len(content)
 
 
+def small_objects() -> dict[str, bytes]:
+    """Return objects of 600 KB or more, but below 1 MiB, that invite many reads."""
+    frames = [item(bytes([number]) * 30_000) for number in range(1, 26)]
+    starts = [number * 30_008 for number in range(25)]
+    basic = item(struct.pack("<25L", *starts))
+    lying = item(struct.pack("<2L", 0, 12 * 30_008 + 2))
+    extended = element(0x7FE00001, "OV", struct.pack("<25Q", *starts)) + element(
+        0x7FE00002, "OV", struct.pack("<25Q", *[30_000] * 25)
+    )
+    long_extended = element(0x7FE00001, "OV", bytes(80_000) + struct.pack("<Q", 24 * 30_008))
+    tail = [element(0x7FE10010 + (n << 17), "OB", bytes(70_000)) for n in range(4)]
+    bulk = item(element(0x00420011, "OB", bytes(80_000)))
+    icon = item(pixels(item(), *frames[:3]), defined=False)
+    odd = [element(0x00091001 + n, "QQ", bytes(60_000)) for n in range(12)]
+    native = element(0x7FE00010, "OW", bytes(100_000))
+    compressed = zlib.compressobj(level=0, wbits=-15)
+    deflated = compressed.compress(identity() + sequence(0x00081140, *[bulk] * 8) + native)
+    return {
+        "no table": dicom(identity(), pixels(item(), *frames), transfer_syntax=JPEG),
+        "basic table": dicom(identity(), pixels(basic, *frames), transfer_syntax=JPEG),
+        "lying table": dicom(identity(), pixels(lying, *frames), transfer_syntax=JPEG),
+        "long basic table": dicom(identity(), pixels(item(bytes(80_000)), *frames)),
+        "extended table": dicom(identity(), extended, pixels(item(), *frames)),
+        "long extended table": dicom(identity(), long_extended, pixels(item(), *frames)),
+        "broken fragment": dicom(identity(), pixels(item(), *frames[:9], b"x" * 9, *frames[9:])),
+        "cut": dicom(identity(), pixels(item(), *frames))[:-5000],
+        "large header": dicom(identity(), TEXT * 30, pixels(item(), *frames[:3])),
+        "elements after fragments": dicom(identity(), pixels(item(), *frames[:12]), *tail),
+        "elements after native pixels": dicom(identity(), native * 5, *tail),
+        "bulk values in sequences": dicom(identity(), sequence(0x00081140, *[bulk] * 8), native),
+        "icons": dicom(identity(), sequence(0x00880200, *[icon] * 6, defined=False), native),
+        "odd headers": dicom(identity(), *odd, native),
+        "padding": dicom(identity(), pixels(item(), *frames[:20]), bytes(100_000)),
+        "deflated": dicom(deflated + compressed.flush(), transfer_syntax=DEFLATED),
+    }
+
+
+def pixels(*fragments: bytes) -> bytes:
+    """Return encapsulated pixel data; the first item is the Basic Offset Table."""
+    return sequence(0x7FE00010, *fragments, vr="OB", defined=False)
+
+
+@pytest.mark.parametrize("shape", small_objects())
+def test_a_small_object_costs_at_most_two_reads(
+    monkeypatch: pytest.MonkeyPatch, shape: str
+) -> None:
+    """Whatever its shape; the outcome is that of reading it in hops."""
+    content = small_objects()[shape]
+    assert 400_000 < len(content) < MIB
+    source = CountingSource(content)
+    found = convert(source)
+    assert len(source.reads) <= 2
+    assert source.fetched <= len(content)
+    monkeypatch.setattr(source_module, "SMALL", 0)
+    assert convert(CountingSource(content)) == found
+
+
+def test_mutated_small_objects_cost_at_most_two_reads() -> None:
+    """Nor do broken ones invite more."""
+    chance = random.Random(12)
+    for content in small_objects().values():
+        for _ in range(20):
+            mutated = bytearray(content)
+            for _ in range(4):
+                mutated[chance.randrange(len(mutated))] = chance.choice([0, 1, 0xFE, 0xFF])
+                mutated[chance.randrange(2000)] = chance.choice([0, 1, 0xFE, 0xFF])
+            source = CountingSource(bytes(mutated[: chance.randrange(300_000, len(mutated))]))
+            with contextlib.suppress(RejectedEventError):
+                convert(source)
+            assert len(source.reads) <= 2
+
+
+def test_no_pixel_is_read_for_the_elements_after_them() -> None:
+    """Small as the object may be: what lies before a jump is not needed any more."""
+    head = dicom(identity(), header(0x7FE00010, "OW", 600_000))
+    tail = element(0x7FE10010, "OB", bytes(100_000)) + element(0x7FE30010, "LO", "LAST")
+    source = CountingSource(head, gap=600_000, tail=tail)
+    assert convert(source).metadata["7FE30010"] == "LAST"
+    assert source.reads == [(0, 65536), (len(head) + 600_000, len(tail))]
+
+
+def test_the_small_rest_of_a_large_object_is_read_at_once() -> None:
+    """Fragments without a table after a header that is not small."""
+    header_elements = [element(0x00091000 + n, "OB", bytes(200_000)) for n in range(10)]
+    for frames in [item(bytes(30_000))] * 25, [item(bytes(750_000))]:
+        content = dicom(identity(), *header_elements, pixels(item(), *frames))
+        start = content.index(frames[0])
+        for cut in 0, 100:
+            source = CountingSource(content[: len(content) - cut])
+            assert bool(convert(source).warnings) is (cut > 0)
+            assert len([offset for offset, _ in source.reads if offset >= start]) == 1
+
+
+def test_a_value_that_is_kept_is_not_read_again() -> None:
+    """Though its end was looked for in the last bytes."""
+    content = dicom(identity(), pixels(item(), *[item(bytes(30_000))] * 25))
+    source = CountingSource(content)
+    options = {"bulkData": {"inlineMaxBytes": MIB}, "limits": {"hops": 0}}
+    assert "InlineBinary" in convert(source, options).metadata["PixelData"]
+    assert len(source.reads) == 2
+
+
 def mixed() -> bytes:
     """Return a file with a bit of everything."""
     code = element(0x00080100, "SH", "X")
@@ -111,11 +227,12 @@ def mixed() -> bytes:
     )
 
 
+@pytest.mark.parametrize("small", [0, 1 << 20])
 @pytest.mark.parametrize(
     ("first", "hop", "most"), [(1, 1, 1), (7, 3, 50), (1000, 16, 1000), (65536, 16384, 1 << 30)]
 )
 def test_the_size_of_the_window_makes_no_difference(
-    monkeypatch: pytest.MonkeyPatch, first: int, hop: int, most: int
+    monkeypatch: pytest.MonkeyPatch, first: int, hop: int, most: int, small: int
 ) -> None:
     """Nor whether the object is a stream or a source."""
     expected = convert(BytesIO(mixed()))
@@ -123,6 +240,7 @@ def test_the_size_of_the_window_makes_no_difference(
     monkeypatch.setattr(source_module, "FIRST_READ", first)
     monkeypatch.setattr(source_module, "HOP_READ", hop)
     monkeypatch.setattr(source_module, "MOST_READ", most)
+    monkeypatch.setattr(source_module, "SMALL", small)
     assert convert(CountingSource(mixed())) == expected
     assert convert(BytesIO(mixed())) == expected
 

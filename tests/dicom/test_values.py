@@ -12,6 +12,7 @@ import pytest
 from dcm2bq.dicom import convert
 from dicom.build import (
     BIG,
+    EXPLICIT,
     IMPLICIT,
     converted,
     dicom,
@@ -277,17 +278,57 @@ def test_first_and_third_value_of_a_lut_descriptor_are_unsigned(tag: int) -> Non
     assert list(explicit.values())[-1] == [65535, -2, 65533]
 
 
-def test_ob_or_ow_is_ow_in_implicit_data_sets() -> None:
-    """A binary value in either case."""
+@pytest.mark.parametrize(
+    ("tag", "vr"),
+    [
+        (0x60003000, "OW"),
+        (0x601E3000, "OW"),
+        (0x54001010, "OW"),
+        (0x7F000010, "OW"),
+        (0x50003000, "OB"),
+        (0x501E3000, "OB"),
+        (0x5002200C, "OB"),
+        (0x50020110, "US"),
+        (0x50020022, "LO"),
+        (0x60020050, "SS"),
+        (0x60020022, "LO"),
+    ],
+)
+def test_repeating_groups_have_the_vr_of_the_implicit_transfer_syntax(tag: int, vr: str) -> None:
+    """OB or OW is OW, but for curves and audio: they are bytes (PS3.5-2004 A.1)."""
     found = converted(
         dicom(
             identity(implicit=True),
-            element(0x60003000, "", b"1234", implicit=True),
+            element(tag, "", b"1234", implicit=True),
             transfer_syntax=IMPLICIT,
         ),
         jsonOutput={"format": "dicom-json"},
     )
-    assert found.metadata["60003000"]["vr"] == "OW"
+    assert found.metadata[f"{tag:08X}"]["vr"] == vr
+
+
+@pytest.mark.parametrize(
+    "creator",
+    [
+        "Philips Imaging DD 001",
+        "PHILIPS IMAGING DD 001",
+        "philips imaging dd 001",
+        "  Philips  Imaging DD001 ",
+        "PhilipsImagingDD001\0",
+    ],
+)
+@pytest.mark.parametrize("vr", ["", "UN"])
+def test_a_private_creator_is_known_by_its_letters(creator: str, vr: str) -> None:
+    """Whatever its case and its blanks, in implicit data sets and in UN."""
+    implicit = not vr
+    value = struct.pack("<f", 800)
+    found = flat(
+        identity(implicit=implicit),
+        element(0x20010010, "LO", creator, implicit=implicit),
+        element(0x20011003, vr, value, implicit=implicit),
+        transfer_syntax=IMPLICIT if implicit else EXPLICIT,
+    )
+    assert found["20011003"] == 800
 
 
 def test_group_lengths_and_private_creators_have_their_vr_in_implicit_data_sets() -> None:

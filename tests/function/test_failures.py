@@ -1,5 +1,6 @@
 """What each failure is answered with, and what the tables hold afterwards."""
 
+import gzip
 import json
 import struct
 from dataclasses import replace
@@ -172,13 +173,57 @@ def test_a_503_that_passes_costs_no_delivery(stack: Stack) -> None:
     assert len(rows_of(stack, event)) == 1
 
 
-def test_an_object_under_a_customers_key_becomes_a_dead_letter(stack: Stack) -> None:
+ENCRYPTION = {"customerEncryption": {"encryptionAlgorithm": "AES256", "keySha256": SENTINEL}}
+KEY_REFUSAL = google_error(
+    400,
+    "resourceIsEncryptedWithCustomerEncryptionKey",
+    "The target object is encrypted by a customer-supplied encryption key.",
+)
+
+
+@pytest.mark.parametrize("told_by", ["event", "metadata", "text"])
+def test_an_object_under_a_customers_key_becomes_a_dead_letter(stack: Stack, told_by: str) -> None:
     event = upload(stack)
-    body = google_error(400, "resourceIsEncryptedWithCustomerEncryptionKey")
-    stack.storage.faults = [Fault(DOWNLOAD, 400, body)]
+    if told_by == "event":
+        event = event.but(**ENCRYPTION)
+    stack.storage.faults = [Fault(DOWNLOAD, 400, google_error(400, "x"))]
+    if told_by == "metadata":
+        resource = json.dumps(ENCRYPTION).encode()
+        stack.storage.faults.append(Fault("fields=customerEncryption", 200, resource))
+    if told_by == "text":
+        stack.storage.faults = [Fault(DOWNLOAD, 400, KEY_REFUSAL)]
+    before = len(stack.storage.requests)
     assert event.post(stack.url).status_code == 200
     (letter,) = dead_letters_of(stack, event)
     assert letter["attributes"]["error_type"] == "RejectedEventError"
+    assert "customer-supplied key" in letter["attributes"]["error"]
+    assert len(stack.storage.requests) - before == (0 if told_by == "event" else 2)
+
+
+def test_a_bucket_whose_requester_pays_names_the_option_that_is_missing(stack: Stack) -> None:
+    event = upload(stack)
+    text = "Bucket is a requester pays bucket but no user project provided."
+    stack.storage.faults = [Fault(DOWNLOAD, 400, google_error(400, "required", text))]
+    assert event.post(stack.url).status_code == 500
+    assert dead_letters_of(stack, event) == []
+    line = stack.log_lines(event.id)[-1]
+    assert line["error_type"] == "ReadFailedError"
+    assert "input.userProject" in line["error"]
+
+
+def test_an_event_without_a_size_goes_by_the_objects_metadata(stack: Stack) -> None:
+    """A notification without data has none; an empty object is ignored then, too."""
+    bare = ["size", "contentEncoding", "contentType"]
+    stored = gzip.compress(CT_SMALL)
+    name = unique("bare-") + ".dcm"
+    event = stack.bucket.upload(name, stored, content_encoding="GZIP").but(**dict.fromkeys(bare))
+    before = len(stack.storage.requests)
+    assert event.post(stack.url).status_code == 200
+    assert len(rows_of(stack, event)) == 1
+    assert len(stack.storage.requests) - before == 2
+    empty = upload(stack, b"").but(**dict.fromkeys(bare))
+    assert empty.post(stack.url).status_code == 200
+    assert rows_of(stack, empty) == dead_letters_of(stack, empty) == []
 
 
 def test_a_lost_answer_leaves_one_live_row(stack: Stack) -> None:
@@ -317,3 +362,53 @@ def test_no_failure_shows_patient_data(
     stack.storage.faults, stack.bigquery.faults = [], []
     for letter in dead_letters_of(stack, event):
         assert SENTINEL not in letter["attributes"]["error"]
+
+
+INVALID_UTF8 = {
+    "a byte that begins nothing": b"\xff",
+    "a character that is cut": b"\xe2\x82",
+    "a continuation alone": b"\x80",
+    "an overlong form": b"\xc0\xaf",
+    "a surrogate": b"\xed\xa0\x80",
+    "beyond Unicode": b"\xf4\x90\x80\x80",
+}
+
+
+@pytest.mark.parametrize("invalid", INVALID_UTF8.values(), ids=INVALID_UTF8)
+@pytest.mark.parametrize("place", ["name", "key", "alone"])
+def test_an_event_that_is_not_utf8_becomes_a_dead_letter(
+    stack: Stack, invalid: bytes, place: str
+) -> None:
+    """It is answered at once, and its line in the log has its id."""
+    event = upload(stack)
+    data = json.dumps(event.data).encode()
+    data = {
+        "name": data.replace(b'"name": "', b'"name": "' + invalid),
+        "key": data.replace(b'"name"', b'"' + invalid + b'": 1, "name"'),
+        "alone": invalid,
+    }[place]
+    headers = {f"ce-{name}": value for name, value in event.attributes.items()}
+    headers["Content-Type"] = "application/json"
+    assert requests.post(stack.url, data, headers=headers, timeout=100).status_code == 200
+    (letter,) = dead_letters_of(stack, event)
+    assert letter["attributes"]["error_type"] == "InvalidEventError"
+    assert letter["attributes"]["error"].startswith("data")
+    (line,) = stack.log_lines(event.id)
+    assert (line["outcome"], line["error_type"]) == ("dead_lettered", "InvalidEventError")
+    assert rows_of(stack, event) == []
+
+
+def test_a_structured_event_whose_data_is_not_utf8_becomes_a_dead_letter(stack: Stack) -> None:
+    """The framework cannot read it; its attributes can be read all the same."""
+    event = upload(stack)
+    body = json.dumps({**event.attributes, "data": event.data}).encode()
+    headers = {"Content-Type": "application/cloudevents+json"}
+    answer = requests.post(
+        stack.url, body.replace(b'"name": "', b'"name": "\xff'), headers=headers, timeout=100
+    )
+    assert answer.status_code == 200
+    (letter,) = dead_letters_of(stack, event)
+    assert letter["attributes"]["error_type"] == "InvalidEventError"
+    (line,) = stack.log_lines(event.id)
+    assert (line["outcome"], line["error_type"]) == ("dead_lettered", "InvalidEventError")
+    assert rows_of(stack, event) == []

@@ -1,6 +1,9 @@
 """Ranged reads of one generation, when Cloud Storage answers oddly, slowly or not at all."""
 
+import copy
 import gzip
+import json
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +23,7 @@ from dcm2bq.errors import (
 )
 from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.gcs import Store
+from support.cloud import google_error, media_refusal
 
 CONTENT = bytes(range(256)) * 40
 
@@ -33,7 +37,8 @@ class Handler(BaseHTTPRequestHandler):
     content = CONTENT
 
     def do_GET(self) -> None:
-        self.server.requests.append(self)  # type: ignore[attr-defined]
+        # A copy: a connection that is kept open has one handler for all its requests.
+        self.server.requests.append(copy.copy(self))  # type: ignore[attr-defined]
         script: list[Answer] = self.server.script  # type: ignore[attr-defined]
         (script.pop(0) if script else right)(self)
 
@@ -114,6 +119,20 @@ def drip(handler: Handler) -> None:
 
 def status(code: int) -> Answer:
     return lambda handler: handler.answer(code)
+
+
+def metadata(**resource: Any) -> Answer:
+    return lambda handler: handler.answer(200, json.dumps(resource).encode())
+
+
+def refused(code: int, reason: str, message: str) -> Answer:
+    """Refuse as the service does: a read of content in plain text, any other in JSON."""
+
+    def answer(handler: Handler) -> None:
+        error = google_error(code, reason, message)
+        handler.answer(code, media_refusal(error) if "alt=media" in handler.path else error)
+
+    return answer
 
 
 class Server(ThreadingHTTPServer):
@@ -198,7 +217,11 @@ def test_what_passes_is_tried_again(server: Server, once: Answer) -> None:
     [
         (status(403), ReadFailedError, "Cloud Storage: HTTP 403"),
         (status(412), ReadFailedError, "Cloud Storage: HTTP 412"),
-        (status(416), ReadFailedError, "Cloud Storage: HTTP 416"),
+        (
+            status(416),
+            ReadFailedError,
+            "Cloud Storage: HTTP 416: the object is shorter than its event says",
+        ),
         (status(302), ReadFailedError, "Cloud Storage: HTTP 302"),
         (status(404), SupersededError, "that generation no longer exists"),
         (elsewhere, ReadFailedError, "Cloud Storage: not the range 100-5099"),
@@ -225,9 +248,32 @@ def test_the_deadline_holds_however_slowly_the_answer_comes(server: Server, answ
 
 
 def test_without_a_size_the_objects_metadata_is_asked(server: Server) -> None:
-    server.script = [lambda handler: handler.answer(200, b'{"size": "10240"}')]
+    server.script = [metadata(size="10240")]
     assert read(size=None) == CONTENT[100:5100]
-    assert parse_qs(urlsplit(server.requests[0].path).query)["generation"] == ["17"]
+    query = parse_qs(urlsplit(server.requests[0].path).query)
+    assert query["generation"] == ["17"]
+    assert query["fields"] == ["size,contentEncoding,customerEncryption"]
+    assert len(server.requests) == 2
+
+
+def test_without_a_size_the_metadata_also_tells_the_encoding(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notification without data names neither; one request asks for both."""
+    stored = gzip.compress(CONTENT)
+    monkeypatch.setattr(Handler, "content", stored)
+    server.script = [metadata(size=str(len(stored)), contentEncoding="GZip")]
+    assert read(size=None) == CONTENT[100:5100]
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b'{"size": "x"}', b'{"size": []}', b"[]", b'{"size": "\xff"}', b"{"]
+)
+def test_metadata_without_a_size_is_no_answer(server: Server, body: bytes) -> None:
+    server.script = [lambda handler: handler.answer(200, body)]
+    with pytest.raises(ReadFailedError, match=r"metadata"):
+        read(size=None)
 
 
 @pytest.mark.usefixtures("server")
@@ -241,7 +287,48 @@ def test_a_gzipped_object_is_read_whole_and_inflated(monkeypatch: pytest.MonkeyP
 
 def test_an_object_that_only_claims_to_be_gzipped_is_read_as_it_is(server: Server) -> None:
     assert read(content_encoding="gzip") == CONTENT[100:5100]
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("is_gzipped", [True, False])
+def test_no_byte_is_fetched_twice_to_tell_a_gzipped_object(
+    server: Server, monkeypatch: pytest.MonkeyPatch, *, is_gzipped: bool
+) -> None:
+    """Both kinds of a small object cost two reads."""
+    content = random.Random(1).randbytes(300_000)
+    stored = gzip.compress(content) if is_gzipped else content
+    monkeypatch.setattr(Handler, "content", stored)
+    store = Store(config.from_overrides({}))
+    changes = event(size=len(stored), content_encoding="gzip")
+    reader = store.open(changes, time.monotonic() + 5)
+    assert reader.read_at(0, 65536) == content[:65536]
+    assert reader.read_at(60_000, 240_000) == content[60_000:]
+    assert reader.bytes_read == len(stored)
     assert len(server.requests) == 2
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize(
+    ("encoding", "is_inflated"),
+    [
+        ("GZIP", True),
+        (" Gzip ", True),
+        ("x-gzip", True),
+        ("gzip, gzip", True),
+        ("aws-chunked,GZip", True),
+        ("identity", False),
+        ("br", False),
+        ("", False),
+    ],
+)
+def test_content_codings_are_compared_without_regard_to_case(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, *, is_inflated: bool
+) -> None:
+    """One layer is inflated, whatever else the list names (RFC 9110 8.4)."""
+    stored = gzip.compress(CONTENT)
+    monkeypatch.setattr(Handler, "content", stored)
+    found = read(offset=0, n=10, size=len(stored), content_encoding=encoding)
+    assert found == (CONTENT if is_inflated else stored)[:10]
 
 
 def test_nobody_listening_is_told_when_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,23 +357,111 @@ def test_a_cut_gzip_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         read(size=len(Handler.content), content_encoding="gzip")
 
 
+KEY = "resourceIsEncryptedWithCustomerEncryptionKey"
+KEY_TEXT = "The target object is encrypted by a customer-supplied encryption key."
+PAYS_TEXT = "Bucket is a requester pays bucket but no user project provided."
+UNDER_KEY = (
+    "the object is encrypted with a customer-supplied key: "
+    "rewrite it with a key of Cloud KMS or of Google's own"
+)
+PAYS = "the bucket is requester-pays: set input.userProject to the project that pays for reads"
+ENCRYPTED = metadata(customerEncryption={"encryptionAlgorithm": "AES256", "keySha256": "PATIENT"})
+
+
 @pytest.mark.parametrize(
-    ("reason", "error", "message"),
+    ("answers", "error", "message"),
     [
+        ([refused(400, KEY, KEY_TEXT), ENCRYPTED], RejectedEventError, UNDER_KEY),
+        ([refused(400, KEY, KEY_TEXT), metadata()], RejectedEventError, UNDER_KEY),
+        ([refused(400, KEY, KEY_TEXT), status(403)], RejectedEventError, UNDER_KEY),
+        ([refused(400, KEY, "PATIENT"), ENCRYPTED], RejectedEventError, UNDER_KEY),
         (
-            "resourceIsEncryptedWithCustomerEncryptionKey",
-            RejectedEventError,
-            "the object is encrypted with a customer-supplied key",
+            [refused(400, "required", PAYS_TEXT)] * 2,
+            ReadFailedError,
+            f"Cloud Storage: HTTP 400: {PAYS}",
         ),
-        ("required", ReadFailedError, "Cloud Storage: HTTP 400 (required): input.userProject?"),
-        ("invalid", ReadFailedError, "Cloud Storage: HTTP 400 (invalid)"),
+        (
+            [refused(400, "required", PAYS_TEXT.replace("a ", "")), status(403)],
+            ReadFailedError,
+            f"Cloud Storage: HTTP 400: {PAYS}",
+        ),
+        (
+            [refused(400, "required", "PATIENT")] * 2,
+            ReadFailedError,
+            f"Cloud Storage: HTTP 400: {PAYS}",
+        ),
+        ([refused(400, "invalid", "PATIENT")] * 2, ReadFailedError, "Cloud Storage: HTTP 400"),
+        ([refused(400, "x", "PATIENT"), metadata()], ReadFailedError, "Cloud Storage: HTTP 400"),
+        ([refused(400, "x", "PATIENT"), status(404)], ReadFailedError, "Cloud Storage: HTTP 400"),
+        (
+            [refused(404, "notFound", "No such object: scans/PATIENT.dcm")],
+            SupersededError,
+            "that generation no longer exists",
+        ),
+        (
+            [refused(412, "conditionNotMet", "At least one PATIENT did not hold.")],
+            ReadFailedError,
+            "Cloud Storage: HTTP 412",
+        ),
+        (
+            [refused(416, "requestedRangeNotSatisfiable", "The requested range PATIENT")],
+            ReadFailedError,
+            "Cloud Storage: HTTP 416: the object is shorter than its event says",
+        ),
     ],
 )
-def test_a_refused_read_is_told_by_its_reason(
-    server: Server, reason: str, error: type[Exception], message: str
+def test_a_read_refused_in_plain_text_is_told_by_the_metadata(
+    server: Server, answers: list[Answer], error: type[Exception], message: str
 ) -> None:
-    body = b'{"error": {"errors": [{"reason": "%s", "message": "PATIENT"}]}}' % reason.encode()
-    server.script = [lambda handler: handler.answer(400, body)]
+    """The service's text is never quoted."""
+    server.script = list(answers)
     with pytest.raises(error) as raised:
         read()
     assert str(raised.value) == message
+    assert len(server.requests) == len(answers)
+
+
+def test_the_text_of_a_refusal_counts_where_the_metadata_cannot_be_had(server: Server) -> None:
+    """Within the deadline, and well before it."""
+    server.script = [refused(400, KEY, KEY_TEXT), *[status(503)] * 50]
+    start = time.monotonic()
+    with pytest.raises(RejectedEventError):
+        read(seconds=60)
+    assert time.monotonic() - start < 20
+
+
+def test_an_event_that_names_a_customers_key_is_rejected_unread(server: Server) -> None:
+    with pytest.raises(RejectedEventError, match="customer-supplied key"):
+        read(has_customer_key=True)
+    assert server.requests == []
+    server.script = [metadata(size="10240", customerEncryption={"encryptionAlgorithm": "AES256"})]
+    with pytest.raises(RejectedEventError, match="customer-supplied key"):
+        read(size=None)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "error", "message"),
+    [
+        (400, KEY, RejectedEventError, UNDER_KEY),
+        (400, "required", ReadFailedError, f"Cloud Storage: HTTP 400 (required): {PAYS}"),
+        (403, "required", ReadFailedError, "Cloud Storage: HTTP 403 (required)"),
+        (400, "invalid", ReadFailedError, "Cloud Storage: HTTP 400 (invalid)"),
+    ],
+)
+def test_refused_metadata_is_told_by_its_reason(
+    server: Server, code: int, reason: str, error: type[Exception], message: str
+) -> None:
+    server.script = [refused(code, reason, "PATIENT")]
+    with pytest.raises(error) as raised:
+        read(size=None)
+    assert str(raised.value) == message
+
+
+def test_a_listing_names_the_option_for_requester_pays(server: Server) -> None:
+    store = Store(config.from_overrides({}))
+    # The client may look at the bucket itself, too.
+    server.script = [refused(400, "required", f"{PAYS_TEXT} PATIENT")] * 2
+    with pytest.raises(ReadFailedError) as raised:
+        list(store.list("scans"))
+    assert str(raised.value) == f"Cloud Storage: HTTP 400: {PAYS}"

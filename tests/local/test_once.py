@@ -19,6 +19,7 @@ from rich.console import Console
 from dcm2bq import cli as command_line
 from dcm2bq.config import Config
 from dcm2bq.local import run, servers, stack
+from dcm2bq.local.sql import keyword
 from dicom.build import dicom, element, identity
 
 from .conftest import COMMAND, ODD_NAMES, Cli
@@ -69,7 +70,15 @@ def test_a_question_is_answered_alone_and_nothing_of_the_callers_leaks(
     (tmp_path / "key.json").write_text("{}")
     config = tmp_path / "config.json"
     big_query = {"projectId": "real-project", "datasetId": "other", "instancesTableId": "my_rows"}
-    config.write_text(json.dumps({"bigQuery": big_query, "jsonOutput": {"format": "dicom-json"}}))
+    config.write_text(
+        json.dumps(
+            {
+                "bigQuery": big_query,
+                "input": {"buckets": ["of-the-deployed-function"]},
+                "jsonOutput": {"format": "dicom-json"},
+            }
+        )
+    )
     sql = """
     SELECT path, CAST(version AS INT64) > 0 AS ok, StudyInstanceUID, Modality, metadata,
       (SELECT COUNT(*) FROM dead_letters) AS letters
@@ -85,7 +94,8 @@ def test_a_question_is_answered_alone_and_nothing_of_the_callers_leaks(
         HTTP_PROXY="http://127.0.0.1:9",
         DEBUG="1",
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    note = "no dcm2bq local is running: a fresh one with the samples is asked\n"
+    assert (done.returncode, done.stderr) == (0, note)
     rows = json.loads(done.stdout)
     paths = {row["path"] for row in rows}
     assert {"gs://dicom/names/山田.dcm", "gs://dicom/US/30% #1.dcm"} <= paths
@@ -95,6 +105,32 @@ def test_a_question_is_answered_alone_and_nothing_of_the_callers_leaks(
     assert {(row["ok"], row["letters"]) for row in rows} == {(True, 2)}
     (report,) = (row for row in rows if row["path"] == "gs://dicom/SR/report.dcm")
     assert report["metadata"]["00080060"] == {"vr": "CS", "Value": ["SR"]}
+
+
+def test_a_statement_that_is_no_query_is_called_so(cli: Cli, tmp_path: Path) -> None:
+    sql = "-- all\ndelete FROM instances WHERE TRUE"
+    done = cli.run("local", str(tmp_path), "--query", sql)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.splitlines() == [
+        f"no dcm2bq local runs on {tmp_path}: a fresh one is asked",
+        "DELETE: done; it is not a query, and gives no rows; what it changed ends with this stack",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT 1", "SELECT"),
+        ("  # a\n -- b\n/* c\n */ ( with x AS (SELECT 1) SELECT * FROM x)", "WITH"),
+        ("update t SET a = 1", "UPDATE"),
+        ("", ""),
+        (" ; -- only a comment", ""),
+        ("/* no end", ""),
+        ("'text'", "'"),
+    ],
+)
+def test_the_first_word_of_a_statement(sql: str, expected: str) -> None:
+    assert keyword(sql) == expected
 
 
 def test_events_that_are_never_acknowledged_are_a_finding(
@@ -229,6 +265,8 @@ def test_missing_packages_are_told_with_the_command_that_installs_them() -> None
         (["--option", "input.namePattern"], "NAME=VALUE is expected"),
         (["--option", "input.pattern=x"], "input.pattern: no such option"),
         (["--json"], "--json goes with --query"),
+        (["--query", ""], "--query: the statement is empty; SELECT ... is expected"),
+        (["--query", " -- nothing\n/* more */;"], "--query: the statement is empty"),
         (["/no/such/folder"], "does not exist"),
         ([__file__], "is a file"),
     ],

@@ -84,6 +84,24 @@ def test_no_rows_are_told_beside_the_result(watching: Watching) -> None:
     assert watching.ask(sql) == []
 
 
+def test_a_running_stack_keeps_what_a_statement_changes_and_says_what_it_was(
+    watching: Watching,
+) -> None:
+    done = watching.cli.run("local", "--query", "CREATE TABLE kept AS SELECT 1 AS one")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "CREATE: done; it is not a query, and gives no rows\n"
+    assert watching.ask("SELECT one FROM kept") == [{"one": 1}]
+
+
+def test_a_question_about_another_folder_is_not_answered_by_this_stack(
+    watching: Watching, tmp_path: Path
+) -> None:
+    sql = "SELECT COUNT(*) AS n FROM instances_live"
+    done = watching.cli.run("local", str(tmp_path), "--query", sql, "--json")
+    assert json.loads(done.stdout) == [{"n": 0}]
+    assert done.stderr == f"no dcm2bq local runs on {tmp_path}: a fresh one is asked\n"
+
+
 def test_rows_become_json_by_their_types(watching: Watching) -> None:
     (row,) = watching.ask(
         """

@@ -103,6 +103,8 @@ def test_nothing_known_but_the_uids(dataset: Dataset, load: Load, row: MakeRow) 
     load(dataset, [row("gs://bare/1", 1, study="bare", metadata=header)])
     study, series = one(dataset, "studies", "bare"), one(dataset, "series", "bare")
     assert study["ModalitiesInStudy"] == []
+    sql = "SELECT StudyInstanceUID FROM studies WHERE ModalitiesInStudy IS NULL"
+    assert dataset.query(sql) == []
     for column in ("PatientID", "StudyDate", "StudyDescription", "AccessionNumber", "bytes"):
         assert study[column] is None
     assert series["SeriesNumber"] is None

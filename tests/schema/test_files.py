@@ -78,6 +78,7 @@ def test_names_come_from_the_configuration() -> None:
         "p.d.i",
         "p.d.x",
         "p.d.instances_live",
+        "p.d.dead_letters",
     }
 
 

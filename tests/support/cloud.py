@@ -20,6 +20,14 @@ def google_error(status: int, reason: str, message: str = SENTINEL) -> bytes:
     return json.dumps({"error": {"code": status, "message": message, "errors": errors}}).encode()
 
 
+def media_refusal(error: bytes) -> bytes:
+    """Return how Cloud Storage words an error when content is read (`alt=media`): in plain text."""
+    try:
+        return str(json.loads(error)["error"]["message"]).encode()
+    except (ValueError, LookupError, TypeError):
+        return error
+
+
 def row_error(reason: str, location: str = "") -> bytes:
     """Return an HTTP 200 of `insertAll` that refuses the only row."""
     errors = [{"reason": reason, "location": location, "message": SENTINEL}]

@@ -7,9 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
+
+from support.cloud import media_refusal
 
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
@@ -25,7 +28,8 @@ class Fault:
 
     `where` is a part of the request line, `times` how many requests it hits. `after` passes
     the request on first, so that only the answer is lost. `how` passes it on as well, and
-    spoils the answer: one of `SPOILT`.
+    spoils the answer: one of `SPOILT`. Refused reads of content are answered in plain text, as
+    Cloud Storage does, whatever the body.
     """
 
     where: str
@@ -158,6 +162,10 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(0.1)
 
     def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        if status >= HTTPStatus.BAD_REQUEST and "alt=media" in self.path:
+            headers = [each for each in headers if each[0].lower() != "content-type"]
+            headers.append(("Content-Type", "text/html; charset=UTF-8"))
+            body = media_refusal(body)
         self._head(status, headers, len(body))
         self.wfile.write(body)
 

@@ -1,6 +1,8 @@
 """`dcm2bq dead-letters`: what is open is listed, explained, and mended by handling it again."""
 
+import base64
 import json
+import re
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -43,8 +45,9 @@ def path_of(stack: Stack, event: Event) -> str:
 
 def open_entries(command: Command, pattern: str) -> list[dict[str, Any]]:
     done = command("dead-letters", "list", "--path", pattern, "--json")
-    assert (done.status, done.err) == (0, "")
+    assert done.status == 0, done.err
     entries: list[dict[str, Any]] = json.loads(done.out)
+    assert bool(done.err) == (not entries)  # nothing is said, unless it is that nothing matches
     return entries
 
 
@@ -109,6 +112,46 @@ def test_filters_choose_entries(stack: Stack, command: Command, folder: str) -> 
     assert names("--since", "2999-01-01T00:00") == []
 
 
+def test_a_filter_that_matches_nothing_says_so(stack: Stack, command: Command, folder: str) -> None:
+    stack.bucket.upload(f"{folder}/a.dcm", b"no DICOM").post(stack.url)
+    told = re.compile(r"none of [1-9]\d* open entries matches\n")
+    for filters in (("--path", "gs://none/*"), ("--since", "2999-01-01"), ("--event", "archived")):
+        listed = command("dead-letters", "list", *filters)
+        assert (listed.status, listed.out) == (0, "")
+        assert told.fullmatch(listed.err)
+        as_json = command("dead-letters", "list", "--json", *filters)
+        assert (as_json.status, as_json.out) == (0, "[]\n")
+        assert told.fullmatch(as_json.err)
+        retried = command("dead-letters", "retry", *filters)
+        assert (retried.status, retried.err) == (0, "")
+        assert told.fullmatch(retried.out)
+
+
+def test_reasons_are_known_ones_in_any_case(stack: Stack, command: Command, folder: str) -> None:
+    event = stack.bucket.upload(f"{folder}/a.dcm", b"no DICOM")
+    event.post(stack.url)
+    path = ("--path", path_of(stack, event))
+    for reason in ("notdicomerror", "NOTDICOMERROR", "NotDicomError"):
+        assert "1 open" in command("dead-letters", "list", *path, "--reason", reason).err
+    for name in ("list", "retry"):
+        done = command("dead-letters", name, *path, "--reason", "NotDicom")
+        assert (done.status, done.out) == (2, "")
+        assert "--reason NotDicom: no such reason; use DeliveryExhausted, " in done.err
+        assert "NotDicomError" in done.err
+
+
+def test_the_name_of_an_unforeseen_exception_is_a_reason_where_an_entry_has_it(
+    stack: Stack, command: Command, folder: str
+) -> None:
+    event = stack.bucket.upload(f"{folder}/a.dcm", b"x")
+    attributes = {f"ce-{key}": value for key, value in event.attributes.items()}
+    attributes |= {"error_type": "OddlyNamedError", "error": "odd"}
+    data = json.dumps(event.data).encode()
+    write(stack, message_id=folder, attributes=json.dumps(attributes), data=data)
+    done = command("dead-letters", "list", "--reason", "oddlynamederror", "--json")
+    assert [each["path"] for each in json.loads(done.out)] == [path_of(stack, event)]
+
+
 def test_an_entry_is_shown_with_its_event_as_it_came(
     stack: Stack, command: Command, folder: str
 ) -> None:
@@ -143,7 +186,8 @@ def test_an_event_that_was_given_up_is_handled_whatever_its_age(
     for event in events:
         assert len(stack.rows(event.data["name"])) == 1
     done = command("dead-letters", "retry", "--path", f"*/{folder}/*")
-    assert (done.status, done.out) == (0, "nothing is open\n")
+    assert done.status == 0
+    assert re.fullmatch(r"none of \d+ open entries matches\n|nothing is open\n", done.out)
 
 
 @pytest.mark.parametrize("kind", ["finalized", "deleted", "archived"])
@@ -214,6 +258,196 @@ def test_a_letter_that_holds_no_event_stays_open(stack: Stack, command: Command)
     assert f"message {message_id}: data: is not JSON\n" in done.err
 
 
+INVALID_UTF8 = {
+    "a byte that begins nothing": b"\xff",
+    "a character that is cut": b"\xe2\x82",
+    "a continuation alone": b"\x80",
+    "an overlong form": b"\xc0\xaf",
+    "a surrogate": b"\xed\xa0\x80",
+    "beyond Unicode": b"\xf4\x90\x80\x80",
+}
+
+
+@pytest.mark.parametrize("invalid", INVALID_UTF8.values(), ids=INVALID_UTF8)
+def test_a_letter_whose_text_is_not_utf8_is_shown_as_base64(
+    stack: Stack, command: Command, invalid: bytes
+) -> None:
+    message_id = unique("latin-")
+    data = b'{"bucket": "scans", "name": "x' + invalid + b'.dcm", "generation": "1"}'
+    attributes = {"ce-id": message_id, "error_type": "InvalidEventError", "error": "-"}
+    write(stack, message_id=message_id, attributes=json.dumps(attributes), data=data)
+    done = command("dead-letters", "show", message_id)
+    assert done.status == 0
+    assert base64.b64decode(json.loads(done.out)["data"]) == data
+
+
+def dismissed(stack: Stack, event: Event) -> list[dict[str, Any]]:
+    return stack.dataset.query(
+        "SELECT * FROM dismissed_letters WHERE path = @path", {"path": path_of(stack, event)}
+    )
+
+
+def test_what_is_dismissed_leaves_the_view_and_keeps_its_rows(
+    stack: Stack, command: Command, folder: str
+) -> None:
+    events = [stack.bucket.upload(f"{folder}/{n}.dcm", b"no DICOM") for n in range(2)]
+    for event in events:
+        event.post(stack.url)
+    path = path_of(stack, events[0])
+    before = [row for row in stack.dead_letters() if row["message_id"] == events[0].id]
+    done = command("dead-letters", "dismiss", "--path", path, "--because", "it's no scan")
+    assert (done.status, done.out, done.err) == (0, "1 dismissed\n", "")
+    assert open_entries(command, path) == []
+    assert len(open_entries(command, f"*/{folder}/*")) == 1
+    rows = [row for row in stack.dead_letters() if row["message_id"] == events[0].id]
+    assert rows[: len(before)] == before
+    assert len(rows) == len(before) + 1
+    (entry,) = dismissed(stack, events[0])
+    assert (entry["because"], entry["event"]) == ("it's no scan", "finalized")
+    assert entry["version"] == events[0].data["generation"]
+    assert dismissed(stack, events[1]) == []
+    again = command("dead-letters", "dismiss", "--path", path, "--because", "once more")
+    assert again.status == 0
+    assert re.fullmatch(r"none of \d+ open entries matches\n", again.out)
+
+
+def test_a_later_failure_undoes_a_dismissal(stack: Stack, command: Command, folder: str) -> None:
+    event = stack.bucket.upload(f"{folder}/a.dcm", b"no DICOM")
+    path = path_of(stack, event)
+    event.post(stack.url)
+    command("dead-letters", "dismiss", "--path", path, "--because", "bad")
+    event.as_type("finalized").post(stack.url)
+    (entry,) = open_entries(command, path)
+    assert entry["attempts"] == 1
+    assert dismissed(stack, event) == []
+    command("dead-letters", "dismiss", "--path", path, "--because", "still bad")
+    assert open_entries(command, path) == []
+    assert [each["because"] for each in dismissed(stack, event)] == ["still bad"]
+
+
+@pytest.mark.parametrize("how", ["row", "marker"])
+def test_a_success_or_a_delete_ends_a_dismissal(
+    stack: Stack, command: Command, folder: str, ct_small: bytes, how: str
+) -> None:
+    event = stack.bucket.upload(f"{folder}/a.dcm", ct_small)
+    exhaust(stack, event)
+    done = command(
+        "dead-letters", "dismiss", "--path", path_of(stack, event), "--because", "unreadable"
+    )
+    assert done.out == "1 dismissed\n"
+    assert len(dismissed(stack, event)) == 1
+    event.as_type("finalized" if how == "row" else "deleted").post(stack.url)
+    assert dismissed(stack, event) == []
+    assert open_entries(command, path_of(stack, event)) == []
+
+
+def test_a_letter_that_names_no_object_can_be_dismissed(stack: Stack, command: Command) -> None:
+    message_id = unique("garbage-")
+    write(stack, message_id=message_id, attributes="[1]", data=b"\xff\0")
+    command("dead-letters", "dismiss", "--all", "--because", "garbage")
+    assert command("dead-letters", "show", message_id).status == 1
+    sql = f"SELECT because FROM dismissed_letters WHERE message_id = '{message_id}'"
+    assert stack.dataset.query(sql) == [{"because": "garbage"}]
+    write(stack, message_id=message_id, attributes="[2]", data=b"\xff\0")
+    assert stack.dataset.query(sql) == []
+    command("dead-letters", "dismiss", "--all", "--because", "garbage")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--all",),
+        ("--because", "x"),
+        ("--all", "--because", " "),
+        ("--all", "--because", "x" * 1001),
+        ("--all", "--reason", "NotDicomError", "--because", "x"),
+    ],
+)
+def test_dismiss_must_be_told_what_and_why(
+    stack: Stack, command: Command, args: tuple[str, ...]
+) -> None:
+    stack.bigquery.faults = [Fault("")]
+    done = command("dead-letters", "dismiss", *args)
+    assert (done.status, done.out) == (2, "")
+    assert "Usage: dcm2bq dead-letters dismiss" in done.err
+
+
+def test_a_dismissal_that_is_not_stored_leaves_the_entry_open(
+    stack: Stack, command: Command, folder: str
+) -> None:
+    event = stack.bucket.upload(f"{folder}/a.dcm", b"no DICOM")
+    event.post(stack.url)
+    stack.bigquery.faults = [Fault("tables/dead_letter/insertAll", 403)]
+    done = command("dead-letters", "dismiss", "--path", path_of(stack, event), "--because", "x")
+    assert (done.status, done.out) == (1, "1 still open\n")
+    assert "HTTP 403" in done.err
+    stack.bigquery.faults = []
+    assert len(open_entries(command, path_of(stack, event))) == 1
+
+
+@pytest.mark.parametrize(
+    ("forged", "message"),
+    [
+        ({"generation": str(2**63 - 1)}, "data.generation: is more than a day ahead"),
+        (
+            {"attributes": {"ce-bucket": "other"}},
+            "data.bucket: is not that of the attribute bucket",
+        ),
+        (
+            {"attributes": {"ce-time": "2999-01-01T00:00:00Z"}},
+            "time: is more than a day ahead",
+        ),
+        ({"buckets": ["other-scans"]}, "data.bucket: is not one of input.buckets"),
+    ],
+    ids=str,
+)
+def test_a_forged_letter_hides_nothing(
+    stack: Stack,
+    command: Command,
+    folder: str,
+    ct_small: bytes,
+    *,
+    forged: dict[str, Any],
+    message: str,
+) -> None:
+    """The table is data: whoever can write into it, or into the topic, must not hide objects."""
+    event = stack.bucket.upload(f"{folder}/a.dcm", ct_small)
+    assert event.post(stack.url).status_code == 200
+    attributes = {f"ce-{k}": v for k, v in event.as_type("deleted").attributes.items()}
+    attributes |= forged.get("attributes", {})
+    content = {**event.data, "generation": forged.get("generation", event.data["generation"])}
+    write(
+        stack,
+        message_id=unique("forged-"),
+        attributes=json.dumps(attributes),
+        data=json.dumps(content).encode(),
+    )
+    command.configure(stack, input={"buckets": forged.get("buckets", [])})
+    done = command("dead-letters", "retry", "--path", path_of(stack, event))
+    assert (done.status, done.out) == (1, "1 still open\n")
+    assert done.err.endswith(f" deleted: {message}\n")
+    assert [row["event"] for row in stack.rows(event.data["name"])] == ["finalized"]
+    assert (
+        len(stack.live(f"path = '{path_of(stack, event).replace(chr(39), chr(92) + chr(39))}'"))
+        == 1
+    )
+
+
+def test_a_letter_that_is_nested_too_deeply_is_shown_and_stays_open(
+    stack: Stack, command: Command
+) -> None:
+    message_id = unique("nested-")
+    nested = b"[" * 200_000 + b"]" * 200_000
+    write(stack, message_id=message_id, attributes="{}", data=nested)
+    shown = json.loads(command("dead-letters", "show", message_id).out)
+    assert shown["data"] == base64.b64encode(nested).decode()
+    done = command("dead-letters", "retry", "--all")
+    assert done.status == 1
+    assert f"message {message_id}: data: is not JSON\n" in done.err
+    # Each look at the view parses it: the tests that follow have seconds.
+    stack.dataset.query("DELETE FROM dead_letter WHERE message_id = @id", {"id": message_id})
+
+
 def test_an_outage_ends_the_run_and_the_next_goes_on(
     stack: Stack, command: Command, folder: str, ct_small: bytes
 ) -> None:
@@ -251,6 +485,26 @@ def test_retry_must_be_told_what_is_meant(command: Command, args: tuple[str, ...
     assert "Usage: dcm2bq dead-letters retry" in done.err
 
 
+@pytest.mark.parametrize("uri", ["gs://", "gs:///a", "gs://UPPER/a", "gs://a", "GS://bucket/a"])
+def test_what_is_no_uri_is_refused_before_anything_is_asked(
+    stack: Stack, command: Command, uri: str
+) -> None:
+    stack.bigquery.faults = [Fault("")]
+    done = command("dead-letters", "show", uri)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith(f"dcm2bq: {uri}: gs://BUCKET or gs://BUCKET/NAME is expected")
+
+
+def test_a_retry_without_the_key_is_refused_before_anything_is_asked(
+    stack: Stack, command: Command
+) -> None:
+    stack.bigquery.faults = [Fault("")]
+    command.configure(stack, privacy={"hash": ["PatientID"]})
+    done = command("dead-letters", "retry", "--all")
+    assert (done.status, done.out) == (2, "")
+    assert "DCM2BQ_HASH_KEY" in done.err
+
+
 @pytest.mark.parametrize("args", [("list",), ("show", "x"), ("retry", "--all")])
 def test_a_dataset_without_tables_is_told(
     stack: Stack, command: Command, args: tuple[str, ...]
@@ -266,6 +520,16 @@ def test_rows_of_other_privacy_options_are_not_added(stack: Stack, command: Comm
     done = command("dead-letters", "retry", "--all")
     assert (done.status, done.out) == (2, "")
     assert "instances: holds rows made by other privacy options" in done.err
+
+
+@pytest.mark.parametrize("privacy", [{"hash": ["PatientID"]}, {"profile": "basic"}])
+def test_a_retry_without_the_key_stops_and_names_the_variable(
+    stack: Stack, command: Command, privacy: dict[str, Any]
+) -> None:
+    command.configure(stack, privacy=privacy)
+    done = command("dead-letters", "retry", "--all")
+    assert (done.status, done.out) == (2, "")
+    assert "DCM2BQ_HASH_KEY must hold 16 bytes" in done.err
 
 
 @pytest.mark.parametrize("args", [("list",), ("show", "x"), ("retry", "--all")])

@@ -1,16 +1,23 @@
 """`dcm2bq verify`: what differs between bucket and table is told, and mended without harm."""
 
 import json
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from dcm2bq import rows
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.tools.verify import Comparison
+from dcm2bq.bigquery.writer import Writer
+from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.handler import Result
+from dcm2bq.tools.verify import Comparison, Repair
 from support.cloud import Bucket, Event
 from support.proxy import Fault
-from support.stack import Stack, unique
+from support.stack import ROOT, Stack, unique
 from tools.conftest import Command, Done
 
 DOWNLOAD = "alt=media"
@@ -106,6 +113,21 @@ def test_each_difference_is_told(place: Place, ct_small: bytes) -> None:
     ]
 
 
+def test_what_is_dismissed_is_called_so_and_is_no_difference(
+    place: Place, command: Command, ct_small: bytes
+) -> None:
+    place.upload("a.dcm", ct_small)
+    place.upload("bad.dcm", b"no DICOM")
+    command("dead-letters", "dismiss", "--path", f"{place.root}*", "--because", "broken")
+    assert place.found(status=0) == [("dismissed", "bad.dcm", "broken", None)]
+    done = place.verify()
+    assert done.out.endswith(": broken\n")
+    assert (done.status, done.err) == (0, "2 objects, 1 dismissed\n")
+    assert place.found("--repair", status=0) == [("dismissed", "bad.dcm", "broken", "left")]
+    place.upload("bad.dcm", b"worse")
+    assert place.found() == [("dead-lettered", "bad.dcm", "NotDicomError", None)]
+
+
 def test_repair_makes_the_table_equal_to_the_bucket(place: Place, ct_small: bytes) -> None:
     place.upload("1 fine.dcm", ct_small)
     place.upload("2 missing.dcm", ct_small, deliver=False)
@@ -191,9 +213,158 @@ def test_a_row_of_a_higher_generation_is_left(stack: Stack, place: Place, ct_sma
     reason = "the object has a lower generation"
     # The rows are of one instance: the view shows the higher alone.
     assert place.found("--repair") == [
-        ("missing", "a.dcm", None, "inserted"),
+        ("missing", "a.dcm", None, "unseen"),
         ("stale", "a.dcm", reason, "left"),
     ]
+
+
+def plant(stack: Stack, event: Event, generation: int, kind: str = "deleted") -> int:
+    """Write a marker that no event of Cloud Storage asks for; return its generation."""
+    marker = ObjectEvent(
+        event_id=unique("planted-"),
+        kind=Kind(kind),
+        time=datetime.now(UTC),
+        bucket=event.data["bucket"],
+        name=event.data["name"],
+        generation=generation,
+    )
+    row = rows.instance_row(marker, now=datetime.now(UTC), info=rows.info(marker))
+    Writer(stack.config).insert(row, time.monotonic() + 5)
+    return generation
+
+
+def test_what_a_planted_marker_hides_is_told_and_never_called_repaired(
+    stack: Stack, place: Place, ct_small: bytes
+) -> None:
+    highest = plant(stack, place.upload("1 highest.dcm", ct_small), 2**63 - 1)
+    same = place.upload("2 same.dcm", ct_small)
+    plant(stack, same, int(same.data["generation"]), "archived")
+    never = place.upload("3 never delivered.dcm", ct_small, deliver=False)
+    one_more = plant(stack, never, int(never.data["generation"]) + 1)
+    broken = place.upload("4 broken.dcm", b"no DICOM")
+    plant(stack, broken, 2**63 - 1)
+    ignored = place.upload("5 notes.txt", b"text")
+    plant(stack, ignored, 2**63 - 1)
+    lower = place.upload("6 lower.dcm", ct_small)
+    plant(stack, lower, int(lower.data["generation"]) - 1)
+    gone = place.upload("7 gone.dcm", ct_small)
+    place.delete("7 gone.dcm")
+    plant(stack, gone, int(gone.data["generation"]))
+    reasons = {
+        "1 highest.dcm": f"by a marker of generation {highest}",
+        "2 same.dcm": f"by a marker of generation {same.data['generation']}",
+        "3 never delivered.dcm": f"by a marker of generation {one_more}",
+        "4 broken.dcm": f"by a marker of generation {highest}",
+    }
+    assert place.found() == [("hidden", name, why, None) for name, why in reasons.items()]
+    before = stack.dataset.query("SELECT COUNT(*) AS n FROM instances")
+    assert place.found("--repair") == [
+        ("hidden", name, why, "left") for name, why in reasons.items()
+    ]
+    assert stack.dataset.query("SELECT COUNT(*) AS n FROM instances") == before
+    done = place.verify("--repair")
+    assert done.status == 1
+    assert done.out.splitlines()[0].startswith(f"hidden         {place.root}1 highest.dcm#")
+    assert done.out.splitlines()[0].endswith(f": by a marker of generation {highest}, left")
+    assert done.err == "6 objects (1 ignored), 4 hidden, 4 left\n"
+
+
+def test_a_forged_marker_is_removed_as_operations_tells(
+    stack: Stack, place: Place, ct_small: bytes
+) -> None:
+    text = (ROOT / "docs" / "OPERATIONS.md").read_text().partition("## Forged events\n")[2]
+    shown, removed = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)[:2]
+
+    def run(statement: str) -> list[dict[str, Any]]:
+        for placeholder, value in {
+            "gs://BUCKET/NAME": path.replace("'", "\\'"),
+            "GENERATION": str(2**63 - 1),
+            "dicom.": f"{stack.dataset.name}.",
+        }.items():
+            assert placeholder in statement
+            statement = statement.replace(placeholder, value)
+        return stack.dataset.query(statement)
+
+    other = place.upload("other.dcm", ct_small)
+    plant(stack, other, int(other.data["generation"]))
+    event = place.upload("a.dcm", ct_small)
+    path = f"{place.root}a.dcm"
+    plant(stack, event, 2**63 - 1)
+    run(removed)
+    shown = shown.replace("dicom.", f"{stack.dataset.name}.")
+    assert path not in {row["path"] for row in stack.dataset.query(shown)}
+    assert [finding[:2] for finding in place.found("--repair")] == [("hidden", "other.dcm")]
+    assert place.live() == [("a.dcm", event.data["generation"])]
+
+
+def test_markers_of_the_future_are_listed_as_operations_tells(
+    stack: Stack, place: Place, ct_small: bytes
+) -> None:
+    text = (ROOT / "docs" / "OPERATIONS.md").read_text().partition("## Forged events\n")[2]
+    statement = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)[0]
+    event = place.upload("a.dcm", ct_small)
+    plant(stack, event, int(event.data["generation"]))
+    plant(stack, event, 2**63 - 1)
+    listed = stack.dataset.query(statement.replace("dicom.", f"{stack.dataset.name}."))
+    found = [row["version"] for row in listed if row["path"].startswith(place.root)]
+    assert found == [str(2**63 - 1)]
+
+
+def test_a_repair_that_the_view_does_not_show_is_not_claimed(
+    stack: Stack, place: Place, command: Command, ct_small: bytes
+) -> None:
+    """The inserts are answered with success, but nothing is stored."""
+    command.configure(stack, bigQuery={"datasetId": stack.dataset.dataset_id, "timeoutSeconds": 1})
+    place.upload("1 missing.dcm", ct_small, deliver=False)
+    place.upload("2 stale.dcm", ct_small)
+    place.delete("2 stale.dcm")
+    stack.bigquery.faults = [Fault("instances/insertAll", 200, b"{}")]
+    assert place.found("--repair") == [
+        ("missing", "1 missing.dcm", None, "unseen"),
+        ("stale", "2 stale.dcm", None, "unseen"),
+    ]
+    assert "2 left" in place.verify("--repair").err
+    stack.bigquery.faults = []
+    assert place.found("--repair", status=0) == [
+        ("missing", "1 missing.dcm", None, "inserted"),
+        ("stale", "2 stale.dcm", None, "marked"),
+    ]
+
+
+def looks(requests: list[str]) -> int:
+    """Return how many queries were asked."""
+    return sum(line.startswith("POST") and "/queries" in line for line in requests)
+
+
+def test_a_row_that_shows_late_is_waited_for(stack: Stack, place: Place, ct_small: bytes) -> None:
+    place.upload("a.dcm", ct_small, deliver=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BIGQUERY_EMULATOR_HOST", stack.bigquery.url)
+        patch.setenv("STORAGE_EMULATOR_HOST", stack.storage.url)
+        comparison = Comparison(
+            Dataset(stack.config), stack.config, place.root, settle=timedelta(0)
+        )
+        (difference,) = comparison
+        early = Repair(difference, Result.INSERTED)
+        asked = len(stack.bigquery.requests)
+        with ThreadPoolExecutor(1) as pool:
+            confirmed = pool.submit(lambda: list(comparison.confirm([early])))
+            # The second look comes after the first was answered without the row.
+            while not confirmed.done() and looks(stack.bigquery.requests[asked:]) < 2:
+                time.sleep(0.01)
+            assert comparison.mend(difference).result == "inserted"
+            assert confirmed.result() == [early]
+
+
+def test_a_bucket_whose_events_the_function_refuses_is_not_verified(
+    stack: Stack, place: Place, command: Command
+) -> None:
+    command.configure(stack, input={"buckets": ["other-scans"]})
+    done = place.verify()
+    assert (done.status, done.out) == (2, "")
+    assert done.err == f"dcm2bq: gs://{place.bucket.name}: is not one of input.buckets\n"
+    command.configure(stack, input={"buckets": ["other-scans", place.bucket.name]})
+    assert place.verify("--allow-empty").status == 0
 
 
 def test_young_objects_are_not_called_missing(place: Place, ct_small: bytes) -> None:
@@ -214,13 +385,13 @@ def test_the_ranges_of_a_large_bucket_meet_without_gap_or_overlap(
         patch.setenv("BIGQUERY_EMULATOR_HOST", stack.bigquery.url)
         patch.setenv("STORAGE_EMULATOR_HOST", stack.storage.url)
         found = []
-        for rows in (7, 1_000_000):
+        for range_rows in (7, 1_000_000):
             comparison = Comparison(
                 Dataset(stack.config),
                 stack.config,
                 place.root,
                 settle=timedelta(0),
-                range_rows=rows,
+                range_rows=range_rows,
             )
             found.append([(each.finding, each.event.path) for each in comparison])
             assert comparison.objects == 32
@@ -228,11 +399,62 @@ def test_the_ranges_of_a_large_bucket_meet_without_gap_or_overlap(
     assert len(found[0]) == 8 + 6
 
 
-@pytest.mark.parametrize("location", ["my-bucket", "gs://", "gs:///a", "gs://UPPER/x", "s3://b"])
-def test_what_is_no_location_is_refused(command: Command, location: str) -> None:
+def test_ranges_are_made_of_markers_too(
+    stack: Stack, place: Place, ct_small: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BigQuery sorts them as well, and there may be many more of them than objects."""
+    for number in range(20):
+        event = place.upload(f"{number:02}.dcm", ct_small, deliver=False)
+        place.delete(f"{number:02}.dcm")
+        assert event.as_type("deleted").post(stack.url).status_code == 200
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", stack.bigquery.url)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", stack.storage.url)
+    comparison = Comparison(
+        Dataset(stack.config), stack.config, place.root, settle=timedelta(0), range_rows=7
+    )
+    before = len(stack.bigquery.bodies)
+    assert list(comparison) == []
+    sorts = [body for body in stack.bigquery.bodies[before:] if b"ORDER BY path" in body]
+    assert len(sorts) == 3
+
+
+@pytest.mark.parametrize(
+    "location", ["my-bucket", "gs://", "gs:///a", "gs://UPPER/x", "gs://a", "s3://b"]
+)
+def test_what_is_no_location_is_refused_before_anything_is_asked(
+    stack: Stack, command: Command, location: str
+) -> None:
+    stack.bigquery.faults = stack.storage.faults = [Fault("")]
     done = command("verify", location)
     assert (done.status, done.out) == (2, "")
-    assert done.err == f"dcm2bq: {location}: gs://bucket or gs://bucket/prefix is expected\n"
+    (line,) = done.err.splitlines()
+    assert line.startswith(f"dcm2bq: {location}: gs://BUCKET or gs://BUCKET/NAME is expected")
+    assert ("3 to 222" in line) == location.startswith("gs://")
+
+
+def test_a_prefix_without_an_object_is_told(place: Place, ct_small: bytes) -> None:
+    done = place.verify()
+    assert (done.status, done.out) == (1, "")
+    assert done.err.splitlines()[-1] == (
+        f"{place.root}: no object under this prefix (--allow-empty if so)"
+    )
+    assert place.verify("--json").status == 1
+    assert place.verify("--allow-empty").status == 0
+    place.upload("a.dcm", ct_small)
+    assert place.verify().status == 0
+    place.delete("a.dcm")
+    assert "no object" not in place.verify().err  # the row proves the prefix
+    assert place.verify("--repair").status == 0
+
+
+def test_a_repair_without_the_key_is_refused_before_anything_is_asked(
+    stack: Stack, place: Place, command: Command
+) -> None:
+    stack.bigquery.faults = stack.storage.faults = [Fault("")]
+    command.configure(stack, privacy={"hash": ["PatientID"]})
+    done = place.verify("--repair")
+    assert (done.status, done.out) == (2, "")
+    assert "DCM2BQ_HASH_KEY" in done.err
 
 
 def test_a_bucket_that_is_not_there_is_told(command: Command) -> None:
@@ -248,7 +470,17 @@ def test_rows_of_other_privacy_options_are_not_added(
     done = place.verify("--repair")
     assert (done.status, done.out) == (2, "")
     assert "instances: holds rows made by other privacy options" in done.err
-    assert place.verify().status == 0
+    assert place.verify("--allow-empty").status == 0
+
+
+@pytest.mark.parametrize("privacy", [{"hash": ["PatientID"]}, {"profile": "basic"}])
+def test_a_repair_without_the_key_stops_and_names_the_variable(
+    stack: Stack, place: Place, command: Command, privacy: dict[str, Any]
+) -> None:
+    command.configure(stack, privacy=privacy)
+    done = place.verify("--repair")
+    assert (done.status, done.out) == (2, "")
+    assert "DCM2BQ_HASH_KEY must hold 16 bytes" in done.err
 
 
 @pytest.mark.parametrize("server", ["storage", "bigquery"])

@@ -66,6 +66,9 @@ def test_a_file_gives_the_overrides(tmp_path: Path) -> None:
         ),
         ({"bigQuery": {"datasetId": "a`b"}}, "bigQuery.datasetId: Expected `str` matching regex"),
         ({"bigQuery": {"datasetId": "a\n"}}, "bigQuery.datasetId: Expected `str` matching regex"),
+        ({"input": {"buckets": ["gs://a"]}}, "input.buckets[0]: Expected `str` matching regex"),
+        ({"input": {"buckets": ["abc\n"]}}, "input.buckets[0]: Expected `str` matching regex"),
+        ({"input": {"buckets": "scans"}}, "input.buckets: Expected `array`, got `str`"),
         ([], "DCM2BQ_CONFIG must hold a JSON object"),
     ],
 )
@@ -79,6 +82,10 @@ def test_what_is_wrong_is_named_with_the_options_path(overrides: Any, message: s
     ("environ", "message"),
     [
         ({"DCM2BQ_CONFIG": "{"}, "DCM2BQ_CONFIG is not JSON: Input data was truncated"),
+        (
+            {"DCM2BQ_CONFIG": '{"x": "\udcff"}'},  # as Python writes what is not UTF-8 there
+            "DCM2BQ_CONFIG is not JSON: it is not valid UTF-8",
+        ),
         ({"DCM2BQ_CONFIG_FILE": "/none"}, "DCM2BQ_CONFIG_FILE (/none): No such file or directory"),
         (
             {"DCM2BQ_CONFIG": "{}", "DCM2BQ_CONFIG_FILE": "/none"},

@@ -1,13 +1,15 @@
 """Deliveries become validated events, or errors that name the field."""
 
 import json
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from dcm2bq.errors import InvalidEventError
-from dcm2bq.events import Delivery, Kind, ObjectEvent, deliver, parse, recorded
+from dcm2bq.events import Delivery, Kind, ObjectEvent, deliver, parse, received, recorded
 
 SENTINEL = "SENTINEL^PATIENT"
 
@@ -57,6 +59,16 @@ def test_a_storage_event_is_taken_over_whole() -> None:
 @pytest.mark.parametrize("kind", list(Kind))
 def test_all_four_types_are_known(kind: Kind) -> None:
     assert parse(delivery(type=f"google.cloud.storage.object.v1.{kind}")).kind is kind
+
+
+def test_a_customers_key_is_noticed_and_delivered_again() -> None:
+    """The key itself, or what is known of it, is not."""
+    encryption = {"encryptionAlgorithm": "AES256", "keySha256": SENTINEL}
+    event = parse(delivery({**DATA, "customerEncryption": encryption}))
+    assert event.has_customer_key
+    assert SENTINEL not in repr(event)
+    assert parse(deliver(event)) == event
+    assert not parse(delivery({**DATA, "customerEncryption": {}})).has_customer_key
 
 
 def test_generation_and_size_come_as_numbers_too() -> None:
@@ -111,6 +123,8 @@ def test_times_are_read_to_the_microsecond_in_utc(time: str, expected: datetime)
         (delivery(SENTINEL.encode()), "data: is not JSON"),
         (delivery(b""), "data: is not JSON"),
         (delivery(b"[" * 100_000), "data: is not JSON"),
+        (delivery(b'{"name": "\xff"}'), "data: is not JSON"),
+        (delivery(b'{"name": "\xed\xa0\x80"}'), "data: is not JSON"),
         (delivery([SENTINEL]), "data: is not a JSON object"),
         (delivery({**DATA, "bucket": None}), "data.bucket: is missing"),
         (delivery({**DATA, "bucket": SENTINEL}), "data.bucket: is not a bucket name"),
@@ -146,7 +160,7 @@ def test_a_delivery_made_of_an_event_is_that_event(kind: Kind, name: str, size: 
         time=datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC),
         bucket="scans",
         name=name,
-        generation=2**62,
+        generation=1_767_323_045_678_000,
         size=size,
         crc32c="c",
     )
@@ -185,6 +199,20 @@ def test_a_notification_of_cloud_storage_is_an_event_with_data_or_without(
     assert event.size == (34 if data else None)
 
 
+@pytest.mark.parametrize("name", ["bucketId", "objectId", "objectGeneration"])
+def test_a_notification_whose_data_is_about_another_object_is_refused(name: str) -> None:
+    attributes = {
+        "eventType": "OBJECT_DELETE",
+        "eventTime": "2026-01-02T03:04:05.678Z",
+        "bucketId": "scans",
+        "objectId": "a/b.dcm",
+        "objectGeneration": "12",
+    }
+    assert parse(recorded(attributes, json.dumps(DATA).encode(), "m")).kind is Kind.DELETED
+    with pytest.raises(InvalidEventError, match=r"^data\.\w+: is not that of the attribute"):
+        parse(recorded({**attributes, name: "111"}, json.dumps(DATA).encode(), "m"))
+
+
 @pytest.mark.parametrize("attributes", [{}, {"eventType": "OBJECT_OTHER"}, {"ce-type": "x"}])
 def test_what_was_recorded_and_is_no_event_is_refused(attributes: dict[str, Any]) -> None:
     with pytest.raises(InvalidEventError):
@@ -204,3 +232,97 @@ def test_an_excerpt_of_a_delivery_fits_a_row() -> None:
     text = sum(len(key) + len(value) for key, value in excerpt.attributes.items())
     assert text + len(excerpt.data) < 2_000_000
     assert delivery().excerpt == delivery()
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("bucket", "scans"),
+        ("source", "//storage.googleapis.com/projects/_/buckets/scans"),
+        ("source", "//storage.googleapis.com/projects/_/buckets/scans/objects/a/b.dcm"),
+        ("subject", "objects/a/b.dcm"),
+        ("subject", "objects/a%2Fb.dcm"),
+        ("generation", "12"),
+    ],
+)
+def test_attributes_that_agree_with_the_data_are_taken(attribute: str, value: str) -> None:
+    assert parse(delivery(**{attribute: value})) == parse(delivery())
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "message"),
+    [
+        ("bucket", f"scans-{SENTINEL}", "data.bucket: is not that of the attribute bucket"),
+        ("bucket", "", "data.bucket: is not that of the attribute bucket"),
+        ("source", "scans", "data.bucket: is not that of the attribute source"),
+        (
+            "source",
+            f"//storage.googleapis.com/projects/_/buckets/scans-{SENTINEL}",
+            "data.bucket: is not that of the attribute source",
+        ),
+        ("subject", "a/b.dcm", "data.name: is not that of the attribute subject"),
+        ("subject", f"objects/{SENTINEL}", "data.name: is not that of the attribute subject"),
+        ("generation", "13", "data.generation: is not that of the attribute generation"),
+        ("other", f"{SENTINEL}\ud800", "attributes: is not valid Unicode"),
+    ],
+)
+def test_attributes_that_disagree_with_the_data_are_refused(
+    attribute: str, value: str, message: str
+) -> None:
+    with pytest.raises(InvalidEventError) as error:
+        parse(delivery(**{attribute: value}))
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("name", ["a b.dcm", "Ünïcode/画像.dcm", "100%25.dcm", "a+b%.dcm", "%2525"])
+@pytest.mark.parametrize(
+    "encode",
+    [
+        str,
+        quote,
+        lambda name: quote(name, safe=""),
+        lambda name: quote(quote(name)),
+        lambda name: name.encode().decode("latin-1"),
+    ],
+    ids=["text", "encoded", "slashes encoded", "encoded twice", "raw UTF-8"],
+)
+def test_a_subject_is_known_however_it_was_encoded(name: str, encode: Callable[[str], str]) -> None:
+    data = {**DATA, "name": name}
+    assert parse(delivery(data, subject=f"objects/{encode(name)}")).name == name
+    with pytest.raises(InvalidEventError):
+        parse(delivery(data, subject=f"objects/{encode(name)}x"))
+
+
+def test_what_is_more_than_a_day_ahead_is_refused() -> None:
+    def at(days: float) -> datetime:
+        return datetime.now(UTC) + timedelta(days=days)
+
+    def generation(days: float) -> int:
+        return int(at(days).timestamp() * 1_000_000)
+
+    parse(delivery({**DATA, "generation": generation(0.9)}, time=at(0.9).isoformat()))
+    for wrong in (generation(1.1), 2**62, 2**63 - 1):
+        with pytest.raises(
+            InvalidEventError, match=r"^data\.generation: is more than a day ahead$"
+        ):
+            parse(delivery({**DATA, "generation": wrong}))
+    for time in (at(1.1).isoformat(), "9999-12-31T23:59:59.999999-23:59"):
+        with pytest.raises(InvalidEventError, match=r"^time: is "):
+            parse(delivery(time=time))
+
+
+def test_what_an_excerpt_keeps_can_be_encoded() -> None:
+    excerpt = Delivery({"ce-\ud800": "ü\udfff"}, b"").excerpt
+    assert excerpt.attributes == {"ce-\\ud800": "ü\\udfff"}
+
+
+def test_a_request_is_read_in_either_mode() -> None:
+    headers = {"Ce-Id": "1", "Content-Type": "application/json", "Host": "x"}
+    assert received(headers, b"\xff") == Delivery({"ce-id": "1"}, b"\xff")
+    envelope = {"id": "1", "number": 7, "data": DATA}
+    headers = {"Content-Type": "application/cloudevents+json; charset=utf-8"}
+    read = received(headers, json.dumps(envelope).encode())
+    assert read.attributes == {"ce-id": "1", "ce-number": "7"}
+    assert json.loads(read.data) == DATA
+    for nothing in (b"", b"[]", b"[" * 200_000, b"\xff", b"7", b'{"id": "\\ud800"}'):
+        assert received(headers, nothing) == Delivery({}, nothing)

@@ -1,5 +1,7 @@
 """Log lines are JSON of allow-listed fields; strangers' lines lose their texts."""
 
+import hashlib
+import hmac
 import json
 import logging
 from collections.abc import Iterator
@@ -65,6 +67,19 @@ def test_paths_can_be_hashed(setup: Any, capsys: pytest.CaptureFixture[str]) -> 
     assert first["path"] == second["path"]
     assert first["path"].startswith("sha256:")
     assert SENTINEL not in str(first)
+
+
+def test_the_hash_of_a_path_is_keyed_where_there_is_a_key(
+    setup: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without one, whoever knows a name finds it."""
+    path = f"gs://b/{SENTINEL}.dcm"
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", "a key\n")
+    setup(path="hash")
+    log.write("INFO", "event inserted", path=path)
+    (line,) = lines(capsys)
+    digest = hmac.new(b"a key", path.encode(), hashlib.sha256).hexdigest()
+    assert line["path"] == f"hmac-sha256:{digest}"
 
 
 def test_no_other_field_can_be_logged() -> None:

@@ -83,6 +83,10 @@ run "a_bucket_that_exists_is_used_as_it_is" {
     ] == ["scans", "scans", "europe-west4", "europe-west4", "europe-west4", "europe-west4", "scans"]
     error_message = "the bucket, or its location, is not followed"
   }
+  assert {
+    condition     = jsondecode(output.config).input.buckets == ["scans"]
+    error_message = "the function believes events of other buckets"
+  }
 }
 
 run "triggers_follow_a_multi_region_and_the_function_stays_within" {
@@ -180,7 +184,7 @@ run "further_options_hide_nothing_that_is_set_here" {
         timeoutSeconds    = 20
       }
       events     = { reindexOnMetadataUpdate = false }
-      input      = { namePattern = "." }
+      input      = { namePattern = ".", buckets = ["my-project-dicom"] }
       jsonOutput = { ignorePrivate = true }
       limits     = { deadlineSeconds = 90, depth = 100 }
       privacy    = { profile = null, remove = [], hash = [], hashKeyVariable = "DCM2BQ_HASH_KEY", keyVersion = null }

@@ -106,6 +106,7 @@ run "the_environment_holds_the_configuration" {
           instancesTableId  = "instances"
           deadLetterTableId = "dead_letter"
         }
+        input   = { buckets = ["my-project-dicom"] }
         events  = { reindexOnMetadataUpdate = false }
         limits  = { deadlineSeconds = 50 }
         privacy = { profile = null, remove = [], hash = [], hashKeyVariable = "DCM2BQ_HASH_KEY", keyVersion = null }
@@ -256,7 +257,7 @@ run "the_outputs_name_what_comes_next" {
     error_message = "the output is not the function"
   }
   assert {
-    condition     = output.views == { for view in ["dead_letters", "instances_live", "series", "studies"] : view => "my-project.dicom.${view}" }
+    condition     = output.views == { for view in ["dead_letters", "dismissed_letters", "instances_live", "series", "studies"] : view => "my-project.dicom.${view}" }
     error_message = "the views are others"
   }
   assert {

@@ -268,3 +268,13 @@ run "privacy_options_for_rows_that_were_made_without" {
 
   expect_failures = [google_bigquery_table.table]
 }
+
+run "mistakes_15" {
+  command = plan
+
+  variables {
+    config = { input = { buckets = ["other-scans"] } } # buckets in config
+  }
+
+  expect_failures = [var.config]
+}

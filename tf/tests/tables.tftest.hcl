@@ -75,10 +75,11 @@ run "the_views_name_the_tables_in_full" {
   }
   assert {
     condition = { for name, view in merge(google_bigquery_table.view, google_bigquery_table.aggregate) : name => join(" ", distinct(regexall("`my-project[^`]*`", view.view[0].query))) } == {
-      instances_live = "`my-project.radiology.headers`"
-      dead_letters   = "`my-project.radiology.failures` `my-project.radiology.headers`"
-      studies        = "`my-project.radiology.instances_live`"
-      series         = "`my-project.radiology.instances_live`"
+      instances_live    = "`my-project.radiology.headers`"
+      dead_letters      = "`my-project.radiology.failures` `my-project.radiology.headers`"
+      dismissed_letters = "`my-project.radiology.failures` `my-project.radiology.dead_letters` `my-project.radiology.headers`"
+      studies           = "`my-project.radiology.instances_live`"
+      series            = "`my-project.radiology.instances_live`"
     }
     error_message = "the views read from elsewhere"
   }

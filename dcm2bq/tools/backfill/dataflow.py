@@ -2,16 +2,24 @@
 
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.dataflow.dataflow_runner import (
+    DataflowPipelineResult,
+    DataflowRuntimeException,
+)
+from apache_beam.runners.runner import PipelineState
+from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
+from google.auth.exceptions import GoogleAuthError
 
 from dcm2bq.config import Config
-from dcm2bq.errors import ConfigError, ReadFailedError
+from dcm2bq.errors import ConfigError, JobFailedError, WriteFailedError
 from dcm2bq.tools.backfill import package, pipeline
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run import Run
@@ -30,35 +38,49 @@ class Job:
     no_wait: bool = False
     beam_options: Sequence[str] = ()
 
-    def run(self, run: Run, shards: Sequence[Shard], tell: Callable[[str], object]) -> bool:
+    def run(
+        self, run: Run, shards: Sequence[Shard], tell: Callable[..., object], *, again: str
+    ) -> bool:
         """Submit the job; return whether it was waited for, and came to its end.
 
         With the Beam option `template_location` the job's specification is written there, and
-        nothing is submitted. Raises `ConfigError` for options that Beam does not take.
+        nothing is submitted. `again` is the command that resumes the run. Raises `ConfigError`
+        for options that Beam does not take, and `JobFailedError` where the job ended without
+        success.
         """
-        logging.getLogger("apache_beam").setLevel(logging.ERROR)
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # it quotes what steps raise
         with tempfile.TemporaryDirectory(prefix="dcm2bq-backfill-") as folder:
             options = self.options(run, Path(folder))
             graph = beam.Pipeline(options=options)
             pipeline.build(graph, run, shards)
-            result = graph.run()
+            with _mapped():
+                result = graph.run()
         if template := options.get_all_options()["template_location"]:
             tell(f"the job's specification is at {template}; nothing was submitted")
             return False
         job_id = result.job_id()
         tell(f"Dataflow job {job_id}: {_page(options, job_id)}")
         if self.no_wait:
-            tell(f"when it has ended: --resume {run.id} shows the summary")
+            tell("when it has ended, this shows the summary:", f"  {again}")
             return False
-        state = result.wait_until_finish()
-        if state != "DONE":
-            raise ReadFailedError(f"Dataflow job {job_id}: {state}; its log says why")
+        with _mapped():
+            state = _wait(result)
+        if state != PipelineState.DONE:
+            raise JobFailedError(f"Dataflow job {job_id}: {state}; its log says why")
         return True
+
+    def check(self, config: Config) -> None:
+        """Raise `ConfigError` for what can be refused before anything is asked of the network."""
+        given = parse_options(self.beam_options)
+        _refuse_lost_key(config, given)
+        for name in ("project", "region"):
+            if not (getattr(self, name) or given.get(name)):
+                raise ConfigError(f"--{name} is needed: Dataflow runs a job there")
 
     def options(self, run: Run, folder: Path) -> PipelineOptions:
         """Return the pipeline's options; the package is made in `folder`."""
-        given = _parse(self.beam_options)
-        _refuse_lost_key(run.config, given)
+        self.check(run.config)
+        given = parse_options(self.beam_options)
         ours: dict[str, Any] = {
             "runner": RUNNER,
             "project": self.project,
@@ -78,14 +100,30 @@ class Job:
             ours["requirements_file"] = str(package.requirements(folder))
             ours["requirements_cache"] = "skip"  # Beam's own download takes no hashes
         values = {name: value for name, value in ours.items() if value is not None} | given
-        for name in ("project", "region"):
-            if not values.get(name):
-                raise ConfigError(f"--{name} is needed: Dataflow runs a job there")
         return PipelineOptions(flags=[], **values)
 
 
-def _parse(beam_options: Sequence[str]) -> dict[str, Any]:
-    """Return what is given of Beam's options; raises `ConfigError` for what is none."""
+def _wait(result: DataflowPipelineResult) -> str:
+    """Return the state in which the job ended."""
+    try:
+        return str(result.wait_until_finish())
+    except DataflowRuntimeException:  # its text quotes what steps raise
+        return str(result.state)
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    """Turn an answer of Dataflow that is no job into `WriteFailedError`."""
+    try:
+        yield
+    except GoogleAPICallError as error:
+        raise WriteFailedError(f"Dataflow: HTTP {error.code}") from None
+    except (GoogleAPIError, GoogleAuthError, OSError) as error:
+        raise WriteFailedError(f"Dataflow: no answer, {type(error).__name__}") from None
+
+
+def parse_options(beam_options: Sequence[str]) -> dict[str, Any]:
+    """Return what is given of Beam's options; raise `ConfigError` for what is none."""
     logging.getLogger("apache_beam.options").setLevel(logging.CRITICAL)
     options = PipelineOptions(list(beam_options))
     known: dict[str, Any] = options.get_all_options(drop_default=True)
@@ -97,9 +135,10 @@ def _parse(beam_options: Sequence[str]) -> dict[str, Any]:
 
 def _refuse_lost_key(config: Config, given: dict[str, Any]) -> None:
     """Raise where the workers could not hash: a key must not travel in a job's specification."""
-    if config.privacy.hash and not given.get("sdk_container_image"):
+    if config.privacy.needs_key and not given.get("sdk_container_image"):
+        option = "privacy.hash" if config.privacy.hash else "privacy.profile"
         raise ConfigError(
-            f"privacy.hash: the workers have no {config.privacy.hash_key_variable}; "
+            f"{option}: the workers have no {config.privacy.hash_key_variable}; "
             "give them a container (--sdk_container_image) whose environment holds it"
         )
 

@@ -23,19 +23,31 @@ _CENT = 0.01
 _FILE_OBJECTS = 20_000  # rows in one staged file, at some 800 compressed bytes a row
 
 
-def estimate(count: Count, *, processes: int, workers: int | None) -> Iterator[str]:
-    """Yield what a person wants to know, line by line."""
+def estimate(
+    count: Count, *, processes: int, workers: int | None, known: int | None
+) -> Iterator[str]:
+    """Yield what a person wants to know, line by line.
+
+    `known` is how many generations BigQuery has already, which are listed and not read; None
+    where that was not asked.
+    """
+    objects = max(count.objects - (known or 0), 0)
     listings = count.requests + -(-count.listed // LISTED_AT_ONCE)
-    writes = len(count.shards) * 2 + -(-count.objects // _FILE_OBJECTS)
-    requests = (listings + writes) * CLASS_A + count.objects * CLASS_B
-    seconds = count.objects / OBJECTS_PER_SECOND
+    writes = len(count.shards) * 2 + -(-objects // _FILE_OBJECTS)
+    requests = (listings + writes) * CLASS_A + objects * CLASS_B
+    seconds = objects / OBJECTS_PER_SECOND
     workers = workers or DEFAULT_WORKERS
     yield (
         f"{count.listed:,} objects, of which {count.objects:,} ({count.bytes:,} bytes) are to be "
         f"handled, in {len(count.shards):,} shards"
     )
+    if known is not None:
+        yield (
+            f"BigQuery has {known:,} of them already, as rows or open dead letters: "
+            f"{objects:,} are new"
+        )
     yield (
-        f"requests: {listings:,} listings, {count.objects:,} reads (1 for each object; up to 20 "
+        f"requests: {listings:,} listings, {objects:,} reads (1 for each object; up to 20 "
         f"for encapsulated ones without an offset table), {writes:,} writes: {_dollars(requests)}"
     )
     yield "load jobs: free; objects that BigQuery has already are skipped, and cost no read"

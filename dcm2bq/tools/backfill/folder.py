@@ -10,20 +10,12 @@ import msgspec
 from google.auth.exceptions import GoogleAuthError
 
 from dcm2bq.config import Config
-from dcm2bq.errors import ConfigError, WriteFailedError
+from dcm2bq.errors import WriteFailedError
 from dcm2bq.gcs import EMULATOR_VARIABLE, SERVICE, Store
 from dcm2bq.transport import Answer, NoAnswerError, Transport
+from dcm2bq.uri import GsUri
 
-SCHEME = "gs://"
 _SECONDS = 300
-
-
-def split(uri: str) -> tuple[str, str]:
-    """Return bucket and name of a `gs://` URI; raises `ConfigError` for anything else."""
-    bucket, _, name = uri.removeprefix(SCHEME).partition("/")
-    if not uri.startswith(SCHEME) or not bucket:
-        raise ConfigError(f"{uri}: gs://bucket/prefix is expected")
-    return bucket, name
 
 
 class Folder:
@@ -34,7 +26,8 @@ class Folder:
 
     def __init__(self, uri: str, config: Config) -> None:
         self.uri = uri.rstrip("/")
-        self._bucket, self._prefix = split(self.uri)
+        folder = GsUri.parse(self.uri)
+        self._bucket, self._prefix = folder.bucket, folder.name
         self._store = Store(config)
         try:
             self._transport = Transport(SERVICE, EMULATOR_VARIABLE)

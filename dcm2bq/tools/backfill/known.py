@@ -10,8 +10,16 @@ from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.events import ObjectEvent
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run import Run
+from dcm2bq.uri import GsUri
 
 _DAYS = 7
+_KNOWN = """
+SELECT path, version FROM instances_live
+UNION DISTINCT
+SELECT path, version FROM dead_letters WHERE event IN ('finalized', 'metadataUpdated')
+UNION DISTINCT
+SELECT path, version FROM dismissed_letters WHERE event IN ('finalized', 'metadataUpdated')
+"""
 
 
 def prepare(dataset: Dataset, run: Run, shards: Sequence[Shard]) -> None:
@@ -28,15 +36,18 @@ def prepare(dataset: Dataset, run: Run, shards: Sequence[Shard]) -> None:
         )
         AS
         SELECT RANGE_BUCKET(path, @starts) - 1 AS shard, path, version
-        FROM (
-          SELECT path, version FROM instances_live
-          UNION DISTINCT
-          SELECT path, version FROM dead_letters WHERE event IN ('finalized', 'metadataUpdated')
-        )
+        FROM ({_KNOWN})
         WHERE STARTS_WITH(path, @source)
     """  # noqa: S608 - the run's id is made of digits and letters
     starts = [f"gs://{run.bucket}/{shard.start}" for shard in shards]
     dataset.query(sql, {"starts": starts, "source": f"gs://{run.bucket}/{run.prefix}"})
+
+
+def count(dataset: Dataset, uri: GsUri) -> int:
+    """Return how many generations under a prefix have a live row or an open dead letter."""
+    sql = f"SELECT COUNT(*) AS n FROM ({_KNOWN}) WHERE STARTS_WITH(path, @source)"  # noqa: S608
+    (row,) = dataset.query(sql, {"source": str(uri)})
+    return int(row["n"])
 
 
 def forget(dataset: Dataset, run: Run) -> None:

@@ -133,6 +133,7 @@ def count(
     on_page: Callable[[int], object] = lambda _: None,
 ) -> Count:
     """Count what is under a prefix; raises `ReadFailedError`."""
+    indexing.require_bucket(bucket, config)
     started = time.monotonic()
     store = Store(config)
     handler = Handler(config, store, _NoSink())

@@ -9,7 +9,6 @@ Nothing is ever overwritten, so that a later run, or a second process of this on
 same or nothing.
 """
 
-import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,12 +19,11 @@ import msgspec
 from dcm2bq import config as configuration
 from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError, ReadFailedError
-from dcm2bq.tools.backfill.folder import SCHEME, Folder
+from dcm2bq.tools.backfill.folder import Folder
 from dcm2bq.tools.backfill.plan import Shard
+from dcm2bq.uri import GsUri
 
 KNOWN_TABLE = "backfill_{}"
-
-_ID = re.compile(r"[a-z0-9_]{1,64}")
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,20 +41,15 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     keeps_files: bool = False
     threads: int = 16
 
-    def __post_init__(self) -> None:
-        """Raise `ConfigError` unless the id is one: it names a folder, a table and jobs."""
-        if not _ID.fullmatch(self.id):
-            raise ConfigError(f"{self.id}: not the id of a run (a to z, digits and _, at most 64)")
-
     @property
     def bucket(self) -> str:
         """The bucket that is brought in."""
-        return self.source.removeprefix(SCHEME).partition("/")[0]
+        return GsUri.parse(self.source).bucket
 
     @property
     def prefix(self) -> str:
         """What the names of the objects begin with."""
-        return self.source.removeprefix(SCHEME).partition("/")[2]
+        return GsUri.parse(self.source).name
 
     @property
     def folder(self) -> str:
@@ -173,5 +166,8 @@ def _compare(ours: Run, theirs: Run) -> Iterable[tuple[str, Any, Any]]:
 def _decode[T](content: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(content, type=kind)
-    except msgspec.DecodeError:
-        raise ReadFailedError("the run's records are not of this version of dcm2bq") from None
+    except ValueError:
+        raise ConfigError(
+            "the run's records are not of this version of dcm2bq: resume the run with the version "
+            "that began it, or begin a new one"
+        ) from None

@@ -10,7 +10,7 @@ from functools import partial
 
 from dcm2bq import events
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.errors import RetryableError
+from dcm2bq.errors import ConfigError, RetryableError
 from dcm2bq.events import ObjectEvent
 from dcm2bq.gcs import Store
 from dcm2bq.handler import Handler, Outcome, Result
@@ -145,6 +145,8 @@ class _Work:
                 self.bytes_read += outcome.bytes_read or 0
             else:
                 error = outcome
+                if isinstance(error, ConfigError):
+                    raise error
             self._failures = self._failures + 1 if isinstance(error, RetryableError) else 0
             if error and self._failures == OUTAGE:
                 raise error

@@ -1,0 +1,50 @@
+-- One row for each path, version and event that somebody has dismissed and that has neither
+-- failed nor succeeded since. A dismissal names its entry as the view dead_letters did.
+WITH dismissals AS (
+  SELECT
+    JSON_VALUE(attribute.dismissed.path) AS path,
+    JSON_VALUE(attribute.dismissed.version) AS version,
+    JSON_VALUE(attribute.dismissed.event) AS event,
+    JSON_VALUE(attribute.dismissed.because) AS because,
+    publish_time AS dismissed_at,
+    message_id
+  FROM (
+    SELECT
+      message_id,
+      publish_time,
+      SAFE.PARSE_JSON(attributes, wide_number_mode => 'round') AS attribute
+    FROM `${project}.${dataset}.${dead_letter}`
+  )
+)
+
+SELECT path, version, event, because, dismissed_at, message_id
+FROM dismissals AS d
+WHERE because IS NOT NULL
+  AND NOT EXISTS (
+    SELECT 1
+    FROM `${project}.${dataset}.dead_letters` AS o
+    WHERE COALESCE(o.path, o.message_id, '') = COALESCE(d.path, d.message_id, '')
+      AND COALESCE(o.version, '') = COALESCE(d.version, '')
+      AND COALESCE(o.event, '') = COALESCE(d.event, '')
+  )
+  AND NOT EXISTS (
+    SELECT 1
+    FROM `${project}.${dataset}.${instances}` AS i
+    WHERE i.path = d.path
+      AND (
+        (
+          i.event IN ('deleted', 'archived')
+          AND SAFE_CAST(i.version AS INT64) >= SAFE_CAST(d.version AS INT64)
+        )
+        OR (
+          i.event IN ('finalized', 'metadataUpdated')
+          AND d.event IN ('finalized', 'metadataUpdated')
+          AND i.version = d.version
+          AND i.ingested_at > d.dismissed_at
+        )
+      )
+  )
+QUALIFY ROW_NUMBER() OVER (
+  PARTITION BY COALESCE(path, message_id), version, event
+  ORDER BY dismissed_at DESC
+) = 1

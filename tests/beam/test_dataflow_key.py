@@ -1,0 +1,35 @@
+"""Workers of Dataflow have no key: what needs one is refused before a job is made."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dcm2bq import config
+from dcm2bq.errors import ConfigError
+from dcm2bq.tools.backfill.dataflow import Job
+from dcm2bq.tools.backfill.run import Run
+
+
+def run_of(privacy: dict[str, Any]) -> Run:
+    options = config.from_overrides({"privacy": privacy})
+    return Run(id="r", source="gs://scans", staging="gs://staging/b", config=options)
+
+
+@pytest.mark.parametrize(
+    ("privacy", "option"),
+    [
+        ({"profile": "basic"}, "privacy.profile"),
+        ({"hash": ["PatientID"]}, "privacy.hash"),
+        ({"hash": ["PatientID"], "profile": "basic"}, "privacy.hash"),
+    ],
+)
+def test_a_configuration_that_needs_a_key_is_refused(
+    tmp_path: Path, privacy: dict[str, Any], option: str
+) -> None:
+    """Unless the workers have a container of their own, whose environment may hold it."""
+    run = run_of({**privacy, "hashKeyVariable": "MY_KEY"})
+    with pytest.raises(ConfigError, match=f"{option}: the workers have no MY_KEY"):
+        Job(project="p", region="r").options(run, tmp_path)
+    container = ["--sdk_container_image=europe-docker.pkg.dev/p/r/i"]
+    assert Job(project="p", region="r", beam_options=container).options(run, tmp_path)

@@ -1,0 +1,223 @@
+"""Headers of elements that break the rules, and are read by what follows them."""
+
+import random
+import struct
+import time
+from io import BytesIO
+
+import pytest
+
+from dcm2bq.dicom import convert
+from dcm2bq.errors import UnreadableDicomError
+from dicom.build import (
+    BIG,
+    EXPLICIT,
+    LONG,
+    dicom,
+    element,
+    flat,
+    header,
+    identity,
+    item,
+    sequence,
+    warned,
+)
+
+COMMENTS, PROTOCOL, STUDY = 0x00104000, 0x00181030, 0x00200010
+ODD_VRS = [b"??", b"00", b"\0\0", b"--", b"  ", b"lo", b"Lo", b"\xff\xff", b"a1", b"\0L", b"ZZ"]
+FORMS = ["2 bytes", "4 bytes", "implicit"]
+
+
+def odd(tag: int, code: bytes, value: bytes, form: str, *, big: bool = False) -> bytes:
+    """Return an element whose VR is no VR."""
+    order = ">" if big else "<"
+    start = struct.pack(f"{order}HH", tag >> 16, tag & 0xFFFF)
+    if form == "2 bytes":
+        return start + code + struct.pack(f"{order}H", len(value)) + value
+    if form == "4 bytes":
+        return start + code + struct.pack(f"{order}HL", 0, len(value)) + value
+    return start + struct.pack(f"{order}L", len(value)) + value
+
+
+# No known VR
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("code", ODD_VRS)
+def test_a_run_of_unknown_vrs_is_read_alike(code: bytes, form: str, *, big: bool) -> None:
+    """At the top and in items, of known length and of none, whatever their number."""
+    syntax = BIG if big else EXPLICIT
+    last = element(STUDY, "SH", "S1", big=big)
+    for count in (1, 2, 40):
+        run = odd(COMMENTS, code, b"abcd", form, big=big)
+        run += odd(PROTOCOL, code, b"abcdef", form, big=big)
+        run += b"".join(
+            odd(0x00190000 + n, code, b"12345678", form, big=big)
+            for n in range(0x1001, 0x1001 + count)
+        )
+        found = flat(identity(big=big), run, last, transfer_syntax=syntax)
+        assert (found["PatientComments"], found["ProtocolName"]) == ("abcd", "abcdef")
+        assert found["StudyID"] == "S1"
+        assert sum(key.startswith("001910") for key in found) == count
+        for defined in (True, False):
+            one = item(element(0x00080100, "SH", "X", big=big), run, last, defined=defined, big=big)
+            outer = sequence(0x00081140, one, big=big)
+            found = flat(identity(big=big), outer, last, transfer_syntax=syntax)
+            (inner,) = found["ReferencedImageSequence"]
+            assert (inner["PatientComments"], inner["StudyID"]) == ("abcd", "S1")
+            assert found["StudyID"] == "S1"
+    warnings = warned(identity(big=big), run, last, transfer_syntax=syntax)
+    assert any("00104000: no known VR (offset " in line for line in warnings)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("code", ODD_VRS)
+def test_unknown_vrs_need_not_ascend(code: bytes, form: str) -> None:
+    """One may be repeated, or a lower tag may follow, of unknown VR or of a known one."""
+    first = odd(PROTOCOL, code, b"abcdef", form)
+    for second in (first, odd(COMMENTS, code, b"abcd", form), element(COMMENTS, "LT", "abcd")):
+        for last in (element(STUDY, "SH", "S1"), b""):
+            found = flat(identity(), first, second, last)
+            assert found["ProtocolName"] == "abcdef"
+            assert second is first or found["PatientComments"] == "abcd"
+            assert not last or found["StudyID"] == "S1"
+
+
+@pytest.mark.parametrize("form", ["2 bytes", "4 bytes"])
+@pytest.mark.parametrize("code", [b"??", b"00", b"--", b"  ", b"lo", b"\0\0"])
+def test_the_first_elements_may_have_no_known_vr(code: bytes, form: str) -> None:
+    """Of a data set, and of an item: neither is an implicit one for that."""
+    first = odd(0x00080005, code, b"ISO_IR 100", form) + odd(0x00080008, code, b"ORIGINAL", form)
+    found = flat(first, identity(), element(STUDY, "SH", "S1"))
+    assert found["ImageType"] == "ORIGINAL"
+    assert found["StudyID"] == "S1"
+    one = item(odd(0x00080100, code, b"X ", form), odd(0x00080102, code, b"Y ", form))
+    two = item(odd(0x00080100, code, b"X ", form), element(0x00080102, "SH", "Y"))
+    found = flat(identity(), sequence(0x00081140, one, two), element(STUDY, "SH", "S1"))
+    expected = {"CodeValue": "X", "CodingSchemeDesignator": "Y"}
+    assert found["ReferencedImageSequence"] == [expected, expected]
+
+
+def test_unknown_vrs_of_several_forms_are_told_apart() -> None:
+    """Each by what follows."""
+    parts = [
+        odd(0x00100010, b"??", b"A^B ", "2 bytes"),
+        element(0x00100020, "LO", "ID"),
+        odd(0x00100022, b"??", b"TEXT", "4 bytes"),
+        element(0x00100030, "DA", "20200102"),
+        odd(0x00100040, b"??", b"F ", "implicit"),
+        element(0x00101010, "AS", "001Y"),
+        odd(COMMENTS, b"??", b"abcd", "2 bytes"),
+    ]
+    found = flat(identity(), *parts, element(STUDY, "SH", "S1"))
+    keys = ["PatientName", "TypeOfPatientID", "PatientSex", "PatientComments", "StudyID"]
+    assert [found[key] for key in keys] == ["A^B", "TEXT", "F", "abcd", "S1"]
+
+
+def test_noise_is_not_taken_for_a_run_of_unknown_vrs() -> None:
+    """However large the object is in which its lengths would fit."""
+    rng = random.Random(3)
+    for _ in range(40):
+        noise = rng.randbytes(2_000) + bytes(500_000)
+        with pytest.raises(UnreadableDicomError):
+            convert(BytesIO(dicom(identity(), noise)))
+    for pattern in (b"\1\0\2\0\3\0", b"\x20\x20", b"ABCDEFGH"):
+        with pytest.raises(UnreadableDicomError):
+            convert(BytesIO(dicom(identity(), pattern * 50_000)))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("step", [0, 1])
+def test_long_runs_of_unknown_vrs_take_linear_time(form: str, step: int) -> None:
+    """100,000 of them, in order or all the same."""
+    run = b"".join(odd(0x00191001 + n * step, b"??", b"", form) for n in range(100_000))
+    begin = time.process_time()
+    flat(identity(), run, element(STUDY + 0x10000000, "SH", "S1"))
+    assert time.process_time() - begin < 20
+
+
+# The long form
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("vr", sorted(LONG - {"SQ"}))
+def test_a_vr_of_the_long_form_may_have_the_short_header(vr: str, *, big: bool) -> None:
+    """Its length stands where two reserved bytes are to be zero (PS3.5 7.1.2)."""
+    order = ">" if big else "<"
+    syntax = BIG if big else EXPLICIT
+    last = element(STUDY, "SH", "S1", big=big)
+
+    def short(tag: int, value: bytes) -> bytes:
+        code = vr.encode()
+        return struct.pack(f"{order}HH2sH", tag >> 16, tag & 0xFFFF, code, len(value)) + value
+
+    for value in (b"abcdefgh", b"\0" * 8, b"\1\0\0\0\2\0\0\0", b"", b"x" * 65534):
+        one = short(0x00191001, value)
+        for run in (one, one + short(0x00191002, value), one + one):
+            whole = dicom(identity(big=big), run, last, transfer_syntax=syntax)
+            found = flat(identity(big=big), run, last, transfer_syntax=syntax)
+            assert found["StudyID"] == "S1"
+            inner = item(run, last, big=big)
+            nested = sequence(0x00081140, inner, big=big)
+            inside = flat(identity(big=big), nested, last, transfer_syntax=syntax)
+            assert inside["ReferencedImageSequence"][0]["StudyID"] == "S1"
+            assert inside["ReferencedImageSequence"][0].keys() == found.keys() - {
+                "SOPClassUID",
+                "SOPInstanceUID",
+            }
+            reference = found["00191001"]
+            if isinstance(reference, dict) and "BulkDataURI" in reference:
+                offset = whole.index(one) + 8
+                assert reference["BulkDataURI"] == f"?offset={offset}&length={len(value)}"
+        if value:
+            alone = flat(identity(big=big), one, transfer_syntax=syntax)
+            assert alone["00191001"] == reference
+        else:  # the object may be cut inside a header
+            with pytest.raises(UnreadableDicomError):
+                flat(identity(big=big), one, transfer_syntax=syntax)
+    warnings = warned(identity(big=big), short(COMMENTS, b"abcd"), last, transfer_syntax=syntax)
+    assert any(line.startswith("00104000") and "offset" in line for line in warnings)
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_a_sequence_may_have_the_short_header(*, big: bool) -> None:
+    """With items, and empty."""
+    syntax, order = (BIG, ">") if big else (EXPLICIT, "<")
+    last = element(STUDY, "SH", "S1", big=big)
+    for items, expected in (
+        (item(element(0x00080100, "SH", "X", big=big), big=big), [{"CodeValue": "X"}]),
+        (b"", []),
+    ):
+        short = struct.pack(f"{order}HH2sH", 0x0008, 0x1140, b"SQ", len(items)) + items
+        found = flat(identity(big=big), short, last, transfer_syntax=syntax)
+        assert found["ReferencedImageSequence"] == expected
+        assert found["StudyID"] == "S1"
+        nested = sequence(0x00081115, item(short, big=big), big=big)
+        found = flat(identity(big=big), nested, last, transfer_syntax=syntax)
+        assert found["ReferencedSeriesSequence"] == [{"ReferencedImageSequence": expected}]
+
+
+@pytest.mark.parametrize("reserved", [b"\1\0", b"\0\1", b"\4\0", b"\xff\xff", b"OB"])
+@pytest.mark.parametrize("vr", sorted(LONG))
+def test_reserved_bytes_that_are_garbage_are_no_length(vr: str, reserved: bytes) -> None:
+    """They shall not be decoded; what follows the value tells."""
+    value = item(element(0x00080100, "SH", "X")) if vr == "SQ" else b"ab" * 9
+    whole = (
+        header(0x00191001, vr, len(value))[:6] + reserved + struct.pack("<L", len(value)) + value
+    )
+    right = header(0x00191001, vr, len(value)) + value
+    for last in (element(STUDY, "SH", "S1"), b""):
+        assert flat(identity(), whole, last) == flat(identity(), right, last)
+    undefined = sequence(0x00191001, value if vr == "SQ" else item(), vr=vr, defined=False)
+    if vr in {"SQ", "OB", "OW", "UN"}:
+        whole = undefined[:6] + reserved + undefined[8:]
+        last = element(STUDY, "SH", "S1")
+        assert flat(identity(), whole, last) == flat(identity(), undefined, last)
+
+
+def test_pixel_data_with_garbage_in_reserved_bytes_may_be_cut() -> None:
+    """As any other."""
+    pixels = element(0x7FE00010, "OW", b"\1" * 64)
+    found = flat(identity(), pixels[:6] + b"\1\1" + pixels[8:-24])
+    assert found["PixelData"]["BulkDataURI"].endswith("length=40")

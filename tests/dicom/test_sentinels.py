@@ -1,0 +1,82 @@
+"""A name that the rules are for leaves no trace, wherever an object hides it."""
+
+import io
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dcm2bq.dicom import Conversion, convert, privacy_rules
+from dcm2bq.errors import NotDicomError, UnreadableDicomError
+from dicom.sentinels import RULES, kinds, random_object, traces
+
+KINDS = dict(kinds())
+OUTPUTS: tuple[dict[str, Any], ...] = (
+    {},
+    {"jsonOutput": {"format": "dicom-json"}, "bulkData": {"inlineMaxBytes": 100_000}},
+    {"bulkData": {"inlineMaxBytes": 100_000, "textMaxBytes": 20}, "limits": {"outputBytes": 300}},
+    {"jsonOutput": {"ignoreGroupLength": False}, "bulkData": {"textMaxBytes": 200_000}},
+)
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    privacy_rules.cache_clear()
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", "a key that is long enough")
+    yield
+    privacy_rules.cache_clear()
+
+
+def converted(content: bytes, options: dict[str, Any]) -> Conversion | None:
+    """Return the conversion of an object; None if it is refused."""
+    try:
+        return convert(io.BytesIO(content), options)
+    except (NotDicomError, UnreadableDicomError):
+        return None
+
+
+def left(done: Conversion) -> list[str]:
+    """Return where a conversion tells the name, or where to find it.
+
+    A reference to what the rules name would point to what was to be hidden.
+    """
+    named = {"PatientName", "00100010", "PatientID", "00100020"} & done.metadata.keys()
+    assert not [key for key in named if "BulkDataURI" in str(done.metadata[key])]
+    rest = (done.attributes, done.warnings, done.dropped_tags, done.transfer_syntax_uid)
+    return traces(done.text) + [str(each) for each in rest if "SENTINEL" in str(each)]
+
+
+@pytest.mark.parametrize("rules", RULES, ids=["profile", "remove and hash"])
+def test_no_kind_of_object_tells_the_name(rules: dict[str, Any]) -> None:
+    told = {}
+    read = 0
+    for kind, content in KINDS.items():
+        for number, output in enumerate(OUTPUTS):
+            done = converted(content, {**output, "privacy": rules})
+            read += done is not None
+            if done and (traces_left := left(done)):
+                told[f"{kind}, output {number}"] = traces_left
+    assert told == {}
+    assert len(KINDS) > 60
+    assert read > 0.9 * len(KINDS) * len(OUTPUTS)
+
+
+def test_without_rules_the_objects_tell_the_name() -> None:
+    """The test above could fail."""
+    told = [
+        kind
+        for kind, content in KINDS.items()
+        if (done := converted(content, OUTPUTS[1])) and traces(done.text)
+    ]
+    assert len(told) > len(KINDS) / 2
+
+
+def test_no_random_object_tells_the_name(pytestconfig: pytest.Config) -> None:
+    count = 20_000 if pytestconfig.getoption("--long") else 500
+    rng = random.Random(20261126)
+    for _ in range(count):
+        content = random_object(rng)
+        options = {**rng.choice(OUTPUTS), "privacy": rng.choice(RULES)}
+        done = converted(content, options)
+        assert done is None or left(done) == []

@@ -1,0 +1,114 @@
+"""A missing key stops what runs: no event is to blame, and none becomes a dead letter."""
+
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from dcm2bq import config, events
+from dcm2bq.dicom import privacy_rules
+from dcm2bq.errors import ConfigError, NotDicomError
+from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.handler import Handler
+from dcm2bq.tools import indexing
+from dcm2bq.tools.backfill.stage import _Work
+from dicom.build import dicom, identity
+
+CONTENT = dicom(identity())
+
+
+class Memory(io.BytesIO):
+    """An object that is read from memory."""
+
+    size = len(CONTENT)
+    bytes_read = 0
+
+    def read_at(self, offset: int, n: int, /) -> bytes:
+        return CONTENT[offset : offset + n]
+
+
+class Store:
+    def open(self, _event: ObjectEvent, _deadline: float) -> Memory:
+        return Memory()
+
+
+@dataclass
+class Sink:
+    """Remembers what is inserted."""
+
+    rows: list[Any] = field(default_factory=list)
+
+    def insert(self, row: Any, _deadline: float) -> None:
+        self.rows.append(row)
+
+    def insert_dead_letter(self, row: Any, _deadline: float) -> None:
+        self.rows.append(row)
+
+
+@dataclass
+class Attempt:
+    error: Exception | None
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    privacy_rules.cache_clear()
+    monkeypatch.delenv("DCM2BQ_HASH_KEY", raising=False)
+    yield
+    privacy_rules.cache_clear()
+
+
+@pytest.fixture(params=[{"hash": ["PatientID"]}, {"profile": "basic"}], ids=["hash", "profile"])
+def options(request: pytest.FixtureRequest) -> config.Config:
+    return config.from_overrides({"privacy": request.param})
+
+
+def event(number: int) -> ObjectEvent:
+    return ObjectEvent(
+        event_id=f"e{number}",
+        kind=Kind.FINALIZED,
+        time=datetime(2026, 1, 1, tzinfo=UTC),
+        bucket="scans",
+        name=f"{number}.dcm",
+        generation=number + 1,
+        size=len(CONTENT),
+    )
+
+
+@pytest.mark.parametrize("is_last", [True, False, None])
+def test_the_handler_raises_it_however_old_the_event_is(
+    options: config.Config, *, is_last: bool | None
+) -> None:
+    sink = Sink()
+    with pytest.raises(ConfigError, match="DCM2BQ_HASH_KEY must hold 16 bytes"):
+        Handler(options, Store(), sink).handle(events.deliver(event(1)), is_last=is_last)
+    assert sink.rows == []
+
+
+def test_a_backfill_stops_at_the_first_object(options: config.Config) -> None:
+    sink = Sink()
+    given: list[int] = []
+
+    def listed() -> Iterator[ObjectEvent]:
+        for number in range(1000):
+            given.append(number)
+            yield event(number)
+
+    with ThreadPoolExecutor(2) as pool:
+        work = _Work(Handler(options, Store(), sink), pool, 2, lambda _: None)
+        with pytest.raises(ConfigError, match="DCM2BQ_HASH_KEY"):
+            work.do(listed())
+    assert sink.rows == []
+    assert len(given) < 20
+
+
+def test_repairs_and_retries_stop_at_the_first_one() -> None:
+    """Other errors of an attempt are its own."""
+    attempts = indexing.attempt(Attempt, [NotDicomError("x"), ConfigError("key"), None])
+    assert isinstance(next(attempts).error, NotDicomError)
+    with pytest.raises(ConfigError, match="key"):
+        next(attempts)
