@@ -159,8 +159,7 @@ def test_what_cannot_be_the_id_of_a_run_is_refused_before_anything_is_asked(
         pytest.fail("a service was asked")
 
     monkeypatch.setattr(Dataset, "__init__", ask)
-    args = ["backfill", "gs://b", "--staging", "gs://s/x", "--resume", run]
-    assert cli.main(args) == 2
+    assert cli.main(["backfill", *RUN, "--resume", run]) == 2
     assert "not the id of a run" in capsys.readouterr().err
 
 
