@@ -223,6 +223,21 @@ def test_an_element_of_the_parent_ends_a_sequence(syntax: str) -> None:
     assert names(IMAGE, warnings)
 
 
+@SYNTAXES
+@pytest.mark.parametrize("count", [40, 1_000])
+def test_each_item_of_a_long_sequence_may_lack_its_delimiter(syntax: str, count: int) -> None:
+    """A writer that forgets it forgets it always; the last one is another kind of place."""
+    build = Build(syntax)
+    one = build.open() + build.text(CODE, "X") + build.text(DESIGNATOR, "Y")
+    expected = [{"CodeValue": "X", "CodingSchemeDesignator": "Y"}] * count
+    for between in (b"", build.sequence_end):
+        found, warnings = build.read(
+            build.outer(IMAGE, (one + between) * count) + (build.sequence_end)
+        )
+        assert found["ReferencedImageSequence"] == expected
+        assert names(IMAGE, warnings)
+
+
 # One delimiter for the other
 
 
