@@ -41,6 +41,7 @@ try:
     _refuse_settings_of_a_desk(os.environ)
     CONFIG = config.load()
     dicom.privacy_rules(CONFIG.privacy)
+    MEMORY = dicom.budget_of(CONFIG.limits)
 except ConfigError as error:
     sys.exit(f"dcm2bq: {error}")
 log.setup(CONFIG)
@@ -100,7 +101,8 @@ def _handler() -> Handler:
             from dcm2bq.bigquery.writer import Writer  # noqa: PLC0415
             from dcm2bq.gcs import Store  # noqa: PLC0415
 
-            _handlers.append(Handler(CONFIG, Store(CONFIG), Writer(CONFIG)))
+            store, writer = Store(CONFIG), Writer(CONFIG)
+            _handlers.append(Handler(CONFIG, store, writer, memory=MEMORY, on_large=_log_large))
         return _handlers[0]
 
 
@@ -125,6 +127,19 @@ def _log_outcome(delivery: Delivery, outcome: Outcome, started: float) -> None:
         error_type=outcome.error and type(outcome.error).__name__,
         error=outcome.error and describe(outcome.error),
         **_about(delivery, outcome.event, started),
+    )
+
+
+def _log_large(event: ObjectEvent, memory_bytes: int) -> None:
+    """Leave a trace before the conversion goes on, should it be the process's last."""
+    log.write(
+        "INFO",
+        "the object is unusually large",
+        event_id=event.event_id,
+        path=event.path,
+        generation=str(event.generation),
+        size=event.size,
+        memory_bytes=memory_bytes,
     )
 
 

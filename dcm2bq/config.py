@@ -138,7 +138,15 @@ class BulkData(_Options, frozen=True, kw_only=True):
 
 
 class Limits(_Options, frozen=True, kw_only=True):
-    """Bounds on the work for one event."""
+    """Bounds on the work for one event, and on the memory of all events together."""
+
+    memory_bytes: Annotated[
+        Annotated[int, Meta(ge=16 * MIB)] | None,
+        Meta(
+            description="Memory that all events in flight may share; null is 70 % of what the "
+            "process may use, less what it uses at its start"
+        ),
+    ] = None
 
     header_bytes: Annotated[
         Positive, Meta(description="Most bytes of elements kept from one object")
@@ -158,7 +166,7 @@ class Limits(_Options, frozen=True, kw_only=True):
         ),
     ] = 9_000_000
     inflated_bytes: Annotated[
-        Positive, Meta(description="Most bytes inflated from one deflated object")
+        Positive, Meta(description="Most bytes inflated from one deflated or gzip encoded object")
     ] = 4 * 1024 * MIB
     hops: Annotated[
         NotNegative,

@@ -7,6 +7,7 @@
     |  |- NotDicomError          the object is not DICOM
     |  |- UnreadableDicomError   the object is DICOM, but broken or beyond a limit
     |  |- RowTooLargeError       BigQuery can never take the row
+    |  |- NeverFinishedError     the event was begun many times, and never ended
     |- SupersededError           that generation no longer exists: acknowledge, no row
     |- JobFailedError            a job that a tool started ended without success: its log says why
     |- RetryableError            raise: HTTP 500, redelivery, at last the dead-letter topic
@@ -67,6 +68,10 @@ class UnreadableDicomError(RejectedEventError):
 
 class RowTooLargeError(RejectedEventError):
     """The row exceeds BigQuery's limit even with everything folded that can be."""
+
+
+class NeverFinishedError(RejectedEventError):
+    """The event was delivered so often that it must be what ends the process."""
 
 
 class SupersededError(Dcm2BqError):

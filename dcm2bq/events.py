@@ -344,6 +344,17 @@ def _from_base64(raw: bytes) -> bytes:
         return bytes(raw)
 
 
+def attempt(delivery: Delivery) -> int | None:
+    """Return how often Pub/Sub has delivered the event; None where it does not tell.
+
+    It tells in the body of the events that it delivers itself, not in those of Eventarc.
+    """
+    if b'"deliveryAttempt"' not in delivery.data:
+        return None
+    count = _decode(delivery.data).get("deliveryAttempt")
+    return count if isinstance(count, int) else None
+
+
 def _kind(event_type: str) -> Kind:
     if not event_type.startswith(TYPE_PREFIX):
         raise InvalidEventError(f"type: is not one of {TYPE_PREFIX}*")

@@ -9,7 +9,6 @@ import contextlib
 import os
 import re
 import time
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -22,11 +21,12 @@ from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError
 
 from dcm2bq.config import Config
+from dcm2bq.dicom.deflate import GunzippedSource
+from dcm2bq.dicom.source import Deadline, Window
 from dcm2bq.errors import (
     ReadFailedError,
     RejectedEventError,
     SupersededError,
-    UnreadableDicomError,
 )
 from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.transport import EMULATOR_PROJECT, Answer, NoAnswerError, Transport
@@ -40,10 +40,8 @@ EMULATOR_VARIABLE = "STORAGE_EMULATOR_HOST"
 LISTED_AT_ONCE = 1000
 """Objects for each request of a listing: the most that Cloud Storage gives."""
 
-_CHUNK_BYTES = 1024 * 1024
 _LIST_SECONDS = 30
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-_GZIP = 31  # zlib's wbits for the gzip format
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_CODINGS = frozenset({"gzip", "x-gzip"})  # one coding, two names (RFC 9110 8.4.1.3)
 _HEAD_BYTES = 64 * 1024
@@ -179,39 +177,22 @@ class ObjectReader:
         return answer.body
 
 
-class GunzippedReader:
-    """One generation of an object stored with `Content-Encoding: gzip`, inflated at once.
+class GunzippedReader(GunzippedSource):
+    """One generation of an object stored with `Content-Encoding: gzip`, inflated as it is read.
 
-    Ranges of such an object are ranges of its compressed bytes, so that it is read whole.
-    `size` is the inflated one; raises `UnreadableDicomError` when it would exceed `limit`.
+    Ranges of such an object are ranges of its compressed bytes, so that reading what comes
+    late costs what comes before. `size` is the inflated one, known at the end. Raises
+    `UnreadableDicomError` for what is not gzip, is cut, or inflates beyond `limit` bytes.
     """
 
-    def __init__(self, compressed: ObjectReader, limit: int) -> None:
-        inflater = zlib.decompressobj(wbits=_GZIP)
-        content = bytearray()
-        try:
-            for offset in range(0, compressed.size, _CHUNK_BYTES):
-                pending = compressed.read_at(offset, _CHUNK_BYTES)
-                while pending:
-                    if inflater.eof:  # a gzip file may have several members (RFC 1952 2.2)
-                        inflater = zlib.decompressobj(wbits=_GZIP)
-                    content += inflater.decompress(pending, _CHUNK_BYTES)
-                    pending = inflater.unconsumed_tail or inflater.unused_data.lstrip(b"\0")
-                    if len(content) > limit:
-                        raise UnreadableDicomError(
-                            f"gzip encoded, above limits.headerBytes ({limit})"
-                        )
-        except zlib.error:
-            raise UnreadableDicomError("the object's gzip encoding is broken") from None
-        if not inflater.eof:
-            raise UnreadableDicomError("the object's gzip encoding is cut")
-        self.size = len(content)
-        self.bytes_read = compressed.bytes_read
-        self._content = memoryview(content)
+    def __init__(self, compressed: ObjectReader, limit: int, deadline: float) -> None:
+        super().__init__(Window(compressed, Deadline(deadline)), limit)
+        self._reader = compressed
 
-    def read_at(self, offset: int, n: int) -> bytes:
-        """Return up to `n` bytes from `offset` of the inflated object."""
-        return bytes(self._content[offset : offset + n])
+    @property
+    def bytes_read(self) -> int:
+        """The compressed bytes that were fetched."""
+        return self._reader.bytes_read
 
 
 class Store:
@@ -224,7 +205,7 @@ class Store:
             raise ReadFailedError(f"no Google credentials ({type(error).__name__})") from None
         self._is_emulated = bool(os.environ.get(EMULATOR_VARIABLE))
         self._user_project = config.input.user_project
-        self._limit = config.limits.header_bytes
+        self._limit = config.limits.inflated_bytes
 
     def open(self, event: ObjectEvent, deadline: float) -> ObjectReader | GunzippedReader:
         """Return a reader of the event's generation.
@@ -243,7 +224,7 @@ class Store:
             raise RejectedEventError(_UNDER_CUSTOMER_KEY)
         reader = ObjectReader(generation, size)
         if _names_gzip(encoding) and reader.begins_with(_GZIP_MAGIC):
-            return GunzippedReader(reader, self._limit)
+            return GunzippedReader(reader, self._limit, deadline)
         return reader
 
     def archived_at(self, event: ObjectEvent, deadline: float) -> datetime | None:

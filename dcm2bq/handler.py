@@ -6,9 +6,11 @@ them in the function, and the tools may fill in others.
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from typing import Protocol
 
 from dcm2bq import dicom, events, rows
@@ -16,6 +18,7 @@ from dcm2bq.config import Config
 from dcm2bq.errors import (
     ConfigError,
     InvalidEventError,
+    NeverFinishedError,
     RejectedEventError,
     SupersededError,
     describe,
@@ -24,6 +27,12 @@ from dcm2bq.events import Delivery, Kind, ObjectEvent
 
 _COMPOSITE_TEMPORARIES = "gcloud/tmp/parallel_composite_uploads/"
 _BURIAL_SECONDS = 8
+_LAST_ATTEMPTS = 95
+"""From this delivery on, of the 100 after which Pub/Sub gives an event up, it is not tried.
+
+An event that fails is given up by its age, long before; one that comes this often has never
+come to an end: it, or what stood beside it, ends the process.
+"""
 
 
 class Reader(Protocol):
@@ -80,12 +89,27 @@ class Outcome:
 
 
 class Handler:
-    """Handles events; made once per process, used by all its threads."""
+    """Handles events; made once per process, used by all its threads.
 
-    def __init__(self, config: Config, store: Store, sink: Sink) -> None:
+    `memory` is what its conversions share, by default with all others of the process.
+    `on_large` is called before an unusually large one goes on, with the event and the bytes
+    of memory so far. Raises `ConfigError` for limits that the memory cannot satisfy.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        sink: Sink,
+        *,
+        memory: dicom.Budget | None = None,
+        on_large: Callable[[ObjectEvent, int], object] | None = None,
+    ) -> None:
         self._config = config
         self._store = store
         self._sink = sink
+        self._memory = memory or dicom.budget_of(config.limits)
+        self._on_large = on_large
         self._name_pattern = re.compile(config.input.name_pattern, re.IGNORECASE)
 
     def handle(self, delivery: Delivery, *, is_last: bool | None = None) -> Outcome:
@@ -99,6 +123,7 @@ class Handler:
         event = None
         try:
             event = events.parse(delivery)
+            _refuse_endless(delivery)
             return self.apply(event, deadline)
         except SupersededError as error:
             return Outcome(result=Result.SUPERSEDED, event=event, error=error)
@@ -147,11 +172,20 @@ class Handler:
 
     def _index(self, event: ObjectEvent, deadline: float) -> Outcome:
         """Record what a generation's header holds."""
+        on_large = self._on_large and partial(self._on_large, event)
+        with self._memory.claim(deadline, on_large) as claim:
+            return self._insert(event, deadline, claim)
+
+    def _insert(self, event: ObjectEvent, deadline: float, claim: dicom.Claim) -> Outcome:
         reader = self._store.open(event, deadline)
         if event.size is None and reader.size == 0:  # else `is_ignored` has seen to it
             return Outcome(result=Result.IGNORED, event=event)
         conversion = dicom.convert(
-            reader, options=self._config, root=event.bulk_data_root, deadline=deadline
+            reader,
+            options=self._config,
+            root=event.bulk_data_root,
+            deadline=deadline,
+            memory=claim,
         )
         info = rows.info(
             event,
@@ -185,6 +219,15 @@ class Handler:
             delivery, now=_now(), error_type=type(error).__name__, error=describe(error)
         )
         self._sink.insert_dead_letter(row, max(deadline, time.monotonic() + _BURIAL_SECONDS))
+
+
+def _refuse_endless(delivery: Delivery) -> None:
+    """Raise `NeverFinishedError` for what was begun again and again, and never ended."""
+    attempt = events.attempt(delivery)
+    if attempt is not None and attempt >= _LAST_ATTEMPTS:
+        raise NeverFinishedError(
+            f"delivered {attempt} times and never finished: is the process killed by it?"
+        )
 
 
 def _now() -> datetime:

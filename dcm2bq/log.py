@@ -24,6 +24,8 @@ FIELDS = (
     "generation",
     "outcome",
     "bytes_read",
+    "size",
+    "memory_bytes",
     "milliseconds",
     "warnings",
     "error_type",

@@ -5,6 +5,7 @@ from datetime import date
 
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
 from dcm2bq.dicom.notes import Notes
+from dcm2bq.dicom.source import NO_DEADLINE, Deadline
 from dcm2bq.dicom.tree import SPECIFIC_CHARACTER_SET, UNKNOWN, Element, Item, find
 from dcm2bq.dicom.values import DECODERS, NUMBER_VRS, BadValueError, has_controls
 
@@ -21,7 +22,7 @@ _DATE = re.compile(r"(\d{4})(\.?)(\d{2})\2(\d{2})", re.ASCII)
 """YYYYMMDD, or YYYY.MM.DD as before DICOM 3.0 (PS3.5 6.2)."""
 
 
-def lift(data_set: Item, notes: Notes) -> dict[str, str | None]:
+def lift(data_set: Item, notes: Notes, deadline: Deadline = NO_DEADLINE) -> dict[str, str | None]:
     """Return keyword to value; what can not be a column's is None, with a note.
 
     The elements are in the order of their tags.
@@ -30,6 +31,7 @@ def lift(data_set: Item, notes: Notes) -> dict[str, str | None]:
     charset = DEFAULT_CHARSET
     if declared and isinstance(declared[4], bytes):
         charset, _ = parse_charset(declared[4])
+    deadline.check()
     attributes = {
         keyword: _text(find(data_set, tag), charset, notes) for keyword, tag in _TAGS.items()
     }

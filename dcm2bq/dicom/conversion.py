@@ -1,15 +1,19 @@
 """Convert a DICOM object to the JSON of its header."""
 
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
+
+import msgspec
 
 from dcm2bq.config import Config, from_overrides
 from dcm2bq.dicom.attributes import lift
 from dcm2bq.dicom.file import read_file
 from dcm2bq.dicom.fold import encode_within
+from dcm2bq.dicom.memory import ROW, Claim, GiveWayError, budget_of
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.output import Writer, format_of
 from dcm2bq.dicom.privacy import privacy_rules
@@ -21,24 +25,32 @@ _DEFAULTS = Config()
 _MOST_LEVELS = 500
 """Nesting that BigQuery allows in a JSON value."""
 _LEVELS_OF_ELEMENT = 4
+_WIDE = 2
+"""Bytes for each byte of JSON, as Python's text, where characters beyond ASCII are in it."""
 _PIXELS = (*ALL_PIXEL_DATA, PIXEL_DATA_PROVIDER_URL)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Conversion:
     """What became of an object.
 
-    `metadata` is the header as a JSON object, `text` the same encoded; `attributes` holds
-    the columns lifted from it by keyword; `warnings` and `dropped_tags` name tags, never
-    values.
+    `text` is the header as JSON; `attributes` holds the columns lifted from it by keyword;
+    `warnings` and `dropped_tags` name tags, never values.
     """
 
-    metadata: dict[str, Any]
+    decoded: dict[str, Any] | None
     text: str
     warnings: tuple[str, ...]
     dropped_tags: tuple[str, ...]
     transfer_syntax_uid: str | None
     attributes: Mapping[str, str | None]
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        """The header as a JSON object; decoded from `text` when it is asked for."""
+        if self.decoded is not None:
+            return self.decoded
+        return cast("dict[str, Any]", msgspec.json.decode(self.text))
 
 
 def convert(
@@ -47,42 +59,76 @@ def convert(
     *,
     root: str = "",
     deadline: float | None = None,
+    memory: Claim | None = None,
 ) -> Conversion:
     """Return the header of a DICOM object as JSON, without reading its bulk values.
 
     `stream` is a seekable binary stream or a `Source`, `options` the configuration or its
     overrides, `root` what BulkDataURIs begin with if `jsonOutput.explicitBulkDataRoot` is
     on: `gs://bucket/name?generation=G`. Past `deadline`, by `time.monotonic`, it raises
-    `ReadFailedError`. Raises `NotDicomError` for what is no DICOM, `UnreadableDicomError`
-    for what is broken beyond help or exceeds a limit, `ConfigError` for privacy options that
-    can not be followed; what the source raises passes.
+    `ReadFailedError`, or `UnreadableDicomError` where the time went into the object itself.
+    `memory` is a claim to the budget; without one, it has one while it converts. Raises
+    `NotDicomError` for what is no DICOM, `UnreadableDicomError` for what is broken beyond
+    help or exceeds a limit, `ConfigError` for options that cannot be followed; what the
+    source raises passes.
     """
     config = options if isinstance(options, Config) else from_overrides(options)
-    output = config.json_output
+    if memory is None:
+        with budget_of(config.limits).claim(deadline) as claim:
+            return convert(stream, config, root=root, deadline=deadline, memory=claim)
     source = as_source(stream)
+    while True:
+        try:
+            conversion = _convert(source, config, root, Deadline(deadline), memory)
+        except GiveWayError:
+            pass  # the exception holds what was read: not here
+        except Exception as error:
+            _let_go(error)
+            raise
+        else:
+            width = 1 if conversion.text.isascii() else _WIDE
+            memory.settle(ROW * len(conversion.text) * width)
+            return conversion
+        memory.begin_again()
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Forget what was read, which an error's frames hold for as long as it is handled."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
+
+
+def _convert(
+    source: Source, config: Config, root: str, limit: Deadline, memory: Claim
+) -> Conversion:
+    output = config.json_output
     notes = Notes()
     form = format_of(output)
     depth = min(config.limits.depth, (_MOST_LEVELS - _LEVELS_OF_ELEMENT) // form.levels)
-    limit = Deadline(deadline)
-    file = read_file(source, config, notes, depth=depth, deadline=limit)
+    file = read_file(source, config, notes, depth=depth, deadline=limit, memory=memory)
     if rules := privacy_rules(config.privacy):
-        rules.apply(file.meta, notes)
-        rules.apply(file.data_set, notes)
+        rules.apply(file.meta, notes, limit)
+        rules.apply(file.data_set, notes, limit)
     metadata: dict[str, Any] = {}
     most_text = config.bulk_data.text_max_bytes
-    new_writer = partial(Writer, output, notes, root=root, most_text=most_text, deadline=limit)
+    new_writer = partial(
+        Writer, output, notes, root=root, most_text=most_text, deadline=limit, memory=memory
+    )
     written = []
     if form.has_meta and not output.ignore_meta_header:
         written.append((new_writer(), file.meta))
     suffix = "&deflated=true" if file.deflated else ""
     written.append((new_writer(suffix=suffix), file.data_set))
+    memory.charge(form.weight * memory.read)
     for writer, elements in written:
         writer.write(elements, metadata)
-    text = encode_within(config.limits.output_bytes, metadata, written, notes, limit)
-    attributes = lift(file.data_set, notes)
+    most = config.limits.output_bytes
+    text = encode_within(most, metadata, written, notes, deadline=limit, memory=memory)
+    attributes = lift(file.data_set, notes, limit)
     _note_missing_pixels(file.data_set, attributes["SOPClassUID"], notes)
     return Conversion(
-        metadata,
+        None,
         text,
         notes.warnings,
         notes.dropped_tags,

@@ -1,9 +1,14 @@
-"""Deflated data sets (PS3.5 A.5): inflated forwards in small chunks, never as a whole."""
+"""Deflated data sets (PS3.5 A.5), and objects stored gzip encoded (RFC 1952).
+
+Both are inflated forwards in small chunks, never as a whole.
+"""
 
 import zlib
+from typing import Protocol, cast
 
+from dcm2bq.dicom.memory import Claim
 from dcm2bq.dicom.notes import Notes
-from dcm2bq.dicom.source import Deadline, Window
+from dcm2bq.dicom.source import Deadline, Source, Window
 from dcm2bq.errors import UnreadableDicomError
 
 CHUNK = 64 * 1024
@@ -13,6 +18,8 @@ FARTHEST_PEEK = 1024 * 1024
 
 _UNKNOWN_SIZE = 2**63
 _ZLIB_METHOD = b"\x78"
+_GZIP = 16 + zlib.MAX_WBITS
+"""zlib's `wbits` for the gzip format."""
 _HEAD = 64
 
 
@@ -31,12 +38,21 @@ def _window_bits(head: bytes) -> int:
     return zlib.MAX_WBITS if head[:1] == _ZLIB_METHOD else -zlib.MAX_WBITS
 
 
+class ForwardSource(Source, Protocol):
+    """A source that is produced in order: going back means to begin anew."""
+
+    def advance(self, offset: int) -> None:
+        """Run on to `offset`, or to the end, and forget what lies before."""
+
+
 class InflatedSource:
     """The data set behind a raw deflate stream, produced in order.
 
     `size` is beyond all bounds until the end is met. Reading beyond `limit` raises
     `UnreadableDicomError`.
     """
+
+    _what = "the deflated data set"
 
     def __init__(self, window: Window, start: int, limit: int, notes: Notes) -> None:
         self._compressed = window
@@ -72,35 +88,41 @@ class InflatedSource:
         self._position += len(part)
         if self._position > self._limit:
             raise UnreadableDicomError(
-                f"the data set inflates beyond limits.inflatedBytes, {self._limit}",
+                f"{self._what} inflates beyond limits.inflatedBytes, {self._limit}",
                 offset=self._position,
             )
         return part
 
     def _inflate(self) -> bytes:
         """Return the next chunk; nothing means that the end is met."""
-        inflater = self._inflater
-        while self._position < self.size and not inflater.eof:
-            compressed = inflater.unconsumed_tail or self._read_compressed()
+        while self._position < self.size and not self._is_over():
+            compressed = self._inflater.unconsumed_tail or self._read_compressed()
             try:
-                chunk = inflater.decompress(compressed, CHUNK)
+                chunk = self._inflater.decompress(compressed, CHUNK)
             except zlib.error:
                 raise UnreadableDicomError(
-                    "the deflated data set is corrupt", offset=self._position
+                    f"{self._what} is corrupt", offset=self._position
                 ) from None
             if chunk:
                 self._compressed.deadline.check()
                 return chunk
             if not compressed:
-                self._notes.add("the deflated data set is cut", offset=self._next)
+                self._cut()
                 break
         self._end()
         return b""
 
+    def _is_over(self) -> bool:
+        return self._inflater.eof
+
+    def _cut(self) -> None:
+        self._notes.add(f"{self._what} is cut", offset=self._next)
+
     def _read_compressed(self) -> bytes:
         window = self._compressed
         window.fill(self._next, 1)
-        compressed = window.data[self._next - window.base :]
+        at = self._next - window.base
+        compressed = window.data[at : at + CHUNK]  # what is not consumed is copied each time
         self._next += len(compressed)
         return compressed
 
@@ -108,19 +130,75 @@ class InflatedSource:
         if self.size != self._position:
             self.size = self._position
             behind = self._compressed.size - self._next + len(self._inflater.unused_data)
-            if behind > 1:  # one byte pads to an even length (PS3.5 A.5)
+            if (
+                behind > 1 and self._compressed.random_access
+            ):  # one byte pads to an even length (PS3.5 A.5)
                 self._notes.add(f"{behind} bytes behind the deflated data set")
 
 
+class GunzippedSource(InflatedSource):
+    """An object that is stored gzip encoded, produced in order; cut, it is unreadable.
+
+    Ranges of such an object are ranges of its compressed bytes. Reading what lies before
+    the position begins anew.
+    """
+
+    _what = "the object's gzip encoding"
+
+    def __init__(self, compressed: Window, limit: int) -> None:
+        self._compressed = compressed
+        self._limit = limit
+        self._notes = Notes()
+        self._begin()
+
+    def read_at(self, offset: int, n: int, /) -> bytes:
+        """Return the `n` bytes from `offset` on, or those up to the end."""
+        if offset < self._position:
+            self._begin()
+        return super().read_at(offset, n)
+
+    def _begin(self) -> None:
+        self.size = _UNKNOWN_SIZE
+        self._next = self._position = 0
+        self._inflated = b""
+        self._inflater = zlib.decompressobj(_GZIP)
+
+    def _inflate(self) -> bytes:
+        chunk = super()._inflate()
+        inflater = self._inflater
+        ended = self._next == self._compressed.size and not inflater.unconsumed_tail
+        if ended and 0 < len(chunk) < CHUNK and not inflater.eof:
+            self._cut()  # though what is there might do
+        return chunk
+
+    def _is_over(self) -> bool:
+        """Whether the last member ends; a file may have several (RFC 1952 2.2)."""
+        while self._inflater.eof:
+            self._compressed.deadline.check()
+            rest = self._inflater.unused_data.lstrip(b"\0") or self._read_compressed()
+            if not rest:
+                return True
+            if rest := rest.lstrip(b"\0"):  # padding
+                self._inflater = zlib.decompressobj(_GZIP)
+                self._next -= len(rest)
+        return False
+
+    def _cut(self) -> None:
+        raise UnreadableDicomError(f"{self._what} is cut", offset=self._position)
+
+    def _end(self) -> None:
+        self.size = self._position
+
+
 class InflatedWindow(Window):
-    """A window over an inflated data set: it only moves forwards."""
+    """A window over what is inflated: it only moves forwards."""
 
     __slots__ = ("_inflated",)
 
     random_access = False
 
-    def __init__(self, source: InflatedSource, deadline: Deadline) -> None:
-        super().__init__(source, deadline)
+    def __init__(self, source: ForwardSource, deadline: Deadline, memory: Claim) -> None:
+        super().__init__(source, deadline, memory)
         self._inflated = source
 
     def peek(self, offset: int, n: int) -> bytes:
@@ -139,4 +217,12 @@ class InflatedWindow(Window):
 
     def _fetch(self, offset: int, n: int) -> bytes:
         self.deadline.check()
+        self._charge(n)
         return self._inflated.read_at(offset, n)
+
+
+def window_over(source: Source, deadline: Deadline, memory: Claim) -> Window:
+    """Return a window over an object, for one that is produced in order a window that waits."""
+    if hasattr(source, "advance"):
+        return InflatedWindow(cast("ForwardSource", source), deadline, memory)
+    return Window(source, deadline, memory)

@@ -21,6 +21,8 @@ _TABLE_ENTRY = 4
 _TAIL_READS = (64 * 1024, 128 * 1024, 256 * 1024, 512 * 1024)
 _MOST_CANDIDATES = 64
 _MOST_FRAGMENTS = 2_000_000
+_CHECK_EVERY = 4096
+"""Fragments that are visited before the clock is looked at."""
 _ITEM_TAG = re.compile(rb"(?=\xfe\xff\x00\xe0)")
 _DELIMITER = re.compile(rb"(?=\xfe\xff\xdd\xe0\x00{4})")
 
@@ -126,7 +128,9 @@ class _Fragments:
     def walk(self, offset: int) -> int | None:
         """Return the offset of the delimiter that the fragments from `offset` on lead to."""
         self.problem, odd = "", False
-        for _ in range(_MOST_FRAGMENTS):
+        for count in range(_MOST_FRAGMENTS):
+            if count % _CHECK_EVERY == 0:
+                self._window.deadline.check()
             tag, length = self.header(offset)
             if odd and tag not in {ITEM, SEQUENCE_END}:
                 offset += 1

@@ -27,13 +27,10 @@ class CutValueError(Exception):
 class ValueFields:
     """Cuts values out of a window, or leaves them in the object; counts the bytes left."""
 
-    def __init__(
-        self, window: Window, options: Config, notes: Notes, may_follow: Callable[[bytes], bool]
-    ) -> None:
+    def __init__(self, window: Window, options: Config, notes: Notes) -> None:
         self._window = window
         self._notes = notes
         self._hops = options.limits.hops
-        self._may_follow = may_follow
         self._last_frame: int | None = None
         self.most_text = max(options.bulk_data.text_max_bytes, LEAST_HELD)
         self.most_binary = options.bulk_data.inline_max_bytes
@@ -58,11 +55,12 @@ class ValueFields:
         return None
 
     def fragments(
-        self, tag: int, vr: str, start: int, item: OpenItem
+        self, tag: int, vr: str, start: int, item: OpenItem, may_follow: Callable[[bytes], bool]
     ) -> tuple[Element, int] | None:
         """Return an encapsulated value (PS3.5 A.4) and the offset behind it, if it ends.
 
-        It may exceed its item by a few bytes, which is not the value's fault.
+        It may exceed its item by a few bytes, which is not the value's fault. `may_follow` tells
+        whether an object's last bytes may follow pixel data.
         """
         window = self._window
         if item.top_level and tag == PIXEL_DATA and window.random_access:
@@ -72,7 +70,7 @@ class ValueFields:
                 item.limit,
                 hops=self._hops,
                 last_frame=self._last_frame,
-                may_follow=self._may_follow,
+                may_follow=may_follow,
             )
         else:
             end = find_end(window, start, item.limit)

@@ -4,8 +4,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from dcm2bq.config import Config
-from dcm2bq.dicom.deflate import InflatedSource, InflatedWindow, is_deflated
+from dcm2bq.dicom.deflate import InflatedSource, InflatedWindow, is_deflated, window_over
 from dcm2bq.dicom.headers import begins_with_odd_vr
+from dcm2bq.dicom.memory import Claim
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.reader import Reader
 from dcm2bq.dicom.source import Deadline, Source, Window
@@ -57,13 +58,19 @@ class DicomFile:
 
 
 def read_file(
-    source: Source, options: Config, notes: Notes, *, depth: int, deadline: Deadline
+    source: Source,
+    options: Config,
+    notes: Notes,
+    *,
+    depth: int,
+    deadline: Deadline,
+    memory: Claim,
 ) -> DicomFile:
     """Return the elements of an object; bulk values are left in it.
 
     Raises `NotDicomError` for what is no DICOM, `UnreadableDicomError` for what is broken.
     """
-    window = Window(source, deadline)
+    window = window_over(source, deadline, memory)
     start = _PREAMBLE + len(_PREFIX)
     window.fill(0, start + HEADER)
     prefixed = window.peek(_PREAMBLE, len(_PREFIX)) == _PREFIX
@@ -149,7 +156,7 @@ class _FileReader:
         if self.deflated:
             limit = self._options.limits.inflated_bytes
             source = InflatedSource(window, position, limit, self._notes)
-            window, position = InflatedWindow(source, self._deadline), 0
+            window, position = InflatedWindow(source, self._deadline, window.memory), 0
         self.data_set_start = position
         syntax = self._recognise(window, position)
         self._read_part(self.data_set, window, position, syntax)

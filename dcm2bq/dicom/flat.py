@@ -15,6 +15,7 @@ class Flat:
     levels = 2
     """JSON levels that one sequence adds."""
     has_meta = True
+    weight = 1
 
     def __init__(self, options: JsonOutput) -> None:
         self.bare = not options.use_array_with_single_value
@@ -29,6 +30,14 @@ class Flat:
         if len(values) == 1 and self.bare:
             return values[0]
         return [] if values == [None] else values
+
+    def values(self, _vr: str, values: Values) -> Values:
+        """Return values as they stand in an array."""
+        return values
+
+    def array(self, _vr: str, array: Any) -> Any:
+        """Return an array of such values."""
+        return array
 
     def broken(self, vr: str, values: Values) -> Any:
         """Return the raw text of values that break their VR."""

@@ -16,6 +16,7 @@ class Model:
     has_meta = False
     """File Meta Information is no part of a data set."""
     bare = False
+    weight = 2
 
     def key(self, tag: int) -> str:
         """Return the eight hex digits of a tag."""
@@ -25,11 +26,19 @@ class Model:
         """Return an attribute with values; NaN and infinities are beyond JSON's numbers."""
         if values == [None]:
             return {"vr": vr}
+        return {"vr": vr, "Value": self.values(vr, values)}
+
+    def values(self, vr: str, values: Values) -> Values:
+        """Return values as they stand in an array."""
         if vr == "PN":
-            values = [value and _name(value) for value in values]
-        elif vr in {"FL", "FD"} and any(isinstance(value, str) for value in values):
+            return [value and _name(value) for value in values]
+        if vr in {"FL", "FD"} and any(isinstance(value, str) for value in values):
             raise BadValueError("a number is not finite", None)
-        return {"vr": vr, "Value": values}
+        return values
+
+    def array(self, vr: str, array: Any) -> Any:
+        """Return an attribute with an array of such values."""
+        return {"vr": vr, "Value": array}
 
     def broken(self, vr: str, values: Values) -> Any:
         """Return the raw text of values that break their VR; numbers can not be text."""

@@ -19,6 +19,9 @@ from dcm2bq.dicom.syntax import (
     Syntax,
 )
 
+RUN = 32 * 1024
+"""The most bytes of a run: a window of megabytes holds more elements than one step may cost."""
+
 _SQ = "SQ"
 _SQ_CODE = b"SQ"
 _IMPLICIT_VRS = {tag: vr for tag, vr in PUBLIC_VR.items() if tag and vr not in BINARY_VRS}
@@ -38,7 +41,7 @@ def _explicit_run(item: OpenItem, window: Window, position: int, most: int) -> R
     data, base = window.data, window.base
     append, vr_of = item.elements.append, SHORT_VRS.get
     at = position - base
-    horizon = min(item.limit, window.end) - base
+    horizon = min(item.limit, window.end, position + RUN) - base
     last = horizon - HEADER
     while 0 <= at <= last:
         group, number, code, length = _explicit_header(data, at)
@@ -59,7 +62,7 @@ def _implicit_run(item: OpenItem, window: Window, position: int, most: int) -> R
     data, base = window.data, window.base
     append, vr_of = item.elements.append, _IMPLICIT_VRS.get
     at = position - base
-    horizon = min(item.limit, window.end) - base
+    horizon = min(item.limit, window.end, position + RUN) - base
     last = horizon - HEADER
     while 0 <= at <= last:
         group, number, length = _implicit_header(data, at)

@@ -24,6 +24,7 @@ from dcm2bq.config import Privacy, hash_key
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
 from dcm2bq.dicom.dictionary import is_private, most_values, public_vr
 from dcm2bq.dicom.notes import Notes
+from dcm2bq.dicom.source import NO_DEADLINE, Deadline
 from dcm2bq.dicom.syntax import BINARY_VRS
 from dcm2bq.dicom.tree import (
     MADE,
@@ -51,7 +52,9 @@ _ANY_PRIVATE = re.compile("[0-9A-F]{3}[13579BDF][0-9A-F]{4}")
 _UID_ROOT = "2.25."  # UIDs made from a 128-bit integer (PS3.5 B.2)
 _HASHABLE = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UR", "UT"})
 _LEAST_KEY_BYTES = 16
-_MOST_TAGS = 65536
+_MOST_TAGS = 4096
+_CHECK_EVERY = 1024
+"""Elements that are treated before the clock is looked at."""
 
 SOP_INSTANCE_UID = 0x00080018
 MEDIA_STORAGE_SOP_INSTANCE_UID = 0x00020003
@@ -140,10 +143,15 @@ class Rules:
         digest = hmac.digest(self._key, value.encode(), hashlib.sha256)
         return f"{_UID_ROOT}{int.from_bytes(digest[:16])}" if vr == "UI" else digest.hex().upper()
 
-    def apply(self, data_set: Item, notes: Notes) -> None:
+    def apply(self, data_set: Item, notes: Notes, deadline: Deadline = NO_DEADLINE) -> None:
         """Remove, empty and replace elements of a data set, in its items too."""
         todo = [(data_set, DEFAULT_CHARSET)]
+        count = 0
         for elements, outer in todo:
+            count += len(elements)
+            if count >= _CHECK_EVERY:
+                deadline.check()
+                count = 0
             elements.sort(key=tag_of)
             declared = find(elements, SPECIFIC_CHARACTER_SET)
             charset = outer

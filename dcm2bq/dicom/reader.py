@@ -13,7 +13,7 @@ from dcm2bq.dicom.fields import CutValueError, ValueFields
 from dcm2bq.dicom.frames import BrokenFramingError, OpenItem, OpenSequence
 from dcm2bq.dicom.headers import begins_element, hidden_item_syntax, read_header
 from dcm2bq.dicom.notes import Notes
-from dcm2bq.dicom.ordinary import run_of
+from dcm2bq.dicom.ordinary import RUN, run_of
 from dcm2bq.dicom.source import StreamSource, Window
 from dcm2bq.dicom.syntax import (
     BINARY_VRS,
@@ -32,8 +32,10 @@ from dcm2bq.dicom.syntax import (
 from dcm2bq.dicom.tree import ALL_PIXEL_DATA, UNKNOWN, Item
 from dcm2bq.errors import UnreadableDicomError
 
-_CHECK_EVERY = 4096
-_CHECK_EVERY_BYTES = 1024 * 1024
+_CHECK_EVERY = 1024
+_CHECK_EVERY_BYTES = RUN
+"""How many elements, or bytes, are read before the clock and the limits are looked at: some
+milliseconds of work, and less memory than `AHEAD`."""
 _MOST_TAIL_ELEMENTS = 20_000
 _DELIMITER_TAGS = (b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0", b"\xfe\xff\xdd\xe0")
 """As encapsulated values have them: little endian (PS3.5 A.4)."""
@@ -63,7 +65,7 @@ class Reader:
         self._window = window
         self._options = options
         self._notes = notes
-        self._fields = ValueFields(window, options, notes, self._may_follow)
+        self._fields = ValueFields(window, options, notes)
         self._delimiters = Delimiters(window)
         self._most_text = self._fields.most_text
         self._depth = depth
@@ -82,6 +84,7 @@ class Reader:
         self._sequence: OpenSequence | None = None
         self._start = start
         self._count = 0
+        self._paid_count = self._paid = 0
         self._next_count, self._next_position = _CHECK_EVERY, start + _CHECK_EVERY_BYTES
         self._tail_elements = _MOST_TAIL_ELEMENTS
         self._done = False
@@ -182,7 +185,7 @@ class Reader:
             item.run = None
 
     def _read_fragments(self, item: OpenItem, tag: int, vr: str, start: int) -> None:
-        found = self._fields.fragments(tag, vr, start, item)
+        found = self._fields.fragments(tag, vr, start, item, self._may_follow)
         if found is None:
             raise BrokenFramingError(
                 "the encapsulated value does not end", start, self._known(item, tag)
@@ -225,7 +228,7 @@ class Reader:
         if self._tail_elements <= 0:
             return False
         reader = Reader(
-            Window(StreamSource(BytesIO(remainder))),
+            Window(StreamSource(BytesIO(remainder)), self._window.deadline, self._window.memory),
             0,
             self._root.syntax,
             self._options,
@@ -536,14 +539,18 @@ class Reader:
         return UnreadableDicomError(reason, offset=broken.offset, tag=_hex(broken.tag))
 
     def _check_limits(self) -> None:
-        """Raise if the deadline, the elements or the bytes kept are beyond the limits."""
+        """Pay for what was read; raise beyond the deadline or a limit."""
         limits, position = self._options.limits, self.position
         self._next_count = self._count + _CHECK_EVERY
         self._next_position = position + _CHECK_EVERY_BYTES
         self._window.deadline.check()
         if self._count > limits.elements:
             raise UnreadableDicomError(f"more than {limits.elements} elements", offset=position)
-        if position - self._start - self._fields.left > limits.header_bytes:
+        kept = position - self._start - self._fields.left
+        new, self._paid = kept - self._paid, kept
+        self._window.memory.charge_elements(self._count - self._paid_count, new)
+        self._paid_count = self._count
+        if kept > limits.header_bytes:
             raise UnreadableDicomError(
                 f"a header of more than {limits.header_bytes} bytes", offset=position
             )

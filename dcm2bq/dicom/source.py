@@ -1,10 +1,10 @@
 """Where the bytes come from: sources that are read by range, and a window over one."""
 
 import time
-from dataclasses import dataclass
 from typing import BinaryIO, Protocol, cast
 
-from dcm2bq.errors import ReadFailedError
+from dcm2bq.dicom.memory import WINDOW, Claim, unbounded
+from dcm2bq.errors import ReadFailedError, UnreadableDicomError
 
 FIRST_READ = 64 * 1024
 """Bytes of the first read: most headers fit."""
@@ -56,15 +56,41 @@ def as_source(stream: BinaryIO | Source) -> Source:
     return StreamSource(stream)
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """The moment, by `time.monotonic`, at which there is no more time for an object."""
+_OWN_SHARE = 8
+"""An object that took this part of its time in computing alone takes too long by itself.
 
-    at: float | None = None
+Not more: conversions share cores. Not less: an ordinary object in bad company, or behind a
+slow service, must be tried again, and takes far less than that.
+"""
+
+
+class Deadline:
+    """The moment, by `time.monotonic`, at which there is no more time for an object.
+
+    Made, and looked at, by the thread that converts the object.
+    """
+
+    __slots__ = ("_computed", "_start", "at")
+
+    def __init__(self, at: float | None = None) -> None:
+        self.at = at
+        if at is not None:
+            self._start = time.monotonic()
+            self._computed = time.thread_time()
 
     def check(self) -> None:
-        """Raise `ReadFailedError` once it has passed."""
+        """Raise once it has passed.
+
+        `UnreadableDicomError` if it is the object that takes so long to convert, else, since
+        others were waited for, `ReadFailedError`.
+        """
         if self.at is not None and time.monotonic() > self.at:
+            computed = time.thread_time() - self._computed
+            if 0 < (self.at - self._start) / _OWN_SHARE < computed:
+                raise UnreadableDicomError(
+                    f"not converted within limits.deadlineSeconds: {computed:.1f} seconds of "
+                    "computing were not enough"
+                )
             raise ReadFailedError("the deadline passed while the header was being read")
 
 
@@ -80,14 +106,18 @@ class Window:
     third one.
     """
 
-    __slots__ = ("_next_read", "_source", "base", "data", "deadline", "end")
+    __slots__ = ("_longest", "_next_read", "_source", "base", "data", "deadline", "end", "memory")
 
     random_access = True
     """Whether bytes far away can be had without all those before them."""
 
-    def __init__(self, source: Source, deadline: Deadline = NO_DEADLINE) -> None:
+    def __init__(
+        self, source: Source, deadline: Deadline = NO_DEADLINE, memory: Claim | None = None
+    ) -> None:
         self._source = source
         self.deadline = deadline
+        self.memory = memory or unbounded()
+        self._longest = FIRST_READ
         self._next_read = FIRST_READ
         self.data = b""
         self.base = 0
@@ -148,9 +178,16 @@ class Window:
         """Return whether the object has `offset` bytes or more."""
         return offset <= self._source.size
 
+    def _charge(self, n: int) -> None:
+        """Pay for a read of `n` bytes, beyond what the longest one before has cost."""
+        if n > self._longest:
+            self.memory.charge(WINDOW * (n - self._longest))
+            self._longest = n
+
     def _fetch(self, offset: int, n: int) -> bytes:
         self.deadline.check()
         n = min(n, self._source.size - offset)
+        self._charge(n)
         answer = self._source.read_at(offset, n) if n > 0 else b""
         if len(answer) != max(n, 0):
             raise ReadFailedError(

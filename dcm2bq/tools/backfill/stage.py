@@ -1,6 +1,7 @@
 """Stage a shard: each object through the function's own handler, its rows into files."""
 
 import hashlib
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from functools import partial
 
 from dcm2bq import events
 from dcm2bq.bigquery.dataset import Dataset
+from dcm2bq.dicom import budget_of
 from dcm2bq.errors import ConfigError, RetryableError
 from dcm2bq.events import ObjectEvent
 from dcm2bq.gcs import Store
@@ -39,6 +41,8 @@ class Stager:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._store = Store(run.config)
+        # Here as on Dataflow there is a process for each core.
+        self._memory = budget_of(run.config.limits, processes=os.cpu_count() or 1)
         self._dataset = None if run.takes_all else Dataset(run.config)
         self._pool = ThreadPoolExecutor(run.threads, thread_name_prefix="backfill")
         self.records = Records(run)
@@ -52,7 +56,7 @@ class Stager:
         if earlier := self.records.staged(shard.number):
             return earlier
         files = Files(self.records.folder, shard.number)
-        handler = Handler(self._run.config, self._store, files)
+        handler = Handler(self._run.config, self._store, files, memory=self._memory)
         work = _Work(handler, self._pool, self._run.threads, listener)
         work.do(self._events(shard, work))
         files.close()

@@ -1,0 +1,312 @@
+"""One budget of memory for all conversions: what is charged, who waits, and for whom."""
+
+import gc
+import gzip
+import struct
+import sys
+import threading
+import time
+import tracemalloc
+import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcm2bq import config
+from dcm2bq.dicom import Budget, budget_of, convert
+from dcm2bq.dicom.deflate import GunzippedSource
+from dcm2bq.dicom.fold import _careful_size, escaped_size
+from dcm2bq.dicom.memory import FIRST, MIB, Claim, GiveWayError
+from dcm2bq.dicom.source import NO_DEADLINE, StreamSource, Window
+from dcm2bq.errors import ConfigError, ReadFailedError, UnreadableDicomError
+from dcm2bq.machine import memory_limit
+from dicom.build import DEFLATED, converted, dicom, element, header, identity, item, sequence
+
+TOTAL = 64 * MIB
+LARGE = dicom(identity(), *[element(0x00091000 + n, "LT", b"x" * 60_000) for n in range(200)])
+"""Takes some 38 MiB to convert: more than half of the budget."""
+
+
+def test_everything_is_given_back() -> None:
+    budget = Budget(TOTAL)
+    with budget.claim() as claim:
+        convert(BytesIO(LARGE), memory=claim)
+        assert budget.free > TOTAL - 40 * MIB, "what was read is given back with the conversion"
+    assert budget.free == TOTAL
+    with pytest.raises(UnreadableDicomError), budget.claim() as claim:
+        convert(BytesIO(b"\0" * 128 + b"DICM" + LARGE[132:200_000]), memory=claim)
+    assert budget.free == TOTAL
+
+
+def test_what_exceeds_the_budget_alone_is_unreadable_and_names_the_limit() -> None:
+    empties = dicom(identity(), element(0x00091001, "SH") * 200_000)
+    with pytest.raises(UnreadableDicomError, match=r"limits\.memoryBytes allows, 16777216"):
+        converted(empties, limits={"memoryBytes": 16 * MIB})
+    assert converted(empties, limits={"memoryBytes": 256 * MIB})
+
+
+def test_large_conversions_take_turns_and_all_end() -> None:
+    """Each alone fits, two together do not; whoever is younger begins again."""
+    budget = Budget(TOTAL)
+
+    def work(_: int) -> int:
+        with budget.claim(time.monotonic() + 100) as claim:
+            return len(convert(BytesIO(LARGE), memory=claim).text)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(work, range(16)))) == 1
+    assert budget.free == TOTAL
+
+
+def test_a_younger_claim_gives_way_to_an_older_one_that_waits() -> None:
+    budget = Budget(TOTAL)
+    older, younger = budget.claim(time.monotonic() + 20), budget.claim(time.monotonic() + 20)
+    with older, younger, ThreadPoolExecutor(1) as pool:
+        younger.charge(30 * MIB)
+        waits = pool.submit(older.charge, 40 * MIB)
+        with pytest.raises(GiveWayError):
+            _charge_until(younger, waits)
+        again = threading.Thread(target=younger.begin_again)
+        again.start()
+        waits.result(10)
+        assert older.granted >= 40 * MIB
+        older.settle(0)
+        again.join(10)
+        assert younger.granted == FIRST
+
+
+def _charge_until(claim: Claim, other: Future[None]) -> None:
+    """Ask for a little more again and again, until another one has what it waits for."""
+    while not other.done():
+        claim.charge(MIB // 4)
+        time.sleep(0.01)
+
+
+def test_a_younger_claim_that_waits_already_gives_way_too() -> None:
+    """It is woken for that: it would wait for the older one, and the older one for it."""
+    budget = Budget(TOTAL)
+    older, younger, third = (budget.claim(time.monotonic() + 20) for _ in range(3))
+    with older, younger, third, ThreadPoolExecutor(2) as pool:
+        younger.charge(20 * MIB)
+        third.charge(20 * MIB)
+        gives_way = pool.submit(younger.charge, 30 * MIB)
+        time.sleep(0.2)
+        waits = pool.submit(older.charge, 40 * MIB)
+        with pytest.raises(GiveWayError):
+            gives_way.result(5)
+        younger.settle(0)
+        third.settle(0)
+        waits.result(5)
+
+
+def test_who_waits_until_the_deadline_may_try_again_later() -> None:
+    budget = Budget(TOTAL)
+    with budget.claim() as other, budget.claim(time.monotonic() + 0.2) as claim:
+        other.charge(40 * MIB)
+        with pytest.raises(ReadFailedError, match="no memory became free before the deadline"):
+            claim.charge(40 * MIB)
+    assert budget.free == TOTAL
+
+
+def test_ordinary_objects_pass_while_an_enormous_one_holds_the_rest() -> None:
+    budget = Budget(TOTAL)
+    content = dicom(identity(), element(0x00100020, "LO", "X"))
+    with budget.claim() as enormous, budget.claim() as waiting, ThreadPoolExecutor(1) as pool:
+        enormous.charge(TOTAL - 10 * MIB)
+        waits = pool.submit(waiting.charge, 30 * MIB)
+        for _ in range(20):
+            with budget.claim(time.monotonic() + 1) as claim:
+                assert convert(BytesIO(content), memory=claim).text
+        assert not waits.done()
+        enormous.settle(0)
+        waits.result(10)
+
+
+def test_an_unusually_large_conversion_is_reported_once_before_it_goes_on() -> None:
+    reported: list[int] = []
+    with Budget(TOTAL).claim(on_large=reported.append) as claim:
+        convert(BytesIO(LARGE), memory=claim)
+    assert len(reported) == 1
+    assert reported[0] > TOTAL // 8
+
+
+@pytest.mark.parametrize(
+    "limits", [{"headerBytes": 200 * MIB}, {"outputBytes": 60 * MIB}, {"elements": 10_000_000}]
+)
+def test_limits_beyond_the_budget_are_refused(limits: dict[str, int]) -> None:
+    """What somebody asks for must be possible; the defaults mean: as much as fits."""
+    with pytest.raises(ConfigError, match=next(iter(limits))):
+        budget_of(config.from_overrides({"limits": {"memoryBytes": 128 * MIB, **limits}}).limits)
+    assert budget_of(config.from_overrides({"limits": {"memoryBytes": 16 * MIB}}).limits)
+
+
+@pytest.mark.parametrize("kind", ["US", "FL", "DS", "IS", "AT"])
+@pytest.mark.parametrize("form", ["flat", "dicom-json"])
+def test_long_lists_are_what_short_ones_are(kind: str, form: str) -> None:
+    """Whether or not their numbers are objects all at a time."""
+    short = {
+        "US": struct.pack("<3H", 1, 2, 65535),
+        "FL": struct.pack("<3f", 0.1, 1e30, 3.0),
+        "DS": b"1.5\\-2\\",
+        "IS": b"7\\\\-3",
+        "AT": struct.pack("<6H", 16, 16, 16, 32, 9, 1),
+    }[kind]
+    separator = b"\\" if kind in {"DS", "IS"} else b""
+    times = 5000
+    options = {"format": form, "useCommonNames": False}
+
+    def values(field: bytes) -> list[object]:
+        found = converted(dicom(identity(), element(0x00091001, kind, field)), jsonOutput=options)
+        value = found.metadata["00091001"]
+        return list(value["Value"] if form == "dicom-json" else value)
+
+    few = values(short)
+    assert values(separator.join([short] * times)) == few * times
+
+
+def test_a_long_list_with_a_value_that_breaks_its_vr_keeps_all_of_them() -> None:
+    field = b"\\".join([b"1"] * 9000 + [b"x"] + [b"2"] * 9000)
+    found = converted(dicom(identity(), element(0x00091001, "IS", field)))
+    assert found.metadata["00091001"] == [1] * 9000 + ["x"] + [2] * 9000
+    assert found.warnings == ("00091001 IS: not an integer (offset 308)",)
+
+
+JSON = st.recursive(
+    st.none() | st.integers(-9, 99) | st.text(max_size=6) | st.lists(st.integers(), max_size=3),
+    lambda inner: st.lists(
+        st.dictionaries(st.from_regex(r"[0-9A-F]{8}", fullmatch=True), inner, max_size=3),
+        max_size=3,
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.from_regex(r"[A-Z][a-z]{1,9}", fullmatch=True), JSON, max_size=4))
+def test_what_is_measured_by_parts_is_what_the_whole_takes(metadata: dict[str, object]) -> None:
+    whole = escaped_size(msgspec.json.encode(metadata)) - 2
+    assert _careful_size(metadata, NO_DEADLINE) == whole
+
+
+def test_headers_too_large_to_be_written_at_once_are_made_to_fit_alike() -> None:
+    """The largest parts become references, whichever way they were measured."""
+    items = [item(element(0x00091001, "LT", b"\1" * (60_000 - n))) for n in range(120)]
+    content = dicom(identity(), sequence(0x00081140, *items), element(0x00100020, "LO", "X"))
+    found = converted(content, limits={"outputBytes": 1_000_000})
+    assert escaped_size(found.text.encode()) <= 1_000_000
+    assert found.metadata["PatientID"] == "X"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/memory.max": "1000\n",
+          "sys/fs/cgroup/a/b/memory.max": "max\n"}, 1000),
+        ({"proc/self/cgroup": "4:cpu,memory:/x\n0::/\n",
+          "sys/fs/cgroup/memory/x/memory.limit_in_bytes": "2000",
+          "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712"}, 2000),
+        ({"proc/self/cgroup": "4:memory:/of/the/host\n",
+          "sys/fs/cgroup/memory/memory.limit_in_bytes": "3000"}, 3000),
+        ({"sys/fs/cgroup/memory.max": "4000"}, 4000),
+        ({}, None),
+    ],
+)  # fmt: skip
+def test_the_memory_limit_is_the_least_of_all_groups(
+    tmp_path: Path, files: dict[str, str], expected: int | None
+) -> None:
+    """By version 2 or 1, in a container or not; without groups it is the machine's."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert memory_limit(tmp_path) == expected or (expected is None and memory_limit(tmp_path) > MIB)
+
+
+def test_a_gzip_encoded_object_is_inflated_in_constant_memory() -> None:
+    """Whatever its size; what is read before is not kept."""
+    pixels = header(0x7FE00010, "OW", 48 * MIB) + bytes(48 * MIB)
+    content = gzip.compress(dicom(identity(), element(0x00100020, "LO", "X"), pixels), 1)
+    source = GunzippedSource(Window(StreamSource(BytesIO(content))), 64 * MIB)
+    tracemalloc.start()
+    try:
+        found = convert(source)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.metadata["PatientID"] == "X"
+    assert found.warnings == ()
+    assert peak < 4 * MIB
+
+
+def test_a_gzip_encoded_object_can_be_read_again() -> None:
+    """A conversion that gave way begins anew."""
+    content = dicom(identity(), element(0x00100020, "LO", "X"))
+    source = GunzippedSource(Window(StreamSource(BytesIO(gzip.compress(content)))), MIB)
+    assert convert(source).text == convert(source).text == convert(BytesIO(content)).text
+
+
+def test_a_gzip_encoded_deflated_data_set_is_read() -> None:
+    deflater = zlib.compressobj(wbits=-15)
+    deflated = deflater.compress(identity() + element(0x00100020, "LO", "X")) + deflater.flush()
+    content = dicom(deflated + bytes(len(deflated) % 2), transfer_syntax=DEFLATED)
+    source = GunzippedSource(Window(StreamSource(BytesIO(gzip.compress(content)))), MIB)
+    found = convert(source)
+    assert found.metadata["PatientID"] == "X"
+    assert found.warnings == ()
+
+
+def test_what_was_read_is_freed_without_the_garbage_collector() -> None:
+    """Else it would stay, unpaid, until the collector comes by."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = sys.getallocatedblocks()
+        with pytest.raises(UnreadableDicomError):
+            converted(
+                dicom(identity(), element(0x00091001, "SH") * 50_000, b"\1\2\3\4\5\6\7\x08\x09")
+            )
+        after = sys.getallocatedblocks()
+    finally:
+        gc.enable()
+    assert after - before < 10_000
+
+
+def test_a_slow_source_is_tried_again_and_a_slow_object_is_not() -> None:
+    """By the time that the conversion computed itself."""
+
+    class Slow(StreamSource):
+        def read_at(self, offset: int, n: int, /) -> bytes:
+            time.sleep(0.3)
+            return super().read_at(offset, n)
+
+    with pytest.raises(ReadFailedError):
+        convert(Slow(BytesIO(LARGE)), deadline=time.monotonic() + 0.5)
+    numbers = dicom(
+        identity(), *[element(0x00091000 + n, "DS", b"1e-3\\" * 9000) for n in range(99)]
+    )
+    with pytest.raises(UnreadableDicomError, match=r"limits\.deadlineSeconds"):
+        convert(BytesIO(numbers), deadline=time.monotonic() + 0.3)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        b"12345678901.2345\\" * 120_000,
+        b"\x1b$)C\xb1\xe8\x1b-A\xe9" * 100_000,
+        b"ab\\" * 700_000,
+    ],
+    ids=["decimals", "escapes", "texts"],
+)
+def test_one_value_of_megabytes_ends_at_the_deadline(values: bytes) -> None:
+    """The values are counted, not the elements."""
+    charset = element(0x00080005, "CS", "\\ISO 2022 IR 149\\ISO 2022 IR 100")
+    vr = "UC" if values[:1] != b"1" else "UN"
+    tag = 0x00091001 if vr == "UC" else 0x30060050
+    content = dicom(charset, identity(), *[element(tag, vr, values)] * 8)
+    start = time.monotonic()
+    with pytest.raises((UnreadableDicomError, ReadFailedError)):
+        convert(BytesIO(content), {"bulkData": {"textMaxBytes": 8 * MIB}}, deadline=start + 0.05)
+    assert time.monotonic() - start < 2

@@ -1,0 +1,234 @@
+"""Hostile and enormous objects beside ordinary ones, in little memory and on one core."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from pydicom.data import get_testdata_file
+
+from dcm2bq.local import servers
+from function import descendants
+from support.cloud import Bucket, Event
+from support.hostile import MIB, Content, hostile
+from support.insertall import InsertAll
+from support.limited import Limited, limited
+from support.stack import ROOT, unique
+
+MEMORY = 512 * MIB
+CONCURRENT = 8
+SHORT = ("single US", "arrays of IS", "empty, distinct", "empty items", "deflated, empty",
+         "RTSTRUCT 1.0", "RTSTRUCT.gz", "references")  # fmt: skip
+SHORT_SHARE = 0.4
+ORDINARY = Path(str(get_testdata_file("CT_small.dcm"))).read_bytes()
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a delivery was answered, and within how many seconds."""
+
+    event: Event
+    status: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Function:
+    """A running function."""
+
+    url: str
+    pid: int
+    limit: Limited
+    log: Path
+
+    @property
+    def peak_mib(self) -> int:
+        """The most memory that it has used."""
+        if (peak := self.limit.peak_bytes) is not None:
+            return peak // MIB
+        status = [Path(f"/proc/{each}/status").read_text() for each in descendants(self.pid)]
+        return sum(int(each.partition("VmHWM:")[2].split()[0]) for each in status) // 1024
+
+    def deliver(self, event: Event) -> Answer:
+        """Deliver an event."""
+        start = time.monotonic()
+        status = event.post(self.url).status_code
+        return Answer(event, status, time.monotonic() - start)
+
+
+@contextmanager
+def function(
+    folder: Path, storage: str, bigquery: str, *, prefix: tuple[str, ...] = (), **limits: int
+) -> Iterator[Function]:
+    """Run the function as deployed, in a group of its own of at most `MEMORY`."""
+    port, log = servers.free_port(), folder / "log"
+    script = Path(sys.executable).with_name("functions-framework")
+    with limited(MEMORY) as limit, log.open("wb") as output:
+        if limit.kind != "cgroup":  # which the function would see by itself
+            limits["memoryBytes"] = int(MEMORY * 0.7) - 70 * MIB
+        command = [
+            *(*limit.prefix, *prefix, str(script), "--target=ingest"),
+            *(f"--source={ROOT / 'main.py'}", "--host=127.0.0.1", f"--port={port}"),
+        ]
+        environ = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "THREADS": str(CONCURRENT),
+            "STORAGE_EMULATOR_HOST": storage,
+            "BIGQUERY_EMULATOR_HOST": bigquery,
+            "DCM2BQ_CONFIG": json.dumps({"limits": limits}),
+        }
+        process = subprocess.Popen(command, env=environ, stdout=output, stderr=output)
+        try:
+            url = servers.url(port)
+            _wait_for(url)
+            yield Function(url, process.pid, limit, log)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+
+
+def _wait_for(url: str) -> None:
+    give_up = time.monotonic() + 60
+    while time.monotonic() < give_up:
+        try:
+            requests.get(url, timeout=5)
+        except requests.ConnectionError:
+            time.sleep(0.1)
+        else:
+            return
+    raise TimeoutError("the function did not start")
+
+
+def objects(*, is_long: bool) -> list[tuple[str, Content]]:
+    """Return the objects: all in full size, or a few smaller ones."""
+    if is_long:
+        return list(hostile())
+    return [(name, make) for name, make in hostile(SHORT_SHARE) if name in SHORT]
+
+
+def upload(bucket: Bucket, name: str, make: Content) -> Event:
+    """Store a hostile object; return its event."""
+    encoding = {"content_encoding": "gzip"} if name.endswith(".gz") else {}
+    return bucket.upload(f"{name}.dcm", make(), **encoding)
+
+
+def outcomes(stored: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Return what became of each object, by its generation: a row, or a dead letter's reason."""
+    found = {}
+    for row in stored.values():
+        if "attributes" in row:
+            reason = json.loads(row["attributes"])
+            data = json.loads(_decoded(row["data"]))
+            found[str(data["generation"])] = f"{reason['error_type']}: {reason['error']}"
+        else:
+            found[row["version"]] = "row"
+    return found
+
+
+def _decoded(data: str) -> bytes:
+    import base64  # noqa: PLC0415
+
+    return base64.b64decode(data)
+
+
+@pytest.mark.timeout(1800)
+def test_in_little_memory_each_object_ends_and_ordinary_ones_are_served(
+    tmp_path: Path, storage_url: str, *, is_long: bool, report: Report
+) -> None:
+    """Under a hard limit, at full concurrency: no process dies, nothing comes twice."""
+    state = InsertAll()
+    bucket = Bucket(storage_url, unique("hostile-"))
+    events = [upload(bucket, name, make) for name, make in objects(is_long=is_long)]
+    ordinary = [bucket.upload(f"ordinary {n}.dcm", ORDINARY) for n in range(8)]
+    served: list[Answer] = []
+    is_over = threading.Event()
+    with state.running() as bigquery, function(tmp_path, storage_url, bigquery) as running:
+        workers = descendants(running.pid)
+
+        def serve() -> None:
+            for n in range(1_000_000):
+                if is_over.is_set():
+                    break
+                event = ordinary[n % len(ordinary)]
+                served.append(running.deliver(event))
+                is_over.wait(0.2)
+
+        with ThreadPoolExecutor(CONCURRENT) as pool:
+            beside = pool.submit(serve)
+            answers = list(pool.map(running.deliver, events, chunksize=1))
+            is_over.set()
+            beside.result()
+        assert descendants(running.pid) == workers, "the process was killed"
+        peak = running.peak_mib
+        kind = running.limit.kind
+    found = outcomes(state.stored)
+    ends = {
+        answer.event.data["name"]: (answer.status, found.get(answer.event.data["generation"]))
+        for answer in answers
+    }
+    assert all(status == 200 and end for status, end in ends.values()), ends
+    assert {answer.status for answer in served} == {200}
+    slowest = max(answer.seconds for answer in served)
+    rows = sum(end == "row" for _, end in ends.values())
+    report(
+        f"{len(ends)} objects at {CONCURRENT} concurrent under {kind} of {MEMORY // MIB} MiB: "
+        f"{rows} rows, {len(ends) - rows} dead letters, peak {peak} MiB; {len(served)} ordinary "
+        f"events beside them, all served, the slowest within {slowest:.1f} s"
+    )
+    if is_long:
+        for name, (_, end) in ends.items():
+            report(f"  {name}: {end}")
+
+
+@pytest.mark.timeout(1800)
+def test_the_deadline_holds_within_a_second_on_one_core(
+    tmp_path: Path, storage_url: str, *, is_long: bool, report: Report
+) -> None:
+    """Whatever the object: an answer comes in time, and what is too slow becomes a dead letter."""
+    state, seconds = InsertAll(), 5
+    bucket = Bucket(storage_url, unique("slow-"))
+    events = [upload(bucket, name, make) for name, make in objects(is_long=is_long)]
+    core = str(min(os.sched_getaffinity(0)))
+    with (
+        state.running() as bigquery,
+        function(
+            tmp_path,
+            storage_url,
+            bigquery,
+            prefix=("taskset", "-c", core),
+            deadlineSeconds=seconds,
+        ) as running,
+    ):
+        answers = [running.deliver(event) for event in events]
+    found = outcomes(state.stored)
+    late = [
+        (answer.event.data["name"], answer.seconds)
+        for answer in answers
+        if answer.seconds > seconds + 1
+    ]
+    assert not late
+    ends = {
+        answer.event.data["name"]: (answer.status, found.get(answer.event.data["generation"]))
+        for answer in answers
+    }
+    assert all(status == 200 and end for status, end in ends.values()), ends
+    out_of_time = sum("deadlineSeconds" in str(end) for _, end in ends.values())
+    slowest = max(answer.seconds for answer in answers)
+    report(
+        f"{len(ends)} objects, deadline {seconds} s, one core: the slowest answer after "
+        f"{slowest:.2f} s; {out_of_time} were out of time, and are dead letters"
+    )

@@ -1,0 +1,89 @@
+"""What the handler does about events that may end the process."""
+
+import json
+from datetime import UTC, datetime
+from io import BytesIO
+
+from dcm2bq.config import Config
+from dcm2bq.dicom import Budget
+from dcm2bq.dicom.source import StreamSource
+from dcm2bq.events import Delivery, ObjectEvent
+from dcm2bq.handler import Handler, Result
+from dcm2bq.rows import DeadLetterRow, InstanceRow
+from dicom.build import dicom, element, identity
+
+MIB = 1024 * 1024
+LARGE = dicom(identity(), *[element(0x00091000 + n, "LT", b"x" * 60_000) for n in range(100)])
+
+
+class Reader(StreamSource):
+    """An object in memory."""
+
+    bytes_read = 0
+
+
+class Store:
+    """Holds one object."""
+
+    def open(self, event: ObjectEvent, deadline: float) -> Reader:  # noqa: ARG002
+        return Reader(BytesIO(LARGE))
+
+
+class Sink:
+    """Keeps rows in a list."""
+
+    def __init__(self) -> None:
+        self.rows: list[InstanceRow | DeadLetterRow] = []
+
+    def insert(self, row: InstanceRow, deadline: float) -> None:  # noqa: ARG002
+        self.rows.append(row)
+
+    def insert_dead_letter(self, row: DeadLetterRow, deadline: float) -> None:  # noqa: ARG002
+        self.rows.append(row)
+
+
+def delivery(**data: int) -> Delivery:
+    attributes = {
+        "ce-id": "1",
+        "ce-type": "google.cloud.storage.object.v1.finalized",
+        "ce-time": datetime.now(UTC).isoformat(),
+    }
+    named = {"bucket": "scans", "name": "a.dcm", "generation": "1", "size": str(len(LARGE))}
+    return Delivery(attributes, json.dumps({**named, **data}).encode())
+
+
+def test_an_event_that_never_ended_is_given_up_before_it_is_begun_again() -> None:
+    """By Pub/Sub's own count, where the event has it; an event that fails goes by its age."""
+    sink = Sink()
+    handler = Handler(Config(), Store(), sink)
+    assert handler.handle(delivery(deliveryAttempt=94)).result is Result.INSERTED
+    outcome = handler.handle(delivery(deliveryAttempt=95))
+    assert outcome.result is Result.DEAD_LETTERED
+    assert type(outcome.error).__name__ == "NeverFinishedError"
+    assert isinstance(sink.rows[-1], DeadLetterRow)
+    assert "delivered 95 times and never finished" in sink.rows[-1].attributes
+
+
+def test_an_unusually_large_conversion_is_told_before_it_goes_on() -> None:
+    """Should the process be killed, the last line names the object."""
+    told: list[tuple[str, int]] = []
+    memory = Budget(64 * MIB)
+    handler = Handler(
+        Config(), Store(), Sink(), memory=memory, on_large=lambda e, n: told.append((e.path, n))
+    )
+    handler.handle(delivery())
+    ((path, size),) = told
+    assert path == "gs://scans/a.dcm"
+    assert size > memory.total // 8
+
+
+def test_the_memory_of_a_row_is_held_until_it_is_inserted() -> None:
+    memory, free = Budget(64 * MIB), []
+
+    class Watching(Sink):
+        def insert(self, row: InstanceRow, deadline: float) -> None:  # noqa: ARG002
+            free.append(memory.free)
+
+    Handler(Config(), Store(), Watching(), memory=memory).handle(delivery())
+    assert memory.total - free[0] > 4 * 6_000_000 - 8 * MIB
+    assert memory.free == memory.total
