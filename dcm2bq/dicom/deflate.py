@@ -139,11 +139,13 @@ class InflatedSource:
 class GunzippedSource(InflatedSource):
     """An object that is stored gzip encoded, produced in order; cut, it is unreadable.
 
-    Ranges of such an object are ranges of its compressed bytes. Reading what lies before
-    the position begins anew.
+    Ranges of such an object are ranges of its compressed bytes. Reading what lies further
+    back than the last `CHUNK` bytes begins anew.
     """
 
     _what = "the object's gzip encoding"
+    _last: bytes
+    _last_end: int
 
     def __init__(self, compressed: Window, limit: int) -> None:
         self._compressed = compressed
@@ -153,14 +155,21 @@ class GunzippedSource(InflatedSource):
 
     def read_at(self, offset: int, n: int, /) -> bytes:
         """Return the `n` bytes from `offset` on, or those up to the end."""
-        if offset < self._position:
+        kept = self._last if self._last_end == self._position else b""
+        if offset < self._position - len(kept):
             self._begin()
-        return super().read_at(offset, n)
+            kept = b""
+        back = self._position - offset
+        held = kept[-back:][:n] if back > 0 else b""
+        answer = held + super().read_at(offset + len(held), n - len(held))
+        self._last = (kept + answer[len(held) :] if back >= 0 else answer)[-CHUNK:]
+        self._last_end = self._position
+        return answer
 
     def _begin(self) -> None:
         self.size = _UNKNOWN_SIZE
-        self._next = self._position = 0
-        self._inflated = b""
+        self._next = self._position = self._last_end = 0
+        self._inflated = self._last = b""
         self._inflater = zlib.decompressobj(_GZIP)
 
     def _inflate(self) -> bytes:
