@@ -27,6 +27,8 @@ from dcm2bq.events import Delivery, Kind, ObjectEvent
 
 _COMPOSITE_TEMPORARIES = "gcloud/tmp/parallel_composite_uploads/"
 _BURIAL_SECONDS = 8
+_CONVERT_SHARE = 0.9
+"""Of an event's time, for reading and converting; the rest is for the insert."""
 _LAST_ATTEMPTS = 95
 """From this delivery on, of the 100 after which Pub/Sub gives an event up, it is not tried.
 
@@ -173,7 +175,7 @@ class Handler:
     def _index(self, event: ObjectEvent, deadline: float) -> Outcome:
         """Record what a generation's header holds."""
         on_large = self._on_large and partial(self._on_large, event)
-        with self._memory.claim(deadline, on_large) as claim:
+        with self._memory.claim(_before_insert(deadline), on_large) as claim:
             return self._insert(event, deadline, claim)
 
     def _insert(self, event: ObjectEvent, deadline: float, claim: dicom.Claim) -> Outcome:
@@ -184,7 +186,7 @@ class Handler:
             reader,
             options=self._config,
             root=event.bulk_data_root,
-            deadline=deadline,
+            deadline=claim.deadline,
             memory=claim,
         )
         info = rows.info(
@@ -219,6 +221,12 @@ class Handler:
             delivery, now=_now(), error_type=type(error).__name__, error=describe(error)
         )
         self._sink.insert_dead_letter(row, max(deadline, time.monotonic() + _BURIAL_SECONDS))
+
+
+def _before_insert(deadline: float) -> float:
+    """Return until when to convert: what is ready too late could not be inserted any more."""
+    now = time.monotonic()
+    return now + (deadline - now) * _CONVERT_SHARE
 
 
 def _refuse_endless(delivery: Delivery) -> None:
