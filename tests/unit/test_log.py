@@ -4,7 +4,9 @@ import hashlib
 import hmac
 import json
 import logging
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -110,3 +112,46 @@ def test_what_an_event_has_told_is_not_told_again(
     except ReadFailedError:
         logging.getLogger("ingest").exception("Exception on / [POST]")
     assert lines(capsys) == []
+
+
+def test_a_tally_has_a_line_at_once_then_one_a_minute_and_one_at_the_end(
+    setup: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup()
+    tally = log.Tally("events ignored", "ignored")
+    tally.write_if_due()
+    assert lines(capsys) == []
+    for reason in ("name", "name", "empty"):
+        tally.add(reason)
+        tally.write_if_due()
+    (line,) = lines(capsys)
+    assert line.pop("time")
+    assert line == {"severity": "INFO", "message": "events ignored", "ignored": {"name": 1}}
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 59)
+    tally.write_if_due()
+    assert lines(capsys) == []
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    tally.write_if_due()
+    assert [each["ignored"] for each in lines(capsys)] == [{"name": 1, "empty": 1}]
+    tally.add("folder")
+    tally.flush()
+    tally.flush()
+    assert [each["ignored"] for each in lines(capsys)] == [{"folder": 1}]
+
+
+def test_a_tally_loses_nothing_among_threads(
+    setup: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup()
+    monkeypatch.setattr(log, "_TALLY_SECONDS", 0)
+    tally = log.Tally("events ignored", "ignored")
+
+    def count(_: int) -> None:
+        tally.add("name")
+        tally.write_if_due()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(count, range(2000)))
+    tally.flush()
+    assert sum(each["ignored"]["name"] for each in lines(capsys)) == 2000
