@@ -1,9 +1,12 @@
 """Log lines are JSON of allow-listed fields; strangers' lines lose their texts."""
 
+import errno
 import hashlib
 import hmac
 import json
 import logging
+import socket
+import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +15,7 @@ from typing import Any
 import pytest
 
 from dcm2bq import config, log
-from dcm2bq.errors import ReadFailedError
+from dcm2bq.errors import ReadFailedError, describe
 
 SENTINEL = "SENTINEL^PATIENT"
 
@@ -101,6 +104,27 @@ def test_what_libraries_log_loses_its_text(setup: Any, capsys: pytest.CaptureFix
     assert (first["logger"], first["severity"]) == ("some.library", "WARNING")
     assert second["message"].startswith("KeyError < test_log.py:")
     assert SENTINEL not in str([first, second])
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.ENOSPC, SENTINEL, SENTINEL), "OSError (No space left on device)"),
+        (OSError(errno.EACCES, SENTINEL), "PermissionError (Permission denied)"),
+        (OSError(SENTINEL), "OSError"),
+        (ssl.SSLError(1, SENTINEL), "SSLError"),
+        (socket.gaierror(-2, SENTINEL), "gaierror"),
+    ],
+)
+def test_an_error_of_the_system_keeps_the_systems_text_and_no_other(
+    error: OSError, expected: str
+) -> None:
+    try:
+        raise error
+    except OSError as raised:
+        text = describe(raised)
+    assert text.startswith(f"{expected} < test_log.py:")
+    assert SENTINEL not in text
 
 
 def test_what_an_event_has_told_is_not_told_again(
