@@ -13,6 +13,14 @@ BEAM_VENV := .venv-backfill
 BEAM_BIN := $(BEAM_VENV)/bin
 BEAM_READY := $(BEAM_VENV)/.ready-$(shell cat requirements-backfill.txt pyproject.toml 2>/dev/null | cksum | cut -d ' ' -f 1)
 
+# An environment that cannot run is made anew: its Python is gone, or it was moved, so that its
+# scripts name an interpreter where none is.
+drop_broken = $(shell for ready in $(1)/.ready-*; do \
+	[ ! -e "$$ready" ] || { $(1)/bin/python -c '' && [ -x "$$(sed -n '1s/^\#!//p' $(1)/bin/dcm2bq)" ]; } \
+		2>/dev/null || rm -f "$$ready"; done)
+$(call drop_broken,$(VENV))
+$(call drop_broken,$(BEAM_VENV))
+
 .PHONY: help
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,8 +31,7 @@ run: $(READY) ## Ingest real DICOM files through the real function, on this mach
 
 .PHONY: test
 test: $(READY) $(BEAM_READY) ## Run every test
-	@$(BIN)/pytest $(PYTEST_ARGS)
-	@$(if $(PYTEST_ARGS),,$(BEAM_BIN)/pytest tests/beam)
+	@BIN=$(BIN) BEAM_BIN=$(BEAM_BIN) scripts/run_tests.sh $(PYTEST_ARGS)
 
 .PHONY: soak-backfill
 soak-backfill: $(READY) $(BEAM_READY) ## Backfill 20,200 objects while events arrive, and after a kill
@@ -56,10 +63,13 @@ soak: $(READY) ## Run what holds the guarantees for hours instead of seconds
 	@$(BIN)/pytest --long -s tests/reliability $(PYTEST_ARGS)
 
 .PHONY: audit
-audit: ## Look for known vulnerabilities in what is installed with the function
+audit: ## Look for known vulnerabilities in the three locks: function, workers, development
 	@[ -x .work/audit/bin/pip-audit ] || { python3 -m venv .work/audit \
 		&& .work/audit/bin/pip install --quiet --disable-pip-version-check 'pip-audit>=2.10,<3'; }
-	@.work/audit/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.txt
+	@status=0; for each in requirements requirements-backfill requirements-dev; do \
+		echo "$$each.txt"; \
+		.work/audit/bin/pip-audit --strict --require-hashes --disable-pip -r $$each.txt || status=1; \
+	done; exit $$status
 
 .PHONY: format
 format: $(READY) ## Format the code
@@ -77,6 +87,14 @@ lock: $(READY) ## Resolve the requirements anew
 	@$(LOCK) --upgrade --output-file requirements.txt
 	@$(LOCK) --upgrade --extra local --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 	@$(LOCK) --upgrade --extra backfill --extra test --output-file requirements-backfill.txt
+	@$(BIN)/python scripts/worker_requirements.py
+
+# The providers of tf/, by version and hash, for every system that it is applied from.
+.PHONY: lock-terraform
+lock-terraform: ## Resolve the Terraform providers anew: tf/.terraform.lock.hcl
+	@cd tf && terraform providers lock \
+		-platform=linux_amd64 -platform=linux_arm64 \
+		-platform=darwin_amd64 -platform=darwin_arm64 -platform=windows_amd64
 
 .PHONY: check-lock
 check-lock: $(READY)
@@ -85,6 +103,7 @@ check-lock: $(READY)
 	@$(LOCK) --output-file .work/requirements.txt
 	@$(LOCK) --extra local --extra dev --constraint requirements.txt --output-file .work/requirements-dev.txt
 	@$(LOCK) --extra backfill --extra test --output-file .work/requirements-backfill.txt
+	@$(BIN)/python scripts/worker_requirements.py --check
 	@( for each in requirements requirements-dev requirements-backfill; do \
 		diff -u $$each.txt .work/$$each.txt || exit 1; done ) \
 		|| { echo 'the requirements do not follow from pyproject.toml: make lock'; exit 1; }

@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -22,7 +23,22 @@ from dcm2bq.errors import ConfigError, InvalidEventError, RetryableError, descri
 from dcm2bq.events import Delivery, ObjectEvent, parse, received
 from dcm2bq.handler import Handler, Outcome, Result
 
+
+def _refuse_settings_of_a_desk(environ: Mapping[str, str]) -> None:
+    """Raise `ConfigError` where the service runs in the cloud as if on a developer's machine.
+
+    With DEBUG the framework answers errors with a console that runs code; with the variable
+    of an emulator, headers and tokens would go to whatever host it names.
+    """
+    if not environ.get("K_SERVICE"):  # which Cloud Run sets
+        return
+    for name, value in environ.items():
+        if value and (name in {"DEBUG", "FLASK_DEBUG"} or name.endswith("_EMULATOR_HOST")):
+            raise ConfigError(f"{name} is set, which is for a developer's machine: unset it")
+
+
 try:
+    _refuse_settings_of_a_desk(os.environ)
     CONFIG = config.load()
     dicom.privacy_rules(CONFIG.privacy)
 except ConfigError as error:

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -54,10 +55,12 @@ def function(
     port = _free_port()
     script = python.with_name("functions-framework")
     stub = f"http://127.0.0.1:{stub_port}"
+    folder = tempfile.TemporaryDirectory(prefix="dcm2bq-bench-")
     process = subprocess.Popen(
         [script, "--target=ingest", f"--source={source}", "--host=127.0.0.1", f"--port={port}"],
         env={
             "PATH": os.environ["PATH"],
+            "XDG_RUNTIME_DIR": folder.name,  # where gunicorn keeps a socket, if not in HOME
             "THREADS": str(threads),
             "BIGQUERY_EMULATOR_HOST": stub,
             "STORAGE_EMULATOR_HOST": stub,
@@ -74,6 +77,7 @@ def function(
     finally:
         process.terminate()
         process.wait()
+        folder.cleanup()
 
 
 def cpu_seconds(pid: int) -> float:

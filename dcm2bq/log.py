@@ -20,6 +20,7 @@ import msgspec
 
 from dcm2bq.config import Config, hash_key
 from dcm2bq.errors import RetryableError, describe
+from dcm2bq.terminal import printable_json
 
 FIELDS = (
     "event_id",
@@ -119,7 +120,7 @@ class _JsonFormatter(logging.Formatter):
                 line["message"] = describe(record.exc_info[1])
         if self._hash_paths and "path" in line:
             line["path"] = _hashed(line["path"].encode(), self._key)
-        return msgspec.json.encode(line).decode()
+        return printable_json(msgspec.json.encode(line).decode())
 
 
 def _hashed(path: bytes, key: bytes) -> str:

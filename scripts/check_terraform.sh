@@ -20,8 +20,9 @@ terraform_here() {
 }
 
 initialise() {
-    local said
-    said=$(terraform -chdir="$1" init -backend=false -input=false -no-color 2>&1) && return
+    local said readonly=
+    [ ! -e "$1/.terraform.lock.hcl" ] || readonly=-lockfile=readonly # make lock-terraform writes it
+    said=$(terraform -chdir="$1" init $readonly -backend=false -input=false -no-color 2>&1) && return
     if grep -qE 'could not connect|request discovery document|does not offer a Terraform provider registry' <<<"$said"; then
         skip 'the registry of its providers can not be reached'
     fi

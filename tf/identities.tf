@@ -86,8 +86,8 @@ resource "google_project_iam_member" "trigger" {
   member  = google_service_account.trigger.member
 }
 
-# Google keeps the sources, images and logs of builds in buckets and repositories of its own making, so
-# that only the project will do. These are fewer than roles/cloudbuild.builds.builder holds, which could
+# Google keeps the images and logs of builds in repositories and buckets of its own making, so that
+# only the project will do. These are fewer than roles/cloudbuild.builds.builder holds, which could
 # write objects into every bucket.
 resource "google_project_iam_member" "build" {
   for_each = toset(["roles/artifactregistry.writer", "roles/logging.logWriter"])
@@ -97,16 +97,24 @@ resource "google_project_iam_member" "build" {
   member  = google_service_account.build.member
 }
 
-# The build reads its source, but not the patients' objects.
+# The build reads its source and nothing else: the bucket that the archive is uploaded to, and the one
+# that Cloud Functions copies it into, whose name is Google's (gcf-v2-sources-PROJECT_NUMBER-REGION)
+# and which may not be there before the first build. A condition admits these two by name; whatever
+# bucket there is besides, or comes later, stays closed.
 resource "google_project_iam_member" "build_source" {
   project = var.project_id
   role    = "roles/storage.objectViewer"
   member  = google_service_account.build.member
 
   condition {
-    title       = "not the DICOM bucket"
-    description = "All but ${local.bucket}"
-    expression  = "resource.name != \"projects/_/buckets/${local.bucket}\" && !resource.name.startsWith(\"projects/_/buckets/${local.bucket}/\")"
+    title       = "the function's source"
+    description = "Nothing but ${join(" and ", local.build_buckets)}"
+    expression = join(" || ", flatten([
+      for bucket in local.build_buckets : [
+        "resource.name == \"projects/_/buckets/${bucket}\"",
+        "resource.name.startsWith(\"projects/_/buckets/${bucket}/\")",
+      ]
+    ]))
   }
 }
 

@@ -5,6 +5,12 @@ locals {
   source_files   = ["main.py", "requirements.txt", ".python-version", "dcm2bq/**"]
   source_without = "^dcm2bq/(cli|local|schema|tools)/|(^|/)__pycache__/|\\.pyc$"
 
+  # Where the archive lies before a build, and where Cloud Functions copies it to for one.
+  build_buckets = [
+    google_storage_bucket.source.name,
+    "gcf-v2-sources-${data.google_project.this.number}-${local.region}",
+  ]
+
   source = toset([
     for file in flatten([for glob in local.source_files : tolist(fileset(local.source_root, glob))]) :
     file if !can(regex(local.source_without, file))

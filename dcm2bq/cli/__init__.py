@@ -6,9 +6,12 @@ What a command needs is imported when it runs, so that `--help` is quick, and so
 base installation is enough for all but `local`.
 """
 
+import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from types import TracebackType
 
 import click
 
@@ -22,6 +25,7 @@ from dcm2bq.cli.common import (
     failing_stream,
     status_of,
 )
+from dcm2bq.tools.display import printable, say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        _explain(error)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
@@ -48,11 +52,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             _discard_output()
             return 0
         if debug:
+            sys.excepthook = _show_traceback
             raise
-        complain(f"dcm2bq: {explain(error)}")
+        complain(*f"dcm2bq: {explain(error)}".split("\n"))
         if output:
             _discard_output()
         return status_of(error)
+
+
+def _explain(error: click.ClickException) -> None:
+    """Print click's own words on stderr: they quote the arguments."""
+    # Escaped before it is shown, so that all line feeds that are left are click's own.
+    error.message = printable(error.message)  # type: ignore[misc]
+    text = io.StringIO()
+    error.show(text)
+    for line in text.getvalue().rstrip("\n").split("\n"):
+        say(line, err=True)
+
+
+def _show_traceback(_: type[BaseException], error: BaseException, __: TracebackType | None) -> None:
+    for line in "".join(traceback.format_exception(error)).split("\n"):
+        say(line, err=True)
 
 
 def _discard_output() -> None:

@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from dcm2bq import config
 from dcm2bq.cli.common import INTERRUPTED, complain, startable
 from dcm2bq.errors import Dcm2BqError
+from dcm2bq.tools.display import printable, say
 from dcm2bq.uri import GsUri
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 LOCAL, DATAFLOW = "local", "DataflowRunner"
 _LINE_SECONDS = 30.0
-_RUN_ID = re.compile("[A-Za-z0-9_]{1,64}")  # it is part of a table's name
+_RUN_ID = re.compile("[a-z0-9_]{1,64}")  # it names a folder, a table and jobs
 _BEGUN_WITH = {"source", "shard_objects", "resume", "dry_run", "beam_options"}
 
 
@@ -177,11 +178,11 @@ def _run(
         else:
             summary = work.go(_on_dataflow(beam_options, dataflow, again))
     except KeyboardInterrupt:
-        _tell(f"\ninterrupted; resume it with:\n  {again}")
+        _tell("", "interrupted; resume it with:", f"  {again}")
         sys.stderr.flush()
         os._exit(INTERRUPTED)  # threads of Beam would go on; what they leave behind never counts
     except Exception:
-        complain(f"run {run.id} did not finish; resume it with:\n  {again}")
+        complain(f"run {run.id} did not finish; resume it with:", f"  {again}")
         raise
     if summary:
         _print(summary)
@@ -284,7 +285,7 @@ def _estimate(
         counted = count(options, uri.bucket, uri.name, on_page=on_page)
     known = None if takes_all else _count_known(options, uri)
     for line in estimate(counted, known=known, processes=processes, workers=max_workers):
-        click.echo(line)
+        say(line)
     _tell("dry run: nothing was changed")
     return 0
 
@@ -304,15 +305,15 @@ def _count_known(options: "Config", uri: GsUri) -> int | None:
 def _print(summary: "Summary") -> None:
     """Tell what all attempts of a run have done."""
     results = summary.results
-    click.echo(f"run {summary.run.id}: {summary.loaded:,} of {summary.shards:,} shards loaded")
-    click.echo(
+    say(f"run {summary.run.id}: {summary.loaded:,} of {summary.shards:,} shards loaded")
+    say(
         f"{sum(results.values()):,} objects: {results.get('inserted', 0):,} inserted, "
         f"{results.get('dead_lettered', 0):,} dead letters, "
         f"{results.get('skipped', 0):,} were there, {results.get('ignored', 0):,} ignored, "
         f"{results.get('superseded', 0):,} gone meanwhile"
     )
     rows = summary.rows
-    click.echo(
+    say(
         f"{rows.get('instances', 0):,} rows loaded into instances, "
         f"{rows.get('dead_letter', 0):,} into dead_letter"
     )
@@ -332,7 +333,7 @@ class Line:
         """Show the line as it is now."""
         self._text = text
         if self._is_terminal:
-            click.echo(f"\r\033[K{text}", err=True, nl=False)
+            click.echo(f"\r\033[K{printable(text)}", err=True, nl=False)
         elif time.monotonic() - self._shown > _LINE_SECONDS:
             self._shown = time.monotonic()
             _tell(text)
@@ -358,5 +359,6 @@ def _counting() -> Iterator[Callable[[int], None]]:
     shown.end()
 
 
-def _tell(text: str) -> None:
-    click.echo(text, err=True)
+def _tell(*lines: str) -> None:
+    for line in lines:
+        say(line, err=True)

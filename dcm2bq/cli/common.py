@@ -5,7 +5,7 @@ import os
 import select
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 import click
@@ -14,6 +14,7 @@ import msgspec
 from dcm2bq import config
 from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError, JobFailedError, RetryableError, describe
+from dcm2bq.tools.display import printable
 
 FINDINGS, USAGE, UNREACHABLE, JOB_FAILED, INTERRUPTED = 1, 2, 3, 4, 130
 
@@ -41,6 +42,21 @@ class Group(click.Group):
         ]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+
+settings_option = click.option(
+    "--option",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set an option over the configuration; the value is JSON, or else text. Repeatable.",
+)
+"""The option by which a command takes settings of the configuration; see `parse_settings`."""
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Return the values of `--option NAME=VALUE` by name."""
+    return dict(map(_setting, settings))
 
 
 def override(settings: Mapping[str, Any]) -> Config:
@@ -81,7 +97,9 @@ def explain(error: Exception) -> str:
         remedy = _REMEDIES.get(error.errno)
         parts = (os.strerror(error.errno), f"({remedy})" if remedy else "")
         text = " ".join(filter(None, parts))
-        return f"{os.fsdecode(place)}: {text}" if isinstance(place, str | bytes) else text
+        return (
+            f"{printable(os.fsdecode(place))}: {text}" if isinstance(place, str | bytes) else text
+        )
     if isinstance(error, UnicodeEncodeError):
         if error.encoding.startswith("utf"):
             return "a name or an argument is not valid UTF-8"
@@ -118,6 +136,17 @@ def _fails_again(stream: TextIO, error: OSError) -> bool:
     return error.errno == errno.EPIPE and is_broken
 
 
-def complain(line: str) -> None:
-    """Write a line to stderr, in red on a terminal."""
-    click.secho(line, fg="red", err=True)
+def complain(*lines: str) -> None:
+    """Write lines to stderr, in red on a terminal."""
+    for line in lines:
+        click.secho(printable(line), fg="red", err=True)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise click.BadParameter(f"{text}: NAME=VALUE is expected", param_hint="--option")
+    try:
+        return name, msgspec.json.decode(value)
+    except ValueError:
+        return name, value

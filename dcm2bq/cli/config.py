@@ -4,6 +4,7 @@ import click
 
 from dcm2bq import config as configuration
 from dcm2bq.cli.common import startable
+from dcm2bq.tools.display import say_json
 
 
 @click.command()
@@ -18,6 +19,6 @@ def config(*, schema: bool) -> None:
         dcm2bq config --schema
     """  # noqa: D301 - \b is click's mark for lines to keep
     if schema:
-        click.echo(configuration.json_schema())
+        say_json(configuration.json_schema())
     else:
-        click.echo(configuration.to_json(startable(configuration.load())))
+        say_json(configuration.to_json(startable(configuration.load())))

@@ -14,7 +14,7 @@ from dcm2bq import config
 from dcm2bq.cli.common import FINDINGS, Group, complain, startable
 from dcm2bq.errors import InvalidEventError, describe
 from dcm2bq.events import Kind, decode
-from dcm2bq.tools.display import printable
+from dcm2bq.tools.display import say, say_json
 from dcm2bq.uri import GsUri, is_uri
 
 if TYPE_CHECKING:
@@ -95,15 +95,15 @@ def show_all(*, limit: int | None, as_json: bool, **chosen: Any) -> None:
     if as_json:
         found = list(entries)
         count = len(found)
-        click.echo(msgspec.json.encode(found))
+        say_json(msgspec.json.encode(found))
     else:
         for entry in entries:
-            click.echo(_line(entry))
+            say(_line(entry))
             count += 1
         if count:
-            click.echo(f"{count} open", err=True)
+            say(f"{count} open", err=True)
     if not count:
-        click.echo(_nothing(dataset), err=True)
+        say(_nothing(dataset), err=True)
 
 
 @dead_letters.command()
@@ -126,9 +126,9 @@ def show(path_or_id: str) -> int:
     chosen = Filter(path=path_or_id) if is_path else Filter(message_id=path_or_id)
     letters = list(read(dataset, options, chosen))
     for letter in letters:
-        click.echo(_document(letter))
+        say_json(_document(letter))
     if not letters:
-        complain(f"{printable(path_or_id)}: no entry is open")
+        complain(f"{path_or_id}: no entry is open")
     return 0 if letters else FINDINGS
 
 
@@ -204,12 +204,12 @@ def _close(dataset: "Dataset", meant: "Filter", attempts: "Iterator[Attempt]") -
         for attempt in _progress(attempts, count(dataset, meant)):
             results[attempt.result or "still open"] += 1
             if attempt.error:
-                complain(f"{printable(attempt.entry.name)}: {describe(attempt.error)}")
+                complain(f"{attempt.entry.name}: {describe(attempt.error)}")
     finally:
         if results:
-            click.echo(", ".join(f"{count} {result}" for result, count in results.items()))
+            say(", ".join(f"{count} {result}" for result, count in results.items()))
     if not results:
-        click.echo(_nothing(dataset))
+        say(_nothing(dataset))
     return FINDINGS if results["still open"] else 0
 
 
@@ -246,8 +246,7 @@ def _nothing(dataset: "Dataset") -> str:
 def _line(entry: "Entry") -> str:
     """Return an entry as columns, of which only the last has no set width."""
     seen = f"{entry.last_seen:%Y-%m-%d %H:%M:%S}" if entry.last_seen else "-"
-    text = f"{seen:<20} {entry.attempts:>4}x  {entry.reason:<20}  {entry.name}: {entry.message}"
-    return printable(text)
+    return f"{seen:<20} {entry.attempts:>4}x  {entry.reason:<20}  {entry.name}: {entry.message}"
 
 
 def _document(letter: "Letter") -> bytes:

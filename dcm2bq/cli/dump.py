@@ -3,13 +3,21 @@
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from dcm2bq.cli.common import complain, override, startable, status_of
+from dcm2bq.cli.common import (
+    complain,
+    override,
+    parse_settings,
+    settings_option,
+    startable,
+    status_of,
+)
 from dcm2bq.errors import describe
+from dcm2bq.tools.display import say, say_json
 from dcm2bq.uri import GsUri, is_uri
 
 if TYPE_CHECKING:
@@ -27,13 +35,7 @@ if TYPE_CHECKING:
     type=click.Choice(["flat", "dicom-json"]),
     help="The shape of the metadata; short for --option jsonOutput.format=...",
 )
-@click.option(
-    "--option",
-    "settings",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Set an option over the configuration; the value is JSON, or else text. Repeatable.",
-)
+@settings_option
 @click.option("--verbose", is_flag=True, help="Count the warnings of each file on stderr.")
 def dump(
     paths: Sequence[str],
@@ -64,7 +66,7 @@ def dump(
     for path in paths:
         if is_uri(path):
             GsUri.parse(path)
-    overrides = dict(_setting(each) for each in settings)
+    overrides = parse_settings(settings)
     if format_:
         if "jsonOutput.format" in overrides:
             raise click.UsageError("--format and --option jsonOutput.format: use one")
@@ -84,7 +86,7 @@ def dump(
                 complain(f"{file.path}: {_reason(error)}")
                 status = max(status, status_of(error))
                 continue
-            click.echo(_document(file.path, conversion, envelope=envelope, indent=single))
+            say_json(_document(file.path, conversion, envelope=envelope, indent=single))
             if verbose and conversion.warnings:
                 _count_warnings(file.path, len(conversion.warnings))
     _count_passed_over(*files.passed_over)
@@ -102,7 +104,7 @@ def _document(path: str, conversion: "Conversion", *, envelope: bool, indent: bo
 
 
 def _count_warnings(path: str, count: int) -> None:
-    click.echo(f"{path}: {count} warning{'s' if count > 1 else ''}", err=True)
+    say(f"{path}: {count} warning{'s' if count > 1 else ''}", err=True)
 
 
 def _count_passed_over(unmatched: int, empty: int) -> None:
@@ -111,17 +113,7 @@ def _count_passed_over(unmatched: int, empty: int) -> None:
     objects = f"{empty} empty object{'s' if empty > 1 else ''}"
     parts = [text for text, number in ((names, unmatched), (objects, empty)) if number]
     if parts:
-        click.echo(f"passed over: {', '.join(parts)}", err=True)
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise click.BadParameter(f"{text}: NAME=VALUE is expected", param_hint="--option")
-    try:
-        return name, msgspec.json.decode(value)
-    except ValueError:
-        return name, value
+        say(f"passed over: {', '.join(parts)}", err=True)
 
 
 def _reason(error: Exception) -> str:

@@ -3,6 +3,7 @@
 import click
 
 from dcm2bq.cli.common import override
+from dcm2bq.tools.display import say
 
 
 @click.command()
@@ -32,8 +33,6 @@ def init(*, project: str | None, dataset: str | None, location: str | None, dry_
     width = 18 if dry_run else 10
     for entry in entries:
         details = f": {'; '.join(entry.details)}" if entry.details else ""
-        click.echo(
-            f"{entry.outcome(dry_run=dry_run):<{width}}{entry.kind:<15}{entry.name}{details}"
-        )
+        say(f"{entry.outcome(dry_run=dry_run):<{width}}{entry.kind:<15}{entry.name}{details}")
     if dry_run:
-        click.echo("dry run: nothing was changed", err=True)
+        say("dry run: nothing was changed", err=True)

@@ -12,7 +12,7 @@ import msgspec
 from dcm2bq import config
 from dcm2bq.cli.common import FINDINGS, complain, startable
 from dcm2bq.errors import describe
-from dcm2bq.tools.display import printable
+from dcm2bq.tools.display import say, say_json
 from dcm2bq.uri import GsUri
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def verify(location: str, *, repair: bool, settle: int, allow_empty: bool, as_js
             left += not each.is_mended
     _summarise(comparison, counts, left if repair else None)
     if not comparison.objects and not counts and not allow_empty:
-        complain(f"{printable(location)}: no object under this prefix (--allow-empty if so)")
+        complain(f"{location}: no object under this prefix (--allow-empty if so)")
         return FINDINGS
     return FINDINGS if left else 0
 
@@ -102,7 +102,7 @@ def _show(repairs: Iterable["Repair"]) -> Iterator["Repair"]:
         result = each.result or (f"failed: {describe(each.error)}" if each.error else None)
         details = ", ".join(filter(None, (found.reason, result)))
         path = f"{found.event.path}#{found.event.generation}"
-        click.echo(printable(f"{found.finding:<15}{path}" + (f": {details}" if details else "")))
+        say(f"{found.finding:<15}{path}" + (f": {details}" if details else ""))
         yield each
 
 
@@ -110,10 +110,10 @@ def _show_json(repairs: Iterable["Repair"]) -> Iterator["Repair"]:
     """Write the array piece by piece: it may be longer than memory."""
     opening = "["
     for each in repairs:
-        click.echo(opening + _document(each), nl=False)
+        say_json(opening + _document(each), end="")
         opening = ",\n"
         yield each
-    click.echo("]" if opening != "[" else "[]")
+    say_json("]" if opening != "[" else "[]")
 
 
 def _document(repair: "Repair") -> str:
@@ -139,4 +139,4 @@ def _summarise(comparison: "Comparison", counts: Counter[str], left: int | None)
         parts.append(f"{left} left")
     elif not counts:
         parts.append("no difference")
-    click.echo(", ".join(parts), err=True)
+    say(", ".join(parts), err=True)

@@ -1,6 +1,7 @@
 """Headers of elements (PS3.5 7.1), also of those that are not as they should be."""
 
 from collections.abc import Callable
+from itertools import permutations
 
 from dcm2bq.dicom.frames import BrokenFramingError, OpenItem
 from dcm2bq.dicom.notes import Notes
@@ -54,7 +55,9 @@ def read_header(window: Window, position: int, item: OpenItem, notes: Notes) -> 
             return tag, LONG_VRS[code], *_long_form(window, position, item, notes)
         is_explicit = item.top_level or item.elements or is_vr_like(code) or not syntax.little
         if is_explicit or _is_odd_explicit(window, position, item):
-            return tag, "UN", *_odd_header(window, position, item, tag, notes)
+            # Its order of bytes is the data set's, while that of UN is not (PS3.5 6.2.2).
+            vr = "UN" if syntax.little else item.known_vr(tag)
+            return tag, vr, *_odd_header(window, position, item, tag, notes)
         item.syntax, item.run = IMPLICIT_LITTLE, run_of(IMPLICIT_LITTLE)
     length = item.syntax.long.unpack_from(data, at + 4)[0]
     return tag, item.known_vr(tag), position + HEADER, length
@@ -82,10 +85,14 @@ def _is_odd_explicit(window: Window, position: int, item: OpenItem) -> bool:
     It is not if the item can be read as an implicit one.
     """
     look = _Look(window, item, position)
-    if look.follow(_IMPLICIT, _IMPLICIT, _is_nothing, any_order=False, enough=True):
+    if item.syntax.little and look.follow(
+        _IMPLICIT, _IMPLICIT, _is_nothing, any_order=False, enough=True
+    ):
         return False
     readings = (_SHORT, _LONG, _IMPLICIT)
-    return any(look.follow(way, way, _is_certain, any_order=False) for way in readings)
+    return any(look.follow(way, way, _is_certain, any_order=False) for way in readings) or any(
+        look.follow(way, way, _is_certain, any_order=True, enough=True) for way in (_SHORT, _LONG)
+    )
 
 
 def begins_element(window: Window, position: int, item: OpenItem) -> bool:
@@ -117,10 +124,10 @@ def _long_form(window: Window, position: int, item: OpenItem, notes: Notes) -> t
     if start > item.limit and item.top_level and not short:  # as an object looks that is cut
         raise BrokenFramingError("cut inside an element's header", position)
     look = _Look(window, item, position)
-    for any_order in (False, True):
-        if look.follow(_LONG, None, _has_vr, any_order=any_order):
+    for following, any_order in ((None, False), (None, True), (_SHORT, False), (_LONG, False)):
+        if look.follow(_LONG, following, _has_vr, any_order=any_order):
             break
-        if look.follow(_SHORT, None, _has_vr_within, any_order=any_order):
+        if look.follow(_SHORT, following, _has_vr_within, any_order=any_order):
             tag = _tag_at(window, position, item.syntax)
             known_tag = tag if item.knows(tag) else None
             notes.add("a length of 2 bytes after a VR of 4", tag=known_tag, offset=position)
@@ -173,6 +180,11 @@ def _find_reading(window: Window, position: int, item: OpenItem) -> int:
                 if until:
                     item.odd_reading, item.odd_until = following, until
                     return reading
+    for reading, following in permutations(readings, 2):
+        until = look.follow(reading, following, _is_certain, any_order=False)
+        if until:
+            item.odd_reading, item.odd_until = following, until
+            return reading
     raise BrokenFramingError("expected an element's header", position)
 
 

@@ -22,7 +22,8 @@ BINARY_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 FRAGMENTED_VRS = BINARY_VRS - {"UN"}
 """Values of these VRs consist of fragments if their length is undefined (PS3.5 A.4)."""
 
-_WORD = {"AT": 2, "OW": 2, "SS": 2, "US": 2, "FL": 4, "OF": 4, "OL": 4, "SL": 4, "UL": 4}
+_WORD = {"AT": 2, "OW": 2, "SS": 2, "US": 2, "US or SS": 2}
+_WORD |= {"FL": 4, "OF": 4, "OL": 4, "SL": 4, "UL": 4}
 _WORD |= {"FD": 8, "OD": 8, "OV": 8, "SV": 8, "UV": 8}
 
 

@@ -1,20 +1,13 @@
-"""A bucket of the local Cloud Storage, written over its JSON API.
-
-Reading is the function's affair; this is the other side, on which objects come and go.
-"""
+"""A bucket of a local Cloud Storage, written over its JSON API."""
 
 import http
 import json
-from collections.abc import Mapping
-from typing import Any
 from urllib.parse import quote
 
 import urllib3
 
+from dcm2bq.local.mirror import Resource
 from dcm2bq.local.servers import PROJECT, ServerError
-
-Resource = Mapping[str, Any]
-"""An object as the JSON API describes it."""
 
 _CONTENT_TYPE = "application/dicom"
 _ANSWER_SECONDS = 60

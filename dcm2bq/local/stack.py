@@ -1,18 +1,20 @@
 """The local stack as a whole: a bucket whose changes reach the real function as events.
 
-Files become objects (`bucket`), their changes CloudEvents (`eventarc`), these rows by the
-function in a process of its own (`servers`).
+Files become objects (`mirror`), their changes CloudEvents (`eventarc`), these rows by the
+function in a process of its own (`servers`), which reads the objects over HTTP (`storage`).
 """
 
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +24,24 @@ import dcm2bq
 from dcm2bq import config as configuration
 from dcm2bq.config import Config
 from dcm2bq.events import Kind
-from dcm2bq.local import servers
-from dcm2bq.local.bucket import Bucket, Resource, is_object_name
+from dcm2bq.local import servers, storage
+from dcm2bq.local.bucket import Bucket, is_object_name
 from dcm2bq.local.eventarc import Delivery, Event, Trigger
 from dcm2bq.local.folder import Changes
+from dcm2bq.local.mirror import Mirror
+from dcm2bq.local.work import own_folder
+from dcm2bq.tools.parallel import in_parallel
 
 if TYPE_CHECKING:
     from dcm2bq.bigquery.dataset import Dataset
 
 BUCKET = "dicom"
-CONCURRENCY = 8
+CONCURRENCY = 32
+"""Events in flight: their rows share inserts, which are what costs most here.
+
+One insert takes the local BigQuery about 10 ms, whether of one row or of ten.
+"""
+_AHEAD = 4 * CONCURRENCY  # changes that are begun before the first of them is shown
 
 _PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)  # seconds before an event is delivered again
 
@@ -75,13 +85,14 @@ class Ports:
 
     bigquery: int = field(default_factory=servers.free_port)
     storage: int = field(default_factory=servers.free_port)
+    other_buckets: int = field(default_factory=servers.free_port)
     function: int = field(default_factory=servers.free_port)
 
     def check(self) -> None:
         """Raise `ServerError`, naming the server, when one has ended."""
         named = {
             "BigQuery": self.bigquery,
-            "Cloud Storage": self.storage,
+            "Cloud Storage": self.other_buckets,
             "the function": self.function,
         }
         for name, port in named.items():
@@ -90,34 +101,33 @@ class Ports:
 
 
 class Stack:
-    """A running stack: `objects` are what the bucket holds by name, `dataset` what came of it."""
+    """A running stack: `objects` are what the bucket holds, `dataset` what came of it."""
 
-    def __init__(self, config: Config, ports: Ports, dataset: "Dataset", folder: Path) -> None:
+    def __init__(
+        self, config: Config, ports: Ports, dataset: "Dataset", folder: Path, objects: Mirror
+    ) -> None:
         self.config = config
         self.ports = ports
         self.dataset = dataset
         self._folder = folder
-        self._bucket = Bucket(servers.url(ports.storage), BUCKET, connections=CONCURRENCY)
-        self._bucket.create()
         self._trigger = Trigger(servers.url(ports.function), connections=CONCURRENCY)
-        self.objects: dict[str, Resource] = {}
+        self.objects = objects
 
     def apply(self, changes: Changes, root: Path) -> Iterator[Change]:
         """Make the bucket follow the files under `root`; yield each change as it is done.
 
         Events that are not acknowledged are delivered again, with a growing pause; the real
-        trigger goes on for a day. Raises `ServerError` when Cloud Storage fails.
+        trigger goes on for a day.
         """
         pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="local")
-        work: list[Future[Change | None]] = [
-            *(pool.submit(self._write, name, root / name) for name in changes.written),
-            *(pool.submit(self._remove, name) for name in changes.removed),
-        ]
+        work: Iterable[Callable[[], Change | None]] = chain(
+            (partial(self._write, name, root) for name in changes.written),
+            (partial(self._remove, name) for name in changes.removed),
+        )
         try:
             for pause in (*_PAUSES, None):
                 failed = []
-                for done in as_completed(work):
-                    change = done.result()
+                for change in in_parallel(pool, lambda step: step(), work, _AHEAD):
                     if change and change.is_unacknowledged and pause:
                         failed.append(change)
                     elif change:
@@ -125,14 +135,13 @@ class Stack:
                 if not failed or not pause:
                     break
                 time.sleep(pause)
-                work = [pool.submit(self._deliver, change) for change in failed]
+                work = [partial(self._deliver, change) for change in failed]
         finally:
             # Not waited for: the end of the servers ends what still waits for an answer.
             pool.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
         """Close the connections: a server that ends waits for them a while."""
-        self._bucket.close()
         self._trigger.close()
 
     def keep_function_log(self) -> Path:
@@ -142,19 +151,17 @@ class Stack:
             shutil.copyfileobj(f, target)
         return Path(path)
 
-    def _write(self, name: str, path: Path) -> Change | None:
+    def _write(self, name: str, root: Path) -> Change | None:
         before = self.objects.get(name)
         change = Change(action=Action.CHANGED if before else Action.NEW, name=name)
         if not is_object_name(name):
             return replace(change, problem="Cloud Storage takes no object of this name")
         try:
-            content = path.read_bytes()
+            now = self.objects.put(name, root)
         except FileNotFoundError:  # the next look at the folder finds it gone
             return None
         except OSError as error:
             return replace(change, problem=error.strerror or type(error).__name__)
-        now = self._bucket.upload(name, content)
-        self.objects[name] = now
         events = [Event(kind=Kind.FINALIZED, resource=now)]
         if before:
             events.append(Event(kind=Kind.DELETED, resource=before))
@@ -163,10 +170,10 @@ class Stack:
         )
 
     def _remove(self, name: str) -> Change | None:
-        before = self.objects.pop(name, None)
+        before = self.objects.get(name)
         if before is None:
             return None
-        self._bucket.delete(name)
+        self.objects.remove(name)
         delivery = Delivery(event=Event(kind=Kind.DELETED, resource=before))
         return self._deliver(Change(action=Action.DELETED, name=name, deliveries=(delivery,)))
 
@@ -187,24 +194,29 @@ def running(config: Config) -> Iterator[Stack]:
         input=msgspec.structs.replace(config.input, buckets=()),
     )
     ports = Ports()
+    mirror = Mirror(BUCKET)
     with ExitStack() as ends:
-        folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="dcm2bq-")))
+        folder = ends.enter_context(own_folder())
         ends.enter_context(environment(_emulators(ports)))
-        with ThreadPoolExecutor() as pool:
-            # Not in this thread, where an interrupt could come between a server's start and
-            # the note that it must be ended.
-            starting: list[Future[Any]] = [
-                pool.submit(ends.enter_context, _bigquery_server(folder, ports)),
-                pool.submit(ends.enter_context, servers.storage_server(folder, ports.storage)),
-                pool.submit(_start_function, ends, folder, config, ports),
-            ]
+        # Not in this thread, where an interrupt could come between a server's start and the note
+        # that it must be ended. The pool outlives the servers: each ends with its thread.
+        pool = ends.enter_context(ThreadPoolExecutor())
+        starting: list[Future[Any]] = [
+            pool.submit(ends.enter_context, _bigquery_server(folder, ports)),
+            pool.submit(_start_storage, ends, folder, mirror, ports),
+            pool.submit(_start_function, ends, folder, config, ports),
+        ]
+        try:
             dataset = connect(config)
-            for each in starting:
-                each.result()
+        finally:
+            for each in starting:  # all of them, so that what has started is ended
+                each.exception()
+        for each in starting:
+            each.result()
         from dcm2bq.tools.init import init  # noqa: PLC0415
 
         init(dataset, config)
-        with closing(Stack(config, ports, dataset, folder)) as stack:
+        with closing(Stack(config, ports, dataset, folder, mirror)) as stack:
             yield stack
 
 
@@ -232,6 +244,15 @@ def _bigquery_server(folder: Path, ports: Ports) -> AbstractContextManager[str]:
     return servers.bigquery_server(folder, ports.bigquery, storage=servers.url(ports.storage))
 
 
+def _start_storage(ends: ExitStack, folder: Path, mirror: Mirror, ports: Ports) -> None:
+    others = ends.enter_context(
+        servers.storage_server(folder, ports.other_buckets, public=ports.storage)
+    )
+    with closing(Bucket(others, mirror.name, connections=1)) as bucket:
+        bucket.create()  # so that it is listed among the others
+    ends.enter_context(storage.serving(mirror, ports.storage, others))
+
+
 def _emulators(ports: Ports) -> dict[str, str]:
     return {
         "BIGQUERY_EMULATOR_HOST": servers.url(ports.bigquery),
@@ -240,7 +261,11 @@ def _emulators(ports: Ports) -> dict[str, str]:
 
 
 def _start_function(ends: ExitStack, folder: Path, config: Config, ports: Ports) -> None:
-    environ = {**_emulators(ports), configuration.INLINE_VARIABLE: configuration.to_json(config)}
+    environ = {
+        **_emulators(ports),
+        configuration.INLINE_VARIABLE: configuration.to_json(config),
+        "THREADS": str(CONCURRENCY),
+    }
     url = ends.enter_context(servers.function_server(folder, _main(), environ, ports.function))
     # Its clients are made for its first event: an empty object, which it ignores.
     empty = {"bucket": BUCKET, "name": "warm-up", "generation": "1", "size": "0"}

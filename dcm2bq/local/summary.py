@@ -1,15 +1,16 @@
 """What the local stack shows: the summary, asked of BigQuery by SQL, and tables of rows."""
 
 import itertools
+import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
 from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -17,13 +18,16 @@ from rich.text import Text
 from dcm2bq.config import Config
 from dcm2bq.local import servers
 from dcm2bq.local.stack import BUCKET, Action, Change, Stack
-from dcm2bq.tools.display import printable
+from dcm2bq.tools.display import printable, printable_json
 
 Row = Mapping[str, Any]
 
 _PIPE_WIDTH = 10_000  # as wide as need be: what reads a pipe can wrap it
 _UNITS = ("bytes", "KB", "MB", "GB", "TB")
 _KILO = 1000
+_NAMED = 3  # enough to see what the others are like
+_ARCHIVES = re.compile(r"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
+_NO_EXTENSION = re.compile(r"(^|/)[^/.]+$|(^|/)[0-9.]+$")  # a UID has dots, and no extension
 _IDS_PER_QUERY = 500
 
 _COUNTS_SQL = """
@@ -79,7 +83,7 @@ def print_summary(
     """Show what the dataset holds now; `again` is the command line that asks it."""
     (counts,) = stack.dataset.query(_COUNTS_SQL)
     live, letters = counts["live"], counts["letters"]
-    lost = failures.keys() & stack.objects.keys()
+    lost = [name for name in failures if name in stack.objects]
     ignored = max(len(stack.objects) - live - letters - len(lost), 0)
     parts = [f"{live} in BigQuery", _count(letters, "dead letter"), f"{ignored} ignored"]
     if failures:
@@ -110,6 +114,8 @@ def print_summary(
     if ignored:
         out.print()
         _line(out, f"Ignored: empty objects, and names that do not match {_pattern(stack)}")
+        for hint in _ignored_kinds(stack):
+            _line(out, f"  {hint}")
     if live:
         _print_question(out, stack, again)
 
@@ -119,7 +125,8 @@ def print_rows(out: Console, rows: Sequence[Row]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in rows[0] if rows else ():
         numbers = any(isinstance(row[name], int | float) for row in rows)
-        table.add_column(Text(name), justify="right" if numbers else "left", overflow="fold")
+        justify: JustifyMethod = "right" if numbers else "left"
+        table.add_column(Text(printable(name)), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     with out.capture() as captured:
@@ -168,6 +175,21 @@ def _pattern(stack: Stack) -> str:
     return f'"{pattern}" (option input.namePattern; "." matches every name)'
 
 
+def _ignored_kinds(stack: Stack) -> Iterator[str]:
+    """Say which of the ignored names often are, or hold, DICOM after all."""
+    matches = re.compile(stack.config.input.name_pattern, re.IGNORECASE).search
+    ignored = [name for name in stack.objects if not matches(name)]
+    kinds = (
+        ("archive", _ARCHIVES, "not opened: unpack first"),
+        ("extensionless name", _NO_EXTENSION, "--option input.namePattern=. takes all names"),
+    )
+    for noun, pattern, hint in kinds:
+        names = [name for name in ignored if pattern.search(name)]
+        if names:
+            first = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+            yield f"{_count(len(names), noun)}: {first}; {hint}"
+
+
 def _print_question(out: Console, stack: Stack, again: str) -> None:
     """Show an answer that came out of BigQuery, and the command that asks for it."""
     sql = _EXAMPLE_SQL.format(manufacturer=_manufacturer(stack.config))
@@ -204,7 +226,7 @@ def _cell(value: Any) -> Text:
     if isinstance(value, str | date | time):
         return Text(printable(str(value)))
     if isinstance(value, list | dict):
-        return Text(printable(to_json(value)))
+        return Text(printable_json(to_json(value)))
     return Text(to_json(value).strip('"'))
 
 

@@ -1,6 +1,18 @@
-"""Text for a terminal."""
+"""Where commands print: whatever passes here is harmless on a terminal."""
+
+import click
+
+from dcm2bq.terminal import printable, printable_json
+
+__all__ = ["printable", "printable_json", "say", "say_json"]
 
 
-def printable(text: str) -> str:
-    """Return text without what would steer a terminal: names and headers come from anywhere."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def say(line: str = "", *, err: bool = False) -> None:
+    """Print a line on stdout, or on stderr with `err`."""
+    click.echo(printable(line), err=err)
+
+
+def say_json(document: bytes | str, *, end: str = "\n") -> None:
+    """Print JSON on stdout, in UTF-8 whatever the terminal speaks."""
+    text = document if isinstance(document, str) else document.decode()
+    click.echo((printable_json(text) + end).encode(), nl=False)

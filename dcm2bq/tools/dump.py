@@ -16,6 +16,7 @@ from dcm2bq.config import Config
 from dcm2bq.dicom import Conversion, convert
 from dcm2bq.errors import Dcm2BqError
 from dcm2bq.events import ObjectEvent
+from dcm2bq.tools.files import open_regular
 from dcm2bq.uri import GsUri, is_uri
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Files:
         return self._convert_stream(sys.stdin.buffer)
 
     def _convert_file(self, path: Path) -> Conversion:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return self._convert_stream(stream)
 
     def _convert_stream(self, stream: BinaryIO) -> Conversion:

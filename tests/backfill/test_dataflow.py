@@ -1,6 +1,8 @@
 """The Dataflow job is specified as it would be submitted, and its package runs elsewhere."""
 
+import hashlib
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -13,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from dcm2bq.errors import ReadFailedError
+from dcm2bq.tools.backfill import package
 from dcm2bq.tools.backfill.folder import Folder
 from support.backfill import MR_SMALL, PYTHON, Done, Site, finish
 from support.proxy import Fault
@@ -158,7 +162,13 @@ def test_the_job_is_specified_and_its_package_does_the_work(
     wheels = sorted(name for name in packages if name.endswith(".whl"))
     assert [each.partition("-")[0] for each in wheels] == ["dcm2bq", "msgspec", "pydicom"]
     assert packages.keys() >= {"requirements.txt", "extra_packages.txt"}
-    assert wheels[0] in specified.staged["extra_packages.txt"].decode()
+    installed = specified.staged["extra_packages.txt"].decode().split()
+    assert [each.partition("-")[0] for each in installed] == ["msgspec", "pydicom", "dcm2bq"]
+    requirements = specified.staged["requirements.txt"].decode()
+    for wheel in wheels[1:]:
+        digest = hashlib.sha256(specified.staged[wheel]).hexdigest()
+        (line,) = (each for each in requirements.splitlines() if each.startswith(wheel[:5]))
+        assert f" --hash=sha256:{digest}" in line
     work_elsewhere(site, specified, wheels, tmp_path)
 
 
@@ -170,7 +180,11 @@ def work_elsewhere(site: Site, specified: Specified, wheels: list[str], folder: 
     for name in wheels:
         (folder / name).write_bytes(specified.staged[name])
     files = [str(folder / name) for name in wheels]
+    # The two rounds of Beam's container: the requirements out of what was staged, then ours.
+    (folder / "requirements.txt").write_bytes(specified.staged["requirements.txt"])
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    staged = ["--no-index", "--find-links", str(folder), "-r", str(folder / "requirements.txt")]
+    subprocess.run([*install, *staged], check=True)
     subprocess.run([*install, "--no-index", "--no-deps", *files], check=True)
     # As in Beam's container: its packages are there. What is editable in that environment is
     # not, since a .pth file in a folder that a .pth file adds counts for nothing.
@@ -188,6 +202,16 @@ def work_elsewhere(site: Site, specified: Specified, wheels: list[str], folder: 
     good = {path: version for path, version in site.objects.items() if "bad" not in path}
     assert site.live() == sorted(good.items())
     assert [each["reason"] for each in site.dead_letters()] == ["NotDicomError"]
+
+
+def test_a_package_of_another_hash_is_not_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "requirements.txt"
+    other.write_text(re.sub(r"sha256:\w{4}", "sha256:0000", package.REQUIREMENTS.read_text()))
+    monkeypatch.setattr(package, "REQUIREMENTS", other)
+    with pytest.raises(ReadFailedError, match="DO NOT MATCH THE HASHES"):
+        package.locked_wheels(tmp_path)
 
 
 class _Jobs(BaseHTTPRequestHandler):

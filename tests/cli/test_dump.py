@@ -65,6 +65,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_nothing_but_regular_files_is_opened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe.dcm")
+    shutil.copyfile(FILES / "CT_small.dcm", tmp_path / "scan.dcm")
+    assert cli.main(["dump", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert err == f"{tmp_path}/pipe.dcm: not a regular file\n"
+    assert len(out.splitlines()) == 1
+    assert cli.main(["dump", str(tmp_path / "pipe.dcm"), "/dev/null"]) == 1
+    assert capsys.readouterr().err.count("not a regular file") == 2
+
+
 def test_a_file_becomes_one_indented_document(dump: Dump) -> None:
     dump(FILES / "CT_small.dcm")
     assert dump.status == 0

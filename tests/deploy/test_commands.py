@@ -39,7 +39,8 @@ gcloud eventarc triggers describe TRIGGER --location=! --format=
 gcloud eventarc triggers list --location=
 gcloud functions deploy NAME --gen2 --runtime= --region=! --entry-point= --source= --retry
     --timeout= --memory= --cpu= --concurrency= --set-env-vars= --ingress-settings=
-    --trigger-location= --trigger-event-filters= --trigger-service-account= --service-account=
+    --trigger-location= --trigger-event-filters= --service-account= --build-service-account=
+    --trigger-service-account=
 gcloud pubsub subscriptions add-iam-policy-binding SUBSCRIPTION --member=! --role=!
 gcloud pubsub subscriptions update SUBSCRIPTION --ack-deadline= --min-retry-delay=
     --max-retry-delay= --message-retention-duration= --expiration-period= --dead-letter-topic=

@@ -127,7 +127,12 @@ def function(folder: Path, python: Path, environ: dict[str, str]) -> Iterator[st
     process = subprocess.Popen(
         [program, "--target=ingest", "--host=127.0.0.1", f"--port={port}"],
         cwd=folder,
-        env={"PATH": os.environ["PATH"], "FUNCTION_SIGNATURE_TYPE": "cloudevent", **environ},
+        env={
+            "PATH": os.environ["PATH"],
+            "XDG_RUNTIME_DIR": str(folder),  # where gunicorn keeps a socket, if not in HOME
+            "FUNCTION_SIGNATURE_TYPE": "cloudevent",
+            **environ,
+        },
         stdout=subprocess.DEVNULL,
     )
     try:

@@ -223,6 +223,21 @@ def test_an_element_of_the_parent_ends_a_sequence(syntax: str) -> None:
     assert names(IMAGE, warnings)
 
 
+@SYNTAXES
+@pytest.mark.parametrize("count", [40, 1_000])
+def test_each_item_of_a_long_sequence_may_lack_its_delimiter(syntax: str, count: int) -> None:
+    """A writer that forgets it forgets it always; the last one is another kind of place."""
+    build = Build(syntax)
+    one = build.open() + build.text(CODE, "X") + build.text(DESIGNATOR, "Y")
+    expected = [{"CodeValue": "X", "CodingSchemeDesignator": "Y"}] * count
+    for between in (b"", build.sequence_end):
+        found, warnings = build.read(
+            build.outer(IMAGE, (one + between) * count) + (build.sequence_end)
+        )
+        assert found["ReferencedImageSequence"] == expected
+        assert names(IMAGE, warnings)
+
+
 # One delimiter for the other
 
 
@@ -235,6 +250,23 @@ def test_the_delimiter_of_a_sequence_may_stand_for_that_of_an_item(syntax: str) 
         found, warnings = build.read(build.outer(IMAGE, one * count + build.sequence_end))
         assert found["ReferencedImageSequence"] == [{"CodeValue": "X"}] * count
         assert names(IMAGE, warnings)
+
+
+@SYNTAXES
+@pytest.mark.parametrize("count", [3, 5])
+def test_one_fault_may_be_repeated_within_an_item_of_undefined_length(
+    syntax: str, count: int
+) -> None:
+    """All that follows it is understood together, not delimiter by delimiter."""
+    build = Build(syntax)
+    one = build.open() + build.text(CODE, "X") + build.sequence_end
+    content = build.open() + build.inner(IMAGE) + one * count + build.sequence_end
+    content += build.text(0x00200010, "Y") + build.item_end
+    content += build.item(build.text(CODE, "Z"))
+    found, warnings = build.read(build.outer(SERIES, content + build.sequence_end))
+    first = {"ReferencedImageSequence": [{"CodeValue": "X"}] * count, "StudyID": "Y"}
+    assert found["ReferencedSeriesSequence"] == [first, {"CodeValue": "Z"}]
+    assert names(IMAGE, warnings)
 
 
 @SYNTAXES
@@ -287,6 +319,9 @@ STRAY_ITEMS = {
     ),
     "with its sequence's delimiter": item(element(CODE, "SH", "X"), defined=False)
     + delimiter(0xFFFEE0DD),
+    "ended by its sequence's delimiter": delimiter(0xFFFEE000, UNDEFINED)
+    + element(CODE, "SH", "X")
+    + delimiter(0xFFFEE0DD),
     "repeated": item() * 3 + item(element(CODE, "SH", "X"), defined=False) * 2,
 }
 
@@ -326,6 +361,23 @@ def test_a_stray_item_within_an_item_costs_nothing(syntax: str, *, defined: bool
     whole = build.item(content) if defined else build.open() + content + build.item_end
     found, warnings = build.read(build.outer(SERIES, whole + build.sequence_end))
     assert found["ReferencedSeriesSequence"] == [{"ReferencedImageSequence": [], "StudyID": "Y"}]
+    assert any("stray item" in line for line in warnings)
+
+
+@SYNTAXES
+@pytest.mark.parametrize("content", ["", "X"])
+def test_a_stray_item_and_delimiter_within_an_item_cost_nothing(syntax: str, content: str) -> None:
+    """Nothing of the item gets into the data set."""
+    build = Build(syntax)
+    empty = build.inner(IMAGE)[:-4] + bytes(4)
+    stray = build.item(b"")
+    if content:
+        stray = build.open() + build.text(CODE, content) + build.item_end
+    whole = build.open() + empty + stray + build.sequence_end + build.text(0x00200010, "Y")
+    whole += build.item_end + build.item(build.text(CODE, "Z")) + build.sequence_end
+    found, warnings = build.read(build.outer(SERIES, whole))
+    first = {"ReferencedImageSequence": [], "StudyID": "Y"}
+    assert found["ReferencedSeriesSequence"] == [first, {"CodeValue": "Z"}]
     assert any("stray item" in line for line in warnings)
 
 

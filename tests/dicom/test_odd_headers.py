@@ -99,6 +99,73 @@ def test_the_first_elements_may_have_no_known_vr(code: bytes, form: str) -> None
     assert found["ReferencedImageSequence"] == [expected, expected]
 
 
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("form", ["2 bytes", "4 bytes"])
+@pytest.mark.parametrize("code", [b"??", b"00", b"--", b"  ", b"lo", b"\0\0"])
+def test_the_first_elements_of_no_known_vr_need_not_ascend(
+    code: bytes, form: str, *, big: bool
+) -> None:
+    """Nor end after a few: of a data set, and of an item."""
+    ages = [odd(0x00101010, code, b"030Y", form, big=big)] * 2
+    comments = odd(COMMENTS, code, b"abcd", form, big=big)
+    for run in ([comments, *ages], [*ages, comments], [comments, *ages * 10]):
+        syntax = BIG if big else EXPLICIT
+        last = element(STUDY, "SH", "S1", big=big)
+        found = flat(*run, last, transfer_syntax=syntax)
+        assert [found[key] for key in ("PatientAge", "PatientComments", "StudyID")] == [
+            "030Y",
+            "abcd",
+            "S1",
+        ]
+        for defined in (True, False):
+            one = item(*run, defined=defined, big=big)
+            outer = sequence(0x00081140, one, defined=defined, big=big)
+            found = flat(identity(big=big), outer, last, transfer_syntax=syntax)
+            assert found["ReferencedImageSequence"] == [
+                {"PatientAge": "030Y", "PatientComments": "abcd"}
+            ]
+
+
+@pytest.mark.parametrize("form", ["2 bytes", "4 bytes"])
+@pytest.mark.parametrize("code", [b"??", b"00", b"\0\0"])
+def test_what_has_no_known_vr_has_the_order_of_bytes_of_its_data_set(
+    code: bytes, form: str
+) -> None:
+    """Numbers, and items of a sequence."""
+    one = item(element(0x00080100, "SH", "X", big=True), big=True)
+    found = flat(
+        identity(big=True),
+        odd(0x00081140, code, one, form, big=True),
+        odd(0x00189087, code, struct.pack(">d", 1.5), form, big=True),
+        odd(0x00280010, code, struct.pack(">H", 512), form, big=True),
+        odd(0x00280106, code, struct.pack(">H", 3), form, big=True),
+        transfer_syntax=BIG,
+    )
+    assert found["ReferencedImageSequence"] == [{"CodeValue": "X"}]
+    assert found["DiffusionBValue"] == 1.5
+    assert (found["Rows"], found["SmallestImagePixelValue"]) == (512, 3)
+
+
+@pytest.mark.parametrize("form", ["2 bytes", "4 bytes"])
+def test_unknown_vrs_of_two_forms_may_be_neighbours(form: str) -> None:
+    """No sound element stands between them."""
+    other = "4 bytes" if form == "2 bytes" else "2 bytes"
+    first, second = odd(COMMENTS, b"??", b"abcd", form), odd(PROTOCOL, b"--", b"abcdef", other)
+    found = flat(identity(), first, second, element(STUDY, "SH", "S1"))
+    keys = ["PatientComments", "ProtocolName", "StudyID"]
+    assert [found[key] for key in keys] == ["abcd", "abcdef", "S1"]
+
+
+@pytest.mark.parametrize("form", ["2 bytes", "4 bytes"])
+def test_unknown_vrs_may_follow_a_short_header_of_a_long_vr(form: str) -> None:
+    """Which is recognised by the sound element behind them."""
+    short = struct.pack("<HH2sH", 0x0008, 0x1190, b"UR", 8) + b"http://x"
+    run = odd(COMMENTS, b"??", b"abcd", form) + odd(PROTOCOL, b"--", b"abcdef", form)
+    found = flat(identity(), short, run, element(STUDY, "SH", "S1"))
+    keys = ["RetrieveURL", "PatientComments", "ProtocolName", "StudyID"]
+    assert [found[key] for key in keys] == ["http://x", "abcd", "abcdef", "S1"]
+
+
 def test_unknown_vrs_of_several_forms_are_told_apart() -> None:
     """Each by what follows."""
     parts = [

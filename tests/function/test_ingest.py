@@ -220,17 +220,38 @@ def test_an_event_is_told_in_one_line(stack: Stack) -> None:
     ],
 )
 def test_a_wrong_configuration_stops_the_start(configuration: str, message: str) -> None:
+    result = start(DCM2BQ_CONFIG=configuration)
+    assert result.returncode != 0
+    assert result.stderr.splitlines() == [message]
+
+
+@pytest.mark.parametrize(
+    "name", ["DEBUG", "STORAGE_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST", "PUBSUB_EMULATOR_HOST"]
+)
+def test_a_setting_of_a_developers_machine_stops_the_start_in_the_cloud(name: str) -> None:
+    result = start(**{name: "1", "K_SERVICE": "dcm2bq"})
+    assert result.returncode != 0
+    assert result.stderr == f"dcm2bq: {name} is set, which is for a developer's machine: unset it\n"
+
+
+def test_it_stops_nothing_elsewhere_or_when_it_is_empty() -> None:
+    program = "import runpy, sys; runpy.run_path(sys.argv[1])"
+    for environ in ({"DEBUG": "1"}, {"K_SERVICE": "dcm2bq", "DEBUG": ""}, {"K_SERVICE": "dcm2bq"}):
+        command = [sys.executable, "-c", program, str(ROOT / "main.py")]
+        subprocess.run(command, env={"PYTHONPATH": str(ROOT), **environ}, timeout=60, check=True)
+
+
+def start(**environ: str) -> subprocess.CompletedProcess[str]:
+    """Start the function where it is expected to stop at once."""
     command = [str(Path(sys.executable).with_name("functions-framework")), "--target=ingest"]
-    result = subprocess.run(
+    return subprocess.run(
         [*command, f"--source={ROOT / 'main.py'}", "--port=0"],
-        env={"DCM2BQ_CONFIG": configuration, "PATH": "/usr/bin:/bin"},
+        env={"PATH": "/usr/bin:/bin", **environ},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert result.returncode != 0
-    assert result.stderr.splitlines() == [message]
 
 
 def test_the_handler_takes_updated_metadata_as_finalized_when_told_so(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +20,9 @@ from dcm2bq import cli as command_line
 from dcm2bq.config import Config
 from dcm2bq.local import run, servers, stack
 from dcm2bq.local.sql import keyword
+from dicom.build import dicom, element, identity
 
-from .conftest import ODD_NAMES, Cli
+from .conftest import COMMAND, ODD_NAMES, Cli
 
 
 def test_a_folder_goes_into_bigquery_with_its_odd_names_and_broken_files(
@@ -188,15 +190,51 @@ def test_a_signal_does_not_interrupt_the_end_of_the_servers(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_too_much_for_the_machine_is_refused_at_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_huge_file_takes_no_memory_and_no_copy(tmp_path: Path) -> None:
+    """Of 3 GiB and a header of 1 KB: the largest process that ran for it stays small."""
+    pixels = 3 * 2**30
     with (tmp_path / "huge.dcm").open("wb") as huge:
-        huge.truncate(2**43)
-    assert command_line.main(["local", str(tmp_path), "--once"]) == 2
-    err = capsys.readouterr().err
-    assert "holds 8.8 TB" in err
-    assert "memory" in err
+        huge.write(dicom(identity(), element(0x7FE00010, "OW", length=pixels)))
+        huge.truncate(huge.tell() + pixels)
+    program = (
+        "import resource, subprocess, sys\n"
+        "status = subprocess.run(sys.argv[1:]).returncode\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)\n"
+        "sys.exit(status)\n"
+    )
+    before = shutil.disk_usage(tmp_path).free
+    done = subprocess.run(
+        [sys.executable, "-c", program, COMMAND, "local", str(tmp_path), "--once"],
+        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (done.returncode, "1 object in " in done.stdout) == (0, True), done.stderr
+    assert "3.22 GB" in done.stdout
+    assert int(done.stderr) < 700 * 1024  # KiB: the local BigQuery needs some 300 MiB
+    assert before - shutil.disk_usage(tmp_path).free < 2**30
+
+
+def test_what_is_ignored_but_may_be_dicom_is_named(
+    cli: Cli, tmp_path: Path, dicom_files: Path
+) -> None:
+    for name in ("IM0001", "1.2.840.5", "scan.dcm", "sub/IM0002"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(dicom_files / "MR_small.dcm", tmp_path / name)
+    for name in ("study.zip", "more.tar.gz", "notes.txt"):
+        (tmp_path / name).write_text("no DICOM")
+    done = cli.run("local", str(tmp_path), "--once")
+    assert "1 in BigQuery, 0 dead letters, 6 ignored" in done.stdout
+    assert "  2 archives: more.tar.gz, study.zip; not opened: unpack first\n" in done.stdout
+    assert (
+        "  3 extensionless names: 1.2.840.5, IM0001, sub/IM0002; "
+        "--option input.namePattern=. takes all names\n" in done.stdout
+    )
+    done = cli.run("local", str(tmp_path), "--once", "--option", "input.namePattern=.")
+    assert "4 in BigQuery, 3 dead letters, 0 ignored" in done.stdout
+    assert "Ignored" not in done.stdout
 
 
 def test_missing_packages_are_told_with_the_command_that_installs_them() -> None:
@@ -224,6 +262,8 @@ def test_missing_packages_are_told_with_the_command_that_installs_them() -> None
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        (["--option", "input.namePattern"], "NAME=VALUE is expected"),
+        (["--option", "input.pattern=x"], "input.pattern: no such option"),
         (["--json"], "--json goes with --query"),
         (["--query", ""], "--query: the statement is empty; SELECT ... is expected"),
         (["--query", " -- nothing\n/* more */;"], "--query: the statement is empty"),

@@ -1,8 +1,11 @@
 """Servers start, are isolated from the caller, and end."""
 
 import os
+import signal
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,8 @@ from dcm2bq.local.stack import environment
         "DCM2BQ_CONFIG",
         "DCM2BQ_CONFIG_FILE",
         "DEBUG",
+        "FLASK_DEBUG",
+        "K_SERVICE",
         "FUNCTION_TARGET",
         "PORT",
     ],
@@ -116,6 +121,43 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), handler).serve_forever()
         names = log.read_text().split()
     assert "OWN" in names
     assert not {"GOOGLE_APPLICATION_CREDENTIALS", "HTTP_PROXY"} & set(names)
+
+
+def test_the_function_leaves_nothing_in_the_callers_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "main.py"
+    source.write_text(
+        "import functions_framework\n"
+        "@functions_framework.cloud_event\n"
+        "def ingest(event):\n"
+        "    pass\n"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    with servers.function_server(tmp_path, source, {}):
+        pass
+    assert not list(home.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells a child of its parent's end")
+def test_a_server_does_not_outlive_a_process_that_is_killed(tmp_path: Path) -> None:
+    port = free_port()
+    program = f"""
+import os, pathlib, signal, sys
+from dcm2bq.local import servers
+command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "{port}"]
+with servers._server(command, {port}, "/", pathlib.Path({str(tmp_path)!r}, "log")):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    give_up = time.monotonic() + 10
+    while servers.is_listening(port) and time.monotonic() < give_up:
+        time.sleep(0.02)
+    assert not servers.is_listening(port)
 
 
 def test_missing_packages_are_named_with_the_command_that_installs_them(

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import pytest
 import requests
@@ -18,9 +18,10 @@ from dcm2bq import events
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.events import Delivery, Kind
-from dcm2bq.local import servers, stack
+from dcm2bq.local import servers, stack, storage
 from dcm2bq.local.bucket import Bucket, is_object_name
 from dcm2bq.local.folder import Changes
+from dcm2bq.local.mirror import Mirror
 from dcm2bq.local.servers import ServerError
 from dcm2bq.local.stack import Action, Change, Ports, Stack
 
@@ -79,16 +80,18 @@ def local(
     monkeypatch.setattr(stack, "BUCKET", f"bucket-{uuid.uuid4().hex}")
     monkeypatch.setattr(stack, "_PAUSES", (0.01, 0.02))
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
-    ports = Ports(storage=port_of(storage_url), function=function.server.server_port)
-    local = Stack(Config(), ports, Dataset(Config()), Path())
-    yield local
-    local.close()
+    ports = Ports(function=function.server.server_port)
+    mirror = Mirror(stack.BUCKET)
+    with storage.serving(mirror, ports.storage, storage_url):
+        local = Stack(Config(), ports, Dataset(Config()), Path(), mirror)
+        yield local
+        local.close()
 
 
-def port_of(url: str) -> int:
-    port = urlsplit(url).port
-    assert port is not None
-    return port
+def names(local: Stack) -> set[str]:
+    """Return the names of the bucket's objects, as Cloud Storage lists them."""
+    url = f"{servers.url(local.ports.storage)}/storage/v1/b/{stack.BUCKET}/o"
+    return {each["name"] for each in requests.get(url, timeout=10).json().get("items", [])}
 
 
 def write(local: Stack, root: Path, *names: str) -> list[Change]:
@@ -120,11 +123,10 @@ def test_an_event_is_what_eventarc_sends(local: Stack, function: Function, tmp_p
 
 
 def test_odd_names_reach_the_bucket_and_the_function_as_they_are(
-    local: Stack, function: Function, storage_url: str, odd_folder: Path
+    local: Stack, function: Function, odd_folder: Path
 ) -> None:
     write(local, odd_folder, *ODD_NAMES)
-    listing = requests.get(f"{storage_url}/storage/v1/b/{stack.BUCKET}/o", timeout=10).json()
-    assert {each["name"] for each in listing["items"]} == set(ODD_NAMES)
+    assert names(local) == set(ODD_NAMES)
     assert {json.loads(body)["name"] for _, body in function.requests} == set(ODD_NAMES)
     subjects = {unquote(headers["ce-subject"]) for headers, _ in function.requests}
     assert subjects == {f"objects/{name}" for name in ODD_NAMES}
@@ -146,15 +148,14 @@ def test_an_overwrite_is_a_new_generation_and_the_end_of_the_old_one(
 
 
 def test_a_removed_file_is_a_deleted_object(
-    local: Stack, function: Function, storage_url: str, tmp_path: Path
+    local: Stack, function: Function, tmp_path: Path
 ) -> None:
     (tmp_path / "a #1.dcm").write_bytes(b"1")
     write(local, tmp_path, "a #1.dcm")
     (change,) = local.apply(Changes(removed=("a #1.dcm", "never uploaded.dcm")), tmp_path)
     assert change.action is Action.DELETED
     assert function.kinds == ["finalized", "deleted"]
-    listing = requests.get(f"{storage_url}/storage/v1/b/{stack.BUCKET}/o", timeout=10).json()
-    assert "items" not in listing
+    assert names(local) == set()
     assert not local.objects
 
 
@@ -192,30 +193,25 @@ def test_an_event_that_is_never_acknowledged_is_a_failure(
     assert well.failure is None
 
 
-def test_no_function_is_a_failure_too(
-    local: Stack, function: Function, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stack, "BUCKET", f"bucket-{uuid.uuid4().hex}")
+def test_no_function_is_a_failure_too(local: Stack, function: Function, tmp_path: Path) -> None:
     ports = Ports(storage=local.ports.storage, function=servers.free_port())
     (tmp_path / "a.dcm").write_bytes(b"1")
-    (change,) = write(Stack(Config(), ports, local.dataset, Path()), tmp_path, "a.dcm")
+    alone = Stack(Config(), ports, local.dataset, Path(), Mirror("alone"))
+    (change,) = write(alone, tmp_path, "a.dcm")
     assert change.failure is not None
     assert "no answer" in change.failure
     assert not function.requests
 
 
 def test_a_file_that_can_not_be_uploaded_is_told(
-    local: Stack, function: Function, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local: Stack, function: Function, tmp_path: Path
 ) -> None:
-    def refuse(_: Path) -> bytes:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    locked, line_break, no_text = write(
-        local, tmp_path, "locked.dcm", "two\nlines.dcm", os.fsdecode(b"\xff.dcm")
+    os.mkfifo(tmp_path / "pipe.dcm")
+    pipe, line_break, no_text = write(
+        local, tmp_path, "pipe.dcm", "two\nlines.dcm", os.fsdecode(b"\xff.dcm")
     )
-    assert {locked.failure, line_break.failure, no_text.failure} == {
-        "not uploaded: Permission denied",
+    assert {pipe.failure, line_break.failure, no_text.failure} == {
+        "not uploaded: not a regular file",
         "not uploaded: Cloud Storage takes no object of this name",
     }
     assert not function.requests

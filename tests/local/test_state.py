@@ -104,6 +104,42 @@ def test_garbage_is_forgotten(runtime: Path) -> None:
     assert not list(runtime.iterdir())
 
 
+def test_what_others_keep_in_the_folder_is_not_touched(runtime: Path, tmp_path: Path) -> None:
+    find(None)
+    (runtime / "settings.json").write_text("{}")
+    (runtime / "notes").write_text("text")
+    (tmp_path / "precious.json").write_text("{")
+    (runtime / "77.json").symlink_to(tmp_path / "precious.json")
+    (runtime / "78.json").mkdir()
+    before = sorted(each.name for each in runtime.iterdir())
+    with published(a_state(servers.free_port())):
+        assert find(None) is None
+    assert sorted(each.name for each in runtime.iterdir()) == before
+    assert (tmp_path / "precious.json").exists()
+
+
+def test_a_link_in_place_of_the_folder_is_refused_and_what_it_points_to_stays(
+    runtime: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "1.json").write_text("{")
+    runtime.symlink_to(tmp_path / "mine")
+    with pytest.raises(servers.ServerError, match="is a link"):
+        find(None)
+    with pytest.raises(servers.ServerError, match="is a link"), published(a_state(1)):
+        pass
+    assert [each.name for each in (tmp_path / "mine").iterdir()] == ["1.json"]
+
+
+def test_a_folder_that_others_can_enter_is_closed(runtime: Path) -> None:
+    runtime.mkdir(mode=0o755)
+    runtime.chmod(0o777)
+    with bigquery() as port, published(a_state(port)):
+        assert runtime.stat().st_mode & 0o777 == 0o700
+        (file,) = runtime.iterdir()
+        assert file.stat().st_mode & 0o077 == 0
+
+
 def test_without_a_runtime_folder_the_temporary_one_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,10 +43,15 @@ def test_numbers_stand_to_the_right_and_nothing_behind_the_last_cell() -> None:
         (["CT", "MR"], "CT, MR"),
         ({"vr": "CS", "Value": ["CT"]}, '{"vr":"CS","Value":["CT"]}'),
         ([{"a": None}], '[{"a":null}]'),
+        ({"a": "\x1b\x9b\u202e[red]"}, r'{"a":"\u001b\u009b\u202e[red]"}'),
     ],
 )
 def test_a_cell_shows_the_value_and_never_steers_the_terminal(value: Any, shown: str) -> None:
     assert table({"x": value})[-1].strip() == shown
+
+
+def test_the_name_of_a_column_never_steers_the_terminal() -> None:
+    assert table({"[red]\x9b\u202e": 1})[0].strip() == r"[red]\x9b\u202e"
 
 
 def test_a_pipe_gets_whole_lines() -> None:

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,21 @@ import pytest
 from dcm2bq.local import state
 
 from .conftest import Cli
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for something that a loaded machine may take a while to do."""
+    give_up = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+def catches(pid: int, signum: signal.Signals) -> bool:
+    """Whether a process handles a signal itself: proc_pid_status(5), SigCgt."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = status.partition("SigCgt:")[2].split()[0]
+    return bool(int(caught, 16) >> (signum - 1) & 1)
 
 
 class Watching:
@@ -183,15 +198,34 @@ def test_an_interrupt_ends_everything(watching: Watching) -> None:
     assert not list(Path(watching.cli.environ["XDG_RUNTIME_DIR"], "dcm2bq").iterdir())
 
 
-@pytest.mark.parametrize("pause", [0.7, 2.5])
+@pytest.mark.parametrize("others", [0, 1, 3])  # a helper, then three servers
 def test_a_termination_while_the_servers_start_leaves_nothing_behind(
-    cli: Cli, watching: Watching, pause: float
+    cli: Cli, tmp_path: Path, dicom_files: Path, others: int
 ) -> None:
-    with cli.start("local", str(watching.folder), "--once") as process:
-        time.sleep(pause)
+    shutil.copyfile(dicom_files / "MR_small.dcm", tmp_path / "a.dcm")
+    with cli.start("local", str(tmp_path), "--once") as process:
+        until(lambda: catches(process.pid, signal.SIGTERM))
+        until(lambda: len(cli.processes()) > others)
         process.terminate()
         assert process.wait(60) == 130
-    assert cli.processes() == []
+    until(lambda: not cli.processes())
+
+
+def test_a_killed_stack_leaves_no_process_and_no_folder_behind(
+    cli: Cli, tmp_path: Path, dicom_files: Path
+) -> None:
+    scans, temporary = tmp_path / "scans", tmp_path / "tmp"
+    scans.mkdir()
+    temporary.mkdir()
+    shutil.copyfile(dicom_files / "MR_small.dcm", scans / "a.dcm")
+    here = Cli({**cli.environ, "TMPDIR": str(temporary)})
+    with here.start("local", str(scans)) as process:
+        Watching(here, scans, process).line("Watching")
+        assert len(here.processes()) >= 5  # three servers, the function's worker, the command
+        assert list(temporary.iterdir())
+        process.kill()
+    until(lambda: not [*here.processes(), *temporary.iterdir()])
+    assert (scans / "a.dcm").exists()
 
 
 def test_a_server_that_ends_is_named_and_ends_the_stack(

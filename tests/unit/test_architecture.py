@@ -21,6 +21,7 @@ BELOW_CLI = {
     "handler",
     "log",
     "schema",
+    "terminal",
     "tools",
     "local",
 }
@@ -32,11 +33,12 @@ MAY_IMPORT = {
     "uri": {"errors", "events"},
     "dicom": {"errors", "config"},
     "rows": {"events"},
+    "terminal": set(),
     "transport": set(),
     "gcs": {"config", "events", "errors", "transport"},
     "bigquery": {"config", "rows", "errors", "transport"},
     "handler": {"errors", "config", "events", "dicom", "rows"},
-    "log": {"config", "errors"},
+    "log": {"config", "errors", "terminal"},
     "schema": {"config"},
     "tools": BELOW_CLI - {"local"},
     "local": BELOW_CLI,
@@ -89,6 +91,22 @@ def test_a_module_imports_what_its_room_may(file: Path) -> None:
         for package, rooms in RESTRICTED.items():
             if is_part_of(name, package):
                 assert here in rooms, f"{here} imports {name}"
+
+
+def test_commands_print_only_through_what_escapes() -> None:
+    """A name that steers the terminal can then be printed by no command, new ones included."""
+    printing = {"click.echo", "click.secho", "print", "sys.stdout.write", "sys.stderr.write"}
+    found = {
+        (str(file.relative_to(ROOT)), ast.unparse(node))
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in printing
+        if "printable" not in ast.unparse(node)
+    }
+    assert found == {
+        ("dcm2bq/cli/__init__.py", "click.echo(nl=False)"),  # flushes
+        ("dcm2bq/cli/backfill.py", "click.echo(err=True)"),  # the end of a line
+    }
 
 
 def test_nothing_imports_main() -> None:

@@ -70,3 +70,13 @@ def test_each_measured_table_holds_figures() -> None:
     names = ["conversion", "reading", "function", "cold_start", "backfill"]
     assert [name for name, _ in blocks] == names
     assert all(re.search(r"\| [\d.,]+ \|", table) for _, table in blocks)
+
+
+def test_the_way_by_hand_installs_by_hash_and_names_each_identity() -> None:
+    (commands,) = re.findall(r"By hand instead.*?```sh\n(.*?)```", README, re.DOTALL)
+    installs = re.findall(r"^pip install (.*)$", commands, re.MULTILINE)
+    assert installs == ["--require-hashes -r requirements.txt", "--no-deps ."]
+    deploy, create = commands.split("gcloud ")[1:]
+    for identity in ("", "build-", "trigger-"):
+        assert f"\n  --{identity}service-account " in deploy
+    assert "--service-account " in create

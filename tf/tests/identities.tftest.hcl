@@ -98,9 +98,14 @@ run "nothing_else_grants" {
   }
   assert {
     condition = [for condition in google_project_iam_member.build_source.condition : condition.expression] == [
-      "resource.name != \"projects/_/buckets/my-project-dicom\" && !resource.name.startsWith(\"projects/_/buckets/my-project-dicom/\")"
+      join(" || ", [
+        "resource.name == \"projects/_/buckets/my-project-dcm2bq-source\"",
+        "resource.name.startsWith(\"projects/_/buckets/my-project-dcm2bq-source/\")",
+        "resource.name == \"projects/_/buckets/gcf-v2-sources-123456789012-us-central1\"",
+        "resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-123456789012-us-central1/\")",
+      ])
     ]
-    error_message = "the build can read the DICOM bucket"
+    error_message = "the build can read more than its source"
   }
   assert {
     condition = [

@@ -39,7 +39,7 @@ class Job:
     beam_options: Sequence[str] = ()
 
     def run(
-        self, run: Run, shards: Sequence[Shard], tell: Callable[[str], object], *, again: str
+        self, run: Run, shards: Sequence[Shard], tell: Callable[..., object], *, again: str
     ) -> bool:
         """Submit the job; return whether it was waited for, and came to its end.
 
@@ -61,7 +61,7 @@ class Job:
         job_id = result.job_id()
         tell(f"Dataflow job {job_id}: {_page(options, job_id)}")
         if self.no_wait:
-            tell(f"when it has ended, this shows the summary:\n  {again}")
+            tell("when it has ended, this shows the summary:", f"  {again}")
             return False
         with _mapped():
             state = _wait(result)
@@ -94,8 +94,11 @@ class Job:
             "save_main_session": False,
         }
         if not given.get("sdk_container_image"):
-            ours["extra_packages"] = [str(package.wheel(folder))]
+            # In the order in which workers install them: ours needs the others.
+            wheels = [*package.locked_wheels(folder), package.wheel(folder)]
+            ours["extra_packages"] = [str(each) for each in wheels]
             ours["requirements_file"] = str(package.requirements(folder))
+            ours["requirements_cache"] = "skip"  # Beam's own download takes no hashes
         values = {name: value for name, value in ours.items() if value is not None} | given
         return PipelineOptions(flags=[], **values)
 

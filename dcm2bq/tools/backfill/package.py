@@ -6,12 +6,14 @@ asks for what the pipeline imports, not for what the function or the command lin
 
 import base64
 import hashlib
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 import dcm2bq
+from dcm2bq.errors import ReadFailedError
 
 NEEDED = (
     *("google-auth", "google-cloud-bigquery", "google-cloud-storage", "msgspec"),
@@ -19,8 +21,17 @@ NEEDED = (
 )
 """What the pipeline imports beside Apache Beam."""
 PINNED = ("msgspec", "pydicom")
-"""Those of them that Apache Beam's container has not: staged with the job, in our versions."""
+"""Those of them that Apache Beam's container has not: staged with the job, as locked.
 
+Their versions and hashes are in REQUIREMENTS, which `make lock` takes from the lock file.
+"""
+REQUIREMENTS = Path(__file__).with_name("worker_requirements.txt")
+
+# What Apache Beam's container for Python 3.13 on x86-64 installs, whatever machine this is.
+_WORKER = (
+    *("--implementation", "cp", "--python-version", "3.13", "--abi", "cp313"),
+    *("--platform", "manylinux_2_28_x86_64", "--platform", "manylinux2014_x86_64"),
+)
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # so that the same code gives the same wheel
 _LEFT_OUT = {"cli", "local", "_function", "__pycache__"}
 
@@ -43,8 +54,28 @@ def wheel(folder: Path) -> Path:
 def requirements(folder: Path) -> Path:
     """Write the requirements that are staged beside the wheel; return the file's path."""
     path = folder / "requirements.txt"
-    path.write_text("".join(f"{name}=={metadata.version(name)}\n" for name in PINNED))
+    path.write_bytes(REQUIREMENTS.read_bytes())
     return path
+
+
+def locked_wheels(folder: Path) -> list[Path]:
+    """Download the wheels of the requirements, held to their hashes; return their paths.
+
+    Not left to Apache Beam, which downloads each line by its name, without its hashes. Raises
+    `ReadFailedError` where the package index does not give them.
+    """
+    target = folder / "wheels"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--dest", str(target)]
+    command += [*_WORKER, "--requirement", str(REQUIREMENTS)]
+    done = subprocess.run(  # noqa: S603 - constant but for our own paths
+        command, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise ReadFailedError(
+            f"the workers' packages could not be downloaded and verified:\n{done.stderr.strip()}"
+        )
+    return sorted(target.iterdir())
 
 
 def _content(info: str) -> Iterator[tuple[str, bytes]]:

@@ -1,0 +1,135 @@
+"""A bucket whose objects are files, read where they lie.
+
+Nothing is copied, and nothing of a file is kept in memory: an object is a name, a generation
+and the stamp of its file. When the file has changed or is gone, so is that generation.
+"""
+
+import base64
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from typing import Any, BinaryIO, NamedTuple
+
+import google_crc32c
+
+from dcm2bq.tools.files import open_regular
+
+Resource = Mapping[str, Any]
+"""An object as the JSON API describes it."""
+
+CONTENT_TYPE = "application/dicom"
+
+# Beyond this a file is not read for its hashes: the function reads no more than the header, and
+# a folder of slides is terabytes. Composite objects have no MD5 in Cloud Storage either.
+_HASHED_BYTES = 16 * 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
+
+
+class _Version(NamedTuple):
+    """A generation of an object: the file as it was, by size, time of change and inode."""
+
+    root: Path
+    stamp: tuple[int, int, int]
+    generation: int
+    md5: bytes
+    crc32c: bytes
+
+
+class Mirror:
+    """The objects of the bucket `name`; used by several threads at once."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._versions: dict[str, _Version] = {}
+        self._latest = 0
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._versions)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._versions
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names as Cloud Storage lists them."""
+        return iter(sorted(self._versions))
+
+    def put(self, name: str, root: Path) -> Resource:
+        """Make the file `name` under `root` the object's next generation; return it.
+
+        Raises `OSError` for a file that cannot be opened, or is no regular one.
+        """
+        with open_regular(root / name) as file:
+            stamp = _stamp(file)
+            md5, crc32c = _hashes(file) if stamp[0] <= _HASHED_BYTES else (b"", b"")
+        with self._lock:
+            # Microseconds, as in Cloud Storage; a clock that is set back changes no order.
+            self._latest = max(time.time_ns() // 1000, self._latest + 1)
+            version = _Version(root, stamp, self._latest, md5, crc32c)
+            self._versions[name] = version
+        return self._resource(name, version)
+
+    def remove(self, name: str) -> None:
+        """Delete the object, if there is one."""
+        with self._lock:
+            self._versions.pop(name, None)
+
+    def get(self, name: str, generation: int | None = None) -> Resource | None:
+        """Return the live object, or None where there is none, or of another generation."""
+        version = self._version(name, generation)
+        return version and self._resource(name, version)
+
+    def open(self, name: str, generation: int | None = None) -> BinaryIO | None:
+        """Open the live object's file; None where that generation is no longer to be had."""
+        version = self._version(name, generation)
+        if version is None:
+            return None
+        try:
+            file = open_regular(version.root / name)
+        except OSError:
+            return None
+        if _stamp(file) != version.stamp:
+            file.close()
+            return None
+        return file
+
+    def _version(self, name: str, generation: int | None) -> _Version | None:
+        version = self._versions.get(name)
+        return version if version and generation in {None, version.generation} else None
+
+    def _resource(self, name: str, version: _Version) -> Resource:
+        created = datetime.fromtimestamp(version.generation / 1e6, UTC).isoformat()
+        hashes = {"md5Hash": version.md5, "crc32c": version.crc32c}
+        return {
+            "kind": "storage#object",
+            "id": f"{self.name}/{name}/{version.generation}",
+            "bucket": self.name,
+            "name": name,
+            "generation": str(version.generation),
+            "metageneration": "1",
+            "contentType": CONTENT_TYPE,
+            "storageClass": "STANDARD",
+            "size": str(version.stamp[0]),
+            "timeCreated": created,
+            "updated": created,
+            **{key: base64.b64encode(each).decode() for key, each in hashes.items() if each},
+        }
+
+
+def _stamp(file: BinaryIO) -> tuple[int, int, int]:
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _hashes(file: BinaryIO) -> tuple[bytes, bytes]:
+    md5 = hashlib.md5(usedforsecurity=False)
+    crc32c: Any = google_crc32c
+    crc32c = crc32c.Checksum()
+    while chunk := file.read(_CHUNK_BYTES):
+        md5.update(chunk)
+        crc32c.update(chunk)
+    return md5.digest(), crc32c.digest()

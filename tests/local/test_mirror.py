@@ -1,0 +1,183 @@
+"""Files as the objects of a bucket, through the clients that read Cloud Storage."""
+
+import base64
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import requests
+from google.auth.credentials import AnonymousCredentials
+from google.cloud.storage.client import Client
+
+from dcm2bq.config import Config
+from dcm2bq.errors import SupersededError
+from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.gcs import Store
+from dcm2bq.local import mirror as mirrors
+from dcm2bq.local import servers, storage
+from dcm2bq.local.mirror import Mirror, Resource
+from support.cloud import Bucket
+from support.stack import unique
+
+NAMES = ("a.dcm", "b/1.dcm", "b/2 #ü%41.dcm", "b/c/3.dcm", "山.dcm")
+
+
+@pytest.fixture
+def mirror() -> Mirror:
+    return Mirror("dicom")
+
+
+@pytest.fixture
+def url(mirror: Mirror, storage_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    port = servers.free_port()
+    with storage.serving(mirror, port, storage_url):
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", servers.url(port))
+        yield servers.url(port)
+
+
+@pytest.fixture
+def client(url: str) -> Client:
+    options = {"api_endpoint": url}
+    return Client("local", AnonymousCredentials(), client_options=options)
+
+
+def put(mirror: Mirror, root: Path, name: str, content: bytes = b"0123456789") -> Resource:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_bytes(content)
+    return mirror.put(name, root)
+
+
+def read(resource: Resource, offset: int, n: int) -> bytes:
+    """Read as the function does."""
+    event = ObjectEvent(
+        event_id="1",
+        kind=Kind.FINALIZED,
+        time=datetime.now(UTC),
+        bucket="dicom",
+        name=resource["name"],
+        generation=int(resource["generation"]),
+        size=int(resource["size"]),
+    )
+    return Store(Config()).open(event, time.monotonic() + 10).read_at(offset, n)
+
+
+@pytest.mark.usefixtures("url")
+def test_a_file_is_read_by_ranges_where_it_lies(mirror: Mirror, tmp_path: Path) -> None:
+    for name in NAMES:
+        resource = put(mirror, tmp_path, name)
+        assert read(resource, 0, 4) == b"0123"
+        assert read(resource, 8, 100) == b"89"
+
+
+@pytest.mark.usefixtures("url")
+def test_a_file_that_has_changed_is_another_generation(mirror: Mirror, tmp_path: Path) -> None:
+    first = put(mirror, tmp_path, "a.dcm")
+    (tmp_path / "a.dcm").write_bytes(b"other")
+    with pytest.raises(SupersededError):
+        read(first, 0, 4)
+    second = mirror.put("a.dcm", tmp_path)
+    assert int(second["generation"]) > int(first["generation"])
+    assert read(second, 0, 5) == b"other"
+    with pytest.raises(SupersededError):
+        read(first, 0, 4)
+    (tmp_path / "a.dcm").unlink()
+    os.mkfifo(tmp_path / "a.dcm")
+    with pytest.raises(SupersededError):
+        read(second, 0, 4)
+
+
+def test_what_is_no_regular_file_is_refused_at_once(mirror: Mirror, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.dcm")
+    (tmp_path / "null.dcm").symlink_to("/dev/null")
+    for name in ("pipe.dcm", "null.dcm"):
+        with pytest.raises(OSError, match="not a regular file"):
+            mirror.put(name, tmp_path)
+
+
+def test_an_object_is_described_as_cloud_storage_does(
+    mirror: Mirror, client: Client, tmp_path: Path
+) -> None:
+    resource = put(mirror, tmp_path, NAMES[2])
+    blob = client.bucket("dicom").get_blob(NAMES[2])
+    assert blob is not None
+    assert (blob.generation, blob.size) == (int(resource["generation"]), 10)
+    assert blob.content_type == "application/dicom"
+    assert blob.md5_hash == base64.b64encode(hashlib.md5(b"0123456789").digest()).decode()
+    assert blob.download_as_bytes() == b"0123456789"  # the client compares the hash
+    assert blob.download_as_bytes(start=2, end=3) == b"23"
+    assert client.bucket("dicom").get_blob("missing") is None
+
+
+def test_of_a_large_file_no_more_is_read_than_is_asked_for(
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirrors, "_HASHED_BYTES", 9)
+    assert not {"md5Hash", "crc32c"} & put(mirror, tmp_path, "a.dcm").keys()
+    assert {"md5Hash", "crc32c"} <= put(mirror, tmp_path, "b.dcm", b"012345678").keys()
+
+
+def test_the_bucket_is_listed_in_pages_by_prefix_and_delimiter(
+    mirror: Mirror, client: Client, tmp_path: Path
+) -> None:
+    for name in NAMES:
+        put(mirror, tmp_path, name)
+    bucket = client.bucket("dicom")
+
+    def listed(**options: object) -> list[str]:
+        return [blob.name for blob in client.list_blobs(bucket, **options)]
+
+    assert listed() == listed(page_size=2) == listed(page_size=1) == list(NAMES)
+    assert listed(prefix="b/") == list(NAMES[1:4])
+    assert listed(start_offset="b/2", end_offset="b/c") == [NAMES[2]]
+    for size in (1, None):
+        found = client.list_blobs(bucket, delimiter="/", page_size=size)
+        assert [blob.name for blob in found] == ["a.dcm", "山.dcm"]
+        assert found.prefixes == {"b/"}
+    mirror.remove("a.dcm")
+    assert listed() == list(NAMES[1:])
+
+
+def test_the_bucket_cannot_be_written(mirror: Mirror, url: str, tmp_path: Path) -> None:
+    put(mirror, tmp_path, "a.dcm")
+    for method, path in (
+        ("POST", "/upload/storage/v1/b/dicom/o?uploadType=media&name=x"),
+        ("DELETE", "/storage/v1/b/dicom/o/a.dcm"),
+    ):
+        answer = requests.request(method, url + path, data=b"x", timeout=10)
+        assert answer.status_code == 403
+    assert (tmp_path / "a.dcm").exists()
+
+
+def test_a_range_beyond_the_end_is_refused(mirror: Mirror, url: str, tmp_path: Path) -> None:
+    put(mirror, tmp_path, "a.dcm")
+    media = f"{url}/storage/v1/b/dicom/o/a.dcm?alt=media"
+    for range_, status, content in (
+        ("bytes=10-", 416, None),
+        ("bytes=9-", 206, b"9"),
+        ("bytes=-3", 206, b"789"),
+        ("bytes=5-1000", 206, b"56789"),
+    ):
+        answer = requests.get(media, headers={"Range": range_}, timeout=10)
+        assert answer.status_code == status
+        assert content is None or answer.content == content
+
+
+def test_other_buckets_are_there_too(url: str) -> None:
+    bucket = Bucket(url, unique("staging-"))
+    bucket.upload("a/b.json", b"{}" * 5000)
+    assert list(bucket.names()) == ["a/b.json"]
+    media = f"{url}/storage/v1/b/{bucket.name}/o/a%2Fb.json?alt=media"
+    assert requests.get(media, timeout=10).content == b"{}" * 5000
+    bucket.delete("a/b.json")
+    assert not bucket.names()
+
+
+def test_a_server_behind_that_is_gone_is_an_answer(mirror: Mirror) -> None:
+    port = servers.free_port()
+    with storage.serving(mirror, port, servers.url(servers.free_port())):
+        answer = requests.get(f"{servers.url(port)}/storage/v1/b/other/o", timeout=10)
+    assert answer.status_code == 502

@@ -1,0 +1,20 @@
+"""What a Dataflow worker installs is what the lock file holds."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from dcm2bq.tools.backfill.package import PINNED, REQUIREMENTS
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "worker_requirements.py"
+
+
+def test_the_file_follows_from_the_lock() -> None:
+    done = subprocess.run([sys.executable, SCRIPT, "--check"], check=False, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_each_package_stands_on_one_line_with_its_hashes() -> None:
+    entries = [each for each in REQUIREMENTS.read_text().splitlines() if each[0] != "#"]
+    assert [each.partition("==")[0] for each in entries] == list(PINNED)
+    assert all(" --hash=sha256:" in each for each in entries)
