@@ -46,6 +46,7 @@ except ConfigError as error:
     sys.exit(f"dcm2bq: {error}")
 log.setup(CONFIG)
 
+_ignored = log.Tally("events ignored", "ignored")
 _handlers: list[Handler] = []
 _making = threading.Lock()
 
@@ -122,12 +123,16 @@ def _log_outcome(delivery: Delivery, outcome: Outcome, started: float) -> None:
         severity,
         f"event {outcome.result}",
         outcome=outcome.result,
+        ignored=outcome.ignored,
         bytes_read=outcome.bytes_read,
         warnings=outcome.warnings,
         error_type=outcome.error and type(outcome.error).__name__,
         error=outcome.error and describe(outcome.error),
         **_about(delivery, outcome.event, started),
     )
+    if outcome.ignored:
+        _ignored.add(outcome.ignored)
+    _ignored.write_if_due()
 
 
 def _log_large(event: ObjectEvent, memory_bytes: int) -> None:

@@ -18,6 +18,8 @@ Messages carry tags, VRs, offsets, sizes and status codes, never values: headers
 patient data, and messages reach logs.
 """
 
+import errno
+import os
 import traceback
 from pathlib import Path
 
@@ -95,11 +97,20 @@ class WriteFailedError(RetryableError):
 
 
 def describe(error: BaseException) -> str:
-    """Say what went wrong without a value: our own text, or a stranger's type and frames."""
+    """Say what went wrong without a value: our own text, or a stranger's type and frames.
+
+    The system's own errors keep its text for their number, which is one of a fixed list.
+    """
     if isinstance(error, Dcm2BqError):
         return str(error)
+    name = type(error).__name__
+    # Not for subclasses from elsewhere: the numbers of ssl and socket are their own.
+    is_systems = type(error).__module__ == "builtins"
+    number = error.errno if isinstance(error, OSError) and is_systems else None
+    if number is not None and number in errno.errorcode:
+        name = f"{name} ({os.strerror(number)})"
     frames = [
         f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)[-_FRAMES:]
     ]
-    return " < ".join([type(error).__name__, *reversed(frames)])
+    return " < ".join([name, *reversed(frames)])

@@ -79,12 +79,23 @@ class Result(StrEnum):
     DEAD_LETTERED = "dead_lettered"
 
 
+class Ignored(StrEnum):
+    """Why nothing is recorded of an event."""
+
+    METADATA = "metadata"  # a metadataUpdated event, without events.reindexOnMetadataUpdate
+    NAME = "name"  # no match of input.namePattern
+    TEMPORARY = "temporary"  # a part of one of gcloud's parallel composite uploads
+    EMPTY = "empty"
+    FOLDER = "folder"  # the placeholder that a console makes for one
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """The result of an event, and what its log line tells; `bytes_read` is in bytes."""
 
     result: Result
     event: ObjectEvent | None = None
+    ignored: Ignored | None = None
     bytes_read: int | None = None
     warnings: int | None = None
     error: Exception | None = None
@@ -148,24 +159,30 @@ class Handler:
         """
         if not self._config.input.admits(event.bucket):
             raise InvalidEventError("data.bucket: is not one of input.buckets")
-        if self.is_ignored(event):
-            return Outcome(result=Result.IGNORED, event=event)
+        if ignored := self.ignored(event):
+            return Outcome(result=Result.IGNORED, event=event, ignored=ignored)
         if event.kind in {Kind.DELETED, Kind.ARCHIVED}:
             return self.mark(event, deadline)
         return self._index(event, deadline)
 
     def is_ignored(self, event: ObjectEvent) -> bool:
         """Whether nothing is recorded of such a change."""
-        return (
-            (
-                event.kind is Kind.METADATA_UPDATED
-                and not self._config.events.reindex_on_metadata_update
-            )
-            or not self._name_pattern.search(event.name)
-            or event.name.startswith(_COMPOSITE_TEMPORARIES)
-            or event.size == 0
-            or event.name.endswith("/")
-        )
+        return self.ignored(event) is not None
+
+    def ignored(self, event: ObjectEvent) -> Ignored | None:
+        """Return why nothing is recorded of such a change; None if something is."""
+        if (
+            event.kind is Kind.METADATA_UPDATED
+            and not self._config.events.reindex_on_metadata_update
+        ):
+            return Ignored.METADATA
+        if event.name.endswith("/"):
+            return Ignored.FOLDER
+        if event.name.startswith(_COMPOSITE_TEMPORARIES):
+            return Ignored.TEMPORARY
+        if not self._name_pattern.search(event.name):
+            return Ignored.NAME
+        return Ignored.EMPTY if event.size == 0 else None
 
     def mark(self, event: ObjectEvent, deadline: float) -> Outcome:
         """Record that a generation is gone; nothing is read."""
@@ -180,8 +197,8 @@ class Handler:
 
     def _insert(self, event: ObjectEvent, deadline: float, claim: dicom.Claim) -> Outcome:
         reader = self._store.open(event, deadline)
-        if event.size is None and reader.size == 0:  # else `is_ignored` has seen to it
-            return Outcome(result=Result.IGNORED, event=event)
+        if event.size is None and reader.size == 0:  # else `ignored` has seen to it
+            return Outcome(result=Result.IGNORED, event=event, ignored=Ignored.EMPTY)
         conversion = dicom.convert(
             reader,
             options=self._config,

@@ -4,10 +4,15 @@ What other libraries log is reduced to the logger, the severity, and an exceptio
 frames: their texts can quote values, and values are patient data.
 """
 
+import atexit
 import hashlib
 import hmac
 import logging
+import math
 import sys
+import threading
+import time
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -23,6 +28,7 @@ FIELDS = (
     "path",
     "generation",
     "outcome",
+    "ignored",
     "bytes_read",
     "size",
     "memory_bytes",
@@ -37,6 +43,7 @@ FIELDS = (
 Severity = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 _MAX_CHARS = 4096
+_TALLY_SECONDS = 60  # soon enough for whoever waits for an object, and cheap under any load
 _LOGGER = logging.getLogger("dcm2bq")
 
 
@@ -56,6 +63,45 @@ def write(severity: Severity, message: str, **fields: Any) -> None:
     if unknown:
         raise ValueError(f"not allowed in logs: {', '.join(sorted(unknown))}")
     _LOGGER.log(getattr(logging, severity), message, extra={"fields": fields})
+
+
+class Tally:
+    """Counts what has no line of its own at INFO: a line at most once a minute and process.
+
+    A line comes with the first count, then with the first event after a minute, and at the end of
+    the process: no thread waits for it, since Cloud Run gives CPU to a process during requests
+    alone. Used by several threads.
+    """
+
+    def __init__(self, message: str, field: str) -> None:
+        self._message = message
+        self._field = field
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._due = -math.inf
+        atexit.register(self.flush)
+
+    def add(self, reason: str) -> None:
+        """Count one."""
+        with self._lock:
+            self._counts[reason] += 1
+
+    def write_if_due(self) -> None:
+        """Log what was counted since the last line, if that was a minute ago."""
+        if self._counts:  # without the lock: an ordinary event has nothing to wait for
+            self._write(time.monotonic())
+
+    def flush(self) -> None:
+        """Log what was counted since the last line."""
+        self._write(math.inf)
+
+    def _write(self, now: float) -> None:
+        with self._lock:
+            if not self._counts or now < self._due:
+                return
+            counts, self._counts = dict(self._counts), Counter()
+            self._due = now + _TALLY_SECONDS
+        write("INFO", self._message, **{self._field: counts})
 
 
 class _JsonFormatter(logging.Formatter):

@@ -7,8 +7,8 @@ Of Table E.1-1 (Application Level Confidentiality Profile Attributes) the column
 "Basic Prof." are taken.
 """
 
+import argparse
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -59,7 +59,14 @@ def _text(element: ET.Element) -> str:
 
 def main() -> None:
     """Print the table."""
-    root = ET.parse(Path(sys.argv[1])).getroot()  # noqa: S314 - the standard's own file
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", metavar="part15.xml", type=Path)
+    try:
+        root = ET.parse(parser.parse_args().file).getroot()  # noqa: S314 - the standard's own file
+    except OSError as error:
+        parser.error(f"{error.filename}: {error.strerror}")
     print(  # noqa: T201
         f"# PS3.15 {edition(root)}, Table E.1-1, column Basic Prof.: tag and action; "
         "made by scripts/basic_profile.py"

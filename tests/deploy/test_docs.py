@@ -12,7 +12,7 @@ import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import from_overrides
-from dcm2bq.handler import Result
+from dcm2bq.handler import Ignored, Result
 from dcm2bq.tools.init import init
 from support.stack import ROOT, unique
 
@@ -113,6 +113,12 @@ def test_each_alert_has_its_section() -> None:
 def test_each_outcome_is_explained() -> None:
     for outcome in [*Result, "failed", "refused"]:
         assert f"\n| `{outcome}` | " in OPERATIONS
+
+
+def test_each_reason_to_ignore_an_event_is_explained() -> None:
+    section = OPERATIONS.partition("\n### Ignored events\n")[2].partition("\n## ")[0]
+    shown = re.findall(r"^\| `(\w+)` \| ", section, re.MULTILINE)
+    assert sorted(shown) == sorted(Ignored)
 
 
 def test_the_picture_is_that_of_its_source() -> None:

@@ -1,16 +1,21 @@
 """Log lines are JSON of allow-listed fields; strangers' lines lose their texts."""
 
+import errno
 import hashlib
 import hmac
 import json
 import logging
+import socket
+import ssl
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from dcm2bq import config, log
-from dcm2bq.errors import ReadFailedError
+from dcm2bq.errors import ReadFailedError, describe
 
 SENTINEL = "SENTINEL^PATIENT"
 
@@ -101,6 +106,27 @@ def test_what_libraries_log_loses_its_text(setup: Any, capsys: pytest.CaptureFix
     assert SENTINEL not in str([first, second])
 
 
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.ENOSPC, SENTINEL, SENTINEL), "OSError (No space left on device)"),
+        (OSError(errno.EACCES, SENTINEL), "PermissionError (Permission denied)"),
+        (OSError(SENTINEL), "OSError"),
+        (ssl.SSLError(1, SENTINEL), "SSLError"),
+        (socket.gaierror(-2, SENTINEL), "gaierror"),
+    ],
+)
+def test_an_error_of_the_system_keeps_the_systems_text_and_no_other(
+    error: OSError, expected: str
+) -> None:
+    try:
+        raise error
+    except OSError as raised:
+        text = describe(raised)
+    assert text.startswith(f"{expected} < test_log.py:")
+    assert SENTINEL not in text
+
+
 def test_what_an_event_has_told_is_not_told_again(
     setup: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,3 +136,46 @@ def test_what_an_event_has_told_is_not_told_again(
     except ReadFailedError:
         logging.getLogger("ingest").exception("Exception on / [POST]")
     assert lines(capsys) == []
+
+
+def test_a_tally_has_a_line_at_once_then_one_a_minute_and_one_at_the_end(
+    setup: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup()
+    tally = log.Tally("events ignored", "ignored")
+    tally.write_if_due()
+    assert lines(capsys) == []
+    for reason in ("name", "name", "empty"):
+        tally.add(reason)
+        tally.write_if_due()
+    (line,) = lines(capsys)
+    assert line.pop("time")
+    assert line == {"severity": "INFO", "message": "events ignored", "ignored": {"name": 1}}
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 59)
+    tally.write_if_due()
+    assert lines(capsys) == []
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    tally.write_if_due()
+    assert [each["ignored"] for each in lines(capsys)] == [{"name": 1, "empty": 1}]
+    tally.add("folder")
+    tally.flush()
+    tally.flush()
+    assert [each["ignored"] for each in lines(capsys)] == [{"folder": 1}]
+
+
+def test_a_tally_loses_nothing_among_threads(
+    setup: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup()
+    monkeypatch.setattr(log, "_TALLY_SECONDS", 0)
+    tally = log.Tally("events ignored", "ignored")
+
+    def count(_: int) -> None:
+        tally.add("name")
+        tally.write_if_due()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(count, range(2000)))
+    tally.flush()
+    assert sum(each["ignored"]["name"] for each in lines(capsys)) == 2000

@@ -2,15 +2,13 @@
 
 import json
 import re
-import shlex
 import tomllib
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from packaging.requirements import Requirement
 
-from dcm2bq import cli, config
+from dcm2bq import config
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -29,35 +27,17 @@ def options_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def commands() -> list[str]:
-    """Return each dcm2bq command line that README shows."""
-    return re.findall(r"^ *(dcm2bq [^#\n|]+)", README, re.MULTILINE)
-
-
 def test_the_table_of_options_is_generated_from_the_code() -> None:
     assert between("options", "end of options") == options_table(), (
         "README's table must read:\n\n" + options_table()
     )
 
 
-@pytest.mark.parametrize("command", commands())
-def test_each_command_and_each_flag_exists(command: str) -> None:
-    _, name, *rest = shlex.split(command)
-    shown = CliRunner().invoke(cli.commands, [name, "--help"])
-    assert shown.exit_code == 0, shown.output
-    for flag in (each for each in rest if each.startswith("--")):
-        assert flag in shown.output
-
-
-def test_readme_shows_commands() -> None:
-    assert len(commands()) >= 6
-
-
 def test_each_make_target_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(
-        re.findall(r"`?make ([a-z-]+)`?", README + (ROOT / "CONTRIBUTING.md").read_text())
-    ):
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    text = "\n".join(page.read_text() for page in pages)
+    for target in set(re.findall(r"(?:`|^ {4}|^- run: )make ([a-z-]+)", text, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 

@@ -1,0 +1,136 @@
+"""The dataset as a catalogue of Google's SQL engine: what a statement about it may name.
+
+Views and table functions have the columns that the engine itself finds in their definitions, which
+are analysed by that, too.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dcm2bq.schema import Definition, Kind
+from support.googlesql import Engine
+
+# TypeKind, in type.proto
+_KINDS = {
+    "INTEGER": 2,
+    "INT64": 2,
+    "BOOLEAN": 5,
+    "FLOAT": 7,
+    "STRING": 8,
+    "BYTES": 9,
+    "DATE": 10,
+    "TIMESTAMP": 19,
+    "TIME": 20,
+    "NUMERIC": 23,
+    "JSON": 26,
+}
+_ARRAY, _STRUCT = 16, 17
+_FIXED_OUTPUT_SCHEMA = 1  # FunctionEnums.TableValuedFunctionType
+_REQUIRED = 1  # FunctionEnums.ArgumentCardinality
+_FIXED, _RELATION = "ARG_TYPE_FIXED", "ARG_TYPE_RELATION"
+
+type Columns = list[tuple[str, Any]]
+"""Names and types, each a `TypeProto`."""
+
+
+class Tables:
+    """A catalogue that grows: tables of REST resources, then what is defined over them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.catalog = engine.catalog()
+
+    def define(self, definitions: Iterable[Definition], dataset: str) -> None:
+        """Add the objects of a dataset: by `dataset.name`, by the full name, and by name alone."""
+        for each in definitions:
+            names = ([each.name], [dataset, each.name], [each.qualified_name])
+            if each.kind is Kind.TABLE:
+                self.add(_columns(each.resource["schema"]["fields"]), *names)
+                continue
+            columns = self._output(each.ddl)
+            if each.kind is Kind.VIEW:
+                self.add(columns, *names)
+            else:
+                self._add_function(each.resource["arguments"], columns, *names)
+
+    def add(self, columns: Columns, *names: list[str]) -> None:
+        """Add a table under each of the names, the dataset before its own."""
+        for name in names:
+            table = self._place(name).table.add(name=name[-1])
+            for column, kind in columns:
+                table.column.add(name=column, type=kind, is_writable_column=True)
+
+    def add_resource(self, fields: list[Mapping[str, Any]], *names: list[str]) -> None:
+        """Add a table whose fields are given as in the REST API."""
+        self.add(_columns(fields), *names)
+
+    def _add_function(
+        self, arguments: list[Mapping[str, Any]], columns: Columns, *names: list[str]
+    ) -> None:
+        for name in names:
+            function = self._place(name).custom_tvf.add(name_path=name, type=_FIXED_OUTPUT_SCHEMA)
+            relation = function.signature.return_type
+            relation.kind = _kind(relation, _RELATION)
+            relation.num_occurrences = 1
+            relation.options.cardinality = _REQUIRED
+            for column, kind in columns:
+                relation.options.relation_input_schema.column.add(name=column, type=kind)
+            for each in arguments:
+                argument = function.signature.argument.add(num_occurrences=1)
+                argument.kind = _kind(argument, _FIXED)
+                argument.type.type_kind = _KINDS[each["dataType"]["typeKind"]]
+                argument.options.cardinality = _REQUIRED
+
+    def _place(self, name: list[str]) -> Any:
+        """Return the catalogue that a name belongs to."""
+        place = self.catalog
+        for part in name[:-1]:
+            nested = next((each for each in place.catalog if each.name == part), None)
+            place = nested or place.catalog.add(name=part)
+        return place
+
+    def _output(self, ddl: str) -> Columns:
+        """Return the columns of what a statement creates."""
+        found = _find(self._engine.analyze(ddl, self.catalog), "output_column_list")
+        return [(each.name, each.column.type) for each in found]
+
+
+def _columns(fields: list[Mapping[str, Any]]) -> Columns:
+    return [(each["name"], _type(each)) for each in fields]
+
+
+def _type(field: Mapping[str, Any]) -> Any:
+    from zetasql.wasi._pb2.zetasql.public.type_pb2 import TypeProto  # noqa: PLC0415
+
+    if field["type"] == "RECORD":
+        kind = TypeProto(type_kind=_STRUCT)
+        for name, inner in _columns(field["fields"]):
+            kind.struct_type.field.add(field_name=name, field_type=inner)
+    else:
+        kind = TypeProto(type_kind=_KINDS[field["type"]])
+    if field.get("mode") != "REPEATED":
+        return kind
+    array = TypeProto(type_kind=_ARRAY)
+    array.array_type.element_type.CopyFrom(kind)
+    return array
+
+
+def _kind(argument: Any, name: str) -> int:
+    """Return a number of SignatureArgumentKind."""
+    number: int = argument.DESCRIPTOR.fields_by_name["kind"].enum_type.values_by_name[name].number
+    return number
+
+
+def _find(message: Any, field: str) -> Any:
+    """Return the field of that name that is nearest to the top of a message."""
+    level = [message]
+    while level:
+        below = []
+        for each in level:
+            for descriptor, value in each.ListFields():
+                if descriptor.name == field:
+                    return value
+                if descriptor.message_type:
+                    below += list(value) if hasattr(value, "add") else [value]
+        level = below
+    raise AssertionError(f"no {field}")

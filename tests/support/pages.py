@@ -1,0 +1,170 @@
+"""What the documentation shows to be typed: its command lines, and its SQL.
+
+A command line is one of `TOOLS` in a block of code, in a span of code within a sentence, in a
+command's help text or in an output of Terraform. In a sentence, a command without arguments is a
+mention of the command rather than something to type.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import hcl2
+
+from dcm2bq import cli
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+TOOLS = ("dcm2bq", "gcloud", "bq", "terraform")
+
+_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
+_INDENTED = re.compile(r"^ {4,}\S.*\n", re.MULTILINE)
+_SPAN = re.compile(r"(`+)(.+?)\1", re.DOTALL)
+_TOOL = re.compile(rf"(^|[\s;|&(])({'|'.join(TOOLS)})\s")
+_COMMENT = re.compile(r"(^|\s)#(\s.*)?$", re.MULTILINE)
+_SUBSTITUTION = re.compile(r"\$\(([^()]*)\)")
+_BEFORE_A_COMMAND = re.compile(r"do|export|\w+=.*", re.DOTALL)
+_QUERY = re.compile(r"(SELECT|WITH|INSERT|DELETE|UPDATE|MERGE|CREATE)\s.*\s\w", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A command line: where it is shown, and its words, the tool first."""
+
+    place: str
+    words: tuple[str, ...]
+    is_in_a_sentence: bool = False
+
+    @property
+    def tool(self) -> str:
+        """The program."""
+        return self.words[0]
+
+    @property
+    def text(self) -> str:
+        """The line as a shell takes it."""
+        return shlex.join(self.words)
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text}"
+
+
+def lines() -> list[Line]:
+    """Return every command line of pages, help texts and outputs, each once for a place."""
+    found = [
+        *(line for page in PAGES for line in in_markdown(page.name, page.read_text())),
+        *_in_help("dcm2bq", cli.commands),
+        *_in_outputs(),
+    ]
+    return list(dict.fromkeys(found))
+
+
+def statements() -> list[tuple[str, str]]:
+    """Return every statement of SQL that is shown, with its place, each once for a place."""
+    found = [
+        *((page.name, sql) for page in PAGES for sql in sql_in_markdown(page.read_text())),
+        *((line.place, sql) for line in lines() for sql in _sql_in_words(line.words)),
+    ]
+    return list(dict.fromkeys(found))
+
+
+def in_markdown(place: str, text: str) -> Iterator[Line]:
+    """Yield the command lines of a page."""
+    for _, language, block in _FENCE.findall(text):
+        if language in {"", "sh"}:
+            yield from in_shell(place, block)
+    prose = _FENCE.sub("\n", text)
+    yield from in_shell(place, "".join(_INDENTED.findall(prose)))
+    for _, span in _SPAN.findall(_INDENTED.sub("\n", prose)):
+        for line in in_shell(place, " ".join(span.replace(r"\|", "|").split())):
+            if len(line.words) > 1:
+                yield Line(place, line.words, is_in_a_sentence=True)
+
+
+def sql_in_markdown(text: str) -> Iterator[str]:
+    """Yield the statements of a page, those of its command lines excepted."""
+    for _, language, block in _FENCE.findall(text):
+        if language == "sql":
+            parts = (each.strip() for each in re.split(r";\s*$", block, flags=re.MULTILINE))
+            yield from filter(None, parts)
+    for _, span in _SPAN.findall(_INDENTED.sub("\n", _FENCE.sub("\n", text))):
+        if _QUERY.match(span):
+            yield " ".join(span.split())
+
+
+def in_shell(place: str, script: str) -> Iterator[Line]:
+    """Yield the command lines of a script, or of what a terminal shows."""
+    rest = _COMMENT.sub("", re.sub(r"\\\n\s*", " ", script)).splitlines()
+    while rest:
+        line = rest.pop(0)
+        words = _words(line)
+        while words is None and rest and _TOOL.search(line):  # quoted, over several lines
+            line += "\n" + rest.pop(0)
+            words = _words(line)
+        if words is None:
+            assert not _TOOL.search(line), f"{place}: no closing quotation: {line}"
+            continue
+        for inner in _SUBSTITUTION.findall(line):
+            yield from in_shell(place, inner)
+        for command in _commands(words):
+            yield Line(place, command)
+
+
+def _words(line: str) -> list[str] | None:
+    """Return the words and operators of a line; None where a quotation does not end."""
+    lexer = shlex.shlex(_SUBSTITUTION.sub("SUBSTITUTED", line), posix=True, punctuation_chars=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    try:
+        return list(lexer)
+    except ValueError:
+        return None
+
+
+def _commands(words: list[str]) -> Iterator[tuple[str, ...]]:
+    """Yield those of the commands of a line that run one of the tools."""
+    command: list[str] = []
+    for word in [*words, ";"]:
+        if not re.fullmatch(r"[();<>|&]+", word):
+            command.append(word)
+            continue
+        while command and _BEFORE_A_COMMAND.fullmatch(command[0]):
+            del command[0]
+        if command and (tool := Path(command[0]).name) in TOOLS:
+            yield (tool, *command[1:])
+        command = []
+
+
+def _in_help(name: str, command: click.Command) -> Iterator[Line]:
+    yield from in_shell(f"{name} --help", _shown(command.help or ""))
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            yield from _in_help(f"{name} {each.name}", each)
+
+
+def _shown(help_text: str) -> str:
+    """Return the lines of a help text that are to be typed."""
+    return "".join(_INDENTED.findall(f"{help_text}\n"))
+
+
+def _in_outputs() -> Iterator[Line]:
+    """Yield the command lines that Terraform's outputs make, with a word for each value."""
+    text = (ROOT / "tf" / "outputs.tf").read_text()
+    for output in hcl2.loads(text)["output"]:
+        for name, body in output.items():
+            joined = re.search(r'join\(" ", \[(.*)\]\)', str(body["value"]), re.DOTALL)
+            if joined:
+                pieces = [json.loads(each) for each in re.findall(r'"[^"]*"', _plain(joined[1]))]
+                yield from in_shell(f"tf/outputs.tf, {name}", " ".join(pieces))
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\$\{[^}]*\}", "value", text)
+
+
+def _sql_in_words(words: tuple[str, ...]) -> Iterator[str]:
+    yield from (" ".join(word.split()) for word in words[1:] if _QUERY.match(word))
