@@ -11,10 +11,10 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from msgspec import field
 
 from dcm2bq import __version__
 from dcm2bq.events import Delivery, ObjectEvent
+from dcm2bq.lifted import LIFTED
 
 
 class InputInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +40,17 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
     dcm2bq_version: str
 
 
-class InstanceRow(msgspec.Struct, frozen=True, kw_only=True):
+_Lifted: Any = msgspec.defstruct(
+    "_Lifted",
+    [(each.keyword, str | None, None) for each in LIFTED],
+    module=__name__,
+    frozen=True,
+    kw_only=True,
+)
+"""The columns lifted from the header, by DICOM keyword; None where it has nothing for one."""
+
+
+class InstanceRow(_Lifted, frozen=True, kw_only=True):  # type: ignore[misc, call-arg]
     """A row of `instances`; `metadata` is JSON text, and None on delete markers."""
 
     timestamp: datetime
@@ -48,13 +58,6 @@ class InstanceRow(msgspec.Struct, frozen=True, kw_only=True):
     event: str
     path: str
     version: str
-    study_instance_uid: str | None = field(name="StudyInstanceUID", default=None)
-    series_instance_uid: str | None = field(name="SeriesInstanceUID", default=None)
-    sop_instance_uid: str | None = field(name="SOPInstanceUID", default=None)
-    sop_class_uid: str | None = field(name="SOPClassUID", default=None)
-    modality: str | None = field(name="Modality", default=None)
-    patient_id: str | None = field(name="PatientID", default=None)
-    study_date: str | None = field(name="StudyDate", default=None)
     info: Info
     metadata: str | None = None
 
@@ -94,22 +97,15 @@ def instance_row(
 
     `attributes` are the lifted ones, by DICOM keyword.
     """
-    lifted = attributes or {}
     return InstanceRow(
         timestamp=event.time,
         ingested_at=now,
         event=event.kind.value,
         path=event.path,
         version=str(event.generation),
-        study_instance_uid=lifted.get("StudyInstanceUID"),
-        series_instance_uid=lifted.get("SeriesInstanceUID"),
-        sop_instance_uid=lifted.get("SOPInstanceUID"),
-        sop_class_uid=lifted.get("SOPClassUID"),
-        modality=lifted.get("Modality"),
-        patient_id=lifted.get("PatientID"),
-        study_date=lifted.get("StudyDate"),
         info=info,
         metadata=metadata,
+        **(attributes or {}),
     )
 
 

@@ -6,11 +6,12 @@ locals {
     dataset     = google_bigquery_dataset.dicom.dataset_id
     instances   = var.dataset.instances_table_id
     dead_letter = var.dataset.dead_letter_table_id
+    filled      = file("${local.schema}/filled.sql")
   }
   tables          = { for name in ["instances", "dead_letter"] : name => jsondecode(templatefile("${local.schema}/${name}.json", local.names)) }
   views           = { for name in ["instances_live", "dead_letters"] : name => jsondecode(templatefile("${local.schema}/${name}.json", local.names)) }
-  aggregates      = { for name in ["studies", "series", "dismissed_letters"] : name => jsondecode(templatefile("${local.schema}/${name}.json", local.names)) }
-  table_functions = { for name in ["study", "ingested_between"] : name => jsondecode(templatefile("${local.schema}/${name}.json", local.names)) }
+  aggregates      = { for name in ["studies", "series", "patients", "dismissed_letters"] : name => jsondecode(templatefile("${local.schema}/${name}.json", local.names)) }
+  table_functions = { for name in ["study", "ingested_between", "changes_between"] : name => jsondecode(templatefile("${local.schema}/${name}.json", local.names)) }
 }
 
 resource "google_bigquery_dataset" "dicom" {

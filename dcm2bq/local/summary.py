@@ -15,7 +15,6 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from dcm2bq.config import Config
 from dcm2bq.local import servers
 from dcm2bq.local.stack import BUCKET, Action, Change, Stack
 from dcm2bq.tools.display import printable, printable_json
@@ -57,7 +56,7 @@ LIMIT 10
 """
 _LETTERS_SQL = "SELECT path, reason, message FROM dead_letters ORDER BY path, version LIMIT 20"
 _EXAMPLE_SQL = (
-    "SELECT Modality, PatientID, StudyDate, JSON_VALUE(metadata.{manufacturer}) AS Manufacturer "
+    "SELECT Modality, PatientID, StudyDate, Manufacturer "
     "FROM instances_live ORDER BY StudyDate DESC, path LIMIT 5"
 )
 _OUTCOMES_SQL = """
@@ -192,20 +191,10 @@ def _ignored_kinds(stack: Stack) -> Iterator[str]:
 
 def _print_question(out: Console, stack: Stack, again: str) -> None:
     """Show an answer that came out of BigQuery, and the command that asks for it."""
-    sql = _EXAMPLE_SQL.format(manufacturer=_manufacturer(stack.config))
     _heading(out, "Ask BigQuery")
-    _line(out, f"  {again} --query {shlex.quote(sql)}")
+    _line(out, f"  {again} --query {shlex.quote(_EXAMPLE_SQL)}")
     out.print()
-    print_rows(out, stack.dataset.query(sql))
-
-
-def _manufacturer(config: Config) -> str:
-    """Return where the metadata holds Manufacturer with these options."""
-    options = config.json_output
-    if options.format == "dicom-json":
-        return "`00080070`.Value[0]"
-    name = "Manufacturer" if options.use_common_names else "`00080070`"
-    return f"{name}[0]" if options.use_array_with_single_value else name
+    print_rows(out, stack.dataset.query(_EXAMPLE_SQL))
 
 
 def _heading(out: Console, text: str) -> None:

@@ -2,7 +2,8 @@
 
 `NAME.json` is a whole resource of BigQuery's REST API: of a table, a view or a table function
 (a routine). For the latter two `NAME.sql` holds the query. The files name things as
-`${project}.${dataset}.${instances}`, which Terraform's `templatefile` reads as well.
+`${project}.${dataset}.${instances}`, which Terraform's `templatefile` reads as well;
+`${filled}` stands for `filled.sql`, which several queries have in common.
 """
 
 import json
@@ -20,10 +21,12 @@ NAMES = (
     "instances_live",
     "studies",
     "series",
+    "patients",
     "dead_letters",
     "dismissed_letters",
     "study",
     "ingested_between",
+    "changes_between",
 )
 """The files, in an order in which their objects can be created."""
 
@@ -76,6 +79,7 @@ def load(config: Config, project: str) -> tuple[Definition, ...]:
         "dataset": config.big_query.dataset_id,
         "instances": config.big_query.instances_table_id,
         "dead_letter": config.big_query.dead_letter_table_id,
+        "filled": _read("filled.sql"),
     }
     definitions = tuple(_definition(file, names) for file in NAMES)
     if config.privacy.is_on:
@@ -108,5 +112,8 @@ def _identify(resource: dict[str, Any]) -> tuple[Kind, str]:
 
 
 def _render(file: str, names: dict[str, str]) -> str:
-    text = resources.files(__package__).joinpath(file).read_text(encoding="utf-8")
-    return Template(text).substitute(names)
+    return Template(_read(file)).substitute(names)
+
+
+def _read(file: str) -> str:
+    return resources.files(__package__).joinpath(file).read_text(encoding="utf-8")

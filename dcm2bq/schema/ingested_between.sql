@@ -1,6 +1,7 @@
 -- instances_live with the filter inside. The winner of a window may stand outside the
 -- interval, so it is looked for among all rows, in columns that are cheap to read.
-SELECT r.*
+SELECT r.* REPLACE (
+${filled})
 FROM `${project}.${dataset}.${instances}` AS r
 WHERE r.event IN ('finalized', 'metadataUpdated')
   AND r.ingested_at >= since

@@ -1,4 +1,5 @@
-SELECT r.*
+SELECT r.* REPLACE (
+${filled})
 FROM `${project}.${dataset}.${instances}` AS r
 WHERE r.event IN ('finalized', 'metadataUpdated')
   AND NOT EXISTS (

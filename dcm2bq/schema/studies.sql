@@ -1,24 +1,11 @@
--- One row for each study; where its objects disagree, the greatest value. The header is read
--- in each of the forms that the jsonOutput options give it. Within a query an array of nothing
--- would be null, not empty.
+-- One row for each study; where its objects disagree, the greatest value. Within a query an
+-- array of nothing would be null, not empty.
 SELECT
   StudyInstanceUID,
   MAX(PatientID) AS PatientID,
   MAX(StudyDate) AS StudyDate,
-  MAX(COALESCE(
-    JSON_VALUE(metadata.StudyDescription),
-    JSON_VALUE(metadata.StudyDescription[0]),
-    JSON_VALUE(metadata.`00081030`),
-    JSON_VALUE(metadata.`00081030`[0]),
-    JSON_VALUE(metadata.`00081030`.Value[0])
-  )) AS StudyDescription,
-  MAX(COALESCE(
-    JSON_VALUE(metadata.AccessionNumber),
-    JSON_VALUE(metadata.AccessionNumber[0]),
-    JSON_VALUE(metadata.`00080050`),
-    JSON_VALUE(metadata.`00080050`[0]),
-    JSON_VALUE(metadata.`00080050`.Value[0])
-  )) AS AccessionNumber,
+  MAX(StudyDescription) AS StudyDescription,
+  MAX(AccessionNumber) AS AccessionNumber,
   IFNULL(
     ARRAY_AGG(DISTINCT Modality IGNORE NULLS ORDER BY Modality), ARRAY<STRING>[]
   ) AS ModalitiesInStudy,
@@ -26,7 +13,11 @@ SELECT
   COUNT(DISTINCT SOPInstanceUID) AS NumberOfStudyRelatedInstances,
   SUM(info.input.size) AS bytes,
   MIN(timestamp) AS first_timestamp,
-  MAX(timestamp) AS last_timestamp
+  MAX(timestamp) AS last_timestamp,
+  MAX(PatientName) AS PatientName,
+  MAX(PatientBirthDate) AS PatientBirthDate,
+  MAX(PatientSex) AS PatientSex,
+  MAX(StudyTime) AS StudyTime
 FROM `${project}.${dataset}.instances_live`
 WHERE StudyInstanceUID IS NOT NULL
 GROUP BY StudyInstanceUID

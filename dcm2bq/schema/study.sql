@@ -1,5 +1,6 @@
 -- instances_live with the filter inside: rows that compete in the window share their study.
-SELECT r.*
+SELECT r.* REPLACE (
+${filled})
 FROM `${project}.${dataset}.${instances}` AS r
 WHERE r.event IN ('finalized', 'metadataUpdated')
   AND r.StudyInstanceUID = uid

@@ -1,7 +1,10 @@
 """The columns: lifted from the data set, whatever becomes of its JSON."""
 
+import msgspec
 import pytest
 
+from dcm2bq.bigquery.writer import ROW_LIMIT_BYTES
+from dcm2bq.config import Config
 from dicom.build import IMPLICIT, converted, dicom, element, identity, item, sequence
 
 TAGS = {
@@ -12,16 +15,47 @@ TAGS = {
     "Modality": (0x00080060, "CS"),
     "PatientID": (0x00100020, "LO"),
     "StudyDate": (0x00080020, "DA"),
+    "PatientName": (0x00100010, "PN"),
+    "PatientBirthDate": (0x00100030, "DA"),
+    "PatientSex": (0x00100040, "CS"),
+    "StudyTime": (0x00080030, "TM"),
+    "AccessionNumber": (0x00080050, "SH"),
+    "StudyDescription": (0x00081030, "LO"),
+    "SeriesDescription": (0x0008103E, "LO"),
+    "SeriesNumber": (0x00200011, "IS"),
+    "InstanceNumber": (0x00200013, "IS"),
+    "Manufacturer": (0x00080070, "LO"),
+    "ManufacturerModelName": (0x00081090, "LO"),
+    "StationName": (0x00081010, "SH"),
+    "BodyPartExamined": (0x00180015, "CS"),
 }
+WRITTEN = {
+    **{keyword: f"1.{tag}" for keyword, (tag, _) in TAGS.items()},
+    "Modality": "CT",
+    "PatientSex": "F",
+    "BodyPartExamined": "KNEE",
+    "StudyDate": "20240229",
+    "PatientBirthDate": "19700101",
+    "StudyTime": "1030",
+    "SeriesNumber": "3",
+    "InstanceNumber": "+0004",
+}
+COLUMNS = {
+    **WRITTEN,
+    "StudyDate": "2024-02-29",
+    "PatientBirthDate": "1970-01-01",
+    "StudyTime": "10:30:00",
+    "InstanceNumber": "4",
+}
+"""What stands in the header, and in the columns."""
 
 
 def test_all_are_lifted_from_the_top_level_only() -> None:
     """An item's attributes are another object's."""
     inner = item(*[element(tag, vr, "9") for tag, vr in TAGS.values()])
-    values = dict.fromkeys(TAGS, "1.2") | {"StudyDate": "20240229", "Modality": "CT"}
-    outer = [element(tag, vr, values[keyword]) for keyword, (tag, vr) in TAGS.items()]
+    outer = [element(tag, vr, WRITTEN[keyword]) for keyword, (tag, vr) in TAGS.items()]
     found = converted(dicom(sequence(0x00081140, inner), *outer)).attributes
-    assert found == values | {"StudyDate": "2024-02-29"}
+    assert found == COLUMNS
     assert all(
         value is None for value in converted(dicom(sequence(0x00081140, inner))).attributes.values()
     )
@@ -65,6 +99,112 @@ def test_a_study_date_is_a_date_of_bigquery_or_null(date: str, column: str | Non
     assert found.attributes["StudyDate"] == column
     lines = [line for line in found.warnings if "a column can hold" in line]
     assert bool(lines) is (column is None and date != "")
+
+
+@pytest.mark.parametrize(
+    ("time", "column"),
+    [
+        ("235959", "23:59:59"),
+        ("235959.999999", "23:59:59.999999"),
+        ("000000.5", "00:00:00.5"),
+        ("1030", "10:30:00"),
+        ("10", "10:00:00"),
+        ("10:30:15.25", "10:30:15.25"),
+        ("10:30", "10:30:00"),
+        ("103015 ", "10:30:15"),
+        ("", None),
+        ("235960", None),
+        ("240000", None),
+        ("106000", None),
+        ("1", None),
+        ("103", None),
+        ("103015.", None),
+        ("103015.1234567", None),
+        ("10:3015", None),
+        ("1030:15", None),
+        ("1000-1100", None),
+        ("noon", None),
+        ("١٠٣٠", None),
+    ],
+)
+def test_a_study_time_is_a_time_of_bigquery_or_null(time: str, column: str | None) -> None:
+    """BigQuery has no second 60; of what is less precise the rest is zero."""
+    found = converted(dicom(identity(), element(0x00080030, "TM", time.encode())))
+    assert found.attributes["StudyTime"] == column
+    lines = [
+        line for line in found.warnings if line == "00080030: not a time that a column can hold"
+    ]
+    assert bool(lines) is (column is None and time != "")
+    assert not time or found.metadata["StudyTime"] == time.rstrip()
+
+
+@pytest.mark.parametrize(
+    ("vr", "number", "column"),
+    [
+        ("IS", "7", "7"),
+        ("IS", " -007 ", "-7"),
+        ("IS", "+9223372036854775807", "9223372036854775807"),
+        ("IS", "-9223372036854775808", "-9223372036854775808"),
+        ("IS", "9223372036854775808", None),
+        ("IS", "7.0", None),
+        ("IS", "0x10", None),
+        ("IS", "seven", None),
+        ("IS", "1" * 5000, None),
+        ("LO", "7", "7"),
+        ("DS", "7.5", None),
+        ("DS", "1e3", None),
+        ("US", b"\7\0", "7"),
+        ("UV", b"\xff" * 8, None),
+        ("IS", "", None),
+    ],
+)
+def test_a_number_is_an_integer_of_bigquery_or_null(
+    vr: str, number: str | bytes, column: str | None
+) -> None:
+    found = converted(dicom(identity(), element(0x00200013, vr, number)))
+    assert found.attributes["InstanceNumber"] == column
+    lines = [line for line in found.warnings if "a column can hold" in line or "not lifted" in line]
+    assert bool(lines) is (column is None and number != "")
+
+
+def test_a_name_keeps_its_component_groups() -> None:
+    name = "Yamada^Tarou=山田^太郎=やまだ^たろう"
+    charset = element(0x00080005, "CS", "ISO_IR 192")
+    found = converted(dicom(charset, identity(), element(0x00100010, "PN", name.encode())))
+    assert found.attributes["PatientName"] == name
+
+
+@pytest.mark.parametrize(("length", "is_lifted"), [(4096, True), (4098, False)])
+def test_text_that_is_too_long_for_a_column_stays_in_the_metadata(
+    length: int, *, is_lifted: bool
+) -> None:
+    """All columns at their longest must fit the row beside the longest metadata."""
+    text = "x" * length
+    found = converted(dicom(identity(), element(0x00081030, "LO", text)))
+    assert found.metadata["StudyDescription"] == text
+    assert found.attributes["StudyDescription"] == (text if is_lifted else None)
+    lines = [line for line in found.warnings if line.startswith("00081030 LO: not lifted")]
+    assert bool(lines) is not is_lifted
+
+
+def test_the_longest_columns_fit_a_row_beside_the_longest_metadata() -> None:
+    """Even if each character is escaped."""
+    text = [element(tag, "UT", "\x01" * 4096) for tag, _ in sorted(TAGS.values())]
+    found = converted(dicom(*text))
+    columns = msgspec.json.encode(dict(found.attributes))
+    assert 6 * 4096 * 10 < len(columns) < ROW_LIMIT_BYTES - Config().limits.output_bytes
+
+
+def test_of_an_attribute_that_is_written_twice_the_first_is_lifted() -> None:
+    twice = [element(0x00081010, "SH", each) for each in ("A", "B")]
+    assert converted(dicom(identity(), *twice)).attributes["StationName"] == "A"
+
+
+@pytest.mark.parametrize("keyword", TAGS)
+def test_what_is_removed_from_the_metadata_is_in_no_column(keyword: str) -> None:
+    content = dicom(*[element(tag, vr, WRITTEN[each]) for each, (tag, vr) in TAGS.items()])
+    found = converted(content, privacy={"remove": [keyword]}).attributes
+    assert found == {**COLUMNS, keyword: None}
 
 
 def test_of_several_values_the_first_is_lifted() -> None:
@@ -175,3 +315,29 @@ def test_what_the_metadata_refuses_is_not_lifted(vr: str, value: bytes) -> None:
     found = converted(dicom(identity(), element(0x00100020, vr, value, length=len(value))))
     assert found.attributes["PatientID"] is None
     assert any(line.startswith("00100020") and "not lifted" in line for line in found.warnings)
+
+
+@pytest.mark.parametrize(
+    "charset",
+    [
+        "",
+        "ISO_IR 13",
+        "ISO_IR 100",
+        "ISO_IR 192",
+        "GB18030",
+        "ISO 2022 IR 6\\ISO 2022 IR 87",
+        "Big5",
+    ],
+)
+@pytest.mark.parametrize("vr", ["AE", "CS", "LO", "PN", "SH", "UI", "UC", "ST"])
+def test_a_column_has_what_the_metadata_has(vr: str, charset: str) -> None:
+    """Whatever way it is read; text without blanks at its ends, of several values the first."""
+    printable = bytes(range(0x20, 0x7F)).replace(b"\\", b"")
+    texts = [b"A", b" A ", b"A\0", b"A^B=C", b"A\\B", b"A\xe9", b"\x1b(JA", b"~", b"  ", printable]
+    for text in texts:
+        content = dicom(element(0x00080005, "CS", charset), element(0x00081010, vr, text))
+        found = converted(content)
+        value = found.metadata["StationName"]
+        first = value[0] if isinstance(value, list) else value
+        column = found.attributes["StationName"]
+        assert column == (first and first.strip(" ")), text

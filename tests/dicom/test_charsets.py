@@ -175,12 +175,12 @@ def test_a_term_that_names_a_codec_stands_for_it_and_is_warned_of(
     elements = (
         element(0x00080005, "CS", written),
         identity(),
-        element(0x00081030, "LO", text.encode(codec) + b"\\x"),
+        element(0x00081040, "LO", text.encode(codec) + b"\\x"),
         element(NAME, "PN", text.encode(codec)),
     )
     found = flat(*elements)
     assert found["PatientName"] == text
-    assert found["StudyDescription"] == [text, "x"]
+    assert found["InstitutionalDepartmentName"] == [text, "x"]
     lines = warned(*elements)
     assert any(line.startswith("00080005 CS: a term names a codec") for line in lines)
     assert all(line.startswith("00080005 CS: ") for line in lines)

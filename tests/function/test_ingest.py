@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 import requests
 from pydicom.data import get_testdata_file
 
+from dcm2bq.lifted import ADDED
 from support.cloud import Event
 from support.stack import ROOT, Stack, unique
 
@@ -38,6 +39,21 @@ def test_a_finalized_object_becomes_a_row(stack: Stack, *, structured: bool) -> 
     assert row["StudyDate"].isoformat() == "2004-01-19"
     assert row["SOPClassUID"] == "1.2.840.10008.5.1.4.1.1.2"
     assert row["StudyInstanceUID"] == "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
+    assert {each.keyword: row[each.keyword] for each in ADDED} == {
+        "PatientName": "CompressedSamples^CT1",
+        "PatientBirthDate": None,
+        "PatientSex": "O",
+        "StudyTime": time(7, 27, 30),
+        "AccessionNumber": None,
+        "StudyDescription": "e+1",
+        "SeriesDescription": None,
+        "SeriesNumber": 1,
+        "InstanceNumber": 1,
+        "Manufacturer": "GE MEDICAL SYSTEMS",
+        "ManufacturerModelName": "RHAPSODE",
+        "StationName": "CT01_OC0",
+        "BodyPartExamined": None,
+    }
     assert row["metadata"]["PatientName"] == "CompressedSamples^CT1"
     assert row["metadata"]["Rows"] == 128
     info = row["info"]

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from dcm2bq.config import from_overrides
 from dcm2bq.local import summary
 
 
@@ -64,16 +63,3 @@ def test_a_pipe_gets_whole_lines() -> None:
 )
 def test_sizes_are_short(count: int, text: str) -> None:
     assert summary.size(count) == text
-
-
-@pytest.mark.parametrize(
-    ("options", "place"),
-    [
-        ({}, "Manufacturer"),
-        ({"useArrayWithSingleValue": True}, "Manufacturer[0]"),
-        ({"useCommonNames": False}, "`00080070`"),
-        ({"format": "dicom-json"}, "`00080070`.Value[0]"),
-    ],
-)
-def test_the_example_finds_its_attribute_in_each_shape(options: dict[str, Any], place: str) -> None:
-    assert summary._manufacturer(from_overrides({"jsonOutput": options})) == place

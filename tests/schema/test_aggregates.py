@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
+from dcm2bq.config import Config
 
 MakeRow = Callable[..., dict[str, Any]]
 Load = Callable[[Dataset, Sequence[dict[str, Any]]], None]
@@ -116,3 +118,67 @@ def test_objects_without_uids_are_in_no_study(dataset: Dataset, load: Load, row:
     assert live["path"] == "gs://none/DICOMDIR"
     for view in ("studies", "series"):
         assert not dataset.query(f"SELECT * FROM {view} WHERE StudyInstanceUID IS NULL")
+
+
+def test_a_patient_is_an_id_of_an_issuer(dataset: Dataset, load: Load, row: MakeRow) -> None:
+    """With every name, birth date and sex that the objects give, and what there is of them."""
+
+    def scan(number: int, study: str, issuer: str | None, **columns: Any) -> dict[str, Any]:
+        about = {"PatientID": "P-7", "info": {"input": {"size": 10}}, **columns}
+        metadata = {"IssuerOfPatientID": issuer} if issuer else {}
+        uids = {"study": study, "series": f"{study}.1", "instance": str(number)}
+        return row(f"gs://patients/{number}", 1, at=number, metadata=metadata, **uids, **about)
+
+    load(
+        dataset,
+        [
+            scan(1, "p1", "A", PatientName="Doe^Jane", PatientSex="F", StudyDate="2020-01-02"),
+            scan(2, "p1", "A", PatientName="Doe^Jane", PatientBirthDate="1970-01-01"),
+            scan(3, "p2", "A", PatientName="DOE^JANE", StudyDate="2024-05-06"),
+            scan(4, "p3", "B", PatientName="Roe^Richard", PatientSex="M"),
+            scan(5, "p4", None),
+            row("gs://patients/6", 1, study="p5", PatientID=None),
+        ],
+    )
+    found = dataset.query(
+        "SELECT * FROM patients WHERE PatientID = 'P-7' ORDER BY IssuerOfPatientID"
+    )
+    nobody, jane, richard = found
+    assert jane == {
+        "PatientID": "P-7",
+        "IssuerOfPatientID": "A",
+        "names": ["DOE^JANE", "Doe^Jane"],
+        "birth_dates": [date(1970, 1, 1)],
+        "sexes": ["F"],
+        "NumberOfPatientRelatedStudies": 2,
+        "NumberOfPatientRelatedSeries": 2,
+        "NumberOfPatientRelatedInstances": 3,
+        "first_study_date": date(2020, 1, 2),
+        "last_study_date": date(2024, 5, 6),
+        "bytes": 30,
+        "first_timestamp": datetime(2024, 1, 1, 0, 0, 1, tzinfo=UTC),
+        "last_timestamp": datetime(2024, 1, 1, 0, 0, 3, tzinfo=UTC),
+    }
+    assert (richard["IssuerOfPatientID"], richard["names"]) == ("B", ["Roe^Richard"])
+    assert (nobody["IssuerOfPatientID"], nobody["names"], nobody["birth_dates"]) == (None, [], [])
+    assert not dataset.query("SELECT * FROM patients WHERE PatientID IS NULL")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_issuer_is_read_in_every_form(
+    dataset: Dataset, load: Load, row: MakeRow, form: str
+) -> None:
+    header = FORMS[form]("IssuerOfPatientID", "00100021", "Hospital")
+    load(dataset, [row(f"gs://issuer/{form}", 1, metadata=header, PatientID=form)])
+    (found,) = dataset.query("SELECT * FROM patients WHERE PatientID = @form", {"form": form})
+    assert found["IssuerOfPatientID"] == "Hospital"
+
+
+def test_views_that_were_there_keep_their_columns() -> None:
+    """New ones come after them, so that `SELECT *` and exports by position go on."""
+    shown = {each.name: each.resource for each in schema.load(Config(), "project")}
+    for name, last in (("studies", "last_timestamp"), ("series", "last_timestamp")):
+        names = [field["name"] for field in shown[name]["schema"]["fields"]]
+        assert names.index(last) == {"studies": 10, "series": 11}[name]
+    live = [field["name"] for field in shown["instances_live"]["schema"]["fields"]]
+    assert live.index("metadata") == 13

@@ -91,12 +91,12 @@ def filled(dataset: Dataset, insert: Insert, row: MakeRow) -> Dataset:
         "ProcedureCodeSequence": [{"CodeMeaning": "Knee"}],
         "PixelData": {"BulkDataURI": "?offset=1&length=2"}}"""
     info = {"warnings": ["odd"], "input": {"size": 5}}
-    about: dict[str, Any] = {"metadata": header, "info": info, "study": "1.2.3"}
+    about: dict[str, Any] = {"metadata": header, "info": info, "study": "1.2.3", "PatientID": "P"}
     insert(
         dataset,
         "instances",
-        row("gs://bucket/a.dcm", 2, **about),
-        row("gs://bucket/copy.dcm", 1, **about),
+        row("gs://bucket/a.dcm", 2, PatientName="Doe^Jane", **about),
+        row("gs://bucket/copy.dcm", 1, PatientName="DOE^JANE", **about),
         row("gs://bucket/no uid.dcm", 1, metadata="{}", series=None, instance=None),
         row("gs://bucket/gone.dcm", 1, **about),
         row("gs://bucket/gone.dcm", 1, "deleted", study=None, series=None, instance=None),
@@ -108,6 +108,7 @@ def filled(dataset: Dataset, insert: Insert, row: MakeRow) -> Dataset:
         row("gs://bucket/notified.dcm", 1, "deleted", study=None, series=None, instance=None),
         row("gs://bucket/wide.dcm", 1, "deleted", study=None, series=None, instance=None),
         row("gs://other/bad.dcm", 1, "deleted", study=None, series=None, instance=None),
+        row("gs://planted", 9 * 10**15, "deleted", study=None, series=None, instance=None),
     )
     notified = {
         "eventType": "OBJECT_FINALIZE",

@@ -12,6 +12,7 @@ from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config, Privacy, from_overrides
 from dcm2bq.errors import ConfigError, WriteFailedError
+from dcm2bq.lifted import ADDED
 from dcm2bq.schema import Definition, Kind
 from dcm2bq.schema.compare import compare
 from dcm2bq.tools.init import Action, Entry, init
@@ -24,10 +25,12 @@ NAMES = [
     "instances_live",
     "studies",
     "series",
+    "patients",
     "dead_letters",
     "dismissed_letters",
     "study",
     "ingested_between",
+    "changes_between",
 ]
 
 
@@ -125,7 +128,7 @@ def test_fresh_and_again(place: Place) -> None:
     entries = place.init()
     assert list(entries) == NAMES
     assert set(actions(entries).values()) == {Action.CREATED}
-    assert len(actions(entries)) == 9
+    assert len(actions(entries)) == len(NAMES)
     before = place.snapshot()
     entries = place.init()
     assert actions(entries) == {}
@@ -181,7 +184,7 @@ def test_names_that_meet_are_refused(
 
 
 def test_a_dry_run_changes_nothing(place: Place) -> None:
-    assert len(actions(place.init(dry_run=True))) == 9
+    assert len(actions(place.init(dry_run=True))) == len(NAMES)
     assert place.dataset.get() is None
 
 
@@ -199,6 +202,24 @@ def test_columns_are_added(place: Place, insert: Insert, row: MakeRow) -> None:
     insert(place.dataset, "instances", row("gs://b/new", 1, Modality="CT"))
     found = place.dataset.query("SELECT path, Modality FROM instances_live ORDER BY path")
     assert [tuple(each.values()) for each in found] == [("gs://b/new", "CT"), ("gs://b/old", None)]
+    assert actions(place.init()) == {}
+
+
+def test_a_table_of_an_older_release_gains_the_lifted_columns(
+    place: Place, insert: Insert, row: MakeRow
+) -> None:
+    """At its end; its rows show in the views what their headers have, beside new ones."""
+    later = [each.keyword for each in ADDED]
+    place.create("instances", lambda table: without(table, *later))
+    insert(place.dataset, "instances", row("gs://b/old", 1, metadata='{"StationName": "CT1"}'))
+    entries = place.init()
+    assert entries["instances"].details == tuple(f"column {each} added" for each in later)
+    table = place.dataset.get_table("instances") or {}
+    assert [each["name"] for each in table["schema"]["fields"]][-len(later) :] == later
+    insert(place.dataset, "instances", row("gs://b/new", 1, StationName="CT2"))
+    for table_name, old in (("instances_live", "CT1"), ("instances", None)):
+        found = place.dataset.query(f"SELECT StationName AS name FROM {table_name} ORDER BY path")
+        assert [each["name"] for each in found] == ["CT2", old]
     assert actions(place.init()) == {}
 
 

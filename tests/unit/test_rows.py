@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import types
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,9 +11,12 @@ from typing import Any, Union, get_args, get_origin
 
 import msgspec
 import pytest
+from pydicom.datadict import dictionary_VR, keyword_for_tag
 
-from dcm2bq import rows
+from dcm2bq import lifted, rows
 from dcm2bq.events import Delivery, Kind, ObjectEvent
+from dcm2bq.tools.backfill import rows as backfill
+from dicom.build import converted, dicom, element
 
 SCHEMA = Path(rows.__file__).parent / "schema"
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -26,7 +30,7 @@ EVENT = ObjectEvent(
     size=34,
 )
 TYPES = {
-    str: {"STRING", "JSON", "DATE"},
+    str: {"STRING", "JSON", "DATE", "TIME", "INTEGER"},
     int: {"INTEGER", "INT64"},
     datetime: {"TIMESTAMP"},
     bytes: {"BYTES"},
@@ -34,9 +38,9 @@ TYPES = {
 
 
 def check(struct: type, fields: list[dict[str, Any]], where: str) -> None:
-    """Assert that a row type has exactly the columns of a schema, in order."""
+    """Assert that a row type has exactly the columns of a schema."""
     members = {each.encode_name: each.type for each in msgspec.structs.fields(struct)}
-    assert list(members) == [field["name"] for field in fields], where
+    assert members.keys() == {field["name"] for field in fields}, where
     for field in fields:
         kind, name = members[field["name"]], f"{where}.{field['name']}"
         if get_origin(kind) in {Union, types.UnionType}:
@@ -60,6 +64,40 @@ def check(struct: type, fields: list[dict[str, Any]], where: str) -> None:
 def test_a_row_type_has_exactly_the_columns_of_its_table(struct: type, table: str) -> None:
     resource = json.loads((SCHEMA / f"{table}.json").read_text())
     check(struct, resource["schema"]["fields"], table)
+
+
+VALUES = {
+    "STRING": ("1.2.3", "1.2.3"),
+    "DATE": ("20240229", "2024-02-29"),
+    "TIME": ("235958.5", "23:59:58.5"),
+    "INTEGER": ("-7", "-7"),
+}
+"""A value in the header and in the row, by the type of the column."""
+LIFTED = {
+    field["name"]: (int(found[1] + found[2], 16), *VALUES[field["type"]])
+    for field in json.loads((SCHEMA / "instances.json").read_text())["schema"]["fields"]
+    if (found := re.match(r"\((\w{4}),(\w{4})\) from the header", field["description"]))
+}
+"""Column to tag, and to its value in the header and in the row, by the schema alone."""
+
+
+@pytest.mark.parametrize("column", LIFTED)
+def test_every_column_from_the_header_arrives_in_a_row(column: str) -> None:
+    """In the rows that are streamed and in those of load jobs."""
+    tag, written, expected = LIFTED[column]
+    content = dicom(element(tag, dictionary_VR(tag), written))
+    done = converted(content)
+    row = rows.instance_row(
+        EVENT, now=NOW, info=rows.info(EVENT), attributes=done.attributes, metadata=done.text
+    )
+    assert msgspec.to_builtins(row)[column] == expected
+    assert msgspec.json.decode(backfill.encode(row))[column] == expected
+    assert keyword_for_tag(tag) == column
+
+
+def test_the_columns_from_the_header_are_those_that_are_lifted() -> None:
+    assert [each.keyword for each in lifted.LIFTED] == list(LIFTED)
+    assert len(LIFTED) == 20
 
 
 def test_a_row_is_what_insert_all_takes() -> None:

@@ -52,10 +52,12 @@ run "the_tables_are_partitioned_clustered_described_and_protected" {
     error_message = "the columns or the descriptions are not those of dcm2bq/schema"
   }
   assert {
-    condition = { for column in jsondecode(google_bigquery_table.table["instances"].schema) : column.name => "${column.type} ${column.mode}" if contains(["timestamp", "metadata", "StudyDate"], column.name) } == {
-      timestamp = "TIMESTAMP REQUIRED"
-      metadata  = "JSON NULLABLE"
-      StudyDate = "DATE NULLABLE"
+    condition = { for column in jsondecode(google_bigquery_table.table["instances"].schema) : column.name => "${column.type} ${column.mode}" if contains(["timestamp", "metadata", "StudyDate", "StudyTime", "SeriesNumber"], column.name) } == {
+      timestamp    = "TIMESTAMP REQUIRED"
+      metadata     = "JSON NULLABLE"
+      StudyDate    = "DATE NULLABLE"
+      StudyTime    = "TIME NULLABLE"
+      SeriesNumber = "INTEGER NULLABLE"
     }
     error_message = "the columns have other types"
   }
@@ -80,6 +82,7 @@ run "the_views_name_the_tables_in_full" {
       dismissed_letters = "`my-project.radiology.failures` `my-project.radiology.dead_letters` `my-project.radiology.headers`"
       studies           = "`my-project.radiology.instances_live`"
       series            = "`my-project.radiology.instances_live`"
+      patients          = "`my-project.radiology.instances_live`"
     }
     error_message = "the views read from elsewhere"
   }
@@ -93,6 +96,7 @@ run "the_table_functions_take_their_arguments" {
       ] } == {
       study            = ["study", "TABLE_VALUED_FUNCTION", "SQL", true, ["uid STRING"]]
       ingested_between = ["ingested_between", "TABLE_VALUED_FUNCTION", "SQL", true, ["since TIMESTAMP", "until TIMESTAMP"]]
+      changes_between  = ["changes_between", "TABLE_VALUED_FUNCTION", "SQL", true, ["since TIMESTAMP", "until TIMESTAMP"]]
     }
     error_message = "the table functions have other properties"
   }

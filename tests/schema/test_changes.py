@@ -1,0 +1,242 @@
+"""`changes_between`: a copy that takes over interval after interval is `instances_live`."""
+
+import itertools
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dcm2bq import schema
+from dcm2bq.bigquery.dataset import Dataset
+from dcm2bq.config import Config
+from dcm2bq.schema import Kind
+from support import googlesql
+from support.googlesql_views import evaluate
+
+Row = dict[str, Any]
+MakeRow = Callable[..., Row]
+Load = Callable[[Dataset, Sequence[Row]], None]
+Copy = dict[tuple[Any, ...], tuple[Any, ...]]
+
+UIDS = "StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID"
+COLUMNS = f"path, {UIDS}, version, event, timestamp, ingested_at"
+KEY_COLUMNS = 4
+INDEXED = {"finalized", "metadataUpdated"}
+START = datetime.fromisoformat("2024-01-01T00:00:00Z")
+PAGE = Path(__file__).parents[2] / "docs" / "SCHEMA.md"
+
+
+def any_rows(name: str, rng: random.Random, row: MakeRow) -> list[Row]:
+    """Return rows at one path: any events of any generations, in any order, some twice."""
+    rows = []
+    for second in rng.sample(range(100), rng.randint(1, 8)):
+        event = rng.choice(["finalized", "finalized", "metadataUpdated", "deleted", "archived"])
+        uids: dict[str, Any] = {
+            each: rng.choice(["1", "2", None]) if event in INDEXED else None
+            for each in ("study", "series", "instance")
+        }
+        made = row(
+            f"gs://{name}",
+            rng.choice([9, 10, 100]),
+            event,
+            at=rng.randint(0, 2),
+            ingested=second,
+            **uids,
+        )
+        again = {**made, "ingested_at": (START + timedelta(seconds=rng.randrange(100))).isoformat()}
+        rows += rng.choice([[made], [made], [made, made], [made, again]])
+    return rows
+
+
+def take_over(copy: Copy, changes: Iterable[Mapping[str, Any]]) -> int:
+    """Apply changes to a copy, each key once; return how many of its rows they removed."""
+    seen: set[tuple[Any, ...]] = set()
+    removed = 0
+    for change in changes:
+        content = tuple(change.values())
+        key = content[1 : 1 + KEY_COLUMNS]
+        assert key not in seen
+        seen.add(key)
+        if change["change"] == "upsert":
+            copy[key] = content[1:]
+        else:
+            assert change["change"] == "remove"
+            removed += copy.pop(key, None) is not None
+    return removed
+
+
+def ingested(row: Row) -> float:
+    return (datetime.fromisoformat(row["ingested_at"]) - START).total_seconds()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_copy_holds_what_is_live_after_every_interval(
+    dataset: Dataset, load: Load, row: MakeRow, seed: int
+) -> None:
+    """Whatever arrives, and however long the intervals are; some are asked twice, some overlap."""
+    rng = random.Random(seed)
+    name = f"changes-{seed}"
+    rows = [each for n in range(250) for each in any_rows(f"{name}/{n}", rng, row)]
+    copy: Copy = {}
+    removed = 0
+    bounds = [0, *sorted(rng.sample(range(1, 100), 4)), 100]
+    for since, until in itertools.pairwise(bounds):
+        load(dataset, [each for each in rows if since <= ingested(each) < until])
+        for begin in rng.choice([[since], [since, since], [max(since - 10, 0)]]):
+            removed += take_over(copy, changes(dataset, name, begin, until))
+        assert Counter(copy.values()) == live(dataset, name)
+    assert removed > 50
+    assert len(copy) > 100
+
+
+def test_it_does_not_matter_in_which_order_intervals_of_the_past_are_read(
+    dataset: Dataset, load: Load, row: MakeRow
+) -> None:
+    """Each is answered by what is live now: none brings back what a later one removed."""
+    rng = random.Random(3)
+    load(dataset, [each for n in range(250) for each in any_rows(f"past/{n}", rng, row)])
+    copy: Copy = {}
+    intervals = [(each, each + 20) for each in range(0, 100, 20)]
+    rng.shuffle(intervals)
+    for since, until in intervals:
+        take_over(copy, changes(dataset, "past", since, until))
+    assert Counter(copy.values()) == live(dataset, "past")
+    assert len(copy) > 100
+
+
+def changes(dataset: Dataset, name: str, since: int, until: int) -> list[Row]:
+    return dataset.query(
+        f"SELECT change, {COLUMNS} FROM `{dataset.name}.changes_between`(@since, @until) "
+        "WHERE STARTS_WITH(path, @prefix)",
+        {
+            "since": START + timedelta(seconds=since),
+            "until": START + timedelta(seconds=until),
+            "prefix": f"gs://{name}/",
+        },
+    )
+
+
+def live(dataset: Dataset, name: str) -> Counter[tuple[Any, ...]]:
+    rows = dataset.query(
+        f"SELECT {COLUMNS} FROM instances_live WHERE STARTS_WITH(path, @prefix)",
+        {"prefix": f"gs://{name}/"},
+    )
+    return Counter(tuple(each.values()) for each in rows)
+
+
+def test_a_row_to_remove_is_the_marker_with_the_uids_of_what_it_hides(
+    dataset: Dataset, load: Load, row: MakeRow
+) -> None:
+    """A marker that hides nothing, or leaves a newer row of the same key, removes nothing."""
+    gone: dict[str, Any] = dict.fromkeys(("study", "series", "instance"))
+    load(
+        dataset,
+        [
+            row("gs://marker/a", 1, at=0),
+            row("gs://marker/a", 1, instance=None, at=1),
+            row("gs://marker/a", 2, "deleted", at=2, **gone),
+            row("gs://marker/a", 1, "deleted", at=3, **gone),
+            row("gs://marker/nothing", 1, "deleted", at=2, **gone),
+            row("gs://marker/newer", 1, at=0),
+            row("gs://marker/newer", 2, at=1),
+            row("gs://marker/newer", 1, "deleted", at=2, **gone),
+            row("gs://marker/before", 5, at=0),
+            row("gs://marker/before", 5, "deleted", at=1, **gone),
+            row("gs://marker/before", 1, "deleted", at=2, **gone),
+        ],
+    )
+    found = changes(dataset, "marker", 2, 4)
+    assert sorted((tuple(each.values())[:7] for each in found), key=str) == [
+        ("remove", "gs://marker/a", "1", "1.1", "1.1.1", "2", "deleted"),
+        ("remove", "gs://marker/a", "1", "1.1", None, "2", "deleted"),
+    ]
+    before = [(each["change"], each["version"]) for each in changes(dataset, "marker", 0, 2)]
+    assert sorted(before) == [("remove", "5"), ("upsert", "2")]
+
+
+def test_the_merge_of_the_page_makes_the_copy(dataset: Dataset, load: Load, row: MakeRow) -> None:
+    """docs/SCHEMA.md has the statement; it is run as it stands, but for its names."""
+    (statement,) = re.findall(r"```sql\n(MERGE .*?)```", PAGE.read_text(), re.DOTALL)
+    statement = statement.replace("dicom.", f"{dataset.name}.").replace(
+        "research.headers", f"{dataset.name}.merged"
+    )
+    statement = re.sub(r"TIMESTAMP '[^']*'", "@since", statement)
+    statement = re.sub(r"TIMESTAMP_SUB\([^)]*\)[^)]*\)", "@until", statement)
+    assert statement.count("@") == 2
+    rng = random.Random(4)
+    rows = [each for n in range(60) for each in any_rows(f"merge/{n}", rng, row)]
+    dataset.query("CREATE TABLE merged AS SELECT * FROM instances_live WHERE FALSE")
+    for since in range(0, 100, 25):
+        load(dataset, [each for each in rows if since <= ingested(each) < since + 25])
+        interval = {
+            "since": START + timedelta(seconds=since),
+            "until": START + timedelta(seconds=since + 25),
+        }
+        dataset.query(statement, interval)
+        found = dataset.query(
+            f"SELECT {COLUMNS} FROM merged WHERE STARTS_WITH(path, 'gs://merge/')"
+        )
+        assert Counter(tuple(each.values()) for each in found) == live(dataset, "merge")
+
+
+@pytest.mark.timeout(googlesql.TIMEOUT)
+def test_on_googles_engine_the_copy_is_the_same(row: MakeRow) -> None:
+    """Few rows: its anti-joins are nested loops."""
+    rng = random.Random(5)
+    columns = f"path, {UIDS}, version, event, CAST(ingested_at AS STRING) AS ingested_at"
+    names = re.sub(r"\bAS STRING\b|CAST\(|\) AS \w+", "", columns).split(", ")
+    kept = 0
+    for _ in range(8):
+        rows = [each for n in range(5) for each in any_rows(f"engine/{n}", rng, row)]
+        copy: Copy = {}
+        for since, until in [(0, 30), (30, 60), (60, 100)]:
+            arrived = [each for each in rows if ingested(each) < until]
+            interval = {
+                name: (START + timedelta(seconds=each)).isoformat()
+                for name, each in [("since", since), ("until", until)]
+            }
+            found = evaluate(
+                f"SELECT change, {columns} FROM changes_between", arrived, arguments=interval
+            )
+            take_over(copy, [dict(zip(["change", *names], each, strict=True)) for each in found])
+            shown = evaluate(f"SELECT {columns} FROM instances_live", arrived)
+            assert Counter(copy.values()) == Counter(shown)
+        kept += len(copy)
+    assert kept > 20
+
+
+FUNCTIONS = [each for each in schema.load(Config(), "p") if each.kind is Kind.FUNCTION]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda each: each.name)
+def test_no_argument_has_the_name_of_a_column(function: schema.Definition) -> None:
+    """BigQuery would take the column for it, without a word."""
+    tables = [each for each in schema.load(Config(), "p") if "schema" in each.resource]
+    columns = {
+        field["name"].casefold() for each in tables for field in each.resource["schema"]["fields"]
+    }
+    assert columns & {each["name"].casefold() for each in function.resource["arguments"]} == set()
+
+
+@pytest.mark.parametrize("definition", schema.load(Config(), "project"), ids=lambda each: each.name)
+@pytest.mark.timeout(googlesql.TIMEOUT)
+def test_googles_engine_takes_every_query(definition: schema.Definition) -> None:
+    """With the columns, and their types, that the schema says."""
+    arguments = {each["name"]: "2024-01-01" for each in definition.resource.get("arguments", [])}
+    if definition.kind is Kind.FUNCTION:
+        assert evaluate(f"SELECT * FROM {definition.name}", arguments=arguments) == []
+        return
+    engine_names = {"INTEGER": "INT64"}
+    types = {
+        each["name"]: engine_names.get(each["type"], each["type"])
+        for each in definition.resource["schema"]["fields"]
+        if each["type"] != "RECORD" and each["mode"] != "REPEATED"
+    }
+    nulls = ", ".join(f"CAST(NULL AS {each})" for each in types.values())
+    query = f"SELECT {', '.join(types)} FROM {definition.name} UNION ALL SELECT {nulls}"
+    assert len(evaluate(query)) == 1

@@ -1,0 +1,199 @@
+"""The columns lifted from the header: in rows of this release, and of those without them."""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import date, time
+from typing import Any
+
+import msgspec
+import pytest
+
+from dcm2bq.bigquery.dataset import Dataset
+from dcm2bq.dicom import Conversion
+from dcm2bq.lifted import ADDED, ORIGINAL
+from dicom.build import converted, dicom, element
+from support import googlesql
+from support.googlesql_views import evaluate
+
+MakeRow = Callable[..., dict[str, Any]]
+Insert = Callable[..., None]
+
+FORMS: dict[str, dict[str, Any]] = {
+    "flat": {},
+    "flat, arrays": {"useArrayWithSingleValue": True},
+    "flat, hex": {"useCommonNames": False},
+    "flat, hex, arrays": {"useCommonNames": False, "useArrayWithSingleValue": True},
+    "dicom-json": {"format": "dicom-json"},
+}
+NAME = "Yamada^Tarou=山田^太郎=やまだ^たろう"
+EXPECTED = {
+    "PatientName": NAME,
+    "PatientBirthDate": date(1970, 1, 2),
+    "PatientSex": "O",
+    "StudyTime": time(10, 30, 15, 250000),
+    "AccessionNumber": "0042",
+    "StudyDescription": "Knee, left",
+    "SeriesDescription": "Axial",
+    "SeriesNumber": 3,
+    "InstanceNumber": -4,
+    "Manufacturer": "Acme",
+    "ManufacturerModelName": "One",
+    "StationName": "CT1",
+    "BodyPartExamined": "KNEE",
+}
+
+
+def header(form: str) -> Conversion:
+    """Return the conversion of an object that has every column, in a form of the JSON."""
+    return converted(
+        dicom(
+            element(0x00080005, "CS", "ISO_IR 192"),
+            element(0x00080030, "TM", "103015.25"),
+            element(0x00080050, "SH", "0042"),
+            element(0x00080070, "LO", "Acme"),
+            element(0x00081010, "SH", "CT1"),
+            element(0x00081030, "LO", "Knee, left"),
+            element(0x0008103E, "LO", "Axial"),
+            element(0x00081090, "LO", "One"),
+            element(0x00100010, "PN", NAME.encode()),
+            element(0x00100030, "DA", "19700102"),
+            element(0x00100040, "CS", "O"),
+            element(0x00180015, "CS", "KNEE"),
+            element(0x00200011, "IS", "3"),
+            element(0x00200013, "IS", "-4"),
+        ),
+        jsonOutput=FORMS[form],
+    )
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("release", ["this", "older"])
+def test_a_row_of_any_release_shows_every_column(
+    dataset: Dataset, insert: Insert, row: MakeRow, form: str, release: str
+) -> None:
+    """In the view and in the functions that stand for it; older rows by their header."""
+    study = f"{release} {form}"
+    done = header(form)
+    lifted = {} if release == "older" else added(done.attributes)
+    insert(
+        dataset, "instances", row(f"gs://c/{study}", 1, study=study, metadata=done.text, **lifted)
+    )
+    columns = ", ".join(EXPECTED)
+    interval = "(TIMESTAMP '2023-12-31 00:00:00+00', TIMESTAMP '2024-01-02 00:00:00+00')"
+    for source in (
+        "instances_live",
+        f"`{dataset.name}.study`('{study}')",
+        f"`{dataset.name}.ingested_between`{interval}",
+        f"`{dataset.name}.changes_between`{interval}",
+    ):
+        query = f"SELECT {columns} FROM {source} WHERE StudyInstanceUID = @study"
+        assert dataset.query(query, {"study": study}) == [EXPECTED], source
+    (stored,) = dataset.query(
+        "SELECT PatientName, StudyTime FROM instances WHERE StudyInstanceUID = @study",
+        {"study": study},
+    )
+    assert (stored["PatientName"] is None) is (release == "older")
+
+
+def added(attributes: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return what a row of this release has in the columns that older ones lack."""
+    return {each.keyword: attributes[each.keyword] for each in ADDED}
+
+
+def test_the_first_columns_of_all_stay_what_they_are() -> None:
+    """Rows of every release have them: no view need fill them in."""
+    assert [each.keyword for each in ORIGINAL] == [
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "SOPInstanceUID",
+        "SOPClassUID",
+        "Modality",
+        "PatientID",
+        "StudyDate",
+    ]
+    assert list(EXPECTED) == [each.keyword for each in ADDED]
+
+
+def test_studies_and_series_show_them(dataset: Dataset, insert: Insert, row: MakeRow) -> None:
+    """Rows of both releases beside each other in one study."""
+    for number, form in enumerate(FORMS):
+        done = header(form)
+        lifted = added(done.attributes) if number % 2 else {}
+        about = {"study": "both", "instance": form, "metadata": done.text}
+        insert(dataset, "instances", row(f"gs://both/{number}", 1, **about, **lifted))
+    (study,) = dataset.query("SELECT * FROM studies WHERE StudyInstanceUID = 'both'")
+    for column in (
+        "PatientName",
+        "PatientBirthDate",
+        "PatientSex",
+        "StudyTime",
+        "AccessionNumber",
+        "StudyDescription",
+    ):
+        assert study[column] == EXPECTED[column]
+    (series,) = dataset.query("SELECT * FROM series WHERE StudyInstanceUID = 'both'")
+    for column in (
+        "SeriesNumber",
+        "SeriesDescription",
+        "BodyPartExamined",
+        "Manufacturer",
+        "ManufacturerModelName",
+        "StationName",
+    ):
+        assert series[column] == EXPECTED[column]
+    assert study["NumberOfStudyRelatedInstances"] == len(FORMS)
+
+
+TEXTS = {
+    "StudyTime": [
+        *("235959", "235960", "240000", "2359", "23", "2", "235", "1030.5", "103015.", "٢٣"),
+        *("103015.25", "103015.123456", "103015.1234567", "10:30:15.5", "10:30", "1030:15", "x"),
+    ],
+    "PatientBirthDate": [
+        *("20240229", "20230229", "00000101", "00010101", "99991231", "2024.02.29", "2024.0229"),
+        *("2024-02-29", "2024", "19701301", "x"),
+    ],
+    "SeriesNumber": [
+        *("7", "+7", "-007", "7.0", "0x10", "seven", "9223372036854775807", "9223372036854775808"),
+    ],
+}
+
+
+@pytest.mark.parametrize("column", TEXTS)
+@pytest.mark.timeout(googlesql.TIMEOUT)
+def test_a_header_gives_an_older_row_what_this_release_lifts(column: str, row: MakeRow) -> None:
+    """By Google's own engine, whatever the text: the same value, or none."""
+    (tag,) = [each.tag for each in ADDED if each.keyword == column]
+    vr = {"StudyTime": "TM", "PatientBirthDate": "DA", "SeriesNumber": "IS"}[column]
+    rows = []
+    for number, text in enumerate(TEXTS[column]):
+        done = converted(dicom(element(tag, vr, text.encode())))
+        for release, lifted in enumerate(({}, {column: done.attributes[column]})):
+            path = f"gs://text/{release}/{number:02}"
+            rows.append(row(path, 1, metadata=done.text, **lifted))
+    found = evaluate(f"SELECT CAST({column} AS STRING) FROM instances_live ORDER BY path", rows)
+    older, newer = found[: len(found) // 2], found[len(found) // 2 :]
+    assert older == newer
+    assert len({value for (value,) in older}) > 2
+
+
+def test_a_row_is_as_the_service_takes_it(dataset: Dataset, insert: Insert, row: MakeRow) -> None:
+    """Dates, times and integers are text in JSON; what is lifted never fails a row."""
+    extremes = {
+        "PatientBirthDate": (0x00100030, "DA", "00010101"),
+        "StudyTime": (0x00080030, "TM", "235959.999999"),
+        "SeriesNumber": (0x00200011, "IS", "9223372036854775807"),
+        "InstanceNumber": (0x00200013, "IS", "-9223372036854775808"),
+    }
+    done = converted(dicom(*(element(*each) for each in extremes.values())))
+    columns = msgspec.json.encode(added(done.attributes))
+    insert(dataset, "instances", row("gs://extreme/1", 1, study="extreme", **json.loads(columns)))
+    (found,) = dataset.query(
+        f"SELECT {', '.join(extremes)} FROM instances WHERE StudyInstanceUID = 'extreme'"
+    )
+    assert tuple(found.values()) == (
+        date(1, 1, 1),
+        time(23, 59, 59, 999999),
+        2**63 - 1,
+        -(2**63),
+    )
