@@ -81,7 +81,9 @@ class ValueFields:
         if end is None:
             return None
         if end.problem:
-            self._notes.add(f"encapsulated value: {end.problem}", tag=tag, vr=vr, offset=start)
+            known_tag = tag if item.knows(tag) else None
+            reason = f"encapsulated value: {end.problem}"
+            self._notes.add(reason, tag=known_tag, vr=vr, offset=start)
         length = end.offset - start
         within_reach = window.random_access or window.base <= start
         kept = length <= self.most_binary and within_reach

@@ -16,10 +16,11 @@ class _Part:
     The parts of a sequence are measured once, and only if one asks for them.
     """
 
-    __slots__ = ("_parts", "element", "key", "owner", "size", "writer")
+    __slots__ = ("_parts", "element", "item", "key", "owner", "size", "writer")
 
-    def __init__(self, writer: Writer, owner: Json, key: str, element: Element) -> None:
+    def __init__(self, writer: Writer, owner: Json, key: str, element: Element, item: Item) -> None:
         self.writer = writer
+        self.item = item
         self.owner = owner
         self.key = key
         self.element = element
@@ -46,9 +47,8 @@ class _Part:
         if saved <= 0:
             return 0
         self.owner[self.key] = reference
-        tag, vr, offset, _, _ = self.element
         reason = f"{self.size} bytes of JSON are left in the object to fit the row"
-        notes.add(reason, tag=tag, vr=vr, offset=offset)
+        notes.about(self.element, self.item, reason)
         self.size -= saved
         self._parts = []
         return saved
@@ -103,7 +103,7 @@ def _parts(writer: Writer, elements: Item, owner: Json) -> list[_Part]:
     for element in elements:
         key = writer.key(element[0])
         if element[2] != MADE and key is not None and key in owner and key not in found:
-            found[key] = _Part(writer, owner, key, element)
+            found[key] = _Part(writer, owner, key, element, elements)
     return list(found.values())
 
 

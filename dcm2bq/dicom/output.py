@@ -186,7 +186,7 @@ class Writer:
                     values = decode(value, scope.charset)  # type: ignore[arg-type]
                     out[key] = values[0] if bare and len(values) == 1 else self._plain(vr, values)
                 except BadValueError as bad:
-                    out[key] = self._broken(element, vr, bad)
+                    out[key] = self._broken(element, elements, vr, bad)
             elif vr == "SQ":
                 out[key] = self._sequence(value, scope)  # type: ignore[arg-type]
             else:
@@ -210,18 +210,18 @@ class Writer:
 
     def _write_rare(self, element: Element, out: Json, scope: _Scope) -> None:
         """Add an element that is no ordinary value, by all the rules."""
-        tag, vr, offset, _, value = element
+        tag, vr, _, _, value = element
         if tag == SPECIFIC_CHARACTER_SET and isinstance(value, bytes) and not scope.declared:
             scope.declared = True
             scope.charset, problem = parse_charset(value)
             if problem:
-                self._notes.add(problem, tag=tag, vr=vr, offset=offset)
+                self._notes.about(element, scope.elements, problem)
         key = self._keys.of(tag)
-        if key is None or (self._ignore_binary and vr in BINARY_VRS):
+        if key is None or (self._ignore_binary and vr.removeprefix(UNKNOWN) in BINARY_VRS):
             return
         if key in out:
-            self._notes.add("duplicate, the first is kept", tag=tag, vr=vr, offset=offset)
-            self._notes.drop(tag)
+            self._notes.about(element, scope.elements, "duplicate, the first is kept")
+            self._notes.drop(tag, scope.elements)
         elif isinstance(value, list):
             out[key] = self._sequence(value, scope)
         else:
@@ -249,12 +249,13 @@ class Writer:
             return self._plain(vr, values)
         except BadValueError as bad:
             if not written.startswith(UNKNOWN):
-                return self._broken(element, vr, bad)
-            self._notes.add(f"UN does not hold {vr}: {bad.reason}", tag=tag, offset=element[2])
+                return self._broken(element, scope.elements, vr, bad)
+            reason = f"UN does not hold {vr}: {bad.reason}"
+            self._notes.about(element, scope.elements, reason, vr="")
             return _LEFT_OUT if self._ignore_binary else self.refer(element, "UN")
 
-    def _broken(self, element: Element, vr: str, bad: BadValueError) -> Any:
+    def _broken(self, element: Element, item: Item, vr: str, bad: BadValueError) -> Any:
         """Return the raw text of a value that breaks its VR, or a reference to it."""
-        self._notes.add(bad.reason, tag=element[0], vr=vr, offset=element[2])
+        self._notes.about(element, item, bad.reason, vr=vr)
         text = None if bad.values is None else self._format.broken(vr, bad.values)
         return self.refer(element, vr) if text is None else text

@@ -149,20 +149,22 @@ class Rules:
             charset = outer
             if declared and isinstance(declared[4], bytes):
                 charset, _ = parse_charset(declared[4])
-            kept = (self._treated(element, charset, notes) for element in elements)
+            kept = (self._treated(element, elements, charset, notes) for element in elements)
             elements[:] = [element for element in kept if element is not None]
             for element in elements:
                 if isinstance(element[4], list):
                     todo += [(item, charset) for item in element[4]]
 
-    def _treated(self, element: Element, charset: Charset, notes: Notes) -> Element | None:
-        """Return what is left of an element."""
+    def _treated(
+        self, element: Element, item: Item, charset: Charset, notes: Notes
+    ) -> Element | None:
+        """Return what is left of an element of an item."""
         action = self.action(element[0])
         if action is None:
-            return _guarded(element, charset, notes)
+            return _guarded(element, item, charset, notes)
         if action is Action.REMOVE:
             return None
-        tag, written, offset, _, value = element
+        tag, written, _, _, value = element
         vr = written.removeprefix(UNKNOWN)
         if isinstance(value, list) and action is Action.EMPTY:
             return tag, "SQ", MADE, 0, []
@@ -170,7 +172,7 @@ class Rules:
             return tag, vr, MADE, 0, b""
         hashed = self._hashed(tag, vr, value, charset)
         if hashed is None:
-            notes.add("emptied: what is no text can not be hashed", tag=tag, vr=vr, offset=offset)
+            notes.about(element, item, "emptied: what is no text can not be hashed", vr=vr)
             return tag, vr if vr in DECODERS else public_vr(tag), MADE, 0, b""
         return tag, public_vr(tag), MADE, len(hashed), hashed
 
@@ -190,19 +192,19 @@ class Rules:
         return "\\".join(texts).encode()
 
 
-def _guarded(element: Element, charset: Charset, notes: Notes) -> Element:
+def _guarded(element: Element, item: Item, charset: Charset, notes: Notes) -> Element:
     """Return an element that stays as it is, without its value if that could hold others."""
     tag, written, offset, length, value = element
     if not value or not isinstance(value, bytes):
         return element
     vr = written.removeprefix(UNKNOWN)
     is_sound = is_text(vr, value, charset) if vr in TEXT_VRS else _are_numbers(tag, vr, value)
-    if is_sound and _fits_tag(tag, vr):
+    if is_sound and _fits_tag(tag, written if vr in BINARY_VRS else vr):
         return element
     left = "UN" if written.startswith(UNKNOWN) else vr
     if vr not in BINARY_VRS:
         reason = "left in the object: it could hold what the rules are for"
-        notes.add(reason, tag=tag, vr=left, offset=offset)
+        notes.about(element, item, reason, vr=left)
     return tag, left, offset, length, None
 
 
