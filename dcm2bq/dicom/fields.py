@@ -86,7 +86,7 @@ class ValueFields:
             self._notes.add(reason, tag=known_tag, vr=vr, offset=start)
         length = end.offset - start
         within_reach = window.random_access or window.base <= start
-        kept = length <= self.most_binary and within_reach
+        kept = length <= self.most_binary and within_reach and end.walked
         value = window.peek(start, length) if kept else None
         self.left += length
         return (tag, vr, start, length, value), end.offset + HEADER * end.delimited
