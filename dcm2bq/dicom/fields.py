@@ -33,6 +33,7 @@ class ValueFields:
         self._window = window
         self._notes = notes
         self._hops = options.limits.hops
+        self._has_rules = options.privacy.is_on
         self._may_follow = may_follow
         self._last_frame: int | None = None
         self.most_text = max(options.bulk_data.text_max_bytes, LEAST_HELD)
@@ -86,7 +87,9 @@ class ValueFields:
             self._notes.add(reason, tag=known_tag, vr=vr, offset=start)
         length = end.offset - start
         within_reach = window.random_access or window.base <= start
-        kept = length <= self.most_binary and within_reach and end.walked
+        # What stands before an end that was guessed could be elements, which have rules.
+        sound = end.walked or not self._has_rules
+        kept = length <= self.most_binary and within_reach and sound
         value = window.peek(start, length) if kept else None
         self.left += length
         return (tag, vr, start, length, value), end.offset + HEADER * end.delimited

@@ -42,12 +42,12 @@ class Notes:
     def about(self, element: Element, item: Item, reason: str, *, vr: str | None = None) -> None:
         """Note a reason and the element of an item that it concerns; the item is sorted by tag."""
         tag, written, offset, _, _ = element
-        named = tag if _is_named_in(item, tag) else None
+        named = tag if is_named_in(item, tag) else None
         self.add(reason, tag=named, vr=written if vr is None else vr, offset=offset)
 
     def drop(self, tag: int, item: Item) -> None:
         """Note that an element of an item, which is sorted by tag, could not be kept."""
-        if len(self._dropped) < MOST_LINES and _is_named_in(item, tag):
+        if len(self._dropped) < MOST_LINES and is_named_in(item, tag):
             self._dropped[tag] = None
 
     @property
@@ -64,7 +64,7 @@ class Notes:
         return tuple(f"{tag:08X}" for tag in self._dropped)
 
 
-def _is_named_in(item: Item, tag: int) -> bool:
+def is_named_in(item: Item, tag: int) -> bool:
     """Return whether a tag of an item may be named; the item is sorted by tag."""
     if not is_private(tag):
         return is_named(tag)

@@ -23,7 +23,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from dcm2bq.config import Privacy, hash_key
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
 from dcm2bq.dicom.dictionary import is_private, most_values, public_vr
-from dcm2bq.dicom.notes import Notes
+from dcm2bq.dicom.notes import Notes, is_named_in
 from dcm2bq.dicom.syntax import BINARY_VRS
 from dcm2bq.dicom.tree import (
     MADE,
@@ -95,6 +95,7 @@ _REPLACED_GROUPS = ("0000", "0002")
 
 _SIZES = {"SS": 2, "US": 2, "US or SS": 2, "FD": 8, "SV": 8, "UV": 8}
 """Bytes of a number, where they are not 4."""
+_FIRST_CHARACTER = ord(" ")
 _ITEM = b"\xfe\xff\0\xe0"
 """The start of a sequence, little endian as values are."""
 
@@ -192,9 +193,15 @@ class Rules:
         return "\\".join(texts).encode()
 
 
-def _guarded(element: Element, item: Item, charset: Charset, notes: Notes) -> Element:
-    """Return an element that stays as it is, without its value if that could hold others."""
+def _guarded(element: Element, item: Item, charset: Charset, notes: Notes) -> Element | None:
+    """Return an element that stays as it is, without its value if that could hold others.
+
+    None if even its tag could be four characters of a value, taken for a header by mistake.
+    """
     tag, written, offset, length, value = element
+    if min(tag.to_bytes(4)) >= _FIRST_CHARACTER and not is_named_in(item, tag):
+        notes.about(element, item, "left out: its tag is not known, and could be text")
+        return None
     if not value or not isinstance(value, bytes):
         return element
     vr = written.removeprefix(UNKNOWN)

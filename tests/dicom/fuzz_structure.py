@@ -151,7 +151,9 @@ def is_same(ours: dict[str, Any], theirs: bytes, content: bytes, *, little: bool
         return theirs in inline if little else swapped(vr, theirs) == inline
     values = ours.get("Value", [None])
     if vr == "AT" or (vr in NUMBERS and not isinstance(values[0], str)):
-        return list(_numbers(vr, theirs, little=little)) == [each for each in values if each]
+        return list(_numbers(vr, theirs, little=little)) == [
+            each for each in values if each is not None
+        ]
     texts = [next(iter(each.values())) if isinstance(each, dict) else each for each in values]
     parts = theirs.decode("latin_1").split("\\")
     return [_plain(each) for each in texts] == [_plain(part) for part in parts]

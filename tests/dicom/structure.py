@@ -7,6 +7,7 @@ import random
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from dicom.build import (
     BIG,
@@ -101,7 +102,7 @@ class Builder:
 
     def _leaf(self, tag: int, vr: str) -> Piece:
         self._count += 1
-        order = "big" if self.big else "little"
+        order: Literal["big", "little"] = "big" if self.big else "little"
         number = self.rng.randrange(1000, 9000)
         value = {
             "DS": f"{number}.{self._count}".encode(),
