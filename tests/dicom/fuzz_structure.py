@@ -209,18 +209,28 @@ def lost(whole: Object, content: bytes, done: Conversion) -> list[str]:
     problems = []
     for place, (value, little) in (theirs or {}).items():
         name = "/".join(f"{each:X}" for each in place)
-        if place[0] >> 16 == 2:
+        if place[0] >> 16 == 2:  # File Meta Information is left out
             continue
         if place not in ours:
             if not any("BulkDataURI" in ours.get(place[:n], {}) for n in range(len(place))):
-                problems.append(f"lost {name}: {value!r}")
+                problems.append((place, value, f"lost {name}: {value!r}"))
         elif not is_same(ours[place], value, content, little=little):
-            problems.append(f"changed {name}: {value[:50]!r} to {str(ours[place])[:200]}")
+            told = f"changed {name}: {value[:50]!r} to {str(ours[place])[:200]}"
+            problems.append((place, value, told))
+    if problems:
+        # Where pydicom has lost its way, the object before the mutation tells who is right.
+        before = by_us(convert(BytesIO(bytes(whole)), ALL))
+        right = {place: each for place, each in ours.items() if before.get(place) == each}
+        texts = "\n".join(map(str, right.values()))
+        problems = [
+            (place, value, told)
+            for place, value, told in problems
+            if place not in right and not (value and value.decode("latin_1").strip() in texts)
+        ]
     kept = _kept(done, ours, content)
-    problems += [
+    return [told for _, _, told in problems] + [
         f"lost value {value!r}" for value in whole.values if value in content and value not in kept
     ]
-    return problems
 
 
 def _kept(done: Conversion, ours: dict[Place, Any], content: bytes) -> bytes:
