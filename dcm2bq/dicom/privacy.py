@@ -206,9 +206,10 @@ def _guarded(element: Element, item: Item, charset: Charset, notes: Notes) -> El
         return element
     vr = written.removeprefix(UNKNOWN)
     is_sound = is_text(vr, value, charset) if vr in TEXT_VRS else _are_numbers(tag, vr, value)
-    if is_sound and _fits_tag(tag, written if vr in BINARY_VRS else vr):
+    as_unknown = written.startswith(UNKNOWN)
+    if is_sound and _fits_tag(tag, vr) and not (as_unknown and vr in BINARY_VRS):
         return element
-    left = "UN" if written.startswith(UNKNOWN) else vr
+    left = "UN" if as_unknown else vr
     if vr not in BINARY_VRS:
         reason = "left in the object: it could hold what the rules are for"
         notes.about(element, item, reason, vr=left)

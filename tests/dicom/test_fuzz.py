@@ -38,12 +38,13 @@ def test_no_element_of_a_mutated_object_is_lost_or_changed_in_silence() -> None:
 
 def test_an_element_that_is_lost_or_changed_is_found() -> None:
     """The test above could fail."""
-    rng = random.Random(3)
+    rng = random.Random(5)
     whole = random_object(rng, fuzz_structure.words(rng))
     content = bytes(whole)
     done = convert(BytesIO(content), fuzz_structure.ALL)
     assert fuzz_structure.lost(whole, content, done) == []
-    key = next(key for key, value in done.metadata.items() if "Value" in value and key > "00080018")
+    values = {str(value): key for key, value in done.metadata.items() if value["vr"] == "LT"}
+    key = next(iter(values.values()))
     for metadata in (
         {each: value for each, value in done.metadata.items() if each != key},
         done.metadata | {key: {"vr": "LO", "Value": ["another"]}},
