@@ -459,9 +459,7 @@ def test_a_tag_that_could_be_text_is_left_out_while_rules_are_in_force(vr: str) 
 def test_pixel_data_whose_end_is_a_guess_is_not_inlined_while_rules_are_in_force() -> None:
     """It could hold the elements that stray into it."""
     stray = element(0x00104000, "LT", SENTINEL)
-    content = dicom(
-        identity(), sequence(0x7FE00010, item(), stray, item(b"12"), vr="OB", defined=False)
-    )
+    content = dicom(identity(), sequence(0x7FE00010, stray, item(b"12"), vr="OB", defined=False))
     options: dict[str, Any] = {"bulkData": {"inlineMaxBytes": 1000}}
     assert "InlineBinary" in convert(io.BytesIO(content), options).metadata["PixelData"]
     options["privacy"] = {"remove": ["PatientComments"]}

@@ -6,6 +6,7 @@ from dicom import fuzz_structure
 from dicom.build import (
     IMPLICIT,
     converted,
+    delimiter,
     dicom,
     element,
     header,
@@ -89,7 +90,7 @@ def test_every_way_to_leave_a_value_in_the_object_names_no_unsound_tag() -> None
         identity(),
         element(EVEN, "LO", "v" * 500),
         element(TEXT, "UT", b"\xfe\xff\0\xe0" + b"v" * 600),
-        sequence(TEXT + 1, item(), item(b"12", b"\0"), vr="OB", defined=False),
+        sequence(TEXT + 1, item(), delimiter(0xFFFEE000, 1) + b"1\0", vr="OB", defined=False),
     )
     for options in (
         {"limits": {"outputBytes": 400}},
