@@ -218,9 +218,14 @@ def _guarded(element: Element, item: Item, charset: Charset, notes: Notes) -> El
 
 def _are_numbers(tag: int, vr: str, value: bytes) -> bool:
     """Return whether a value that is no text has no more numbers than its tag may have."""
-    most = None if vr in BINARY_VRS or is_private(tag) else most_values(tag)
+    if vr in BINARY_VRS:
+        return not value.startswith(_ITEM)
+    if not tag & 0xFFFF:  # a group length, of any group (PS3.5 7.2)
+        most: int | None = 1
+    else:
+        most = None if is_private(tag) else most_values(tag)
     is_short = most is None or len(value) <= most * _SIZES.get(vr, 4)
-    return is_short and not value.startswith(_ITEM)
+    return is_short and _ITEM not in value
 
 
 def _fits_tag(tag: int, vr: str) -> bool:

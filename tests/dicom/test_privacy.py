@@ -466,6 +466,18 @@ def test_pixel_data_whose_end_is_a_guess_is_not_inlined_while_rules_are_in_force
     assert "BulkDataURI" in convert(io.BytesIO(content), options).metadata["PixelData"]
 
 
+@pytest.mark.parametrize("tag", [0x00110000, 0x05AE0000, 0x00091001, 0x00189999])
+def test_numbers_that_could_hold_elements_stay_in_the_object(tag: int) -> None:
+    """A group length is one number; others are unbounded where nobody knows the tag."""
+    nested = b"\1\0\0\0" + item(element(0x00100010, "PN", SENTINEL))
+    content = dicom(identity(), element(tag, "UL", nested))
+    options: dict[str, Any] = {"jsonOutput": {"ignoreGroupLength": False}}
+    free = convert(io.BytesIO(content), options).metadata[f"{tag:08X}"]
+    options["privacy"] = {"remove": ["PatientName"]}
+    assert free[0] == 1
+    assert "BulkDataURI" in convert(io.BytesIO(content), options).metadata[f"{tag:08X}"]
+
+
 def test_numbers_that_are_the_items_of_a_sequence_stay_in_the_object() -> None:
     """Where nobody knows what a tag asks for, a sequence of another VR is a reference."""
     nested = item(element(0x00100010, "PN", SENTINEL))
