@@ -6,6 +6,7 @@ without it.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -83,6 +84,12 @@ class DeadLetterRow(msgspec.Struct, frozen=True, kw_only=True):
     def insert_id(self) -> str:
         """The same for each failure of the same delivery for the same reason."""
         return _digest(self.message_id or "", self.attributes, self.data.hex())
+
+
+def names_column(location: str) -> bool:
+    """Return whether a text is the path of a column, such as `info.warnings[2]`, in any case."""
+    parts = _INDEX.sub("", location).casefold().split(".")
+    return all(part in _COLUMNS for part in parts)
 
 
 def instance_row(
@@ -175,6 +182,14 @@ def dismissal_row(
     dismissed = {"path": path, "version": version, "event": event, "because": because}
     text = msgspec.json.encode({**attributes, "dismissed": dismissed}).decode()
     return msgspec.structs.replace(resolution, attributes=text)
+
+
+_INDEX = re.compile(r"\[\d{1,4}\]")
+_COLUMNS = frozenset(
+    each.encode_name.casefold()
+    for row in (InstanceRow, DeadLetterRow, Info, InputInfo)
+    for each in msgspec.structs.fields(row)
+)
 
 
 def _digest(*parts: str) -> str:

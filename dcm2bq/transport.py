@@ -27,7 +27,8 @@ EMULATOR_PROJECT = "local"
 CONNECTIONS = 64
 """Connections kept open to a host; a process handles fewer events at once."""
 
-_REASON = re.compile("[A-Za-z]{1,64}")
+_REASON = re.compile("[a-z][A-Za-z]{0,63}")
+"""What a reason of Google's looks like: `backendError`. Names of patients begin otherwise."""
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 8.0
 _LEAST_SECONDS = 0.001
@@ -58,7 +59,12 @@ class Answer:
             reasons = [str(each["reason"]) for each in errors]
         except (ValueError, LookupError, TypeError):
             return []
-        return [each for each in reasons if _REASON.fullmatch(each)]
+        return [each for each in reasons if is_reason(each)]
+
+
+def is_reason(text: str) -> bool:
+    """Return whether a text is a code such as Google's APIs give for a reason, and no value."""
+    return bool(_REASON.fullmatch(text))
 
 
 class Transport:

@@ -93,8 +93,9 @@ class Dataset:
     ) -> Iterator[dict[str, Any]]:
         """Run a statement with this dataset as the default one; yield its rows, page by page.
 
-        Raises `ConfigError` with BigQuery's own message for a statement that it refuses:
-        show it to the person who wrote the statement, and to no log.
+        Raises `ConfigError` for a statement that BigQuery refuses: with BigQuery's own message
+        where the statement alone is at fault, and without it where values are, which the
+        message would quote.
         """
         how = bigquery.QueryJobConfig(
             default_dataset=self.name,
@@ -113,7 +114,19 @@ class Dataset:
                 for row in rows:
                     yield dict(row.items())
             except (BadRequest, NotFound) as error:
-                raise ConfigError(_message(error)) from None
+                raise ConfigError(self._refusal(sql, how, error)) from None
+
+    def _refusal(self, sql: str, how: bigquery.QueryJobConfig, error: BadRequest | NotFound) -> str:
+        """Return what is wrong with a statement. A dry run, which reads no value, tells."""
+        how.dry_run = True
+        try:
+            self._client.query(sql, job_config=how, retry=self._retry, timeout=self._timeout)
+        except (BadRequest, NotFound) as same:
+            return _message(same)
+        return (
+            f"the statement failed on a value, which is not shown (HTTP {error.code}): "
+            "SAFE_CAST, or SAFE. before a function, gives NULL instead"
+        )
 
     def _get(self, name: str, call: Callable[..., Any]) -> dict[str, Any] | None:
         with mapped(name, ReadFailedError):

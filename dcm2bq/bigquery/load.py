@@ -15,6 +15,7 @@ from google.cloud import bigquery
 from dcm2bq.bigquery.dataset import connect, mapped
 from dcm2bq.config import Config
 from dcm2bq.errors import ReadFailedError, WriteFailedError
+from dcm2bq.transport import is_reason
 
 URIS_MAX = 10_000
 BYTES_MAX = 10**12
@@ -81,7 +82,8 @@ class Loader:
                 return Done(job_id, int(found.output_rows or 0))
             if tries < _TRIES - 1:
                 time.sleep(pause * 2**tries)
-        reason = str(found.error_result.get("reason", "no reason"))
+        code = str(found.error_result.get("reason"))
+        reason = code if is_reason(code) else "no reason"
         raise WriteFailedError(f"{job.table_id}: load job {job_id} failed ({reason})")
 
     def _find(self, job_id: str) -> bigquery.LoadJob | None:

@@ -1,6 +1,5 @@
 """Streams rows into the two tables by `tabledata.insertAll`."""
 
-import re
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -13,8 +12,8 @@ from dcm2bq.bigquery import EMULATOR_VARIABLE
 from dcm2bq.bigquery.commit import GroupCommit, Verdict
 from dcm2bq.config import Config
 from dcm2bq.errors import Dcm2BqError, RowTooLargeError, WriteFailedError
-from dcm2bq.rows import DeadLetterRow, InstanceRow
-from dcm2bq.transport import NoAnswerError, Transport
+from dcm2bq.rows import DeadLetterRow, InstanceRow, names_column
+from dcm2bq.transport import NoAnswerError, Transport, is_reason
 
 SERVICE = "https://bigquery.googleapis.com"
 ROW_LIMIT_BYTES = 10_000_000
@@ -22,8 +21,6 @@ ROW_LIMIT_BYTES = 10_000_000
 
 _STOPPED = "stopped"  # said of the rows that were not tried because others are wrong
 _REFUSALS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
-_CODE = re.compile(r"[A-Za-z]{1,64}( [A-Za-z0-9_.\[\]]{1,300})?")
-"""What a reason, and the column it may name, looks like; other texts could be values."""
 
 
 class _Error(msgspec.Struct):
@@ -144,5 +141,10 @@ def _verdict(table: str, row: bytes, codes: str) -> Dcm2BqError:
 
 
 def _codes(errors: Sequence[_Error]) -> str:
-    causes = {f"{each.reason} {each.location}".strip() for each in errors}
-    return ", ".join(sorted(each for each in causes if _CODE.fullmatch(each))) or "no reason"
+    """Return the reasons, each with the column that it names: other texts could be values."""
+    causes = {
+        f"{each.reason} {each.location}" if names_column(each.location) else each.reason
+        for each in errors
+        if is_reason(each.reason)
+    }
+    return ", ".join(sorted(causes)) or "no reason"

@@ -38,7 +38,6 @@ class Conversion:
     `warnings` and `dropped_tags` name tags, never values.
     """
 
-    decoded: dict[str, Any] | None
     text: str
     warnings: tuple[str, ...]
     dropped_tags: tuple[str, ...]
@@ -48,8 +47,6 @@ class Conversion:
     @cached_property
     def metadata(self) -> dict[str, Any]:
         """The header as a JSON object; decoded from `text` when it is asked for."""
-        if self.decoded is not None:
-            return self.decoded
         return cast("dict[str, Any]", msgspec.json.decode(self.text))
 
 
@@ -128,7 +125,6 @@ def _convert(
     attributes = lift(file.data_set, notes, limit)
     _note_missing_pixels(file.data_set, attributes["SOPClassUID"], notes)
     return Conversion(
-        None,
         text,
         notes.warnings,
         notes.dropped_tags,

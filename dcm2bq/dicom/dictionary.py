@@ -55,6 +55,25 @@ def is_private(tag: int) -> bool:
     return bool(tag & 0x10000)
 
 
+def creator_tag(tag: int) -> int:
+    """Return the tag of the private creator of a private tag's block; its own if it is one."""
+    number = tag & 0xFFFF
+    return tag if number <= CREATOR_LAST else tag & 0xFFFF0000 | number >> 8
+
+
+def is_named(tag: int, creator: object = None) -> bool:
+    """Return whether messages may name a tag: others may be anything, bytes of a value too.
+
+    The dictionary has it, or the value of its private creator is text (PS3.5 7.8.1).
+    """
+    if not is_private(tag):
+        return bool(tag & 0xFFFF) and public_vr(tag) != "UN"
+    if not CREATOR_FIRST <= creator_tag(tag) & 0xFFFF <= CREATOR_LAST:
+        return False
+    text = creator.strip(b" \0") if isinstance(creator, bytes) else b""
+    return bool(text) and text.isascii() and str(text, "ascii").isprintable()
+
+
 def public_vr(tag: int) -> str:
     """Return the VR of a public tag, repeating groups included; UN if it is unknown."""
     return PUBLIC_VR.get(tag) or _rare_vr(tag)

@@ -29,10 +29,14 @@ _DELIMITER = re.compile(rb"(?=\xfe\xff\xdd\xe0\x00{4})")
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The offset of the delimiter; that of the object's end if it is not `delimited`."""
+    """The offset of the delimiter; that of the object's end if it is not `delimited`.
+
+    Unless it was `walked` to, from fragment to fragment, anything may stand before it.
+    """
 
     offset: int
     delimited: bool = True
+    walked: bool = True
     problem: str = ""
 
 
@@ -154,10 +158,11 @@ def _by_tail(window: Window, start: int, may_follow: Callable[[bytes], bool]) ->
         if end is not None:
             if begin < window.base or window.end < window.size:
                 window.hold(begin, tail)
-            return End(begin + end, problem="the end is inferred from the object's last bytes")
+            problem = "the end is inferred from the object's last bytes"
+            return End(begin + end, walked=False, problem=problem)
         if begin == start:
             break
-    return End(window.size, delimited=False, problem="no end was found")
+    return End(window.size, delimited=False, walked=False, problem="no end was found")
 
 
 def _delimiter_in(tail: bytes, odd: int, may_follow: Callable[[bytes], bool]) -> int | None:

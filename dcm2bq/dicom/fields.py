@@ -31,6 +31,7 @@ class ValueFields:
         self._window = window
         self._notes = notes
         self._hops = options.limits.hops
+        self._has_rules = options.privacy.is_on
         self._last_frame: int | None = None
         self.most_text = max(options.bulk_data.text_max_bytes, LEAST_HELD)
         self.most_binary = options.bulk_data.inline_max_bytes
@@ -79,10 +80,14 @@ class ValueFields:
         if end is None:
             return None
         if end.problem:
-            self._notes.add(f"encapsulated value: {end.problem}", tag=tag, vr=vr, offset=start)
+            known_tag = tag if item.knows(tag) else None
+            reason = f"encapsulated value: {end.problem}"
+            self._notes.add(reason, tag=known_tag, vr=vr, offset=start)
         length = end.offset - start
         within_reach = window.random_access or window.base <= start
-        kept = length <= self.most_binary and within_reach
+        # What stands before an end that was guessed could be elements, which have rules.
+        sound = end.walked or not self._has_rules
+        kept = length <= self.most_binary and within_reach and sound
         value = window.peek(start, length) if kept else None
         self.left += length
         return (tag, vr, start, length, value), end.offset + HEADER * end.delimited

@@ -29,13 +29,14 @@ class _Part:
     The parts of a sequence are measured once, and only if one asks for them.
     """
 
-    __slots__ = ("_fit", "_parts", "element", "key", "owner", "size", "writer")
+    __slots__ = ("_fit", "_parts", "element", "item", "key", "owner", "size", "writer")
 
     def __init__(
-        self, fit: "_Fit", writer: Writer, owner: Json, key: str, element: Element
+        self, fit: "_Fit", writer: Writer, element: Element, item: Item, *, owner: Json, key: str
     ) -> None:
         self._fit = fit
         self.writer = writer
+        self.item = item
         self.owner = owner
         self.key = key
         self.element = element
@@ -62,9 +63,8 @@ class _Part:
         if saved <= 0:
             return 0
         self.owner[self.key] = reference
-        tag, vr, offset, _, _ = self.element
         reason = f"{self.size} bytes of JSON are left in the object to fit the row"
-        notes.add(reason, tag=tag, vr=vr, offset=offset)
+        notes.about(self.element, self.item, reason)
         self.size -= saved
         self._parts = []
         return saved
@@ -86,7 +86,7 @@ class _Fit:
         for element in elements:
             key = writer.key(element[0])
             if element[2] != MADE and key is not None and key in owner and key not in found:
-                found[key] = _Part(self, writer, owner, key, element)
+                found[key] = _Part(self, writer, element, elements, owner=owner, key=key)
                 self.count(1)
         return list(found.values())
 

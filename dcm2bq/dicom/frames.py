@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from dcm2bq.dicom.dictionary import is_private, private_vr, public_vr
+from dcm2bq.dicom.dictionary import is_named, is_private, private_vr, public_vr
 from dcm2bq.dicom.source import Window
 from dcm2bq.dicom.syntax import Syntax
 from dcm2bq.dicom.tree import Item
@@ -60,9 +60,11 @@ class OpenItem(msgspec.Struct, gc=False):
 
         Others may be anything, among them bytes of a value, and are not named in messages.
         """
-        if is_private(tag):
-            return bool(self._creator_of(tag) if tag & 0xFF00 else self._creator_of(tag << 8))
-        return bool(tag & 0xFFFF) and public_vr(tag) != "UN"
+        if not is_private(tag):
+            return is_named(tag)
+        in_block = tag if tag & 0xFF00 else tag & 0xFFFF0000 | tag << 8 & 0xFF00
+        creator = self._creator_of(in_block)
+        return is_named(tag, creator and creator.encode("latin_1"))
 
     def _creator_of(self, tag: int) -> str | None:
         if self._creators is None:

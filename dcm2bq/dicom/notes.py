@@ -1,7 +1,12 @@
 """What a conversion has to say about an object: warnings, and elements that were lost.
 
-Notes carry tags, VRs, offsets, sizes and counts, never values.
+Notes carry tags, VRs, offsets, sizes and counts, never values. Where an object is broken, or
+made to look so, anything can be read as a tag: one that nothing vouches for is left out.
 """
+
+from dcm2bq.dicom.dictionary import creator_tag, is_named, is_private
+from dcm2bq.dicom.syntax import VRS
+from dcm2bq.dicom.tree import UNKNOWN, Element, Item, find
 
 MOST_LINES = 200
 """Lines of warnings, and dropped tags, that one object may have."""
@@ -19,7 +24,11 @@ class Notes:
     def add(
         self, reason: str, *, tag: int | None = None, vr: str = "", offset: int | None = None
     ) -> None:
-        """Note a reason, the element that it concerns and where it stands."""
+        """Note a reason, the element that it concerns and where it stands.
+
+        The caller knows that the tag is one; `about` finds out.
+        """
+        vr = "UN" if vr.startswith(UNKNOWN) else vr if vr in VRS else ""
         where = "" if tag is None else f"{tag:08X} {vr}: " if vr else f"{tag:08X}: "
         line = where + reason
         if line in self._counts:
@@ -30,9 +39,15 @@ class Notes:
         else:
             self._beyond += 1
 
-    def drop(self, tag: int) -> None:
-        """Note that an element could not be kept."""
-        if len(self._dropped) < MOST_LINES:
+    def about(self, element: Element, item: Item, reason: str, *, vr: str | None = None) -> None:
+        """Note a reason and the element of an item that it concerns; the item is sorted by tag."""
+        tag, written, offset, _, _ = element
+        named = tag if is_named_in(item, tag) else None
+        self.add(reason, tag=named, vr=written if vr is None else vr, offset=offset)
+
+    def drop(self, tag: int, item: Item) -> None:
+        """Note that an element of an item, which is sorted by tag, could not be kept."""
+        if len(self._dropped) < MOST_LINES and is_named_in(item, tag):
             self._dropped[tag] = None
 
     @property
@@ -47,6 +62,14 @@ class Notes:
     def dropped_tags(self) -> tuple[str, ...]:
         """The tags of elements that could not be kept, eight uppercase hex digits each."""
         return tuple(f"{tag:08X}" for tag in self._dropped)
+
+
+def is_named_in(item: Item, tag: int) -> bool:
+    """Return whether a tag of an item may be named; the item is sorted by tag."""
+    if not is_private(tag):
+        return is_named(tag)
+    creator = find(item, creator_tag(tag))
+    return is_named(tag, creator[4] if creator else None)
 
 
 def _line(text: str, count: int, offset: int | None) -> str:

@@ -233,7 +233,7 @@ class Writer:
                     values = decode(value, scope.charset)  # type: ignore[arg-type]
                     out[key] = values[0] if bare and len(values) == 1 else self._plain(vr, values)
                 except BadValueError as bad:
-                    out[key] = self._broken(element, vr, bad)
+                    out[key] = self._broken(element, scope.elements, vr, bad)
             elif vr == "SQ":
                 out[key] = self._sequence(value, scope)  # type: ignore[arg-type]
             else:
@@ -263,18 +263,18 @@ class Writer:
 
     def _write_rare(self, element: Element, out: Json, scope: _Scope) -> None:
         """Add an element that is no ordinary value, by all the rules."""
-        tag, vr, offset, _, value = element
+        tag, vr, _, _, value = element
         if tag == SPECIFIC_CHARACTER_SET and isinstance(value, bytes) and not scope.declared:
             scope.declared = True
             scope.charset, problem = parse_charset(value)
             if problem:
-                self._notes.add(problem, tag=tag, vr=vr, offset=offset)
+                self._notes.about(element, scope.elements, problem)
         key = self._keys.of(tag)
-        if key is None or (self._ignore_binary and vr in BINARY_VRS):
+        if key is None or (self._ignore_binary and vr.removeprefix(UNKNOWN) in BINARY_VRS):
             return
         if key in out:
-            self._notes.add("duplicate, the first is kept", tag=tag, vr=vr, offset=offset)
-            self._notes.drop(tag)
+            self._notes.about(element, scope.elements, "duplicate, the first is kept")
+            self._notes.drop(tag, scope.elements)
         elif isinstance(value, list):
             out[key] = self._sequence(value, scope)
         else:
@@ -296,49 +296,49 @@ class Writer:
         if vr in BINARY_VRS:
             return self._format.inline(vr, value)
         if len(value) > _SHORT and tag not in _LUT_DESCRIPTORS:
-            return self._long(element, vr, scope.charset)
+            return self._long(element, vr, scope)
         try:
             values = DECODERS[vr](value, scope.charset)
             if vr == "SS" and tag in _LUT_DESCRIPTORS:
                 values[::2] = [each & 0xFFFF for each in values[::2]]
             return self._plain(vr, values)
         except BadValueError as bad:
-            return self._bad(element, vr, bad)
+            return self._bad(element, scope, vr, bad)
 
-    def _long(self, element: Element, vr: str, charset: Charset) -> Any:
+    def _long(self, element: Element, vr: str, scope: _Scope) -> Any:
         """Return a long value as JSON text, which takes less memory than its values."""
         value = element[4]
         assert isinstance(value, bytes)
         self._deadline.check()
         if len(value) > _CHUNK:
             if _is_list_of_numbers(vr, value):
-                return self._numbers(element, vr, value, charset)
+                return self._numbers(element, vr, value, scope)
             self._memory.charge(spent := VALUE * value.count(b"\\") + _WIDEST * len(value))
             self._memory.used -= spent  # gone by the next charge
         try:
-            json = self._format.plain(vr, DECODERS[vr](value, charset))
+            json = self._format.plain(vr, DECODERS[vr](value, scope.charset))
         except BadValueError as bad:
-            json = self._bad(element, vr, bad)
+            json = self._bad(element, scope, vr, bad)
         return self._packed(value, json)
 
-    def _numbers(self, element: Element, vr: str, value: bytes, charset: Charset) -> Any:
+    def _numbers(self, element: Element, vr: str, value: bytes, scope: _Scope) -> Any:
         """Return a long list of numbers, of which few at a time become Python objects."""
         decode, parts, problem = DECODERS[vr], [], ""
         for chunk in _chunks(vr, value):
             self._deadline.check()
             try:
-                values = decode(chunk, charset)
+                values = decode(chunk, scope.charset)
             except BadValueError as bad:
                 values, problem = bad.values or [], problem or bad.reason
             try:
                 text = encode(self._format.values(vr, values))
             except BadValueError as bad:
-                return self._bad(element, vr, bad)
+                return self._bad(element, scope, vr, bad)
             parts.append(text[1:-1])
         if problem and element[1].startswith(UNKNOWN):
-            return self._bad(element, vr, BadValueError(problem, None))
+            return self._bad(element, scope, vr, BadValueError(problem, None))
         if problem:
-            self._notes.add(problem, tag=element[0], vr=vr, offset=element[2])
+            self._notes.about(element, scope.elements, problem, vr=vr)
         array = msgspec.Raw(b"[" + b",".join(parts) + b"]")
         return self._packed(value, self._format.array(vr, array))
 
@@ -350,17 +350,16 @@ class Writer:
         self._memory.charge(len(text) - len(value))
         return msgspec.Raw(text)
 
-    def _bad(self, element: Element, vr: str, bad: BadValueError) -> Any:
+    def _bad(self, element: Element, scope: _Scope, vr: str, bad: BadValueError) -> Any:
         """Return what stands for a value that breaks its VR, found in an element of any kind."""
-        tag, written, offset, _, _ = element
-        if not written.startswith(UNKNOWN):
-            return self._broken(element, vr, bad)
-        self._notes.add(f"UN does not hold {vr}: {bad.reason}", tag=tag, offset=offset)
+        if not element[1].startswith(UNKNOWN):
+            return self._broken(element, scope.elements, vr, bad)
+        self._notes.about(element, scope.elements, f"UN does not hold {vr}: {bad.reason}", vr="")
         return _LEFT_OUT if self._ignore_binary else self.refer(element, "UN")
 
-    def _broken(self, element: Element, vr: str, bad: BadValueError) -> Any:
+    def _broken(self, element: Element, item: Item, vr: str, bad: BadValueError) -> Any:
         """Return the raw text of a value that breaks its VR, or a reference to it."""
-        self._notes.add(bad.reason, tag=element[0], vr=vr, offset=element[2])
+        self._notes.about(element, item, bad.reason, vr=vr)
         text = None if bad.values is None else self._format.broken(vr, bad.values)
         return self.refer(element, vr) if text is None else text
 

@@ -23,7 +23,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from dcm2bq.config import Privacy, hash_key
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
 from dcm2bq.dicom.dictionary import is_private, most_values, public_vr
-from dcm2bq.dicom.notes import Notes
+from dcm2bq.dicom.notes import Notes, is_named_in
 from dcm2bq.dicom.source import NO_DEADLINE, Deadline
 from dcm2bq.dicom.syntax import BINARY_VRS
 from dcm2bq.dicom.tree import (
@@ -98,6 +98,7 @@ _REPLACED_GROUPS = ("0000", "0002")
 
 _SIZES = {"SS": 2, "US": 2, "US or SS": 2, "FD": 8, "SV": 8, "UV": 8}
 """Bytes of a number, where they are not 4."""
+_FIRST_CHARACTER = ord(" ")
 _ITEM = b"\xfe\xff\0\xe0"
 """The start of a sequence, little endian as values are."""
 
@@ -157,20 +158,22 @@ class Rules:
             charset = outer
             if declared and isinstance(declared[4], bytes):
                 charset, _ = parse_charset(declared[4])
-            kept = (self._treated(element, charset, notes) for element in elements)
+            kept = (self._treated(element, elements, charset, notes) for element in elements)
             elements[:] = [element for element in kept if element is not None]
             for element in elements:
                 if isinstance(element[4], list):
                     todo += [(item, charset) for item in element[4]]
 
-    def _treated(self, element: Element, charset: Charset, notes: Notes) -> Element | None:
-        """Return what is left of an element."""
+    def _treated(
+        self, element: Element, item: Item, charset: Charset, notes: Notes
+    ) -> Element | None:
+        """Return what is left of an element of an item."""
         action = self.action(element[0])
         if action is None:
-            return _guarded(element, charset, notes)
+            return _guarded(element, item, charset, notes)
         if action is Action.REMOVE:
             return None
-        tag, written, offset, _, value = element
+        tag, written, _, _, value = element
         vr = written.removeprefix(UNKNOWN)
         if isinstance(value, list) and action is Action.EMPTY:
             return tag, "SQ", MADE, 0, []
@@ -178,7 +181,7 @@ class Rules:
             return tag, vr, MADE, 0, b""
         hashed = self._hashed(tag, vr, value, charset)
         if hashed is None:
-            notes.add("emptied: what is no text can not be hashed", tag=tag, vr=vr, offset=offset)
+            notes.about(element, item, "emptied: what is no text can not be hashed", vr=vr)
             return tag, vr if vr in DECODERS else public_vr(tag), MADE, 0, b""
         return tag, public_vr(tag), MADE, len(hashed), hashed
 
@@ -198,27 +201,39 @@ class Rules:
         return "\\".join(texts).encode()
 
 
-def _guarded(element: Element, charset: Charset, notes: Notes) -> Element:
-    """Return an element that stays as it is, without its value if that could hold others."""
+def _guarded(element: Element, item: Item, charset: Charset, notes: Notes) -> Element | None:
+    """Return an element that stays as it is, without its value if that could hold others.
+
+    None if even its tag could be four characters of a value, taken for a header by mistake.
+    """
     tag, written, offset, length, value = element
+    if min(tag.to_bytes(4)) >= _FIRST_CHARACTER and not is_named_in(item, tag):
+        notes.about(element, item, "left out: its tag is not known, and could be text")
+        return None
     if not value or not isinstance(value, bytes):
         return element
     vr = written.removeprefix(UNKNOWN)
     is_sound = is_text(vr, value, charset) if vr in TEXT_VRS else _are_numbers(tag, vr, value)
-    if is_sound and _fits_tag(tag, vr):
+    as_unknown = written.startswith(UNKNOWN)
+    if is_sound and _fits_tag(tag, vr) and not (as_unknown and vr in BINARY_VRS):
         return element
-    left = "UN" if written.startswith(UNKNOWN) else vr
+    left = "UN" if as_unknown else vr
     if vr not in BINARY_VRS:
         reason = "left in the object: it could hold what the rules are for"
-        notes.add(reason, tag=tag, vr=left, offset=offset)
+        notes.about(element, item, reason, vr=left)
     return tag, left, offset, length, None
 
 
 def _are_numbers(tag: int, vr: str, value: bytes) -> bool:
     """Return whether a value that is no text has no more numbers than its tag may have."""
-    most = None if vr in BINARY_VRS or is_private(tag) else most_values(tag)
+    if vr in BINARY_VRS:
+        return not value.startswith(_ITEM)
+    if not tag & 0xFFFF:  # a group length, of any group (PS3.5 7.2)
+        most: int | None = 1
+    else:
+        most = None if is_private(tag) else most_values(tag)
     is_short = most is None or len(value) <= most * _SIZES.get(vr, 4)
-    return is_short and not value.startswith(_ITEM)
+    return is_short and _ITEM not in value
 
 
 def _fits_tag(tag: int, vr: str) -> bool:

@@ -165,7 +165,7 @@ class Reader:
         self._count += 1
         if length == UNDEFINED:
             vr = "OB" if vr == "OW" and item.syntax.implicit else vr  # PS3.5 A.4
-            self._read_fragments(item, tag, vr, start)
+            self._read_fragments(item, tag, _origin(written, vr), start)
         elif start + length > item.limit:
             self._end_beyond(item, tag, vr, start, length)
         else:
@@ -174,11 +174,10 @@ class Reader:
             except CutValueError:
                 self._end_beyond(item, tag, vr, start, length)
                 return
-            if written == "UN":  # little endian, whatever surrounds it (PS3.5 6.2.2)
-                vr = vr if vr in BINARY_VRS else UNKNOWN + vr
-            elif value and not item.syntax.little:
+            # UN is little endian, whatever surrounds it (PS3.5 6.2.2).
+            if value and written != "UN" and not item.syntax.little:
                 value = to_little(vr, value)
-            item.elements.append((tag, vr, start, length, value))
+            item.elements.append((tag, _origin(written, vr), start, length, value))
             self.position = start + length
         if item.top_level and tag in ALL_PIXEL_DATA and vr in BINARY_VRS:
             self._end.behind_pixel_data = True
@@ -488,9 +487,10 @@ class Reader:
         if not item.top_level or tag not in ALL_PIXEL_DATA:
             raise self._exceeds(item, tag, start)
         actual = self._window.size - start
-        self._notes.add(
-            f"the object is cut: {actual} of {length} bytes", tag=tag, vr=vr, offset=start
-        )
+        # A length beyond the object's size may be anything, bytes of a value too.
+        of = f" of {length}" if length <= self._window.size else ""
+        reason = f"the object is cut: {actual}{of} bytes"
+        self._notes.add(reason, tag=tag, vr=vr, offset=start)
         item.elements.append((tag, vr, start, actual, None))
         self._fields.left += actual
         self.position = start + actual
@@ -554,6 +554,11 @@ class Reader:
             raise UnreadableDicomError(
                 f"a header of more than {limits.header_bytes} bytes", offset=position
             )
+
+
+def _origin(written: str, vr: str) -> str:
+    """Return the VR to read a value by, with its origin if it was written as UN."""
+    return UNKNOWN + vr if written == "UN" != vr else vr
 
 
 def _is_bounded(sequence: OpenSequence | None) -> bool:

@@ -18,6 +18,8 @@ SHORT_VRS = {
 """VRs whose explicit header has a length of 2 bytes (PS3.5 Table 7.1-2)."""
 LONG_VRS = {vr.encode(): vr for vr in "OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()}  # noqa: SIM905
 """VRs whose explicit header has 2 reserved bytes and a length of 4 bytes (PS3.5 Table 7.1-1)."""
+VRS = frozenset(SHORT_VRS.values()) | frozenset(LONG_VRS.values())
+"""The VRs of the standard."""
 BINARY_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 FRAGMENTED_VRS = BINARY_VRS - {"UN"}
 """Values of these VRs consist of fragments if their length is undefined (PS3.5 A.4)."""

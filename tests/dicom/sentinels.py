@@ -74,7 +74,7 @@ def payloads() -> dict[str, bytes]:
 
 def fits(tag: int, vr: str) -> bool:
     """Return whether a value is what its tag asks for, and could hold anything."""
-    return KEPT[tag] in BYTES and vr in BYTES | NUMBERS | {"UN"}
+    return KEPT[tag] in BYTES and vr in BYTES | NUMBERS
 
 
 def kinds() -> Iterator[tuple[str, bytes]]:

@@ -1,5 +1,6 @@
 """Encapsulated values: where they begin and end, and what finding out costs (PS3.5 A.4)."""
 
+import json
 import struct
 from collections.abc import Iterable
 from itertools import accumulate
@@ -95,7 +96,7 @@ def test_icons_within_items_are_encapsulated_too() -> None:
     icon = sequence(0x00880200, item(identity(), data))
     content = dicom(identity(), icon, element(0x00100020, "LO", "X"), transfer_syntax=JPEG)
     found = converted(content, limits={"hops": 0})
-    nested = Conversion(found.metadata["IconImageSequence"][0], "", (), (), None, {})
+    nested = Conversion(json.dumps(found.metadata["IconImageSequence"][0]), (), (), None, {})
     assert referred(nested) == place(content, data)
     assert found.metadata["PatientID"] == "X"
     assert found.warnings == ()

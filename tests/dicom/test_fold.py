@@ -119,7 +119,8 @@ def test_nothing_is_folded_that_would_not_become_shorter() -> None:
 
 def test_a_hundred_thousand_small_elements_are_folded_in_bounded_time() -> None:
     """Each just longer than a reference."""
-    elements = [element(0x000B1000 + n, "LO", "x" * 200) for n in range(0xEF00)]
+    creators = [element(0x000B0000 + n, "LO", "ACME") for n in range(0x10, 0x100)]
+    elements = [*creators, *(element(0x000B1000 + n, "LO", "x" * 200) for n in range(0xEF00))]
     found = converted(dicom(identity(), *elements), limits={"outputBytes": 8_000_000})
     assert bound(found.text) <= 8_000_000
     assert len(found.warnings) == 201

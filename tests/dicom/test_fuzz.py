@@ -1,13 +1,17 @@
 """The short version of the mutation run."""
 
+import json
 import random
+from dataclasses import replace
 from io import BytesIO
 
 import pytest
 
-from dcm2bq.dicom import Conversion, convert, reader, source
+from dcm2bq.dicom import Conversion, convert, privacy_rules, reader, source
 from dcm2bq.errors import NotDicomError, UnreadableDicomError
+from dicom import fuzz_structure
 from dicom.fuzz import mutate, run, seeds
+from dicom.structure import random_object
 
 
 def test_mutated_files_are_converted_or_refused() -> None:
@@ -16,6 +20,48 @@ def test_mutated_files_are_converted_or_refused() -> None:
     assert sum(outcomes.values()) == 2_000
     assert outcomes["warned"] > 100
     assert outcomes["UnreadableDicomError"] > 100
+
+
+def test_a_valid_object_is_read_as_by_pydicom_without_a_warning() -> None:
+    """What the mutations below are made of."""
+    outcomes, found = fuzz_structure.against_pydicom(count=150, seed=7, mutated=False)
+    assert found == []
+    assert outcomes["converted"] == 150
+
+
+def test_no_element_of_a_mutated_object_is_lost_or_changed_in_silence() -> None:
+    outcomes, found = fuzz_structure.against_pydicom(count=1_000, seed=7)
+    assert found == []
+    assert outcomes["converted"] > 200
+    assert outcomes["warned"] > 200
+
+
+def test_an_element_that_is_lost_or_changed_is_found() -> None:
+    """The test above could fail."""
+    rng = random.Random(5)
+    whole = random_object(rng, fuzz_structure.words(rng))
+    content = bytes(whole)
+    done = convert(BytesIO(content), fuzz_structure.ALL)
+    assert fuzz_structure.lost(whole, content, done) == []
+    values = {str(value): key for key, value in done.metadata.items() if value["vr"] == "LT"}
+    key = next(iter(values.values()))
+    for metadata in (
+        {each: value for each, value in done.metadata.items() if each != key},
+        done.metadata | {key: {"vr": "LO", "Value": ["another"]}},
+    ):
+        other = replace(done, text=json.dumps(metadata))
+        assert fuzz_structure.lost(whole, content, other)
+
+
+def test_no_mutated_object_tells_what_privacy_rules_are_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    privacy_rules.cache_clear()
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", "a key that is long enough")
+    outcomes, found = fuzz_structure.privacy(count=1_000, seed=7)
+    privacy_rules.cache_clear()
+    assert found == []
+    assert outcomes["converted"] > 200
 
 
 def test_the_fast_way_of_reading_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,12 +167,13 @@ def test_a_private_blob_of_fifty_megabytes_stays_in_the_object() -> None:
 
 def test_warnings_are_bounded() -> None:
     """Two hundred lines, equal ones counted, and one for the rest."""
+    creators = [element(0x00090010 + n, "LO", "ACME") for n in range(2)]
     broken = [element(0x00091000 + n, "US", b"\xff", length=1) for n in range(500)]
-    found = converted(dicom(identity(), *broken))
+    found = converted(dicom(identity(), *creators, *broken))
     assert len(found.warnings) == 201
     assert found.warnings[-1] == "300 further warnings"
     twice = [element(0x00091000 + n, "SH", "x") for n in range(500)]
-    found = converted(dicom(identity(), *twice, *twice))
+    found = converted(dicom(identity(), *creators, *twice, *twice))
     assert len(found.dropped_tags) == 200
     items = [item(element(0x00280010, "US", b"\xff", length=1))] * 5000
     found = converted(dicom(identity(), sequence(0x00081140, *items)))

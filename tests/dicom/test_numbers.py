@@ -125,7 +125,8 @@ def test_a_header_that_is_folded_keeps_its_numbers_and_its_limit() -> None:
 @pytest.mark.parametrize("vr", ["DS", "IS"])
 @pytest.mark.parametrize("text", [str(2**63), str(-(2**63) - 1), str(2**64), "9" * 400])
 def test_an_integer_that_bigquery_has_no_number_for_is_text(vr: str, text: str) -> None:
-    found = converted(dicom(identity(), element(VALUE, vr, f"1\\{text}")))
+    creator = element(0x00090010, "LO", "ACME 1.0")
+    found = converted(dicom(identity(), creator, element(VALUE, vr, f"1\\{text}")))
     assert found.metadata["00091001"] == [1, text]
     assert found.warnings[0].startswith(f"00091001 {vr}: ")
 

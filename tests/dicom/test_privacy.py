@@ -410,6 +410,7 @@ def test_what_its_tag_does_not_ask_for_is_a_reference_while_rules_are_in_force(
         (0x00280008, "US", b"\2\0", 2),
         (0x00280010, "UN", b"\2\0", 2),
         (0x00282000, "OB", b"ICC!", {"InlineBinary": "SUNDIQ=="}),
+        (0x00282000, "UN", b"ICC!", {"BulkDataURI": "?offset={}&length=4"}),
         (0x00283006, "US", b"\2\0\3\0\4\0", [2, 3, 4]),
         (0x00091001, "UN", b"ABCD", {"BulkDataURI": "?offset={}&length=4"}),
         (0x00091001, "OB", b"ABCD", {"BulkDataURI": "?offset={}&length=4"}),
@@ -427,6 +428,54 @@ def test_what_its_tag_asks_for_is_kept_while_rules_are_in_force(
     if isinstance(expected, dict) and "BulkDataURI" in expected:
         expected = {"BulkDataURI": expected["BulkDataURI"].format(len(content) - len(value))}
     assert found == expected
+
+
+@pytest.mark.parametrize("vr", ["UN", "OB"])
+def test_bytes_that_are_written_as_unknown_are_still_what_the_dictionary_has(vr: str) -> None:
+    """Without rules they are inlined, and left out with other binary values."""
+    content = dicom(identity(), element(0x00282000, vr, b"ICC!"))
+    options: dict[str, Any] = {"bulkData": {"inlineMaxBytes": 100}}
+    assert convert(io.BytesIO(content), options).metadata["ICCProfile"] == {
+        "InlineBinary": "SUNDIQ=="
+    }
+    options["jsonOutput"] = {"format": "dicom-json"}
+    assert convert(io.BytesIO(content), options).metadata["00282000"]["vr"] == "OB"
+    options["jsonOutput"] = {"ignoreBinary": True}
+    assert "ICCProfile" not in convert(io.BytesIO(content), options).metadata
+
+
+@pytest.mark.parametrize("vr", ["LO", "UN"])
+def test_a_tag_that_could_be_text_is_left_out_while_rules_are_in_force(vr: str) -> None:
+    content = dicom(
+        identity(), element(0x4E53454D, vr, "X"), element(0x00189999, "LO", "of a newer edition")
+    )
+    assert "4E53454D" in private(content).metadata
+    done = private(content, remove=["PatientName"])
+    assert "4E53454D" not in done.metadata
+    assert done.metadata["00189999"] == "of a newer edition"
+    assert any("left out: its tag is not known" in line for line in done.warnings)
+
+
+def test_pixel_data_whose_end_is_a_guess_is_not_inlined_while_rules_are_in_force() -> None:
+    """It could hold the elements that stray into it."""
+    stray = element(0x00104000, "LT", SENTINEL)
+    content = dicom(identity(), sequence(0x7FE00010, stray, item(b"12"), vr="OB", defined=False))
+    options: dict[str, Any] = {"bulkData": {"inlineMaxBytes": 1000}}
+    assert "InlineBinary" in convert(io.BytesIO(content), options).metadata["PixelData"]
+    options["privacy"] = {"remove": ["PatientComments"]}
+    assert "BulkDataURI" in convert(io.BytesIO(content), options).metadata["PixelData"]
+
+
+@pytest.mark.parametrize("tag", [0x00110000, 0x05AE0000, 0x00091001, 0x00189999])
+def test_numbers_that_could_hold_elements_stay_in_the_object(tag: int) -> None:
+    """A group length is one number; others are unbounded where nobody knows the tag."""
+    nested = b"\1\0\0\0" + item(element(0x00100010, "PN", SENTINEL))
+    content = dicom(identity(), element(tag, "UL", nested))
+    options: dict[str, Any] = {"jsonOutput": {"ignoreGroupLength": False}}
+    free = convert(io.BytesIO(content), options).metadata[f"{tag:08X}"]
+    options["privacy"] = {"remove": ["PatientName"]}
+    assert free[0] == 1
+    assert "BulkDataURI" in convert(io.BytesIO(content), options).metadata[f"{tag:08X}"]
 
 
 def test_numbers_that_are_the_items_of_a_sequence_stay_in_the_object() -> None:

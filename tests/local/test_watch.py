@@ -154,6 +154,17 @@ def test_a_wrong_statement_is_one_line_and_a_usage_error(watching: Watching, sql
     assert sql.split()[1 if "column" in sql else 0] in line
 
 
+def test_a_value_that_fails_a_statement_is_not_quoted(watching: Watching) -> None:
+    """BigQuery's own message would: nothing but rows holds a value of a header."""
+    (row,) = watching.ask("SELECT PatientID FROM instances_live WHERE path = 'gs://dicom/a.dcm'")
+    sql = "SELECT CAST(PatientID AS INT64) FROM instances_live WHERE path = 'gs://dicom/a.dcm'"
+    done = watching.cli.run("local", "--query", sql)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("dcm2bq: the statement failed on a value, which is not shown (HTTP 400)")
+    assert str(row["PatientID"]) not in line
+
+
 def test_the_live_view_follows_the_folder(watching: Watching, dicom_files: Path) -> None:
     folder = watching.folder
     (folder / "sub #1").mkdir()

@@ -20,6 +20,7 @@ from pydicom import Dataset, FileMetaDataset, dcmwrite
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from support.cloud import SENTINEL, Bucket, Event, row_error
+from support.leaks import leaks, windows
 from support.proxy import Fault
 from support.stack import Stack, unique
 
@@ -131,6 +132,10 @@ def assert_privacy(stack: Stack) -> None:
         {"sentinel": SENTINEL},
     )
     assert letters == [{"n": 0}]
+    errors = stack.dataset.query(
+        "SELECT DISTINCT JSON_VALUE(attributes, '$.error') AS error FROM dead_letter"
+    )
+    assert leaks((str(each["error"]) for each in errors), windows(SENTINEL.encode())) == []
 
 
 class Machine(RuleBasedStateMachine):

@@ -255,3 +255,22 @@ def test_an_answer_about_rows_that_were_not_sent_is_no_answer(
     bigquery.fail = lambda _n, _rows: (200, body)
     assert str(insert(writer, row(0))) == "instances: the answer is not that of this insert"
     assert len(bigquery.batches) == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "location", "told"),
+    [
+        ("invalid", "info.warnings[2]", "invalid info.warnings[2]"),
+        ("invalid", "patientid", "invalid patientid"),
+        ("invalid", "SENTINEL", "invalid"),
+        ("invalid", "metadata.SENTINEL", "invalid"),
+        ("SENTINEL", "metadata", "no reason"),
+    ],
+)
+def test_a_refusal_names_reasons_and_columns_and_no_other_text(
+    writer: Writer, bigquery: InsertAll, reason: str, location: str, told: str
+) -> None:
+    error = f'{{"reason": "{reason}", "location": "{location}", "message": "SENTINEL"}}'
+    body = f'{{"insertErrors": [{{"index": 0, "errors": [{error}]}}]}}'.encode()
+    bigquery.fail = lambda _n, _rows: (200, body)
+    assert str(insert(writer, row(0))) == f"instances: the row was refused ({told})"

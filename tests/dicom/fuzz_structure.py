@@ -1,0 +1,337 @@
+"""Convert structurally mutated objects: `python tests/dicom/fuzz_structure.py --seed 1`.
+
+Three runs: against pydicom (no element is lost or changed in silence), for silence (no message
+carries bytes of a value), and under privacy options (no trace of what the rules are for).
+"""
+
+import argparse
+import base64
+import os
+import random
+import struct
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.dataelem import RawDataElement
+
+from dcm2bq.dicom import Conversion, convert
+from dcm2bq.errors import NotDicomError, UnreadableDicomError
+from dicom import fuzz
+from dicom.build import BIG, DEFLATED, EXPLICIT, IMPLICIT
+from dicom.sentinels import NUMBERS, RULES, SECRET, traces
+from dicom.structure import PRIVATE, Object, mutate, random_object
+from support.leaks import leaks, windows
+
+LETTERS = "BFGHJKQVWXYZ"
+"""Letters of values: no four in a row are in a message by chance, nor in a tag or an offset."""
+ALL = {
+    "jsonOutput": {"format": "dicom-json", "ignoreGroupLength": False},
+    "bulkData": {"inlineMaxBytes": 100_000},
+}
+"""Options that leave nothing out."""
+NAMED = (0x00100010, 0x00100020, 0x00104000, PRIVATE)
+"""Tags that both sets of rules name: these, and no others, hold the name."""
+REFUSED = (NotDicomError, UnreadableDicomError)
+
+_CODES = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
+
+type Place = tuple[int, ...]
+"""Where an element stands: its tag, after the tags and numbers of the items around it."""
+
+
+def words(rng: random.Random) -> Callable[[], str]:
+    """Return a source of texts of eight letters or more, each unlike the others."""
+    return lambda: "".join(rng.choices(LETTERS, k=rng.randint(8, 21)))
+
+
+# Silence
+
+
+def secret_letters(content: bytes) -> frozenset[bytes]:
+    """Return the stretches of an object that are of letters of values alone."""
+    letters = LETTERS.encode()
+    return frozenset(each for each in windows(content) if not each.strip(letters))
+
+
+def messages(content: bytes, options: dict[str, Any]) -> tuple[str, list[str]]:
+    """Return how a conversion ends, and all that it says."""
+    try:
+        done = convert(BytesIO(content), options)
+    except REFUSED as refusal:
+        return type(refusal).__name__, [str(refusal), str(refusal.args)]
+    return "warned" if done.warnings else "converted", [*done.warnings, *done.dropped_tags]
+
+
+def silence(count: int, seed: int) -> tuple[Counter[str], list[str]]:
+    """Return how `count` conversions ended, and the messages that carry bytes of a value."""
+    rng = random.Random(seed)
+    found: list[str] = []
+    outcomes: Counter[str] = Counter()
+    for _ in range(count):
+        whole = random_object(
+            rng, words(rng), syntaxes=(EXPLICIT, EXPLICIT, IMPLICIT, BIG, DEFLATED)
+        )
+        by_bytes = rng.random() < 0.5
+        content = fuzz.mutate(bytes(whole), rng, [bytes(whole)]) if by_bytes else mutate(whole, rng)
+        # What is deflated shows its letters only to those who inflate it: those of all values.
+        secret = secret_letters(content) | windows(*whole.values)
+        outcome, said = messages(content, rng.choice(fuzz.OPTIONS))
+        outcomes[outcome] += 1
+        if told := leaks(said, secret):
+            outcomes[f"{outcome} with a leak"] += 1
+            found += told
+    return outcomes, found
+
+
+# Against pydicom
+
+
+def by_pydicom(content: bytes) -> dict[Place, tuple[bytes, bool]] | None:
+    """Return place to value field, and whether it is little endian; None if it is refused."""
+    found: dict[Place, tuple[bytes, bool]] = {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data_set = pydicom.dcmread(BytesIO(content))
+            _collect(data_set, (), found)
+    except Exception:
+        return None
+    return found
+
+
+def _collect(
+    data_set: pydicom.Dataset, outer: Place, found: dict[Place, tuple[bytes, bool]]
+) -> None:
+    raws = {tag: data_set.get_item(tag) for tag in data_set.keys()}  # noqa: SIM118 - not elements
+    for tag, raw in raws.items():
+        if isinstance(raw, RawDataElement) and raw.VR != "SQ":
+            value = raw.value
+            element = data_set[tag]
+        else:
+            element, value = raw, None
+        place = (*outer, int(tag))
+        if isinstance(element.value, pydicom.Sequence):
+            found[place] = (b"", True)
+            for number, item in enumerate(element.value):
+                _collect(item, (*place, number), found)
+        else:
+            found[place] = (value or b"", getattr(raw, "is_little_endian", True))
+
+
+def by_us(done: Conversion) -> dict[Place, Any]:
+    """Return place to value as it is in the JSON."""
+    found: dict[Place, Any] = {}
+    todo: list[tuple[Place, dict[str, Any]]] = [((), done.metadata)]
+    for outer, item in todo:
+        for key, value in item.items():
+            place = (*outer, int(key, 16))
+            found[place] = value
+            if value["vr"] == "SQ":
+                for number, inner in enumerate(value.get("Value", [])):
+                    todo.append(((*place, number), inner))
+    return found
+
+
+def is_same(ours: dict[str, Any], theirs: bytes, content: bytes, *, little: bool) -> bool:
+    """Return whether a value in the JSON is that of a value field."""
+    vr = ours["vr"]
+    if vr == "SQ":  # for pydicom it is bytes where it is written so: `lost` looks for the values
+        return True
+    if "BulkDataURI" in ours:
+        # pydicom counts neither the items of an encapsulated value nor a byte that pads it.
+        return theirs.rstrip(b"\0") in referred(ours, content)
+    if "InlineBinary" in ours:
+        inline = base64.b64decode(ours["InlineBinary"])
+        return theirs in inline if little else swapped(vr, theirs) == inline
+    values = ours.get("Value", [None])
+    if vr == "AT" or (vr in NUMBERS and not isinstance(values[0], str)):
+        return list(_numbers(vr, theirs, little=little)) == [
+            each for each in values if each is not None
+        ]
+    texts = [next(iter(each.values())) if isinstance(each, dict) else each for each in values]
+    parts = theirs.decode("latin_1").split("\\")
+    return [_plain(each) for each in texts] == [_plain(part) for part in parts]
+
+
+def referred(ours: dict[str, Any], content: bytes) -> bytes:
+    """Return the bytes of an object that a reference names."""
+    fields = dict(each.split("=") for each in ours["BulkDataURI"].lstrip("?").split("&"))
+    start = int(fields["offset"])
+    return content[start : start + int(fields["length"])]
+
+
+def swapped(vr: str, value: bytes) -> bytes:
+    """Return a big endian value as a little endian one."""
+    size = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}.get(vr, 1)
+    if len(value) % size:
+        return value
+    return b"".join(value[at : at + size][::-1] for at in range(0, len(value), size))
+
+
+def _numbers(vr: str, value: bytes, *, little: bool) -> Iterator[object]:
+    order = "<" if little else ">"
+    if vr == "AT":
+        words_ = struct.unpack(f"{order}{len(value) // 2}H", value)
+        yield from (f"{a:04X}{b:04X}" for a, b in zip(words_[::2], words_[1::2], strict=True))
+        return
+    size = struct.calcsize(f"<{_CODES[vr]}")
+    yield from struct.unpack(f"{order}{len(value) // size}{_CODES[vr]}", value)
+
+
+def _packed(vr: str, values: list[Any]) -> bytes:
+    """Return numbers as the bytes that they were, in either order."""
+    if vr not in _CODES or any(isinstance(each, str) for each in values):
+        return b""
+    code = f"{len(values)}{_CODES[vr]}"
+    return b"".join(struct.pack(f"{order}{code}", *values) for order in "<>")
+
+
+def _plain(value: object) -> object:
+    text = str("" if value is None else value).replace("\ufffd", "\0").strip(" \0")
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def lost(whole: Object, content: bytes, done: Conversion) -> list[str]:
+    """Return what is wrong with a conversion that has no warning, by pydicom and by the values."""
+    if done.warnings:
+        return []
+    ours = by_us(done)
+    theirs = by_pydicom(content)
+    problems = []
+    for place, (value, little) in (theirs or {}).items():
+        name = "/".join(f"{each:X}" for each in place)
+        if place[0] >> 16 == 2:  # File Meta Information is left out
+            continue
+        if place not in ours:
+            if not any("BulkDataURI" in ours.get(place[:n], {}) for n in range(len(place))):
+                problems.append((place, value, f"lost {name}: {value!r}"))
+        elif not is_same(ours[place], value, content, little=little):
+            told = f"changed {name}: {value[:50]!r} to {str(ours[place])[:200]}"
+            problems.append((place, value, told))
+    if problems:
+        # Where pydicom has lost its way, the object before the mutation tells who is right.
+        before = by_us(convert(BytesIO(bytes(whole)), ALL))
+        right = {place: each for place, each in ours.items() if before.get(place) == each}
+        texts = "\n".join(map(str, right.values()))
+        problems = [
+            (place, value, told)
+            for place, value, told in problems
+            if place not in right and not (value and value.decode("latin_1").strip() in texts)
+        ]
+    kept = _kept(done, ours, content)
+    return [told for _, _, told in problems] + [
+        f"lost value {value!r}" for value in whole.values if value in content and value not in kept
+    ]
+
+
+def _kept(done: Conversion, ours: dict[Place, Any], content: bytes) -> bytes:
+    """Return all bytes that the JSON holds or refers to."""
+    parts = [done.text.encode()]
+    for each in ours.values():
+        if "InlineBinary" in each:
+            parts.append(base64.b64decode(each["InlineBinary"]))
+            parts.append(swapped(each["vr"], parts[-1]))
+        if "BulkDataURI" in each:
+            parts.append(referred(each, content))
+        parts.append(_packed(each["vr"], each.get("Value", [])))
+    return b"\n".join(parts)
+
+
+def against_pydicom(
+    count: int, seed: int, *, mutated: bool = True
+) -> tuple[Counter[str], list[str]]:
+    """Return how `count` conversions ended, and what was lost or changed in silence."""
+    rng = random.Random(seed)
+    found: list[str] = []
+    outcomes: Counter[str] = Counter()
+    for number in range(count):
+        whole = random_object(rng, words(rng))
+        content = mutate(whole, rng) if mutated else bytes(whole)
+        try:
+            done = convert(BytesIO(content), ALL)
+        except REFUSED as refusal:
+            outcomes[type(refusal).__name__] += 1
+            continue
+        outcomes["warned" if done.warnings else "converted"] += 1
+        if problems := lost(whole, content, done):
+            outcomes["lost or changed"] += 1
+            found.append(f"{number}: {'; '.join(problems)}")
+            if folder := os.environ.get("FUZZ_KEEP"):
+                Path(folder, f"{seed}-{number}.dcm").write_bytes(content)
+    return outcomes, found
+
+
+# Privacy
+
+
+def privacy(count: int, seed: int) -> tuple[Counter[str], list[str]]:
+    """Return how `count` conversions under privacy options ended, and where the name was left."""
+    rng = random.Random(seed)
+    found: list[str] = []
+    outcomes: Counter[str] = Counter()
+    for number in range(count):
+        whole = random_object(rng, words(rng), fixed=dict.fromkeys(NAMED, SECRET))
+        content = mutate(whole, rng, moves_tags=lambda piece: piece.tag not in NAMED)
+        options = {**rng.choice((ALL, *fuzz.OPTIONS)), "privacy": rng.choice(RULES)}
+        try:
+            done = convert(BytesIO(content), options)
+        except REFUSED as refusal:
+            outcomes[type(refusal).__name__] += 1
+            texts = [str(refusal)]
+        else:
+            outcomes["warned" if done.warnings else "converted"] += 1
+            found += [f"{number}: {each} in {done.text}" for each in traces(done.text)]
+            texts = [*done.warnings, *done.dropped_tags, *_keys(done.metadata)]
+            texts += map(str, done.attributes.values())
+        found += [f"{number}: {each}" for each in leaks(texts, windows(SECRET))]
+    return outcomes, found
+
+
+def _keys(value: object) -> Iterator[str]:
+    """Yield the keys of a JSON value at every level."""
+    if isinstance(value, dict):
+        yield from value
+    for each in value.values() if isinstance(value, dict) else value:  # type: ignore[attr-defined]
+        if isinstance(each, dict | list):
+            yield from _keys(each)
+
+
+RUNS = {
+    "against pydicom": (against_pydicom, 200_000),
+    "privacy": (privacy, 60_000),
+    "silence": (silence, 30_000),
+}
+"""What `main` runs, each with how many mutations."""
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", choices=RUNS, action="append")
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    os.environ.setdefault("DCM2BQ_HASH_KEY", "a key that is long enough")
+    failed = False
+    for name in arguments.run or RUNS:
+        run, count = RUNS[name]
+        outcomes, found = run(arguments.count or count, arguments.seed)
+        summary = ", ".join(f"{outcome} {n}" for outcome, n in sorted(outcomes.items()))
+        print(f"{name}, {arguments.count or count} mutations: {summary}; {len(found)} findings")  # noqa: T201
+        for each in found[:20]:
+            print(f"  {each}"[:1000])  # noqa: T201
+        failed = failed or bool(found)
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
