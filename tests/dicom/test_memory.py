@@ -172,9 +172,10 @@ def test_long_lists_are_what_short_ones_are(kind: str, form: str) -> None:
 
 def test_a_long_list_with_a_value_that_breaks_its_vr_keeps_all_of_them() -> None:
     field = b"\\".join([b"1"] * 9000 + [b"x"] + [b"2"] * 9000)
-    found = converted(dicom(identity(), element(0x00091001, "IS", field)))
+    creator = element(0x00090010, "LO", b"ACME")
+    found = converted(dicom(identity(), creator, element(0x00091001, "IS", field)))
     assert found.metadata["00091001"] == [1] * 9000 + ["x"] + [2] * 9000
-    assert found.warnings == ("00091001 IS: not an integer (offset 308)",)
+    assert found.warnings == ("00091001 IS: not an integer (offset 320)",)
 
 
 JSON = st.recursive(
