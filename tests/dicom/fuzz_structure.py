@@ -23,9 +23,9 @@ from pydicom.dataelem import RawDataElement
 from dcm2bq.dicom import Conversion, convert
 from dcm2bq.errors import NotDicomError, UnreadableDicomError
 from dicom import fuzz
-from dicom.build import BIG, DEFLATED, EXPLICIT, IMPLICIT
+from dicom.build import BIG, DEFLATED, EXPLICIT, IMPLICIT, UNDEFINED
 from dicom.sentinels import NUMBERS, RULES, SECRET, traces
-from dicom.structure import PRIVATE, Object, mutate, random_object
+from dicom.structure import PIXELS, PRIVATE, Object, mutate, random_object
 from support.leaks import leaks, windows
 
 LETTERS = "BFGHJKQVWXYZ"
@@ -120,8 +120,11 @@ def _collect(
             found[place] = (b"", True)
             for number, item in enumerate(element.value):
                 _collect(item, (*place, number), found)
-        else:
-            found[place] = (value or b"", getattr(raw, "is_little_endian", True))
+        elif getattr(raw, "length", 0) == UNDEFINED and tag != PIXELS:
+            raise ValueError("pydicom ends a sequence under a tag of text at an inner delimiter")
+        else:  # UN is little endian, whatever surrounds it (PS3.5 6.2.2)
+            is_little = raw.VR == "UN" or getattr(raw, "is_little_endian", True)
+            found[place] = (value or b"", is_little)
 
 
 def by_us(done: Conversion) -> dict[Place, Any]:
@@ -155,7 +158,8 @@ def is_same(ours: dict[str, Any], theirs: bytes, content: bytes, *, little: bool
             each for each in values if each is not None
         ]
     texts = [next(iter(each.values())) if isinstance(each, dict) else each for each in values]
-    parts = theirs.decode("latin_1").split("\\")
+    text = theirs.decode("latin_1")
+    parts = [text] if vr in {"LT", "ST", "UR", "UT"} else text.split("\\")
     return [_plain(each) for each in texts] == [_plain(part) for part in parts]
 
 
@@ -205,9 +209,13 @@ def lost(whole: Object, content: bytes, done: Conversion) -> list[str]:
     if done.warnings:
         return []
     ours = by_us(done)
-    theirs = by_pydicom(content)
+    kept = _kept(done, ours, content)
+    theirs = by_pydicom(content) or {}
+    read = b"\n".join(value for value, _ in theirs.values())
+    if any(value in kept and value not in read for value in whole.values):
+        theirs = {}  # pydicom has lost its way, and where it puts the rest is no evidence
     problems = []
-    for place, (value, little) in (theirs or {}).items():
+    for place, (value, little) in theirs.items():
         name = "/".join(f"{each:X}" for each in place)
         if place[0] >> 16 == 2:  # File Meta Information is left out
             continue
@@ -218,7 +226,7 @@ def lost(whole: Object, content: bytes, done: Conversion) -> list[str]:
             told = f"changed {name}: {value[:50]!r} to {str(ours[place])[:200]}"
             problems.append((place, value, told))
     if problems:
-        # Where pydicom has lost its way, the object before the mutation tells who is right.
+        # Of two ways to read a place, that of the object before the mutation is right.
         before = by_us(convert(BytesIO(bytes(whole)), ALL))
         right = {place: each for place, each in ours.items() if before.get(place) == each}
         texts = "\n".join(map(str, right.values()))
@@ -227,7 +235,6 @@ def lost(whole: Object, content: bytes, done: Conversion) -> list[str]:
             for place, value, told in problems
             if place not in right and not (value and value.decode("latin_1").strip() in texts)
         ]
-    kept = _kept(done, ours, content)
     return [told for _, _, told in problems] + [
         f"lost value {value!r}" for value in whole.values if value in content and value not in kept
     ]
