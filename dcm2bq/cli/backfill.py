@@ -136,7 +136,7 @@ def backfill(
     if dry_run:
         return _estimate(options, uri, processes, dataflow["max_workers"], takes_all=takes_all)
     assert staging is not None
-    startable(options)
+    startable(options, here=runner == "local")
     extra.require()
     _check_pipeline(options, runner, beam_options, dataflow)
     run = Run(

@@ -73,11 +73,16 @@ def override(settings: Mapping[str, Any]) -> Config:
     return config.from_overrides(overrides)
 
 
-def startable(options: Config) -> Config:
-    """Return the configuration; raise `ConfigError` if the function would not start with it."""
-    from dcm2bq.dicom import privacy_rules  # noqa: PLC0415 - slow, and not for --help
+def startable(options: Config, *, here: bool = True) -> Config:
+    """Return the configuration; raise `ConfigError` if the function would not start with it.
+
+    Limits count against the memory of this machine, unless it all runs elsewhere.
+    """
+    from dcm2bq.dicom import budget_of, privacy_rules  # noqa: PLC0415 - slow, and not for --help
 
     privacy_rules(options.privacy)  # names that are no attributes, a key that is missing
+    if here:
+        budget_of(options.limits)  # limits that the memory cannot satisfy
     return options
 
 

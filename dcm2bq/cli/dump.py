@@ -64,6 +64,8 @@ def dump(
         curl -s https://example.org/scan.dcm | dcm2bq dump -
     """  # noqa: D301 - \b is click's mark for lines to keep
     for path in paths:
+        if not path:
+            raise click.UsageError("an empty PATH names nothing")
         if is_uri(path):
             GsUri.parse(path)
     overrides = parse_settings(settings)

@@ -102,7 +102,9 @@ class Mirror:
         return version if version and generation in {None, version.generation} else None
 
     def _resource(self, name: str, version: _Version) -> Resource:
-        created = datetime.fromtimestamp(version.generation / 1e6, UTC).isoformat()
+        # Google's client reads times that end in Z, and no others.
+        created = datetime.fromtimestamp(version.generation / 1e6, UTC)
+        written = created.isoformat(timespec="microseconds").replace("+00:00", "Z")
         hashes = {"md5Hash": version.md5, "crc32c": version.crc32c}
         return {
             "kind": "storage#object",
@@ -114,8 +116,8 @@ class Mirror:
             "contentType": CONTENT_TYPE,
             "storageClass": "STANDARD",
             "size": str(version.stamp[0]),
-            "timeCreated": created,
-            "updated": created,
+            "timeCreated": written,
+            "updated": written,
             **{key: base64.b64encode(each).decode() for key, each in hashes.items() if each},
         }
 

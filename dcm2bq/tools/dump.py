@@ -83,7 +83,7 @@ class Files:
             yield File(str(each), partial(self._convert_file, each))
         for error in errors:
             yield _failing(str(error.filename), error)
-        if not matching:
+        if not matching and not errors:
             yield _failing(path, FileNotFoundError("no file in it matches input.namePattern"))
 
     def _find_matching(self, pattern: str) -> Iterator[File]:

@@ -344,3 +344,15 @@ def test_privacy_options_without_a_key_are_a_matter_of_configuration(
     assert cli.main(command) == 2
     message = "privacy.hashKeyVariable: DCM2BQ_HASH_KEY must hold 16 bytes or more"
     assert capsys.readouterr().err == f"dcm2bq: {message}\n"
+
+
+@pytest.mark.parametrize("command", [("dump", "scan.dcm"), ("local", "--once"), ("config",)])
+def test_limits_beyond_the_memory_are_a_matter_of_configuration(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = '{"memoryBytes": 300000000, "headerBytes": 300000001}'
+    monkeypatch.setenv("DCM2BQ_CONFIG", f'{{"limits": {limits}}}')
+    assert cli.main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("dcm2bq: limits.headerBytes: ")
+    assert "limits.memoryBytes, 300000000" in line

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from click import progressbar
@@ -125,6 +125,24 @@ def test_a_folder_without_a_match_is_told(dump: Dump, tmp_path: Path) -> None:
     dump(tmp_path)
     assert (dump.status, dump.out) == (1, "")
     assert dump.err == f"{tmp_path}: no file in it matches input.namePattern\n"
+
+
+def test_a_folder_that_cannot_be_listed_is_told_once(
+    dump: Dump, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> NoReturn:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # whoever runs this may be root
+    dump(folder)
+    (line,) = dump.err.splitlines()
+    assert line.startswith(f"{folder}: Permission denied")
+
+
+def test_an_empty_path_is_refused_before_anything_is_shown(dump: Dump, folder: Path) -> None:
+    dump(folder, "")
+    assert (dump.status, dump.out) == (2, "")
+    assert "an empty PATH names nothing" in dump.err
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,14 @@ def test_an_object_is_described_as_cloud_storage_does(
     assert client.bucket("dicom").get_blob("missing") is None
 
 
+@pytest.mark.usefixtures("url")
+def test_the_commands_list_the_files_as_objects(mirror: Mirror, tmp_path: Path) -> None:
+    resources = [put(mirror, tmp_path, name) for name in NAMES]
+    for event, resource in zip(Store(Config()).list("dicom"), resources, strict=True):
+        assert (event.name, str(event.generation)) == (resource["name"], resource["generation"])
+        assert event.time.timestamp() * 1e6 == pytest.approx(event.generation, abs=1)
+
+
 def test_of_a_large_file_no_more_is_read_than_is_asked_for(
     mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
