@@ -31,7 +31,7 @@ class Dcm2BqError(Exception):
 
 
 class ConfigError(Dcm2BqError):
-    """The configuration can not be used; the message names the option."""
+    """The configuration cannot be used; the message names the option."""
 
 
 class RejectedEventError(Dcm2BqError):

@@ -242,7 +242,7 @@ class Store:
     ) -> Iterator[ObjectEvent]:
         """Yield the live objects of a bucket by name, as if each had just been finalized.
 
-        See `pages`. Raises `ReadFailedError` for a bucket that can not be listed.
+        See `pages`. Raises `ReadFailedError` for a bucket that cannot be listed.
         """
         for page in self.pages(bucket, prefix, start=start, end=end):
             yield from page

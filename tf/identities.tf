@@ -149,7 +149,7 @@ resource "google_project_iam_member" "storage_agent" {
   member  = data.google_storage_project_service_account.this.member
 }
 
-# Pub/Sub moves what can not be delivered to the topic, and from there into the table. (That it may
+# Pub/Sub moves what cannot be delivered to the topic, and from there into the table. (That it may
 # take it out of each subscription is granted with the subscription: triggers.tf.)
 resource "google_pubsub_topic_iam_member" "dead_letter" {
   project = var.project_id

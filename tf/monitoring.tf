@@ -261,7 +261,7 @@ resource "google_monitoring_alert_policy" "dead_letters_stuck" {
   }
 
   documentation {
-    content = "Pub/Sub can not write the table dead_letter; after 7 days it drops the message. See docs/OPERATIONS.md, \"Dead letters are stuck\"."
+    content = "Pub/Sub cannot write the table dead_letter; after 7 days it drops the message. See docs/OPERATIONS.md, \"Dead letters are stuck\"."
   }
 }
 

@@ -31,7 +31,7 @@ class Dataset:
     """The dataset of the tables and views, for the tools.
 
     Resources are dicts as in BigQuery's REST API. Raises `ReadFailedError` and
-    `WriteFailedError` where BigQuery can not be reached or refuses.
+    `WriteFailedError` where BigQuery cannot be reached or refuses.
     """
 
     def __init__(self, config: Config) -> None:

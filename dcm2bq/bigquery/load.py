@@ -47,7 +47,7 @@ class Done:
 class Loader:
     """Runs load jobs into the dataset; made once per process, used by all its threads.
 
-    Raises `ReadFailedError` and `WriteFailedError` where BigQuery can not be reached or refuses.
+    Raises `ReadFailedError` and `WriteFailedError` where BigQuery cannot be reached or refuses.
     """
 
     def __init__(self, config: Config) -> None:

@@ -58,7 +58,7 @@ def filtered(command: Command) -> Command:
 def dead_letters() -> None:
     """Explain and mend what could not be handled.
 
-    An event that can not become a row is kept in the table dead_letter with the reason: by the
+    An event that cannot become a row is kept in the table dead_letter with the reason: by the
     function, or by Pub/Sub when the function never acknowledged it. The view dead_letters, and
     this command, show what is still open: one entry for each change of an object.
 

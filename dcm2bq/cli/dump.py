@@ -51,8 +51,8 @@ def dump(
     for the standard input. Of folders and prefixes, the names that match input.namePattern
     are taken; a file that is named always is.
 
-    A single file gives one indented document, everything else a line for each file. What can
-    not be read is told on stderr, and the exit status is 1.
+    A single file gives one indented document, everything else a line for each file. What
+    cannot be read is told on stderr, and the exit status is 1.
 
     \b
     Examples:

@@ -49,7 +49,7 @@ def verify(location: str, *, repair: bool, settle: int, allow_empty: bool, as_js
     With --repair, missing objects are indexed by the code of the function, and a row's object
     that is gone gets its delete marker, once Cloud Storage has said of exactly that generation
     that it is gone. What is reported as done was seen in instances_live afterwards; "unseen" was
-    written, but does not show there. Dead letters are the affair of: dcm2bq dead-letters retry.
+    written, but does not show there. To handle dead letters, run dcm2bq dead-letters retry.
     Nothing is mended where a marker hides an object that exists, which only a forged event can
     bring about: docs/OPERATIONS.md shows how to remove it.
 

@@ -82,7 +82,7 @@ def read_file(
     except UnreadableDicomError:
         if prefixed or file.identified:
             raise
-        raise NotDicomError("neither the prefix DICM nor a data set at the start") from None
+        raise NotDicomError("no DICM prefix and no data set at the start") from None
     if not ((prefixed and file.meta) or file.identified):
         raise NotDicomError("no File Meta Information and no SOP Class or Instance UID")
     if not any(_is_of_data_set(element[0]) for element in file.data_set):
@@ -192,7 +192,7 @@ class _FileReader:
 def _found_syntax(window: Window, start: int, declared: Syntax | None) -> Syntax:
     """Return the encoding that the first element of a data set has.
 
-    What is declared counts unless the element can not be read so.
+    What is declared counts unless the element cannot be read so.
     """
     head = window.peek(start, HEADER)
     if len(head) < HEADER:

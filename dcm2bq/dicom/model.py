@@ -41,7 +41,7 @@ class Model:
         return {"vr": vr, "Value": array}
 
     def broken(self, vr: str, values: Values) -> Any:
-        """Return the raw text of values that break their VR; numbers can not be text."""
+        """Return the raw text of values that break their VR; numbers cannot be text."""
         return None if vr in NUMBER_VRS else self.plain(vr, values)
 
     def empty(self, vr: str) -> Any:

@@ -69,7 +69,7 @@ class Format(Protocol):
         """Return the name of an element."""
 
     def plain(self, vr: str, values: Values, /) -> Any:
-        """Return values; raise `BadValueError` for what JSON can not hold."""
+        """Return values; raise `BadValueError` for what JSON cannot hold."""
 
     def values(self, vr: str, values: Values, /) -> Values:
         """Return values as they stand in an array; raise `BadValueError` as `plain` does."""

@@ -107,7 +107,7 @@ class Rules:
     """Tag to action, and the key of the pseudonyms.
 
     `remove` wins over `hash`, and both over the profile. Raises `ConfigError`, with the
-    option's path, for what is no attribute and for what can not be hashed.
+    option's path, for what is no attribute and for what cannot be hashed.
     """
 
     def __init__(self, options: Privacy, key: bytes) -> None:
@@ -181,7 +181,7 @@ class Rules:
             return tag, vr, MADE, 0, b""
         hashed = self._hashed(tag, vr, value, charset)
         if hashed is None:
-            notes.about(element, item, "emptied: what is no text can not be hashed", vr=vr)
+            notes.about(element, item, "emptied: only text can be hashed", vr=vr)
             return tag, vr if vr in DECODERS else public_vr(tag), MADE, 0, b""
         return tag, public_vr(tag), MADE, len(hashed), hashed
 

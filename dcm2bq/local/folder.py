@@ -25,7 +25,7 @@ class Changes:
 
 
 class Folder:
-    """The files under `root`, at every depth; `on_error` hears of folders that can not be read."""
+    """The files under `root`, at every depth; `on_error` hears of folders that cannot be read."""
 
     def __init__(self, root: Path, on_error: Callable[[OSError], object] | None = None) -> None:
         self.root = root

@@ -2,7 +2,7 @@
 
 Every server is a context manager that yields its URL once it answers, and that ends its
 process, by its id, on the way out. No server sees the caller's Google settings: whatever
-runs here can not reach a real project.
+runs here cannot reach a real project.
 """
 
 import contextlib

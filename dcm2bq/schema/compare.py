@@ -29,7 +29,7 @@ _TOKEN = re.compile(r"--[^\n]*|/\*.*?\*/|('[^']*'|`[^`]*`|\w+|[^\w\s])", re.DOTA
 class Difference:
     """How an object that is there differs from its definition, in words for its owner.
 
-    `changes` can be made and `refusals` can not; `notes` tell what is left alone. `replace`
+    `changes` can be made and `refusals` cannot; `notes` tell what is left alone. `replace`
     tells that a view's query or columns change. `fields` is the schema to be set: the columns
     that are there, with what the definition adds to them.
     """
@@ -74,7 +74,7 @@ def _compare_layout(
     if (partitioning.get("type"), partitioning.get("field")) != (unit, column):
         difference.refusals.append(f"is not partitioned by {unit} of column {column}")
     if found.get("requirePartitionFilter") or partitioning.get("requirePartitionFilter"):
-        difference.refusals.append("requires a partition filter, which the views can not give")
+        difference.refusals.append("requires a partition filter, which the views cannot give")
     if partitioning.get("expirationMs"):
         days = int(partitioning["expirationMs"]) / _DAY_MS
         difference.notes.append(f"rows expire after {days:g} days, and with them what they tell")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """Something to convert; `convert` raises when it can not be read."""
+    """Something to convert; `convert` raises when it cannot be read."""
 
     path: str
     convert: Callable[[], Conversion]

@@ -1,6 +1,6 @@
 """Create the dataset with its tables, views and table functions, or bring them up to date.
 
-What can not be changed without loss (a column's type, the partitioning) is refused before
+What cannot be changed without loss (a column's type, the partitioning) is refused before
 anything is changed. What was changed is read back, since a service may accept a change and
 not make it.
 """
@@ -65,7 +65,7 @@ def init(
     """Make the dataset hold what the definitions say; return an entry for each object.
 
     The dataset itself comes first; a missing one is created in `location`, by default where
-    BigQuery puts it. With `dry_run` nothing is changed. Raises `ConfigError` for what can not
+    BigQuery puts it. With `dry_run` nothing is changed. Raises `ConfigError` for what cannot
     be changed, naming table and column, before anything was changed; `WriteFailedError` where
     BigQuery did not make a change that it accepted.
     """

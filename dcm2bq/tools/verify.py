@@ -116,7 +116,7 @@ class Comparison:
     `rows` is how many rows are live. Iterating yields the differences in the order of their
     paths and counts `objects`, of which `ignored` are none of the function's business and
     `settling` have no row and are younger than `settle`; `on_object` is called for each. Raises
-    `ReadFailedError` where one side can not be read.
+    `ReadFailedError` where one side cannot be read.
     """
 
     def __init__(

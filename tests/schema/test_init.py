@@ -382,7 +382,7 @@ REFUSALS: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
     "partition filter": (
         "instances",
         lambda table: table.update(requirePartitionFilter=True),
-        "requires a partition filter, which the views can not give",
+        "requires a partition filter, which the views cannot give",
     ),
     "no clustering": (
         "instances",

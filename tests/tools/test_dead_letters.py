@@ -71,7 +71,7 @@ def test_entries_are_listed_with_path_and_reason(
     columns = done.out.split(maxsplit=4)
     assert columns[2:4] == ["1x", "NotDicomError"]
     name = f"{path_of(stack, event)}#{event.data['generation']} finalized"
-    assert columns[4] == f"{name}: neither the prefix DICM nor a data set at the start\n"
+    assert columns[4] == f"{name}: no DICM prefix and no data set at the start\n"
 
 
 def test_names_steer_neither_terminal_nor_statement(
@@ -231,7 +231,7 @@ def test_what_fails_again_stays_as_it_is(stack: Stack, command: Command, folder:
     assert (done.status, done.out) == (1, "1 still open\n")
     assert done.err == (
         f"{path_of(stack, event)}#{event.data['generation']} finalized: "
-        "neither the prefix DICM nor a data set at the start\n"
+        "no DICM prefix and no data set at the start\n"
     )
     assert open_entries(command, path_of(stack, event)) == before
 

@@ -152,7 +152,7 @@ class Census:
         return None
 
     def _middle(self, span: _Span) -> str | None:
-        """Return where to part what a range has before it, or None where it can not be."""
+        """Return where to part what a range has before it, or None where it cannot be."""
         if span.is_shared or not span.position:
             return None
         low = span.position.removeprefix(self._prefix)
