@@ -203,6 +203,8 @@ def tables() -> Tables:
     found.add_resource([*common, {"name": "info", "type": "JSON"}], ["old", "metadata"])
     letters = next(each for each in schema.load(Config(), "p") if each.name == "dead_letter")
     found.add_resource(letters.resource["schema"]["fields"], ["old", "dead_letter"])
+    live = next(each for each in schema.load(Config(), "p") if each.name == "instances_live")
+    found.add_resource(live.resource["schema"]["fields"], ["research", "headers"])  # a copy of it
     return found
 
 
