@@ -185,8 +185,8 @@ class GunzippedReader(GunzippedSource):
     `UnreadableDicomError` for what is not gzip, is cut, or inflates beyond `limit` bytes.
     """
 
-    def __init__(self, compressed: ObjectReader, limit: int, deadline: float) -> None:
-        super().__init__(Window(compressed, Deadline(deadline)), limit)
+    def __init__(self, compressed: ObjectReader, limit: int, deadline: Deadline) -> None:
+        super().__init__(Window(compressed, deadline), limit)
         self._reader = compressed
 
     @property
@@ -206,6 +206,7 @@ class Store:
         self._is_emulated = bool(os.environ.get(EMULATOR_VARIABLE))
         self._user_project = config.input.user_project
         self._limit = config.limits.inflated_bytes
+        self._seconds = config.limits.deadline_seconds
 
     def open(self, event: ObjectEvent, deadline: float) -> ObjectReader | GunzippedReader:
         """Return a reader of the event's generation.
@@ -224,7 +225,8 @@ class Store:
             raise RejectedEventError(_UNDER_CUSTOMER_KEY)
         reader = ObjectReader(generation, size)
         if _names_gzip(encoding) and reader.begins_with(_GZIP_MAGIC):
-            return GunzippedReader(reader, self._limit, deadline)
+            since = deadline - self._seconds  # not now: memory may have been waited for
+            return GunzippedReader(reader, self._limit, Deadline(deadline, since))
         return reader
 
     def archived_at(self, event: ObjectEvent, deadline: float) -> datetime | None:

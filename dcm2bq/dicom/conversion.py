@@ -76,7 +76,7 @@ def convert(
     source = as_source(stream)
     while True:
         try:
-            conversion = _convert(source, config, root, Deadline(deadline), memory)
+            conversion = _convert(source, config, root, Deadline(deadline, memory.since), memory)
         except GiveWayError:
             pass  # the exception holds what was read: not here
         except Exception as error:

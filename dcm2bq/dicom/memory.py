@@ -67,7 +67,10 @@ class GiveWayError(Exception):
 class Claim:
     """What one conversion may use; charged by its own thread alone."""
 
-    __slots__ = ("_budget", "_on_large", "age", "count", "deadline", "granted", "kept", "used")
+    __slots__ = (
+        *("_budget", "_on_large"),
+        *("age", "count", "deadline", "granted", "kept", "since", "used"),
+    )
 
     def __init__(
         self,
@@ -81,6 +84,8 @@ class Claim:
         self.age = age
         """The claim's number: the oldest has the least."""
         self.deadline = deadline
+        self.since = time.monotonic()
+        """When it was made: before it waited for anything."""
         self.granted = 0
         self.used = AHEAD
         self.count = self.kept = 0

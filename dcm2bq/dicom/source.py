@@ -67,15 +67,16 @@ slow service, must be tried again, and takes far less than that.
 class Deadline:
     """The moment, by `time.monotonic`, at which there is no more time for an object.
 
-    Made, and looked at, by the thread that converts the object.
+    Made, and looked at, by the thread that converts the object. Its time begins at `since`, by
+    default now: what was spent in waiting for memory is not held against the object.
     """
 
     __slots__ = ("_computed", "_start", "at")
 
-    def __init__(self, at: float | None = None) -> None:
+    def __init__(self, at: float | None = None, since: float | None = None) -> None:
         self.at = at
         if at is not None:
-            self._start = time.monotonic()
+            self._start = time.monotonic() if since is None else since
             self._computed = time.thread_time()
 
     def check(self) -> None:

@@ -299,6 +299,10 @@ def test_a_slow_source_is_tried_again_and_a_slow_object_is_not() -> None:
     )
     with pytest.raises(UnreadableDicomError, match=r"limits\.deadlineSeconds"):
         convert(BytesIO(numbers), deadline=time.monotonic() + 0.3)
+    claim = Budget(2**31).claim(time.monotonic() + 0.3)
+    claim.since -= 60  # as if memory had been waited for
+    with claim, pytest.raises(ReadFailedError):
+        convert(BytesIO(numbers), deadline=claim.deadline, memory=claim)
 
 
 @pytest.mark.parametrize(
