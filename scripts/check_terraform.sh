@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Check tf/: format, validity, tests. TERRAFORM_RUNNER may name another runner, which is called as
 # `RUNNER fmt|validate|test DIR`. By default it is terraform, with the providers of its registry;
-# where they can not be had, this says so and passes, or ends with the status that SKIPPED names.
+# where they cannot be had, this says so and passes, or ends with the status that SKIPPED names.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,7 +24,7 @@ initialise() {
     [ ! -e "$1/.terraform.lock.hcl" ] || readonly=-lockfile=readonly # make lock-terraform writes it
     said=$(terraform -chdir="$1" init $readonly -backend=false -input=false -no-color 2>&1) && return
     if grep -qE 'could not connect|request discovery document|does not offer a Terraform provider registry' <<<"$said"; then
-        skip 'the registry of its providers can not be reached'
+        skip 'the registry of its providers cannot be reached'
     fi
     echo "$said" >&2
     exit 1

@@ -130,10 +130,9 @@ class InflatedSource:
         if self.size != self._position:
             self.size = self._position
             behind = self._compressed.size - self._next + len(self._inflater.unused_data)
-            if (
-                behind > 1 and self._compressed.random_access
-            ):  # one byte pads to an even length (PS3.5 A.5)
-                self._notes.add(f"{behind} bytes behind the deflated data set")
+            # One byte pads to an even length (PS3.5 A.5).
+            if behind > 1 and self._compressed.random_access:
+                self._notes.add(f"{behind} bytes after the deflated data set")
 
 
 class GunzippedSource(InflatedSource):

@@ -278,7 +278,7 @@ def test_a_dataflow_that_refuses_is_a_service_that_failed(site: Site, tmp_path: 
     assert done.err.endswith("dcm2bq: Dataflow: HTTP 403\n")
 
 
-def test_what_dataflow_can_not_run_is_refused_before_anything_is_asked(
+def test_what_dataflow_cannot_run_is_refused_before_anything_is_asked(
     site: Site, tmp_path: Path
 ) -> None:
     site.upload("a.dcm", MR_SMALL)

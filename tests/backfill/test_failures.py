@@ -41,7 +41,7 @@ def resumption(err: str) -> list[str]:
 
 
 @pytest.mark.parametrize("uri", ["gs://", "gs:///x", "gs://UPPER", "gs://a"])
-def test_a_uri_that_can_not_be_is_refused(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_uri_that_cannot_be_is_refused(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([uri, *RUN[1:]], [*RUN[:2], uri], [uri, "--dry-run"]):
         assert cli.main(["backfill", *arguments]) == 2
         (line,) = capsys.readouterr().err.splitlines()
@@ -112,7 +112,7 @@ def test_an_outage_fails_the_run_and_loses_nothing(site: Site, number: int) -> N
     assert site.live() == sorted(site.objects.items())
 
 
-def test_staged_rows_that_can_not_be_written_fail_the_shard(site: Site) -> None:
+def test_staged_rows_that_cannot_be_written_fail_the_shard(site: Site) -> None:
     site.upload("a.dcm", MR_SMALL)
     site.storage.faults = [Fault("POST /upload", 403)]
     done = site.backfill()

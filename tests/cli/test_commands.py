@@ -182,7 +182,7 @@ def test_no_line_of_the_help_is_cut(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
 @pytest.mark.parametrize("args", [("config",), ("dump", CT_SMALL), ("--help",)])
-def test_an_output_that_can_not_be_written_is_told(args: tuple[str, ...]) -> None:
+def test_an_output_that_cannot_be_written_is_told(args: tuple[str, ...]) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [COMMAND, *args], stdout=full, stderr=subprocess.PIPE, text=True, check=False
@@ -326,7 +326,7 @@ def test_a_wrong_flag_of_init_is_a_configuration_error(
     assert capsys.readouterr().err.startswith("dcm2bq: bigQuery.datasetId: ")
 
 
-def test_a_service_that_can_not_be_reached_has_its_own_status(
+def test_a_service_that_cannot_be_reached_has_its_own_status(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", servers.url(servers.free_port()))

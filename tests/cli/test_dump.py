@@ -253,7 +253,7 @@ def test_the_format_is_given_once(dump: Dump) -> None:
     assert "--format and --option jsonOutput.format: use one" in dump.err
 
 
-def test_what_can_not_be_read_is_told_and_the_others_come_out(dump: Dump, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_told_and_the_others_come_out(dump: Dump, tmp_path: Path) -> None:
     text, cut, missing = tmp_path / "text.dcm", tmp_path / "cut.dcm", tmp_path / "missing.dcm"
     text.write_text("SENTINEL^NAME")
     cut.write_bytes((FILES / "CT_small.dcm").read_bytes()[:1500])
@@ -364,7 +364,7 @@ def test_objects_that_were_passed_over_are_counted(dump: Dump, bucket: Bucket) -
 
 @pytest.mark.usefixtures("refusing")
 @pytest.mark.parametrize("uri", ["gs://", "gs:///x", "gs://UPPER", "gs://a", "GS://bucket/a.dcm"])
-def test_a_uri_that_can_not_be_is_refused_before_anything_is_read(dump: Dump, uri: str) -> None:
+def test_a_uri_that_cannot_be_is_refused_before_anything_is_read(dump: Dump, uri: str) -> None:
     dump(FILES / "CT_small.dcm", uri)
     assert (dump.status, dump.out) == (2, "")
     (line,) = dump.err.splitlines()

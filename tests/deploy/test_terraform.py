@@ -58,7 +58,7 @@ def test_a_trigger_without_a_subscription_fails_the_apply_in_words(tmp_path: Pat
 
 
 @pytest.mark.parametrize("failing", ["eventarc", "add-iam-policy-binding", "update"])
-def test_what_gcloud_can_not_do_fails_the_apply(tmp_path: Path, failing: str) -> None:
+def test_what_gcloud_cannot_do_fails_the_apply(tmp_path: Path, failing: str) -> None:
     failed = complete(tmp_path, f'case "$*" in *{failing}*) exit 7 ;; esac; echo name')
     assert failed.returncode == 7
     assert failing in (tmp_path / "calls").read_text().splitlines()[-1]

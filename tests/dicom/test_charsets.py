@@ -249,7 +249,7 @@ def test_a_codec_that_is_no_superset_of_the_default_repertoire_is_unknown(writte
         ("ISO_IR 100", b"A\x1bB", "A\x1bB"),
     ],
 )
-def test_what_can_not_be_decoded_is_replaced_or_guessed_and_warned_of(
+def test_what_cannot_be_decoded_is_replaced_or_guessed_and_warned_of(
     charset: str | None, value: bytes, text: str
 ) -> None:
     """Latin-1 where nothing but ASCII is declared; otherwise replacement characters."""

@@ -82,7 +82,7 @@ def test_bytes_behind_the_stream_are_warned_of() -> None:
     """One of them pads to an even length."""
     content = deflated(identity() + LAST)
     assert converted(content + b"\0").warnings == ()
-    assert any("9 bytes behind" in line for line in converted(content + bytes(9)).warnings)
+    assert any("9 bytes after" in line for line in converted(content + bytes(9)).warnings)
 
 
 @pytest.mark.parametrize("tag", [0x7FE00010, 0x00091001])

@@ -111,7 +111,7 @@ def test_of_duplicates_the_one_in_the_output_is_folded() -> None:
 
 
 def test_nothing_is_folded_that_would_not_become_shorter() -> None:
-    """What can not fit stays whole, for the writer to refuse."""
+    """What cannot fit stays whole, for the writer to refuse."""
     content = dicom(identity(), *[element(0x00091000 + n, "LO", "x") for n in range(200)])
     found = converted(content, limits={"outputBytes": 1_000})
     assert found.metadata == converted(content).metadata

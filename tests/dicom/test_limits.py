@@ -136,7 +136,7 @@ def test_enormous_lengths_are_refused(*, length: int, implicit: bool) -> None:
 
 
 def test_a_sequence_that_contains_itself_is_read_once() -> None:
-    """Lengths that lie can not make a byte be read twice."""
+    """Lengths that lie cannot make a byte be read twice."""
     inner = header(0x00081140, "SQ", 200) + delimiter(0xFFFEE000, 192)
     content = dicom(identity(), inner * 9, bytes(300))
     with bounded(seconds=1, mib=5):

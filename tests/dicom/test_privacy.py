@@ -172,7 +172,7 @@ def test_remove_wins_over_hash_and_both_over_the_profile() -> None:
         ),
     ],
 )
-def test_what_can_not_be_followed_is_told_with_the_options_path(
+def test_what_cannot_be_followed_is_told_with_the_options_path(
     options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError) as error:

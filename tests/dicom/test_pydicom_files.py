@@ -181,7 +181,7 @@ WARNED = {
     # Explicit VR is declared, implicit is written.
     "SC_rgb_jpeg.dcm": ["the transfer syntax is not as declared"],
     # The trailer of a gzip file follows the deflated data set.
-    "image_dfl.dcm": ["8 bytes behind the deflated data set"],
+    "image_dfl.dcm": ["8 bytes after the deflated data set"],
 }
 """The files that are warned of, how the warnings begin, and what is wrong with each."""
 

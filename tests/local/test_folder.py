@@ -76,7 +76,7 @@ def test_what_is_no_file_is_passed_over(folder: Folder) -> None:
     assert folder.changes().written == ("again.dcm", "b.dcm", "sub/a.dcm")
 
 
-def test_a_folder_that_can_not_be_read_is_told(
+def test_a_folder_that_cannot_be_read_is_told(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     locked, scandir = str(folder.root / "sub"), os.scandir

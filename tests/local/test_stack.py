@@ -203,7 +203,7 @@ def test_no_function_is_a_failure_too(local: Stack, function: Function, tmp_path
     assert not function.requests
 
 
-def test_a_file_that_can_not_be_uploaded_is_told(
+def test_a_file_that_cannot_be_uploaded_is_told(
     local: Stack, function: Function, tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "pipe.dcm")

@@ -58,7 +58,7 @@ CONTENTS = {
     "empty": b"",
 }
 FAULTS: dict[str, Callable[[], tuple[str, Fault]]] = {
-    "the object can not be read": lambda: ("storage", Fault("alt=media", 403)),
+    "the object cannot be read": lambda: ("storage", Fault("alt=media", 403)),
     "the row is refused": lambda: (
         "bigquery",
         Fault("instances/insertAll", 200, row_error("invalid")),
@@ -197,7 +197,7 @@ class Machine(RuleBasedStateMachine):
     def purge(self, index: int) -> None:
         """Delete an archived generation for good."""
         old = self.archived.pop(index % len(self.archived))
-        # The local Cloud Storage can not: the proxy answers for this generation.
+        # The local Cloud Storage cannot: the proxy answers for this generation.
         self.purged.append(Fault(f"generation={old.generation} ", 404))
         self._emit(self._now(old.event.as_type("deleted")))
 

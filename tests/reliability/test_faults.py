@@ -230,7 +230,7 @@ def elsewhere(stack: Stack, **environ: str) -> dict[str, str]:
     ],
     ids=["BigQuery, no such name", "Cloud Storage, no such name", "Cloud Storage, refused"],
 )
-def test_a_server_that_can_not_be_found_means_delivery_again(
+def test_a_server_that_cannot_be_found_means_delivery_again(
     hasty: Stack, variable: str, url: str
 ) -> None:
     event = upload(hasty)

@@ -1,4 +1,4 @@
-"""`init` against the local BigQuery, and what differs, for what it can not show."""
+"""`init` against the local BigQuery, and what differs, for what it cannot show."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -398,7 +398,7 @@ REFUSALS: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSALS)
-def test_what_can_not_be_changed_is_refused(definitions: dict[str, Definition], what: str) -> None:
+def test_what_cannot_be_changed_is_refused(definitions: dict[str, Definition], what: str) -> None:
     name, edit, message = REFUSALS[what]
     found = copy.deepcopy(definitions[name].resource)
     edit(found)
@@ -455,7 +455,7 @@ def test_a_change_that_the_service_did_not_make_is_told(place: Place, path: str)
     )
 
 
-# What the service itself returns can not be seen here: by its documentation it uses its own
+# What the service itself returns cannot be seen here: by its documentation it uses its own
 # names for types and fills in or leaves out defaults.
 
 

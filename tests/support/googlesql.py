@@ -27,7 +27,7 @@ CACHE_VARIABLE = "GOOGLESQL_CACHE"
 TIMEOUT = 600
 """Seconds for a test that may be the one to compile the engine, on a busy machine."""
 
-# What the engine can do and BigQuery can not: comparing and grouping JSON and arrays, and so on.
+# What the engine can do and BigQuery cannot: comparing and grouping JSON and arrays, and so on.
 _NOT_IN_BIGQUERY = (
     "FEATURE_AGGREGATE_FILTERING",
     "FEATURE_ARRAY_EQUALITY",
@@ -42,7 +42,7 @@ _NOT_IN_BIGQUERY = (
 
 
 class SqlError(Exception):
-    """What the engine says of a statement that it refuses, or can not evaluate."""
+    """What the engine says of a statement that it refuses, or cannot evaluate."""
 
 
 @cache
@@ -54,7 +54,7 @@ def engine() -> "Engine":
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    atexit.register(engine.cache_clear)  # wasmtime can not take its objects down any later
+    atexit.register(engine.cache_clear)  # wasmtime cannot take its objects down any later
     return Engine()
 
 

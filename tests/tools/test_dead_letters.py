@@ -166,7 +166,7 @@ def test_an_entry_is_shown_with_its_event_as_it_came(
         assert shown["data"] == event.data
 
 
-def test_what_is_not_open_can_not_be_shown(command: Command) -> None:
+def test_what_is_not_open_cannot_be_shown(command: Command) -> None:
     done = command("dead-letters", "show", "gs://none/none.dcm")
     assert (done.status, done.out) == (1, "")
     assert done.err == "gs://none/none.dcm: no entry is open\n"

@@ -185,7 +185,7 @@ def test_what_is_live_though_the_listing_lacks_it_gets_no_marker(
     assert len(place.live()) == 1
 
 
-def test_a_generation_that_can_not_be_asked_for_gets_no_marker(
+def test_a_generation_that_cannot_be_asked_for_gets_no_marker(
     stack: Stack, place: Place, ct_small: bytes
 ) -> None:
     place.upload("a.dcm", ct_small)

@@ -106,7 +106,7 @@ run "what_is_staged_goes_by_itself_and_for_good" {
   }
 }
 
-run "what_is_staged_can_not_stay" {
+run "what_is_staged_cannot_stay" {
   command = plan
 
   variables {

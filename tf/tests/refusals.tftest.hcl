@@ -1,4 +1,4 @@
-# What can not work is refused before anything is made. Each run makes one mistake in each of several
+# What cannot work is refused before anything is made. Each run makes one mistake in each of several
 # variables: a plan for each of them would take long.
 
 mock_provider "google" {
