@@ -1,11 +1,12 @@
 """What the handler does about events that may end the process."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from io import BytesIO
 
 from dcm2bq.config import Config
-from dcm2bq.dicom import Budget
+from dcm2bq.dicom import Budget, Claim
 from dcm2bq.dicom.source import StreamSource
 from dcm2bq.events import Delivery, ObjectEvent
 from dcm2bq.handler import Handler, Result
@@ -87,3 +88,24 @@ def test_the_memory_of_a_row_is_held_until_it_is_inserted() -> None:
     Handler(Config(), Store(), Watching(), memory=memory).handle(delivery())
     assert memory.total - free[0] > 4 * 6_000_000 - 8 * MIB
     assert memory.free == memory.total
+
+
+def test_time_is_left_to_insert_what_was_converted() -> None:
+    ends: list[float] = []
+
+    class Watched(Budget):
+        def claim(
+            self,
+            deadline: float | None = None,
+            on_large: Callable[[int], object] | None = None,
+        ) -> Claim:
+            ends.append(deadline or 0)
+            return super().claim(deadline, on_large)
+
+    class Watching(Sink):
+        def insert(self, row: InstanceRow, deadline: float) -> None:  # noqa: ARG002
+            ends.append(deadline)
+
+    Handler(Config(), Store(), Watching(), memory=Watched(64 * MIB)).handle(delivery())
+    converted, inserted = ends
+    assert inserted - converted > 4, "of 50 seconds"
