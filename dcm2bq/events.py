@@ -32,7 +32,8 @@ _SUBJECT_ENCODINGS = 2
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _DIGITS = re.compile(r"[0-9]{1,20}")
 _INT64_MAX = 2**63 - 1
-_NAME_MAX_BYTES = 1024
+NAME_MAX_BYTES = 1024
+"""Of an object's name, in UTF-8: Cloud Storage's own limit."""
 _DATA_MAX_BYTES = 1024 * 1024
 _ATTRIBUTES_MAX, _ATTRIBUTE_MAX_CHARS = 64, 4096
 """Bounds far above what Cloud Storage sends, and far below what a row can hold."""
@@ -114,8 +115,8 @@ class ObjectEvent:
             raise InvalidEventError("time: has no time zone")
         if not is_bucket_name(self.bucket):
             raise InvalidEventError("data.bucket: is not a bucket name")
-        if not 0 < len(_utf8(self.name, "data.name")) <= _NAME_MAX_BYTES:
-            raise InvalidEventError(f"data.name: is empty or above {_NAME_MAX_BYTES} bytes")
+        if not 0 < len(_utf8(self.name, "data.name")) <= NAME_MAX_BYTES:
+            raise InvalidEventError(f"data.name: is empty or above {NAME_MAX_BYTES} bytes")
         if not 0 < self.generation <= _INT64_MAX:
             raise InvalidEventError("data.generation: is not a generation")
         if self.size is not None and not 0 <= self.size <= _INT64_MAX:

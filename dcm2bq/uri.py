@@ -8,7 +8,6 @@ from dcm2bq.errors import ConfigError
 
 SCHEME = "gs://"
 
-_NAME_MAX_BYTES = 1024  # of an object's name, in UTF-8: Cloud Storage's own limit
 _BUCKET_RULE = (
     "a bucket's name has 3 to 222 characters, lowercase letters, digits, '-', '_' and '.', and "
     "begins and ends with a letter or digit"
@@ -42,10 +41,10 @@ class GsUri:
             size = len(name.encode())
         except UnicodeEncodeError:
             raise ConfigError(f"{SCHEME}{bucket}/...: the name is not valid UTF-8") from None
-        if size > _NAME_MAX_BYTES:
+        if size > events.NAME_MAX_BYTES:
             raise ConfigError(
                 f"{SCHEME}{bucket}/...: the name has {size} bytes; "
-                f"Cloud Storage takes at most {_NAME_MAX_BYTES}"
+                f"Cloud Storage takes at most {events.NAME_MAX_BYTES}"
             )
         return cls(bucket, name)
 

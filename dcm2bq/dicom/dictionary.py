@@ -20,7 +20,7 @@ _RETIRED = {0x5000200C: "OB", 0x50003000: "OB"}
 """Audio Sample and Curve Data of any group 50xx: bytes, whatever they hold (PS3.5-2004 A.1)."""
 _ANY_GROUP = 0xFF00FFFF
 
-_MOST_KEYS = 4096
+MOST_KEYS = 4096
 """More than the tags of any real collection; strings kept from a larger object lie scattered, and
 would keep all of its memory from being given back."""
 
@@ -36,7 +36,7 @@ class Keywords(dict[int, str]):
 
     def __missing__(self, tag: int) -> str:
         key = f"{tag:08X}"
-        if len(self) < _MOST_KEYS:
+        if len(self) < MOST_KEYS:
             self[tag] = key
         return key
 

@@ -8,7 +8,7 @@ import msgspec
 
 from dcm2bq.config import JsonOutput
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
-from dcm2bq.dicom.dictionary import is_private
+from dcm2bq.dicom.dictionary import MOST_KEYS, is_private
 from dcm2bq.dicom.flat import Flat
 from dcm2bq.dicom.memory import REFERENCE, VALUE, Claim, unbounded
 from dcm2bq.dicom.model import Model
@@ -34,9 +34,6 @@ type Json = dict[str, Any]
 
 _LUT_DESCRIPTORS = frozenset({0x00281100, 0x00281101, 0x00281102, 0x00281103, 0x00283002})
 _SPECIAL = _LUT_DESCRIPTORS | {SPECIFIC_CHARACTER_SET}
-_MOST_KEYS = 4096
-"""More than the tags of any real collection; strings kept from a larger object lie scattered, and
-would keep all of its memory from being given back."""
 _MANY = 4096
 """Values, and elements, that are written before the clock is looked at: some milliseconds."""
 _LEFT_OUT = object()
@@ -111,7 +108,7 @@ class _Keys(dict[int, str | None]):
 
     def __missing__(self, tag: int) -> str | None:
         key = None if tag in _SPECIAL else self.of(tag)
-        if len(self) < _MOST_KEYS:
+        if len(self) < MOST_KEYS:
             self[tag] = key
         return key
 
