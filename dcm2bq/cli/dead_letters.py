@@ -75,7 +75,7 @@ def dead_letters() -> None:
 
 @dead_letters.command("list")
 @filtered
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Show at most N.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON array of entries.")
 def show_all(*, limit: int | None, as_json: bool, **chosen: Any) -> None:
     """List the open entries, the one that failed last first.
