@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from dcm2bq.dicom.dictionary import is_named, is_private, private_vr, public_vr
+from dcm2bq.dicom.dictionary import creator_tag, is_named, is_private, private_vr, public_vr
 from dcm2bq.dicom.source import Window
 from dcm2bq.dicom.syntax import Syntax
 from dcm2bq.dicom.tree import Item
@@ -62,8 +62,7 @@ class OpenItem(msgspec.Struct, gc=False):
         """
         if not is_private(tag):
             return is_named(tag)
-        in_block = tag if tag & 0xFF00 else tag & 0xFFFF0000 | tag << 8 & 0xFF00
-        creator = self._creator_of(in_block)
+        creator = self._creator_of(tag)
         return is_named(tag, creator and creator.encode("latin_1"))
 
     def _creator_of(self, tag: int) -> str | None:
@@ -73,7 +72,7 @@ class OpenItem(msgspec.Struct, gc=False):
             if is_private(number) and not number & 0xFF00 and isinstance(value, bytes):
                 self._creators.setdefault(number, str(value, "latin_1").strip(" \0"))
         self._searched = len(self.elements)
-        return self._creators.get(tag & 0xFFFF0000 | tag >> 8 & 0xFF)
+        return self._creators.get(creator_tag(tag))
 
 
 class OpenSequence(msgspec.Struct, gc=False):

@@ -68,8 +68,15 @@ class Claim:
     """What one conversion may use; charged by its own thread alone."""
 
     __slots__ = (
-        *("_budget", "_on_large"),
-        *("age", "count", "deadline", "granted", "kept", "since", "used"),
+        "_budget",
+        "_on_large",
+        "age",
+        "count",
+        "deadline",
+        "granted",
+        "kept",
+        "since",
+        "used",
     )
 
     def __init__(
