@@ -52,16 +52,16 @@ check-terraform: $(READY)
 .PHONY: bench
 bench: $(READY) $(BEAM_READY) ## Measure against the obvious way, in the same run
 	@for each in conversion reading function cold_start backfill; do \
-		echo "## $$each"; $(BIN)/python benchmarks/$$each.py $(BENCH_ARGS) || exit 1; echo; done
+		echo "## $$each"; $(BIN)/python -m benchmarks.bench_$$each $(BENCH_ARGS) || exit 1; echo; done
 
 .PHONY: fuzz
 fuzz: $(READY) ## Convert 400,000 mutated DICOM files, and 290,000 objects of wrong structure
-	@PYTHONPATH=tests $(BIN)/python tests/dicom/fuzz.py --count 400000 --seed $${SEED:-1}
+	@$(BIN)/python -m tests.dicom.fuzz --count 400000 --seed $${SEED:-1}
 	@$(MAKE) --no-print-directory fuzz-structure
 
 .PHONY: fuzz-structure
 fuzz-structure: $(READY) ## Look for what mutated objects lose or tell in silence
-	@PYTHONPATH=tests $(BIN)/python tests/dicom/fuzz_structure.py --seed $${SEED:-1}
+	@$(BIN)/python -m tests.dicom.fuzz_structure --seed $${SEED:-1}
 
 .PHONY: soak
 soak: $(READY) ## Run what holds the guarantees for hours instead of seconds

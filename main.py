@@ -99,8 +99,8 @@ def _handler() -> Handler:
     """
     with _making:
         if not _handlers:
-            from dcm2bq.bigquery.writer import Writer  # noqa: PLC0415
-            from dcm2bq.gcs import Store  # noqa: PLC0415
+            from dcm2bq.bigquery.row_sink import Writer  # noqa: PLC0415
+            from dcm2bq.gcs.store import Store  # noqa: PLC0415
 
             store, writer = Store(CONFIG), Writer(CONFIG)
             _handlers.append(Handler(CONFIG, store, writer, memory=MEMORY, on_large=_log_large))

@@ -1,7 +1,7 @@
 """The attributes that become columns of `instances`: the one list that all else follows.
 
 The conversion lifts what stands here, the row type has a field for each, and `schema/` its
-columns (`scripts/columns.py` writes them there).
+columns (`scripts/lifted_columns.py` writes them there).
 """
 
 from typing import NamedTuple

@@ -4,7 +4,7 @@ import re
 import sys
 from pathlib import Path
 
-from dcm2bq.tools.backfill.package import PINNED, REQUIREMENTS
+from dcm2bq.tools.backfill.runners.worker_package import PINNED, REQUIREMENTS
 
 LOCK = Path(__file__).parents[1] / "requirements-backfill.txt"
 _HEAD = "# By make lock, from requirements-backfill.txt: one line per package, as Beam reads it.\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cold_start import make_environment
+from benchmarks.bench_cold_start import make_environment
 from dcm2bq.local import servers
 
 if importlib.util.find_spec("apache_beam") is None:

@@ -16,7 +16,15 @@ from types import TracebackType
 import click
 
 from dcm2bq import __version__
-from dcm2bq.cli import backfill, config, dead_letters, dump, init, local, verify
+from dcm2bq.cli import (
+    backfill_command,
+    config_command,
+    dead_letters_command,
+    dump_command,
+    init_command,
+    local_command,
+    verify_command,
+)
 from dcm2bq.cli.common import (
     INTERRUPTED,
     Group,
@@ -102,7 +110,7 @@ def commands(*, debug: bool) -> None:
 
 
 for each in (
-    *(dump.dump, local.local, init.init, backfill.backfill),
-    *(config.config, dead_letters.dead_letters, verify.verify),
+    *(dump_command.dump, local_command.local, init_command.init, backfill_command.backfill),
+    *(config_command.config, dead_letters_command.dead_letters, verify_command.verify),
 ):
     commands.add_command(each)

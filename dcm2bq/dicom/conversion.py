@@ -10,16 +10,22 @@ from typing import Any, BinaryIO, cast
 import msgspec
 
 from dcm2bq.config import Config, from_overrides
-from dcm2bq.dicom.attributes import lift
-from dcm2bq.dicom.file import read_file
-from dcm2bq.dicom.fold import encode_within
+from dcm2bq.dicom.columns import lift
+from dcm2bq.dicom.elements import (
+    ALL_PIXEL_DATA,
+    PIXEL_DATA_PROVIDER_URL,
+    ROWS,
+    Item,
+    find,
+)
 from dcm2bq.dicom.memory import ROW, Claim, GiveWayError, budget_of
 from dcm2bq.dicom.notes import Notes
-from dcm2bq.dicom.output import Writer, format_of
 from dcm2bq.dicom.privacy import privacy_rules
+from dcm2bq.dicom.read.part10 import read_file
+from dcm2bq.dicom.read.source import Deadline, Source, as_source
 from dcm2bq.dicom.sop_classes import may_have_pixels
-from dcm2bq.dicom.source import Deadline, Source, as_source
-from dcm2bq.dicom.tree import ALL_PIXEL_DATA, PIXEL_DATA_PROVIDER_URL, ROWS, Item, find
+from dcm2bq.dicom.write.fit_row import encode_within
+from dcm2bq.dicom.write.writer import Writer, format_of
 
 _DEFAULTS = Config()
 _MOST_LEVELS = 500

@@ -23,10 +23,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from dcm2bq.config import Privacy, hash_key
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
 from dcm2bq.dicom.dictionary import is_private, most_values, public_vr
-from dcm2bq.dicom.notes import Notes, is_named_in
-from dcm2bq.dicom.source import NO_DEADLINE, Deadline
-from dcm2bq.dicom.syntax import BINARY_VRS
-from dcm2bq.dicom.tree import (
+from dcm2bq.dicom.elements import (
     MADE,
     SPECIFIC_CHARACTER_SET,
     UNKNOWN,
@@ -35,6 +32,9 @@ from dcm2bq.dicom.tree import (
     find,
     tag_of,
 )
+from dcm2bq.dicom.notes import Notes, is_named_in
+from dcm2bq.dicom.read.source import NO_DEADLINE, Deadline
+from dcm2bq.dicom.syntax import BINARY_VRS
 from dcm2bq.dicom.values import (
     DECODERS,
     NUMBER_TEXT_VRS,

@@ -1,6 +1,6 @@
 -- Between `SELECT r.* REPLACE (` and `)`: what rows of older releases lack of the lifted columns,
 -- from the header in each of the forms that the jsonOutput options give it. Made by
--- scripts/columns.py from dcm2bq/lifted.py.
+-- scripts/lifted_columns.py from dcm2bq/lifted.py.
   COALESCE(
     r.PatientName,
     JSON_VALUE(r.metadata.PatientName, '$'),

@@ -11,7 +11,7 @@ import msgspec
 
 from dcm2bq import events, rows
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.bigquery.writer import Writer
+from dcm2bq.bigquery.row_sink import Writer
 from dcm2bq.config import Config
 from dcm2bq.errors import (
     InvalidEventError,

@@ -16,11 +16,11 @@ from dcm2bq.config import Config
 from dcm2bq.dicom import Conversion, convert
 from dcm2bq.errors import Dcm2BqError
 from dcm2bq.events import ObjectEvent
+from dcm2bq.gcs.uri import GsUri, is_uri
 from dcm2bq.tools.files import open_regular
-from dcm2bq.uri import GsUri, is_uri
 
 if TYPE_CHECKING:
-    from dcm2bq.gcs import Store
+    from dcm2bq.gcs.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class Files:
 
     def _get_store(self) -> "Store":
         if self._store is None:
-            from dcm2bq.gcs import Store  # noqa: PLC0415 - slow, and for gs:// alone
+            from dcm2bq.gcs.store import Store  # noqa: PLC0415 - slow, and for gs:// alone
 
             self._store = Store(self._options)
         return self._store

@@ -6,10 +6,10 @@ from typing import Protocol
 
 from dcm2bq import dicom, schema
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.bigquery.writer import Writer
+from dcm2bq.bigquery.row_sink import Writer
 from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError, RetryableError
-from dcm2bq.gcs import Store
+from dcm2bq.gcs.store import Store
 from dcm2bq.handler import Handler
 from dcm2bq.schema.compare import compare
 from dcm2bq.tools.parallel import in_parallel

@@ -19,14 +19,14 @@ import msgspec
 
 from dcm2bq import events
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.bigquery.writer import Writer
+from dcm2bq.bigquery.row_sink import Writer
 from dcm2bq.config import Config
 from dcm2bq.errors import RetryableError, SupersededError
 from dcm2bq.events import Kind, ObjectEvent
-from dcm2bq.gcs import Store
+from dcm2bq.gcs.store import Store
+from dcm2bq.gcs.uri import SCHEME, GsUri
 from dcm2bq.handler import Handler, Result
 from dcm2bq.tools import indexing
-from dcm2bq.uri import SCHEME, GsUri
 
 RANGE_ROWS = 1_000_000
 CONFIRMED_AT_ONCE = 1000

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
-from support.backfill import Site, fresh_dataset
-from support.proxy import Proxy
+from tests.support.backfill_site import Site, fresh_dataset
+from tests.support.proxy import Proxy
 
 
 @pytest.fixture(scope="package")

@@ -14,8 +14,8 @@ import pytest
 from dcm2bq.events import Kind
 from dcm2bq.local import servers
 from dcm2bq.local.eventarc import Delivery, Event, Trigger
-from support.backfill import MR_SMALL, Site, finish
-from support.stack import ROOT
+from tests.support.backfill_site import MR_SMALL, Site, finish
+from tests.support.function_stack import ROOT
 
 BAD = b"no DICOM"
 

@@ -16,10 +16,16 @@ from typing import Any
 import pytest
 
 from dcm2bq.errors import ReadFailedError
-from dcm2bq.tools.backfill import package
-from dcm2bq.tools.backfill.folder import Folder
-from support.backfill import MR_SMALL, PYTHON, Done, Site, finish
-from support.proxy import Fault
+from dcm2bq.gcs.run_folder import Folder
+from dcm2bq.tools.backfill.runners import worker_package
+from tests.support.backfill_site import (
+    MR_SMALL,
+    PYTHON,
+    Done,
+    Site,
+    finish,
+)
+from tests.support.proxy import Fault
 
 WORKER = "worker@my-project.iam.gserviceaccount.com"
 FLAGS = (
@@ -208,10 +214,12 @@ def test_a_package_of_another_hash_is_not_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tmp_path / "requirements.txt"
-    other.write_text(re.sub(r"sha256:\w{4}", "sha256:0000", package.REQUIREMENTS.read_text()))
-    monkeypatch.setattr(package, "REQUIREMENTS", other)
+    other.write_text(
+        re.sub(r"sha256:\w{4}", "sha256:0000", worker_package.REQUIREMENTS.read_text())
+    )
+    monkeypatch.setattr(worker_package, "REQUIREMENTS", other)
     with pytest.raises(ReadFailedError, match="DO NOT MATCH THE HASHES"):
-        package.locked_wheels(tmp_path)
+        worker_package.locked_wheels(tmp_path)
 
 
 class _Jobs(BaseHTTPRequestHandler):

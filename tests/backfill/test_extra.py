@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
+from dcm2bq import extras
 from dcm2bq.errors import ConfigError
 from dcm2bq.local import servers
-from dcm2bq.tools.backfill import extra
 
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(extra, "_CHECKOUT", tmp_path)
+    monkeypatch.setattr(extras, "_CHECKOUT", tmp_path)
     (tmp_path / "pyproject.toml").touch()
     return tmp_path
 
@@ -30,7 +30,7 @@ def without(*missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def hint() -> list[str]:
     with pytest.raises(ConfigError, match="needs Apache Beam") as caught:
-        extra.require()
+        extras.require()
     return str(caught.value).splitlines()[1:]
 
 

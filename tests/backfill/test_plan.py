@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from dcm2bq.config import Config
 from dcm2bq.errors import ReadFailedError
 from dcm2bq.events import Kind, ObjectEvent
-from dcm2bq.gcs import Store
+from dcm2bq.gcs.store import Store
 from dcm2bq.local.bucket import Bucket
 from dcm2bq.tools.backfill.plan import Census, Shard, between
-from support.stack import unique
+from tests.support.function_stack import unique
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 UUIDS = [f"{number * 2654435761 % 2**32:08x}-{number:04x}.dcm" for number in range(3000)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.stack import ROOT
+from tests.support.function_stack import ROOT
 
 PYTHON = ROOT / ".venv" / "bin" / "python"
 

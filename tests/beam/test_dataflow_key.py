@@ -7,8 +7,8 @@ import pytest
 
 from dcm2bq import config
 from dcm2bq.errors import ConfigError
-from dcm2bq.tools.backfill.dataflow import Job
-from dcm2bq.tools.backfill.run import Run
+from dcm2bq.tools.backfill.run_records import Run
+from dcm2bq.tools.backfill.runners.dataflow import Job
 
 
 def run_of(privacy: dict[str, Any]) -> Run:

@@ -14,13 +14,13 @@ from apache_beam.testing.util import assert_that, equal_to
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.errors import ReadFailedError
-from dcm2bq.tools.backfill import pipeline
-from dcm2bq.tools.backfill.launch import Backfill
-from dcm2bq.tools.backfill.local import run as run_locally
+from dcm2bq.tools.backfill.backfill import Backfill
 from dcm2bq.tools.backfill.plan import Shard
-from dcm2bq.tools.backfill.run import Run, new_id
-from support.backfill import CT_SMALL, Site, fresh_dataset
-from support.proxy import Fault, Proxy
+from dcm2bq.tools.backfill.run_records import Run, new_id
+from dcm2bq.tools.backfill.runners import pipeline
+from dcm2bq.tools.backfill.runners.in_process import run as run_locally
+from tests.support.backfill_site import CT_SMALL, Site, fresh_dataset
+from tests.support.proxy import Fault, Proxy
 
 SHARDS = [
     Shard(number=n, start=start, end=end, listed=10, objects=10, bytes=0)

@@ -19,7 +19,7 @@ from click import progressbar
 
 from dcm2bq import cli
 from dcm2bq.dicom import convert
-from support.cloud import Bucket
+from tests.support.cloud import Bucket
 
 COMMAND = str(Path(sys.executable).with_name("dcm2bq"))
 PACKAGE = find_spec("pydicom")

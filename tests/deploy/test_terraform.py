@@ -9,7 +9,7 @@ from typing import Any
 import hcl2
 import pytest
 
-from support.stack import ROOT
+from tests.support.function_stack import ROOT
 
 TF = ROOT / "tf"
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -21,9 +21,9 @@ from dcm2bq import config
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.local import servers
 from dcm2bq.tools.init import init
-from support import upload
-from support.cloud import Bucket
-from support.stack import ROOT, unique
+from tests.support import upload
+from tests.support.cloud import Bucket
+from tests.support.function_stack import ROOT, unique
 
 CT_SMALL = Path(str(get_testdata_file("CT_small.dcm")))
 
@@ -67,7 +67,7 @@ def test_nothing_but_the_function_is_uploaded() -> None:
     assert {".python-version", "main.py", "requirements.txt"} < set(names)
     assert {name.split("/")[0] for name in names if "/" in name} == {"dcm2bq"}
     folders = {name.split("/")[1] for name in names if name.count("/") > 1}
-    assert folders == {"bigquery", "dicom"}
+    assert folders == {"bigquery", "dicom", "gcs"}
 
 
 def test_an_archive_is_compared_file_for_file(archive: Path, tmp_path: Path) -> None:
@@ -76,10 +76,10 @@ def test_an_archive_is_compared_file_for_file(archive: Path, tmp_path: Path) -> 
     with zipfile.ZipFile(archive) as right, zipfile.ZipFile(other, "w") as wrong:
         for name in right.namelist():
             if name != "main.py":
-                wrong.writestr(name, "" if name == "dcm2bq/gcs.py" else right.read(name))
+                wrong.writestr(name, "" if name == "dcm2bq/gcs/store.py" else right.read(name))
         wrong.writestr("tests/data.dcm", "")
     assert upload.differences(other) == [
-        "dcm2bq/gcs.py: of another content",
+        "dcm2bq/gcs/store.py: of another content",
         "main.py: not in the archive",
         "tests/data.dcm: ignored by .gcloudignore",
     ]

@@ -1,4 +1,4 @@
-"""Convert mutated DICOM files: `python tests/dicom/fuzz.py --count 200000 --seed 1`.
+"""Convert mutated DICOM files: `python -m tests.dicom.fuzz --count 200000 --seed 1`.
 
 Every mutation must be converted or refused with an error of the taxonomy, in bounded time,
 and within a bound on memory that the operating system enforces; the result must be valid

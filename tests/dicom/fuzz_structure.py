@@ -1,4 +1,4 @@
-"""Convert structurally mutated objects: `python tests/dicom/fuzz_structure.py --seed 1`.
+"""Convert structurally mutated objects: `python -m tests.dicom.fuzz_structure --seed 1`.
 
 Three runs: against pydicom (no element is lost or changed in silence), for silence (no message
 carries bytes of a value), and under privacy options (no trace of what the rules are for).
@@ -22,11 +22,28 @@ from pydicom.dataelem import RawDataElement
 
 from dcm2bq.dicom import Conversion, convert
 from dcm2bq.errors import NotDicomError, UnreadableDicomError
-from dicom import fuzz
-from dicom.build import BIG, DEFLATED, EXPLICIT, IMPLICIT, UNDEFINED
-from dicom.sentinels import NUMBERS, RULES, SECRET, traces
-from dicom.structure import PIXELS, PRIVATE, Object, mutate, random_object
-from support.leaks import leaks, windows
+from tests.dicom import fuzz
+from tests.dicom.build import (
+    BIG,
+    DEFLATED,
+    EXPLICIT,
+    IMPLICIT,
+    UNDEFINED,
+)
+from tests.dicom.sentinels import (
+    NUMBERS,
+    RULES,
+    SECRET,
+    traces,
+)
+from tests.dicom.structure import (
+    PIXELS,
+    PRIVATE,
+    Object,
+    mutate,
+    random_object,
+)
+from tests.support.leaks import leaks, windows
 
 LETTERS = "BFGHJKQVWXYZ"
 """Letters of values: no four in a row are in a message by chance, nor in a tag or an offset."""

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from dicom.build import (
+from tests.dicom.build import (
     BIG,
     EXPLICIT,
     IMPLICIT,

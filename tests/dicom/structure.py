@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from dicom.build import (
+from tests.dicom.build import (
     BIG,
     DEFLATED,
     EXPLICIT,

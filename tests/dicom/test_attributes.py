@@ -3,9 +3,17 @@
 import msgspec
 import pytest
 
-from dcm2bq.bigquery.writer import ROW_LIMIT_BYTES
+from dcm2bq.bigquery.row_sink import ROW_LIMIT_BYTES
 from dcm2bq.config import Config
-from dicom.build import IMPLICIT, converted, dicom, element, identity, item, sequence
+from tests.dicom.build import (
+    IMPLICIT,
+    converted,
+    dicom,
+    element,
+    identity,
+    item,
+    sequence,
+)
 
 TAGS = {
     "StudyInstanceUID": (0x0020000D, "UI"),

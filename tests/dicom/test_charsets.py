@@ -2,7 +2,16 @@
 
 import pytest
 
-from dicom.build import converted, dicom, element, flat, identity, item, sequence, warned
+from tests.dicom.build import (
+    converted,
+    dicom,
+    element,
+    flat,
+    identity,
+    item,
+    sequence,
+    warned,
+)
 
 NAME = 0x00100010
 BACKSLASH_IN_GB18030 = b"\x81\x5c".decode("gb18030")

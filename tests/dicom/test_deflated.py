@@ -11,7 +11,7 @@ import pytest
 
 from dcm2bq.dicom import convert
 from dcm2bq.errors import UnreadableDicomError
-from dicom.build import (
+from tests.dicom.build import (
     DEFLATED,
     CountingSource,
     converted,

@@ -9,7 +9,7 @@ import pytest
 
 from dcm2bq.config import Config, from_overrides
 from dcm2bq.dicom import Conversion, convert
-from dicom.build import (
+from tests.dicom.build import (
     JPEG,
     CountingSource,
     converted,

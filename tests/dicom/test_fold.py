@@ -6,8 +6,15 @@ from typing import Any
 
 import pytest
 
-from dcm2bq.dicom.fold import escaped_size
-from dicom.build import converted, dicom, element, identity, item, sequence
+from dcm2bq.dicom.write.fit_row import escaped_size
+from tests.dicom.build import (
+    converted,
+    dicom,
+    element,
+    identity,
+    item,
+    sequence,
+)
 
 FRAMES = 0x52009230
 NAME = "PerFrameFunctionalGroupsSequence"

@@ -8,7 +8,7 @@ import pytest
 
 from dcm2bq.dicom import convert
 from dcm2bq.errors import NotDicomError, UnreadableDicomError
-from dicom.build import (
+from tests.dicom.build import (
     BIG,
     DEFLATED,
     EXPLICIT,

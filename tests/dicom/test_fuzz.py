@@ -7,11 +7,12 @@ from io import BytesIO
 
 import pytest
 
-from dcm2bq.dicom import Conversion, convert, privacy_rules, reader, source
+from dcm2bq.dicom import Conversion, convert, privacy_rules
+from dcm2bq.dicom.read import data_set, source
 from dcm2bq.errors import NotDicomError, UnreadableDicomError
-from dicom import fuzz_structure
-from dicom.fuzz import mutate, run, seeds
-from dicom.structure import random_object
+from tests.dicom import fuzz_structure
+from tests.dicom.fuzz import mutate, run, seeds
+from tests.dicom.structure import random_object
 
 
 def test_mutated_files_are_converted_or_refused() -> None:
@@ -71,7 +72,7 @@ def test_the_fast_way_of_reading_makes_no_difference(monkeypatch: pytest.MonkeyP
     contents = files + [mutate(rng.choice(files), rng, files) for _ in range(1_000)]
     expected = [result(content) for content in contents]
     assert sum(isinstance(each, Conversion) for each in expected) > 300
-    monkeypatch.setattr(reader, "run_of", lambda _: None)
+    monkeypatch.setattr(data_set, "run_of", lambda _: None)
     monkeypatch.setattr(source, "FIRST_READ", 100)
     monkeypatch.setattr(source, "HOP_READ", 20)
     assert [result(content) for content in contents] == expected

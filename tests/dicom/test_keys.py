@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from dicom.build import converted, dicom, element, flat, identity, item, sequence, warned
+from tests.dicom.build import (
+    converted,
+    dicom,
+    element,
+    flat,
+    identity,
+    item,
+    sequence,
+    warned,
+)
 
 PRIVATE = element(0x00090010, "LO", "ACME 1.0") + element(0x00091001, "LO", "secret")
 

@@ -20,13 +20,22 @@ from hypothesis import strategies as st
 
 from dcm2bq import config
 from dcm2bq.dicom import Budget, budget_of, convert
-from dcm2bq.dicom.deflate import GunzippedSource
-from dcm2bq.dicom.fold import _careful_size, escaped_size
 from dcm2bq.dicom.memory import FIRST, MIB, Claim, GiveWayError
-from dcm2bq.dicom.source import NO_DEADLINE, StreamSource, Window
+from dcm2bq.dicom.read.deflate import GunzippedSource
+from dcm2bq.dicom.read.source import NO_DEADLINE, StreamSource, Window
+from dcm2bq.dicom.write.fit_row import _careful_size, escaped_size
 from dcm2bq.errors import ConfigError, ReadFailedError, UnreadableDicomError
 from dcm2bq.machine import memory_limit
-from dicom.build import DEFLATED, converted, dicom, element, header, identity, item, sequence
+from tests.dicom.build import (
+    DEFLATED,
+    converted,
+    dicom,
+    element,
+    header,
+    identity,
+    item,
+    sequence,
+)
 
 TOTAL = 64 * MIB
 LARGE = dicom(identity(), *[element(0x00091000 + n, "LT", b"x" * 60_000) for n in range(200)])

@@ -15,9 +15,16 @@ from hypothesis import strategies as st
 
 from dcm2bq.dicom.grisu2 import is_clear, printed
 from dcm2bq.dicom.numbers import UnevenFloat, encode, printable, printable_one
-from dicom.build import converted, dicom, element, identity, item, sequence
-from support import googlesql
-from support.googlesql import engine
+from tests.dicom.build import (
+    converted,
+    dicom,
+    element,
+    identity,
+    item,
+    sequence,
+)
+from tests.support import googlesql
+from tests.support.googlesql import engine
 
 VALUE = 0x00091001
 UNEVEN = {

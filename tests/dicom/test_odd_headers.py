@@ -9,7 +9,7 @@ import pytest
 
 from dcm2bq.dicom import convert
 from dcm2bq.errors import UnreadableDicomError
-from dicom.build import (
+from tests.dicom.build import (
     BIG,
     EXPLICIT,
     LONG,

@@ -20,7 +20,13 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dcm2bq.dicom import Conversion, convert, privacy_rules
 from dcm2bq.errors import ConfigError
-from dicom.build import dicom, element, identity, item, sequence
+from tests.dicom.build import (
+    dicom,
+    element,
+    identity,
+    item,
+    sequence,
+)
 
 KEY = "a key that is long enough"
 SENTINEL = "SENTINEL"

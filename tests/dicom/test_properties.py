@@ -15,7 +15,16 @@ from pydicom.uid import UID
 
 from dcm2bq.dicom import convert
 from dcm2bq.errors import RejectedEventError
-from dicom.build import BIG, DEFLATED, EXPLICIT, IMPLICIT, dicom, element, flat, identity
+from tests.dicom.build import (
+    BIG,
+    DEFLATED,
+    EXPLICIT,
+    IMPLICIT,
+    dicom,
+    element,
+    flat,
+    identity,
+)
 
 PRINTABLE = st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\\")
 LATIN_1 = st.characters(

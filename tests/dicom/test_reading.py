@@ -11,13 +11,13 @@ import pytest
 
 from dcm2bq.config import Config
 from dcm2bq.dicom import Source, convert
-from dcm2bq.dicom import source as source_module
+from dcm2bq.dicom.elements import Item
 from dcm2bq.dicom.notes import Notes
-from dcm2bq.dicom.output import Writer
-from dcm2bq.dicom.source import Deadline
-from dcm2bq.dicom.tree import Item
+from dcm2bq.dicom.read import source as source_module
+from dcm2bq.dicom.read.source import Deadline
+from dcm2bq.dicom.write.writer import Writer
 from dcm2bq.errors import ReadFailedError, RejectedEventError
-from dicom.build import (
+from tests.dicom.build import (
     DEFLATED,
     JPEG,
     CountingSource,

@@ -9,7 +9,12 @@ import pytest
 
 from dcm2bq.dicom import Conversion, convert, privacy_rules
 from dcm2bq.errors import NotDicomError, UnreadableDicomError
-from dicom.sentinels import RULES, kinds, random_object, traces
+from tests.dicom.sentinels import (
+    RULES,
+    kinds,
+    random_object,
+    traces,
+)
 
 KINDS = dict(kinds())
 OUTPUTS: tuple[dict[str, Any], ...] = (

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dicom import fuzz_structure
-from dicom.build import (
+from tests.dicom import fuzz_structure
+from tests.dicom.build import (
     IMPLICIT,
     converted,
     delimiter,
@@ -15,7 +15,7 @@ from dicom.build import (
     sequence,
     warned,
 )
-from support.leaks import leaks, windows
+from tests.support.leaks import leaks, windows
 
 SECRET = windows(b"SENTINEL^NAME")
 

@@ -5,7 +5,12 @@ from pydicom import uid
 from pydicom._uid_dict import UID_dictionary
 
 from dcm2bq.dicom.sop_classes import _OTHER_IMAGES, may_have_pixels
-from dicom.build import converted, dicom, element, warned
+from tests.dicom.build import (
+    converted,
+    dicom,
+    element,
+    warned,
+)
 
 ROWS = element(0x00280010, "US", b"\2\0")
 

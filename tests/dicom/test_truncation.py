@@ -8,7 +8,7 @@ from pydicom.data import get_testdata_file
 
 from dcm2bq.dicom import convert
 from dcm2bq.errors import NotDicomError, UnreadableDicomError
-from dicom.build import (
+from tests.dicom.build import (
     DEFLATED,
     JPEG,
     dicom,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dcm2bq.dicom import convert
-from dicom.build import (
+from tests.dicom.build import (
     BIG,
     EXPLICIT,
     IMPLICIT,

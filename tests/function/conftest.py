@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from support.stack import Stack, function_stack
+from tests.support.function_stack import Stack, function_stack
 
 OVERRIDES = {
     "bigQuery": {"timeoutSeconds": 3},

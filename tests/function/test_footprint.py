@@ -5,8 +5,14 @@ from pathlib import Path
 
 import requests
 
-from function import OURS, deliver, function, peak_bytes, stubs
-from reading import MIB, native
+from benchmarks.bench_function import (
+    OURS,
+    deliver,
+    function,
+    peak_bytes,
+    stubs,
+)
+from benchmarks.bench_reading import MIB, native
 
 GIB = 1024 * MIB
 

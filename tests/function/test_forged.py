@@ -13,9 +13,9 @@ import pytest
 import requests
 from pydicom.data import get_testdata_file
 
-from support.cloud import TYPE_PREFIX, Bucket, Event
-from support.proxy import Fault
-from support.stack import Stack, function_stack, unique
+from tests.support.cloud import TYPE_PREFIX, Bucket, Event
+from tests.support.function_stack import Stack, function_stack, unique
+from tests.support.proxy import Fault
 
 CT_SMALL = Path(str(get_testdata_file("CT_small.dcm"))).read_bytes()
 NESTED = "[" * 200_000 + "]" * 200_000

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from support.stack import function_stack
+from tests.support.function_stack import function_stack
 
 SENTINEL = "SENTINEL^PATIENT"
 IGNORED = {

@@ -14,8 +14,8 @@ import requests
 from pydicom.data import get_testdata_file
 
 from dcm2bq.lifted import ADDED
-from support.cloud import Event
-from support.stack import ROOT, Stack, unique
+from tests.support.cloud import Event
+from tests.support.function_stack import ROOT, Stack, unique
 
 CT_SMALL = Path(str(get_testdata_file("CT_small.dcm"))).read_bytes()
 MR_SMALL = Path(str(get_testdata_file("MR_small.dcm"))).read_bytes()
@@ -286,9 +286,9 @@ def handle(
 ) -> tuple[Any, str]:
     """Handle a `metadataUpdated` event in this process, with other options."""
     from dcm2bq import config  # noqa: PLC0415
-    from dcm2bq.bigquery.writer import Writer  # noqa: PLC0415
+    from dcm2bq.bigquery.row_sink import Writer  # noqa: PLC0415
     from dcm2bq.events import Delivery  # noqa: PLC0415
-    from dcm2bq.gcs import Store  # noqa: PLC0415
+    from dcm2bq.gcs.store import Store  # noqa: PLC0415
     from dcm2bq.handler import Handler  # noqa: PLC0415
 
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", stack.bigquery.url)

@@ -22,8 +22,8 @@ from dcm2bq.errors import (
     UnreadableDicomError,
 )
 from dcm2bq.events import Kind, ObjectEvent
-from dcm2bq.gcs import Store
-from support.cloud import google_error, media_refusal
+from dcm2bq.gcs.store import Store
+from tests.support.cloud import google_error, media_refusal
 
 CONTENT = bytes(range(256)) * 40
 

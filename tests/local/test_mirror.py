@@ -16,12 +16,12 @@ from google.cloud.storage.client import Client
 from dcm2bq.config import Config
 from dcm2bq.errors import SupersededError
 from dcm2bq.events import Kind, ObjectEvent
-from dcm2bq.gcs import Store
+from dcm2bq.gcs.store import Store
 from dcm2bq.local import mirror as mirrors
 from dcm2bq.local import servers, storage
 from dcm2bq.local.mirror import Mirror, Resource
-from support.cloud import Bucket
-from support.stack import unique
+from tests.support.cloud import Bucket
+from tests.support.function_stack import unique
 
 NAMES = ("a.dcm", "b/1.dcm", "b/2 #ü%41.dcm", "b/c/3.dcm", "山.dcm")
 

@@ -20,9 +20,8 @@ from dcm2bq import cli as command_line
 from dcm2bq.config import Config
 from dcm2bq.local import run, servers, stack
 from dcm2bq.local.sql import keyword
-from dicom.build import dicom, element, identity
-
-from .conftest import COMMAND, ODD_NAMES, Cli
+from tests.dicom.build import dicom, element, identity
+from tests.local.conftest import COMMAND, ODD_NAMES, Cli
 
 
 def test_a_folder_goes_into_bigquery_with_its_odd_names_and_broken_files(

@@ -5,7 +5,7 @@ import shutil
 import signal
 from pathlib import Path
 
-from .conftest import Cli
+from tests.local.conftest import Cli
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 _VARYING = re.compile(r"(?<=Watching )\S+(?=:)|(?<=127\.0\.0\.1:)\d+|\d\d:\d\d:\d\d")

@@ -24,8 +24,7 @@ from dcm2bq.local.folder import Changes
 from dcm2bq.local.mirror import Mirror
 from dcm2bq.local.servers import ServerError
 from dcm2bq.local.stack import Action, Change, Ports, Stack
-
-from .conftest import ODD_NAMES
+from tests.local.conftest import ODD_NAMES
 
 
 class Function:

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from dcm2bq.local import state
-
-from .conftest import Cli
+from tests.local.conftest import Cli
 
 
 def until(is_so: Callable[[], bool]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dcm2bq import cli
-from support.stack import ROOT, Stack, function_stack
+from tests.support.function_stack import ROOT, Stack, function_stack
 
 THREADS = 16
 OVERRIDES = {"bigQuery": {"timeoutSeconds": 3}, "limits": {"deadlineSeconds": 4}}

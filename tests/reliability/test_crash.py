@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 import pytest
 import requests
 
-from function import OURS, descendants, function
-from reliability.conftest import THREADS, MakeStack
-from reliability.machine import CONTENTS
-from support.cloud import Event
-from support.stack import Stack, unique
+from benchmarks.bench_function import OURS, descendants, function
+from tests.reliability.conftest import THREADS, MakeStack
+from tests.reliability.state_machine import CONTENTS
+from tests.support.cloud import Event
+from tests.support.function_stack import Stack, unique
 
 Report = Callable[[str], None]
 

@@ -16,12 +16,12 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from function import OURS, function
-from reliability.conftest import MakeStack, retry_dead_letters
-from reliability.machine import CONTENTS
-from support.cloud import Event, google_error, row_error
-from support.proxy import SPOILT, Fault
-from support.stack import Stack, unique
+from benchmarks.bench_function import OURS, function
+from tests.reliability.conftest import MakeStack, retry_dead_letters
+from tests.reliability.state_machine import CONTENTS
+from tests.support.cloud import Event, google_error, row_error
+from tests.support.function_stack import Stack, unique
+from tests.support.proxy import SPOILT, Fault
 
 Report = Callable[[str], None]
 

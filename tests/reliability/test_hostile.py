@@ -18,13 +18,13 @@ import pytest
 import requests
 from pydicom.data import get_testdata_file
 
+from benchmarks.bench_function import descendants
 from dcm2bq.local import servers
-from function import descendants
-from support.cloud import Bucket, Event
-from support.hostile import MIB, Content, hostile
-from support.insertall import InsertAll
-from support.limited import Limited, limited
-from support.stack import ROOT, unique
+from tests.support.cloud import Bucket, Event
+from tests.support.function_stack import ROOT, unique
+from tests.support.hostile import MIB, Content, hostile
+from tests.support.insertall import InsertAll
+from tests.support.limited import Limited, limited
 
 MEMORY = 512 * MIB
 CONCURRENT = 8

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from function import descendants
-from reliability.conftest import MakeStack
-from reliability.machine import CONTENTS
-from reliability.test_crash import start
-from support.cloud import Event
-from support.stack import Stack, unique
+from benchmarks.bench_function import descendants
+from tests.reliability.conftest import MakeStack
+from tests.reliability.state_machine import CONTENTS
+from tests.reliability.test_crash import start
+from tests.support.cloud import Event
+from tests.support.function_stack import Stack, unique
 
 Report = Callable[[str], None]
 

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from dcm2bq import schema
-from reliability.conftest import MakeStack, retry_dead_letters
-from reliability.machine import Figures, Machine, assert_privacy
-from support.stack import ROOT, Stack
+from tests.reliability.conftest import MakeStack, retry_dead_letters
+from tests.reliability.state_machine import Figures, Machine, assert_privacy
+from tests.support.function_stack import ROOT, Stack
 
 LONG_DELIVERIES = 100_000
 QUIET = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
@@ -62,7 +62,7 @@ PLANTED = {
         ),
     ),
     "row errors ignored": (
-        "dcm2bq/bigquery/writer.py",
+        "dcm2bq/bigquery/row_sink.py",
         "return {each.index: _codes(each.errors) for each in found}",
         "return {}",
     ),

@@ -15,8 +15,8 @@ from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.schema import Kind
-from support import googlesql
-from support.googlesql_views import evaluate
+from tests.support import googlesql
+from tests.support.googlesql_views import evaluate
 
 Row = dict[str, Any]
 MakeRow = Callable[..., Row]

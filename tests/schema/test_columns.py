@@ -11,9 +11,9 @@ import pytest
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.dicom import Conversion
 from dcm2bq.lifted import ADDED, ORIGINAL
-from dicom.build import converted, dicom, element
-from support import googlesql
-from support.googlesql_views import evaluate
+from tests.dicom.build import converted, dicom, element
+from tests.support import googlesql
+from tests.support.googlesql_views import evaluate
 
 MakeRow = Callable[..., dict[str, Any]]
 Insert = Callable[..., None]

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dcm2bq.tools.backfill.package import PINNED, REQUIREMENTS
+from dcm2bq.tools.backfill.runners.worker_package import PINNED, REQUIREMENTS
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "worker_requirements.py"
 

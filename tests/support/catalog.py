@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dcm2bq.schema import Definition, Kind
-from support.googlesql import Engine
+from tests.support.googlesql import Engine
 
 # TypeKind, in type.proto
 _KINDS = {

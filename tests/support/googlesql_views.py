@@ -16,7 +16,7 @@ from typing import Any
 from dcm2bq import schema
 from dcm2bq.config import Config
 from dcm2bq.schema import Definition, Kind
-from support.googlesql import engine
+from tests.support.googlesql import engine
 
 _CASTS = {"TIMESTAMP", "DATE", "TIME", "INTEGER"}
 _ENGINE_NAMES = {"INTEGER": "INT64"}

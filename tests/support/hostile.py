@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from itertools import batched
 
-from dicom.build import (
+from tests.dicom.build import (
     BIG,
     DEFLATED,
     IMPLICIT,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dcm2bq import cli
-from support.stack import Stack, function_stack
+from tests.support.function_stack import Stack, function_stack
 
 
 @pytest.fixture(scope="package")

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from dcm2bq.bigquery.writer import Writer
+from dcm2bq.bigquery.row_sink import Writer
 from dcm2bq.rows import DeadLetterRow
-from support.cloud import Event
-from support.proxy import Fault
-from support.stack import Stack, unique
-from tools.conftest import Command
+from tests.support.cloud import Event
+from tests.support.function_stack import Stack, unique
+from tests.support.proxy import Fault
+from tests.tools.conftest import Command
 
 DOWNLOAD = "alt=media"
 

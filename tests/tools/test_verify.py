@@ -11,14 +11,14 @@ import pytest
 
 from dcm2bq import rows
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.bigquery.writer import Writer
+from dcm2bq.bigquery.row_sink import Writer
 from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.handler import Result
 from dcm2bq.tools.verify import Comparison, Repair
-from support.cloud import Bucket, Event
-from support.proxy import Fault
-from support.stack import ROOT, Stack, unique
-from tools.conftest import Command, Done
+from tests.support.cloud import Bucket, Event
+from tests.support.function_stack import ROOT, Stack, unique
+from tests.support.proxy import Fault
+from tests.tools.conftest import Command, Done
 
 DOWNLOAD = "alt=media"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from support import googlesql
-from support.googlesql import SqlError, engine
+from tests.support import googlesql
+from tests.support.googlesql import SqlError, engine
 
 pytestmark = pytest.mark.timeout(googlesql.TIMEOUT)
 

@@ -7,11 +7,11 @@ from io import BytesIO
 
 from dcm2bq.config import Config
 from dcm2bq.dicom import Budget, Claim
-from dcm2bq.dicom.source import StreamSource
+from dcm2bq.dicom.read.source import StreamSource
 from dcm2bq.events import Delivery, ObjectEvent
 from dcm2bq.handler import Handler, Result
 from dcm2bq.rows import DeadLetterRow, InstanceRow
-from dicom.build import dicom, element, identity
+from tests.dicom.build import dicom, element, identity
 
 MIB = 1024 * 1024
 LARGE = dicom(identity(), *[element(0x00091000 + n, "LT", b"x" * 60_000) for n in range(100)])

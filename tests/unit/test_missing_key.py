@@ -16,7 +16,7 @@ from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.handler import Handler
 from dcm2bq.tools import indexing
 from dcm2bq.tools.backfill.stage import _Work
-from dicom.build import dicom, identity
+from tests.dicom.build import dicom, identity
 
 CONTENT = dicom(identity())
 

@@ -15,8 +15,8 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag
 
 from dcm2bq import lifted, rows
 from dcm2bq.events import Delivery, Kind, ObjectEvent
-from dcm2bq.tools.backfill import rows as backfill
-from dicom.build import converted, dicom, element
+from dcm2bq.tools.backfill import staged_files as backfill
+from tests.dicom.build import converted, dicom, element
 
 SCHEMA = Path(rows.__file__).parent / "schema"
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

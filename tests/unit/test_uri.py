@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcm2bq.errors import ConfigError
-from dcm2bq.uri import GsUri, is_uri
+from dcm2bq.gcs.uri import GsUri, is_uri
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ import pytest
 
 from dcm2bq import config, rows
 from dcm2bq.bigquery.commit import BATCH_BYTES, BATCH_ROWS, GroupCommit
-from dcm2bq.bigquery.writer import ROW_LIMIT_BYTES, Writer
+from dcm2bq.bigquery.row_sink import ROW_LIMIT_BYTES, Writer
 from dcm2bq.errors import Dcm2BqError, RowTooLargeError, WriteFailedError
 from dcm2bq.events import Kind, ObjectEvent
-from support.insertall import InsertAll
+from tests.support.insertall import InsertAll
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 

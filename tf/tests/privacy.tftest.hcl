@@ -24,7 +24,7 @@ run "without_privacy_options_the_table_has_no_label_for_them" {
   }
 }
 
-# The vectors are those of the Python side: tests/deploy/test_privacy.py.
+# The vectors are those of the Python side: tests/deploy/test_deploy_privacy.py.
 
 run "the_fingerprint_of_what_is_removed" {
   command = plan

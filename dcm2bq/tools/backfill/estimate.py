@@ -6,8 +6,8 @@ they rest on.
 
 from collections.abc import Iterator
 
-from dcm2bq.gcs import LISTED_AT_ONCE
-from dcm2bq.tools.backfill.launch import Count
+from dcm2bq.gcs.store import LISTED_AT_ONCE
+from dcm2bq.tools.backfill.backfill import Count
 from dcm2bq.tools.backfill.progress import duration
 
 OBJECTS_PER_SECOND = 400

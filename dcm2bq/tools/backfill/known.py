@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.events import ObjectEvent
+from dcm2bq.gcs.uri import GsUri
 from dcm2bq.tools.backfill.plan import Shard
-from dcm2bq.tools.backfill.run import Run
-from dcm2bq.uri import GsUri
+from dcm2bq.tools.backfill.run_records import Run
 
 _DAYS = 7
 _KNOWN = """

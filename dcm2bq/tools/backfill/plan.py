@@ -16,7 +16,7 @@ from typing import Protocol
 import msgspec
 
 from dcm2bq.events import ObjectEvent
-from dcm2bq.gcs import LISTED_AT_ONCE
+from dcm2bq.gcs.store import LISTED_AT_ONCE
 
 THREADS = 16
 SHARDS_MAX = 1000

@@ -14,12 +14,12 @@ from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.dicom import budget_of
 from dcm2bq.errors import ConfigError, RetryableError
 from dcm2bq.events import ObjectEvent
-from dcm2bq.gcs import Store
+from dcm2bq.gcs.store import Store
 from dcm2bq.handler import Handler, Outcome, Result
 from dcm2bq.tools.backfill import known
 from dcm2bq.tools.backfill.plan import Shard
-from dcm2bq.tools.backfill.rows import Files
-from dcm2bq.tools.backfill.run import Records, Run, Staged
+from dcm2bq.tools.backfill.run_records import Records, Run, Staged
+from dcm2bq.tools.backfill.staged_files import Files
 from dcm2bq.tools.parallel import in_parallel
 
 OUTAGE = 8

@@ -1,0 +1,150 @@
+"""The attributes that become columns: lifted from the data set, whatever its JSON omits."""
+
+import re
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
+from dcm2bq.dicom.elements import (
+    SPECIFIC_CHARACTER_SET,
+    UNKNOWN,
+    Element,
+    Item,
+)
+from dcm2bq.dicom.notes import Notes
+from dcm2bq.dicom.read.source import NO_DEADLINE, Deadline
+from dcm2bq.dicom.values import DECODERS, NUMBER_VRS, BadValueError, has_controls
+from dcm2bq.lifted import LIFTED
+
+_MOST_BYTES = 4096
+"""Longest value that is lifted: all columns together, escaped, fit between `limits.outputBytes`
+and BigQuery's 10 MB a row. Of the VRs concerned none may have more than some 200 characters."""
+_DATE = re.compile(r"\d{8}|\d{4}\.\d{2}\.\d{2}", re.ASCII)
+"""YYYYMMDD, or YYYY.MM.DD as before DICOM 3.0 (PS3.5 6.2)."""
+_TIME = re.compile(
+    r"([01]\d|2[0-3])(?:(:?)([0-5]\d)(?:\2([0-5]\d)(\.\d{1,6})?)?)?",  # BigQuery has no second 60
+    re.ASCII,
+)
+"""HHMMSS.FFFFFF, less precise from the right, or with colons as before DICOM 3.0 (PS3.5 6.2)."""
+_PLAIN_VRS = frozenset({"AE", "CS", "DA", "LO", "PN", "SH", "TM", "UI"})
+"""VRs whose values are what is written, but for the blanks around it: ASCII, without control
+characters (escape sequences among them) and backslashes, is itself in every character set."""
+_INTEGER = re.compile(r"[+-]?\d{1,64}", re.ASCII)
+_INT64 = range(-(2**63), 2**63)
+
+
+def lift(data_set: Item, notes: Notes, deadline: Deadline = NO_DEADLINE) -> dict[str, str | None]:
+    """Return keyword to value, as BigQuery's JSON has it; what has none is None.
+
+    Integers are text too: as JSON numbers they are not exact beyond 2^53. What cannot be a
+    column's is None, with a note. The elements are in the order of their tags.
+    """
+    deadline.check()
+    attributes: dict[str, str | None] = dict(_NOTHING)
+    charset = DEFAULT_CHARSET
+    last = None
+    for element in data_set:
+        tag = element[0]
+        if tag > _LAST_TAG:
+            break
+        if tag not in _COLUMNS or tag == last:  # of equal tags the first counts
+            continue
+        last = tag
+        if tag == SPECIFIC_CHARACTER_SET:
+            if isinstance(element[4], bytes):
+                charset, _ = parse_charset(element[4])
+            continue
+        value = _plain_text(element)
+        if value is None:
+            value = _first_value(element, charset, notes)
+        if value is None or value == "":
+            continue
+        keyword, convert, problem = _COLUMNS[tag]
+        attributes[keyword] = column = convert(value)
+        if problem and column is None:
+            notes.add(problem, tag=tag)
+    return attributes
+
+
+def _plain_text(element: Element) -> Any:
+    """Return a value that is text as it stands, as nearly all are; None if it must be decoded.
+
+    That is what the decoder would return, in a third of the time.
+    """
+    value = element[4]
+    if element[1] not in _PLAIN_VRS or not isinstance(value, bytes):
+        return None
+    if not value.isascii() or len(value) > _MOST_BYTES:
+        return None
+    text = str(value, "ascii").rstrip(" \0")
+    return text if text.isprintable() and "\\" not in text else None
+
+
+def _first_value(element: Element, charset: Charset, notes: Notes) -> Any:
+    """Return the first value of an element; None for an empty one, and for what is no value."""
+    tag, vr, offset, _, value = element
+    if value == b"":
+        return None
+    decode = DECODERS.get(vr.removeprefix(UNKNOWN))
+    if decode is None or not isinstance(value, bytes) or len(value) > _MOST_BYTES:
+        notes.add("not lifted into its column", tag=tag, vr=vr, offset=offset)
+        return None
+    try:
+        values = decode(value, charset)
+    except BadValueError as bad:
+        # As in the metadata: what breaks UN or numbers is a reference there, not text.
+        refused = vr.startswith(UNKNOWN) or vr in NUMBER_VRS or has_controls(value)
+        if refused or bad.values is None:
+            notes.add("not lifted into its column", tag=tag, vr=vr, offset=offset)
+            return None
+        values = bad.values
+    if len(values) > 1:
+        notes.add(f"the first of {len(values)} values is lifted", tag=tag, vr=vr, offset=offset)
+    return values[0]
+
+
+def _text(value: Any) -> str | None:
+    return str(value).strip(" ") or None
+
+
+def _iso_date(value: Any) -> str | None:
+    text = str(value).strip(" ")
+    if not _DATE.fullmatch(text):
+        return None
+    try:
+        return date.fromisoformat(text.replace(".", "")).isoformat()
+    except ValueError:
+        return None
+
+
+def _iso_time(value: Any) -> str | None:
+    match = _TIME.fullmatch(str(value).strip(" "))
+    if not match:
+        return None
+    hour, _, minute, second, fraction = match.groups(default="")
+    return f"{hour}:{minute or '00'}:{second or '00'}{fraction}"
+
+
+def _integer(value: Any) -> str | None:
+    text = str(value).strip(" ")
+    if not _INTEGER.fullmatch(text) or int(text) not in _INT64:
+        return None
+    return str(int(text))
+
+
+type _Column = tuple[str, Callable[[Any], str | None], str]
+"""Keyword, conversion of the value, and what to note of a value that has no counterpart."""
+
+_CONVERSIONS: dict[str, tuple[Callable[[Any], str | None], str]] = {
+    "STRING": (_text, ""),
+    "DATE": (_iso_date, "not a date that a column can hold"),
+    "TIME": (_iso_time, "not a time that a column can hold"),
+    "INTEGER": (_integer, "not an integer that a column can hold"),
+}
+_COLUMNS: dict[int, _Column] = {
+    each.tag: (each.keyword, *_CONVERSIONS[each.type]) for each in LIFTED
+}
+_COLUMNS[SPECIFIC_CHARACTER_SET] = ("", _text, "")
+_LAST_TAG = max(_COLUMNS)
+_NOTHING = dict.fromkeys((each.keyword for each in LIFTED), None)

@@ -1,0 +1,231 @@
+"""Decide what a misplaced delimiter or item closes, by what follows it (PS3.5 7.5).
+
+Writers forget delimiters, write one kind for the other, or one too many. Each way to
+understand the place is tried on the headers that follow, and the way that leaves the fewest
+faults is taken.
+"""
+
+from collections.abc import Iterator
+from operator import itemgetter
+
+from dcm2bq.dicom.elements import PIXEL_DATA
+from dcm2bq.dicom.read.open_items import OpenItem, OpenSequence
+from dcm2bq.dicom.read.source import Window
+from dcm2bq.dicom.syntax import (
+    DELIMITER_GROUP,
+    EXPLICIT_LITTLE,
+    HEADER,
+    ITEM,
+    ITEM_END,
+    LONG_HEADER,
+    LONG_VRS,
+    SEQUENCE_END,
+    SHORT_VRS,
+    UNDEFINED,
+    Syntax,
+)
+
+_MOST_BYTES = 64 * 1024
+"""How far ahead headers are looked at: as far as the first read of an object reaches."""
+_MOST_HEADERS = 512
+"""Headers looked at for one place: most objects have fewer between it and their pixel data."""
+_MOST_STEPS = 100_000
+"""Headers times ways to understand them, for all places of a data set: 0.1 to 0.2 s of CPU time,
+whatever the object. Beyond it, places are judged as the last one of their kind."""
+_MOST_STATES = 4
+"""Ways to understand the headers behind a place that are followed at a time: the likeliest."""
+_UNENDED = 16
+"""Faults for each level that is open at the object's end, which is then refused."""
+
+type _Levels = list[int | None]
+"""What is open, outermost first: the last tag for an item (-1: none yet), None for a sequence.
+
+The first level has a known length, or is the data set: no delimiter can close it.
+"""
+type _Header = tuple[int, int]
+"""Tag and length. What has a known length has been skipped."""
+
+
+class Delimiters:
+    """Judges the misplaced delimiters and items of one data set."""
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self._steps_left = _MOST_STEPS
+        self._decided: dict[tuple[int, bool, bool], int] = {}
+
+    def levels_closed(
+        self,
+        tag: int,
+        position: int,
+        item: OpenItem | None,
+        sequence: OpenSequence | None,
+        *,
+        likely_stray: bool,
+    ) -> int:
+        """Return how many open levels the header `tag` at `position` closes; 0: it is stray.
+
+        It stands in `item`, or between the items of `sequence` if `item` is None. Between
+        ways of equally many faults `likely_stray` decides.
+        """
+        levels, most, in_data_set = _open_levels(item, sequence)
+        innermost = item or sequence
+        if innermost is None or len(levels) == 1:
+            return 0
+        # A writer makes one mistake again and again: what was decided last will do at the end.
+        kind = (tag, item is None, likely_stray)
+        if self._steps_left <= 0 and kind in self._decided:
+            return min(self._decided[kind], most)
+        either = sequence is not None and sequence.either
+        syntax = EXPLICIT_LITTLE if either else innermost.syntax
+        headers, ended = _headers_from(self._window, position, innermost.limit, syntax)
+        unended = 0 if not ended else _UNENDED if in_data_set else 1
+        own = 0 if tag == ITEM else 1
+        """What a header of this kind closes where it is not misplaced."""
+        ways = [0, *range(1, own + 1), *range(own + 1, most + 1, 2)]
+        if not likely_stray:
+            ways.sort(key=lambda closed: abs(closed - own - 1))
+        if item and sequence and item.elements and item.elements[-1][0] > sequence.tag:
+            # Its last elements might be those of an outer item: only it itself may be closed.
+            ways = [closed for closed in ways if closed <= own + 1]
+        best, fewest = 0, _MOST_STEPS
+        for closed in ways:
+            kept = levels[: len(levels) - closed]
+            faults = max(1, closed - own)
+            faults += self._fewest_faults(kept, headers, unended, fewest - faults)
+            if faults < fewest:
+                best, fewest = closed, faults
+        self._decided[kind] = best
+        return best
+
+    def _fewest_faults(
+        self, levels: _Levels, headers: list[_Header], unended: int, most: int
+    ) -> int:
+        """Return how few headers can be where none may stand; `most` if it is not fewer.
+
+        Each that is misplaced may close something or be stray. The first is no more looked at
+        than that it may open an item; what it closes has been taken off `levels` already.
+        """
+        first, length = headers[0] if headers else (ITEM_END, 0)
+        opened = first == ITEM and length == UNDEFINED
+        states = {(*levels, -1) if opened else tuple(levels): 0}
+        for tag, length in headers[1:]:
+            self._steps_left -= len(states)
+            reached: dict[tuple[int | None, ...], int] = {}
+            for state, faults in states.items():
+                for after, more in _ways_on(state, tag, length):
+                    if faults + more < min(most, reached.get(after, most)):
+                        reached[after] = faults + more
+            if not reached:
+                return most
+            if len(reached) > _MOST_STATES:
+                reached = dict(sorted(reached.items(), key=itemgetter(1))[:_MOST_STATES])
+            states = reached
+        return min(faults + unended * (len(state) - 1) for state, faults in states.items())
+
+
+def _open_levels(item: OpenItem | None, sequence: OpenSequence | None) -> tuple[_Levels, int, bool]:
+    """Return the levels that are open, how many may be closed, and if the first is the data set.
+
+    A stray item stands in its parent as if there were no sequence: it alone can be closed.
+    """
+    levels: _Levels = []
+    if item:
+        levels.append(_last_tag(item))
+    most = 0
+    while sequence and not (item and item.defined):
+        if sequence.stray:
+            most = most or max(1, len(levels) - 1)
+            levels.append(_last_tag(sequence.parent))
+        else:
+            levels.append(None)
+            if sequence.defined:
+                break
+            levels.append(sequence.tag)
+        item, sequence = sequence.parent, sequence.outer
+    return levels[::-1], most or len(levels) - 1, sequence is None
+
+
+def _last_tag(item: OpenItem) -> int:
+    return item.elements[-1][0] if item.elements else -1
+
+
+def _headers_from(
+    window: Window, position: int, limit: int, syntax: Syntax
+) -> tuple[list[_Header], bool]:
+    """Return the headers from `position` on, and whether they reach as far as `limit`."""
+    most = min(_MOST_BYTES, limit - position)
+    seen = window.fill(position, most)
+    data, start = window.data, position - window.base
+    end = start + (limit - position if seen == most else seen)
+    headers: list[_Header] = []
+    at = start
+    while at + HEADER <= start + seen and len(headers) < _MOST_HEADERS:
+        tag, length, value = _header_at(data, at, syntax)
+        if not tag and not length:  # padding
+            return headers, True
+        headers.append((tag, length))
+        delimits = tag in {ITEM_END, SEQUENCE_END}
+        at = value if delimits or length == UNDEFINED else value + length
+        if at > end:  # no header of a sound object: nothing is known of what follows
+            return headers[:-1] or headers, False
+    return _without_last_pixels(headers) if at > start + seen else (headers, at == end)
+
+
+def _without_last_pixels(headers: list[_Header]) -> tuple[list[_Header], bool]:
+    """Return the headers before encapsulated pixel data, and whether those are all there is.
+
+    Fragments that go on beyond the last header are no icon's: the data set ends with them.
+    """
+    before = len(headers)
+    while before and headers[before - 1][0] == ITEM:
+        before -= 1
+    if before and headers[before - 1] == (PIXEL_DATA, UNDEFINED):
+        return headers[: before - 1], True
+    return headers, False
+
+
+def _header_at(data: bytes, at: int, syntax: Syntax) -> tuple[int, int, int]:
+    """Return tag, length and the place of the value; implicit without a VR, as within UN."""
+    group, number, length = syntax.tag_and_length.unpack_from(data, at)
+    code = data[at + 4 : at + 6]
+    if not syntax.implicit and group != DELIMITER_GROUP:
+        if code in SHORT_VRS:
+            length = syntax.explicit.unpack_from(data, at)[3]
+        elif code in LONG_VRS and at + LONG_HEADER <= len(data):
+            at += LONG_HEADER - HEADER
+            length = syntax.long.unpack_from(data, at + 4)[0]
+    return group << 16 | number, length, at + HEADER
+
+
+def _ways_on(
+    levels: tuple[int | None, ...], tag: int, length: int
+) -> Iterator[tuple[tuple[int | None, ...], int]]:
+    """Yield what may be open behind a header, and the faults that this supposes."""
+    last, opened = levels[-1], length == UNDEFINED
+    if tag == ITEM:
+        item = (-1,) if opened else ()
+        if last is None:
+            yield levels + item, 0
+        else:
+            yield levels + item, 1  # a stray one
+            if len(levels) > 1:
+                yield levels[:-1] + item, 1
+    elif tag in {ITEM_END, SEQUENCE_END}:
+        if len(levels) > 1 and (last is None) == (tag == SEQUENCE_END):
+            yield levels[:-1], 0
+            return
+        yield levels, 1  # a stray one
+        if len(levels) > 2:  # noqa: PLR2004 - an item, a sequence, their parent
+            yield levels[:-1], 1
+            yield levels[:-2], 1
+    else:
+        faults = 0
+        if last is None and len(levels) > 1:
+            levels, faults = levels[:-1], 1
+            last = levels[-1]
+        if last is None:
+            yield levels, 1
+            return
+        levels = (*levels[:-1], tag)
+        yield ((*levels, None) if opened else levels), faults + (tag <= last)

@@ -1,0 +1,315 @@
+"""Headers of elements (PS3.5 7.1), also of those that are not as they should be."""
+
+from collections.abc import Callable
+from itertools import permutations
+
+from dcm2bq.dicom.notes import Notes
+from dcm2bq.dicom.read.open_items import BrokenFramingError, OpenItem
+from dcm2bq.dicom.read.ordinary import run_of
+from dcm2bq.dicom.read.source import Window
+from dcm2bq.dicom.syntax import (
+    DELIMITER_GROUP,
+    EXPLICIT_LITTLE,
+    HEADER,
+    IMPLICIT_LITTLE,
+    ITEM,
+    ITEM_END,
+    LONG_HEADER,
+    LONG_VRS,
+    SEQUENCE_END,
+    SHORT_VRS,
+    UNDEFINED,
+    Syntax,
+    is_vr,
+    is_vr_like,
+)
+
+_LONGEST_CHAIN = 16
+"""Headers without a known VR that are looked at, at a time, to tell how they are to be read."""
+
+type Header = tuple[int, str, int, int]
+"""Tag, VR as written (the dictionary's if there is none), offset and length of the value."""
+
+_SHORT, _LONG, _IMPLICIT = range(3)
+"""Ways to read a header: a length of 2 bytes behind the VR; reserved bytes and a length of 4
+bytes; no VR, and a length of 4 bytes."""
+_SIZES = (HEADER, LONG_HEADER, HEADER)
+_DELIMITERS = frozenset({ITEM, ITEM_END, SEQUENCE_END})
+
+
+def read_header(window: Window, position: int, item: OpenItem, notes: Notes) -> Header:
+    """Return the header at `position`, which the window holds.
+
+    An item of an explicit data set whose first element has no VR goes on as an implicit
+    one. Raises `BrokenFramingError` where no reading of the header makes sense.
+    """
+    syntax, data, at = item.syntax, window.data, position - window.base
+    group, number, code, length = syntax.explicit.unpack_from(data, at)
+    tag = group << 16 | number
+    if group == DELIMITER_GROUP:
+        return tag, "", position + HEADER, 0
+    if not syntax.implicit:
+        if code in SHORT_VRS:
+            return tag, SHORT_VRS[code], position + HEADER, length
+        if code in LONG_VRS:
+            return tag, LONG_VRS[code], *_long_form(window, position, item, notes)
+        is_explicit = item.top_level or item.elements or is_vr_like(code) or not syntax.little
+        if is_explicit or _is_odd_explicit(window, position, item):
+            # Its order of bytes is the data set's, while that of UN is not (PS3.5 6.2.2).
+            vr = "UN" if syntax.little else item.known_vr(tag)
+            return tag, vr, *_odd_header(window, position, item, tag, notes)
+        item.syntax, item.run = IMPLICIT_LITTLE, run_of(IMPLICIT_LITTLE)
+    length = item.syntax.long.unpack_from(data, at + 4)[0]
+    return tag, item.known_vr(tag), position + HEADER, length
+
+
+def hidden_item_syntax(window: Window, position: int, syntax: Syntax) -> Syntax:
+    """Return how an item within UN is encoded, whose first element stands at `position`.
+
+    Implicit is the rule (PS3.5 6.2.2), but a VR where one would stand tells otherwise.
+    """
+    if _tag_at(window, position, syntax) >> 16 == DELIMITER_GROUP:
+        return syntax
+    return EXPLICIT_LITTLE if is_vr(window.peek(position + 4, 2)) else IMPLICIT_LITTLE
+
+
+def begins_with_odd_vr(window: Window, position: int, syntax: Syntax) -> bool:
+    """Return whether an explicit data set begins at `position`, though with no known VR."""
+    item = OpenItem([], window.size, defined=True, syntax=syntax, run=None, top_level=True)
+    return _is_odd_explicit(window, position, item)
+
+
+def _is_odd_explicit(window: Window, position: int, item: OpenItem) -> bool:
+    """Return whether the first element of an item is explicit without a known VR.
+
+    It is not if the item can be read as an implicit one.
+    """
+    look = _Look(window, item, position)
+    if item.syntax.little and look.follow(
+        _IMPLICIT, _IMPLICIT, _is_nothing, any_order=False, enough=True
+    ):
+        return False
+    readings = (_SHORT, _LONG, _IMPLICIT)
+    return any(look.follow(way, way, _is_certain, any_order=False) for way in readings) or any(
+        look.follow(way, way, _is_certain, any_order=True, enough=True) for way in (_SHORT, _LONG)
+    )
+
+
+def begins_element(window: Window, position: int, item: OpenItem) -> bool:
+    """Return whether an element of `item` may begin at `position`: it and the next are sound."""
+    if item.syntax.implicit:
+        reading, is_sound = _IMPLICIT, _is_known
+    else:
+        reading = _LONG if window.peek(position + 4, 2) in LONG_VRS else _SHORT
+        is_sound = _has_vr_within
+    look = _Look(window, item, position)
+    return is_sound(window, position, item) and bool(
+        look.follow(reading, None, is_sound, any_order=False)
+    )
+
+
+def _long_form(window: Window, position: int, item: OpenItem, notes: Notes) -> tuple[int, int]:
+    """Return offset and length of the value of an element whose VR has the long form.
+
+    The two reserved bytes shall be zero and not be decoded (PS3.5 7.1.2). Some writers put
+    the length there, in a header of 8 bytes; others leave garbage. The reading that is
+    followed by a sound element is right; the standard's if both are or none is, because
+    garbage cannot be told from a length otherwise.
+    """
+    start = position + LONG_HEADER
+    length = _length(window, position, item.syntax, _LONG)
+    short = _length(window, position, item.syntax, _SHORT)
+    if not short and (start + length <= item.limit or length == UNDEFINED):
+        return start, length
+    if start > item.limit and item.top_level and not short:  # as an object looks that is cut
+        raise BrokenFramingError("cut inside an element's header", position)
+    look = _Look(window, item, position)
+    for following, any_order in ((None, False), (None, True), (_SHORT, False), (_LONG, False)):
+        if look.follow(_LONG, following, _has_vr, any_order=any_order):
+            break
+        if look.follow(_SHORT, following, _has_vr_within, any_order=any_order):
+            tag = _tag_at(window, position, item.syntax)
+            known_tag = tag if item.knows(tag) else None
+            notes.add("a length of 2 bytes after a VR of 4", tag=known_tag, offset=position)
+            return position + HEADER, short
+    if start > item.limit:
+        raise BrokenFramingError("cut inside an element's header", position)
+    return start, length
+
+
+def _odd_header(
+    window: Window, position: int, item: OpenItem, tag: int, notes: Notes
+) -> tuple[int, int]:
+    """Return offset and length of the value of an explicit element without a known VR.
+
+    The length may have two or four bytes, or the header may be an implicit one. That
+    reading is right whose value is followed by the item's end or by another element: by one
+    of known VR rather than of unknown, of a higher tag rather than of any. The reading that
+    was right before is tried first, and not tried anew where it has been followed already.
+    """
+    reading = item.odd_reading
+    if reading is None or position >= item.odd_until:
+        reading = _find_reading(window, position, item)
+    notes.add("no known VR", tag=tag if item.knows(tag) else None, offset=position)
+    return position + _SIZES[reading], _length(window, position, item.syntax, reading)
+
+
+def _find_reading(window: Window, position: int, item: OpenItem) -> int:
+    """Return how the header of an element without a known VR is to be read.
+
+    The item remembers how those are to be read that have been looked at behind it.
+    """
+    look = _Look(window, item, position)
+    readings = {_SHORT: None, _LONG: None, _IMPLICIT: None}
+    if item.odd_reading is not None:
+        readings = {item.odd_reading: None, **readings}
+        if position == item.odd_until:  # a long run goes on
+            until = look.follow(
+                item.odd_reading, item.odd_reading, _has_vr_within, any_order=True, enough=True
+            )
+            if until:
+                item.odd_until = until
+                return item.odd_reading
+    for is_sound, any_order in _STRICT_FIRST:
+        for reading in readings:
+            # The next ones are like this one, or implicit: a known defect of some devices.
+            for following in {reading: None, _IMPLICIT: None}:
+                until = look.follow(
+                    reading, following, is_sound, any_order=any_order, enough=any_order
+                )
+                if until:
+                    item.odd_reading, item.odd_until = following, until
+                    return reading
+    for reading, following in permutations(readings, 2):
+        until = look.follow(reading, following, _is_certain, any_order=False)
+        if until:
+            item.odd_reading, item.odd_until = following, until
+            return reading
+    raise BrokenFramingError("expected an element's header", position)
+
+
+class _Look:
+    """A look at the elements from the one at `position` on."""
+
+    def __init__(self, window: Window, item: OpenItem, position: int) -> None:
+        self._window = window
+        self._item = item
+        self._position = position
+
+    def follow(
+        self,
+        reading: int,
+        following: int | None,
+        is_sound: Callable[[Window, int, OpenItem], bool],
+        *,
+        any_order: bool,
+        enough: bool = False,
+    ) -> int:
+        """Return the offset up to which elements can be read; 0 if they cannot.
+
+        The first one has to be followed by the item's end or by a sound header, perhaps
+        after some more that have no VR either, which are read by `following`. With
+        `any_order` their tags need not ascend, but must be likely ones. With `enough` as
+        many as are looked at will do.
+        """
+        window, item, position = self._window, self._item, self._position
+        tag = _tag_at(window, position, item.syntax)
+        code = window.peek(position + 4, 2)
+        for _ in range(_LONGEST_CHAIN):
+            start = position + _SIZES[reading]
+            length = _length(window, position, item.syntax, reading)
+            if length == UNDEFINED:
+                first = _tag_at(window, start, item.syntax)
+                return start if first in {ITEM, SEQUENCE_END} else 0
+            end = start + length
+            next_tag = _tag_at(window, end, item.syntax)
+            if end >= item.limit or next_tag >> 16 == DELIMITER_GROUP:
+                return end if self._is_end(end, next_tag, any_order=any_order) else 0
+            is_kin = next_tag >> 16 == tag >> 16
+            in_order = next_tag > tag or (any_order and (is_kin or item.knows(tag)))
+            if in_order and is_sound(window, end, item):
+                return end
+            # NULs look like a chain of empty elements, other bytes like one of any tags.
+            is_likely = (
+                not any_order
+                or is_kin
+                or (next_tag > tag and next_tag >> 24 == tag >> 24)
+                or item.knows(next_tag)
+                or window.peek(end + 4, 2) == code
+            )
+            if following is None or not (in_order and is_likely and next_tag >> 16):
+                return 0
+            tag, position, reading = next_tag, end, following
+        return position if enough else 0
+
+    def _is_end(self, position: int, tag: int, *, any_order: bool) -> bool:
+        """Return whether the item may end, or a stray delimiter stand, at `position`."""
+        item = self._item
+        if position >= item.limit:
+            return position == item.limit and (item.defined or any_order)
+        return not item.defined or (any_order and tag in _DELIMITERS)
+
+
+def _has_vr(window: Window, position: int, _: OpenItem) -> bool:
+    return is_vr(window.peek(position + 4, 2))
+
+
+def _is_known(window: Window, position: int, item: OpenItem) -> bool:
+    return item.known_vr(_tag_at(window, position, item.syntax)) != "UN"
+
+
+def _has_vr_like(window: Window, position: int, _: OpenItem) -> bool:
+    return is_vr_like(window.peek(position + 4, 2))
+
+
+def _has_vr_within(window: Window, position: int, item: OpenItem) -> bool:
+    """Return whether an element of known VR lies within the item, be its length short or long."""
+    code = window.peek(position + 4, 2)
+    if not is_vr(code):
+        return False
+    for reading in (_LONG, _SHORT) if code in LONG_VRS else (_SHORT,):
+        length = _length(window, position, item.syntax, reading)
+        end = position + _SIZES[reading]
+        if end <= item.limit and (length == UNDEFINED or end + length <= item.limit):
+            return True
+    return False
+
+
+def _is_certain(window: Window, position: int, item: OpenItem) -> bool:
+    """Return whether an element of known VR and known tag lies within the item."""
+    return item.knows(_tag_at(window, position, item.syntax)) and _has_vr_within(
+        window, position, item
+    )
+
+
+def _is_nothing(_window: Window, _position: int, _item: OpenItem) -> bool:
+    return False
+
+
+_STRICT_FIRST = (
+    (_is_certain, False),
+    (_has_vr, False),
+    (_has_vr_like, False),
+    (_has_vr_within, True),
+)
+"""What must follow an element without a known VR, and whether in any order of tags. Text can
+spell a VR, as "ISO_IR 100" does, but hardly a tag before it."""
+
+
+def _length(window: Window, position: int, syntax: Syntax, reading: int) -> int:
+    """Return the length in the header at `position`, 0 if the object ends before it."""
+    size = _SIZES[reading]
+    head = window.peek(position, size)
+    if len(head) < size:
+        return 0
+    if reading == _SHORT:
+        return int(syntax.explicit.unpack(head)[3])
+    return int(syntax.long.unpack_from(head, size - 4)[0])
+
+
+def _tag_at(window: Window, position: int, syntax: Syntax) -> int:
+    head = window.peek(position, HEADER)
+    if len(head) < HEADER:
+        return 0
+    group, number, _ = syntax.tag_and_length.unpack(head)
+    return int(group << 16 | number)

@@ -1,0 +1,1 @@
+"""Elements become JSON that fits into a row."""

@@ -1,0 +1,65 @@
+"""Load what is staged: some load jobs for each shard, each of them once."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from dcm2bq.bigquery.load import BYTES_MAX, URIS_MAX, Loader, LoadJob
+from dcm2bq.tools.backfill.run_records import (
+    Loaded,
+    Records,
+    Run,
+    Staged,
+)
+from dcm2bq.tools.backfill.staged_files import DEAD_LETTER, INSTANCES
+
+
+class Loading:
+    """Loads shards; made once per process, used by all its threads."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._loader = Loader(run.config)
+        self._records = Records(run)
+
+    def start(self, staged: Staged) -> None:
+        """Start the jobs of a shard, unless they have run already."""
+        for _, job in jobs(self._run, staged):
+            self._loader.start(job)
+
+    def finish(self, staged: Staged) -> Loaded:
+        """Return when the rows of a shard are in BigQuery; its files go then."""
+        rows: Counter[str] = Counter()
+        ids = []
+        for table, job in jobs(self._run, staged):
+            done = self._loader.finish(job)
+            rows[table] += done.rows
+            ids.append(done.job_id)
+        loaded = Loaded(shard=staged.shard, rows=rows, jobs=ids, results=staged.results)
+        self._records.finish(loaded)
+        if not self._run.keeps_files:
+            self._records.clear(staged.shard)
+        return loaded
+
+
+def jobs(run: Run, staged: Staged) -> Iterator[tuple[str, LoadJob]]:
+    """Yield the load jobs of a shard, each with the table it is for; no files, no job."""
+    options = run.config.big_query
+    table_ids = {INSTANCES: options.instances_table_id, DEAD_LETTER: options.dead_letter_table_id}
+    for table, files in staged.files.items():
+        for part, names in enumerate(_parts(staged, files)):
+            uris = [f"{run.folder}/{name}" for name in names]
+            yield table, LoadJob(run.job_id(staged.shard, table, part), table_ids[table], uris)
+
+
+def _parts(staged: Staged, files: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the files in groups that one job may take."""
+    part: list[str] = []
+    size = 0
+    for name in files:
+        if part and (len(part) == URIS_MAX or size + staged.sizes[name] > BYTES_MAX):
+            yield part
+            part, size = [], 0
+        part.append(name)
+        size += staged.sizes[name]
+    if part:
+        yield part

@@ -1,0 +1,102 @@
+"""Rows on their way into load jobs: compressed newline-delimited JSON in the run's folder."""
+
+import threading
+import uuid
+import zlib
+from collections import defaultdict
+
+import msgspec
+
+from dcm2bq.errors import RetryableError
+from dcm2bq.gcs.run_folder import Folder
+from dcm2bq.rows import DeadLetterRow, InstanceRow
+
+INSTANCES, DEAD_LETTER = "instances", "dead_letter"
+FILE_BYTES = 16 * 1024 * 1024
+"""A file is closed when it has this size, compressed; a load job takes up to 4 GB."""
+
+_GZIP = 31  # zlib's wbits for the gzip format
+_LEVEL = 3
+
+
+class Files:
+    """A sink of the handler that collects the rows of one shard; used by several threads.
+
+    Names are of this attempt alone: what a failed one leaves is never taken for a later one's.
+    """
+
+    def __init__(self, folder: Folder, shard: int) -> None:
+        self._folder = folder
+        self._place = f"rows/{shard:06}/{uuid.uuid4().hex}"
+        self._open: dict[str, _File] = defaultdict(_File)
+        self._lock = threading.Lock()
+        self._failure: Exception | None = None
+        self.files: dict[str, list[str]] = defaultdict(list)
+        self.sizes: dict[str, int] = {}
+
+    def insert(self, row: InstanceRow, deadline: float) -> None:  # noqa: ARG002 - a local write
+        """Take a row of `instances`."""
+        self._write(INSTANCES, encode(row))
+
+    def insert_dead_letter(self, row: DeadLetterRow, deadline: float) -> None:  # noqa: ARG002
+        """Take a row of `dead_letter`."""
+        self._write(DEAD_LETTER, encode(row))
+
+    def close(self) -> None:
+        """Write what is left; raises when any file could not be written."""
+        for table, file in list(self._open.items()):
+            self._send(table, file)
+        if self._failure:
+            raise self._failure
+
+    def _write(self, table: str, line: bytes) -> None:
+        with self._lock:
+            file = self._open[table]
+            file.add(line)
+            if file.size < FILE_BYTES:
+                return
+            del self._open[table]
+        self._send(table, file)
+
+    def _send(self, table: str, file: "_File") -> None:
+        """Upload a file, outside of the lock: other threads go on with the next one."""
+        with self._lock:
+            name = f"{self._place}/{table}-{len(self.sizes):06}.ndjson.gz"
+            self.sizes[name] = 0
+        try:
+            content = file.close()
+            self._folder.create(name, content)
+        except RetryableError as error:
+            self._failure = error
+            raise
+        with self._lock:
+            self.files[table].append(name)
+            self.sizes[name] = len(content)
+
+
+class _File:
+    """A gzip file in memory."""
+
+    def __init__(self) -> None:
+        self._compressor = zlib.compressobj(_LEVEL, wbits=_GZIP)
+        self._parts: list[bytes] = []
+        self.size = 0
+
+    def add(self, line: bytes) -> None:
+        self._append(self._compressor.compress(line))
+
+    def close(self) -> bytes:
+        self._append(self._compressor.flush())
+        return b"".join(self._parts)
+
+    def _append(self, part: bytes) -> None:
+        self._parts.append(part)
+        self.size += len(part)
+
+
+def encode(row: InstanceRow | DeadLetterRow) -> bytes:
+    """Return a row as a line of a load job, which takes JSON columns as they are, not as text."""
+    content = msgspec.to_builtins(row)
+    if isinstance(row, InstanceRow) and row.metadata is not None:
+        content["metadata"] = msgspec.Raw(row.metadata.encode())
+    return msgspec.json.encode(content) + b"\n"

@@ -1,0 +1,131 @@
+"""Write the lifted columns into dcm2bq/schema: the columns of instances, and filled.sql.
+
+    python scripts/lifted_columns.py
+
+The list is `dcm2bq/lifted.py`. Columns that are there stay where they are, others go to the end.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydicom.datadict import dictionary_VR
+
+from dcm2bq.lifted import ADDED, LIFTED, Lifted
+
+SCHEMA = Path(__file__).parents[1] / "dcm2bq" / "schema"
+FIELD = re.compile(r'^ {6}\{"name": "(\w+)".*\}(,?)$')
+"""A column on a line of its own, as the files write all but RECORDs."""
+
+FORMS = (
+    "r.metadata.{keyword}, '$'",
+    "r.metadata.{keyword}, '$[0]'",
+    "r.metadata.`{tag:08X}`, '$'",
+    "r.metadata.`{tag:08X}`, '$[0]'",
+    "r.metadata.`{tag:08X}`, '$.Value[0]'",
+)
+"""Where a header has a value, by the options of jsonOutput; written as BigQuery's local
+counterpart gives the text of a table function back, for `init` to compare."""
+NAME = """NULLIF(RTRIM(ARRAY_TO_STRING([
+      JSON_VALUE(r.metadata.`{tag:08X}`, '$.Value[0].Alphabetic'),
+      JSON_VALUE(r.metadata.`{tag:08X}`, '$.Value[0].Ideographic'),
+      JSON_VALUE(r.metadata.`{tag:08X}`, '$.Value[0].Phonetic')
+    ], '=', ''), '='), '')"""
+"""The component groups of a name in DICOM JSON (PS3.18 F.2.2), as a data set has them."""
+
+HEADER = """\
+-- Between `SELECT r.* REPLACE (` and `)`: what rows of older releases lack of the lifted columns,
+-- from the header in each of the forms that the jsonOutput options give it. Made by
+-- scripts/lifted_columns.py from dcm2bq/lifted.py.
+"""
+CONVERSIONS = {
+    "INTEGER": """SAFE_CAST(
+    REGEXP_EXTRACT({text}, '^[+-]?[0-9]+$')
+  AS INT64)""",
+    "DATE": r"""SAFE_CAST(REGEXP_REPLACE(
+    REGEXP_EXTRACT({text}, '^[0-9]{{4}}(?:[0-9]{{4}}|[.][0-9]{{2}}[.][0-9]{{2}})$'),
+    '^(.{{4}})[.]?(..)[.]?(..)$',
+    '\\1-\\2-\\3'
+  ) AS DATE)""",
+    "TIME": r"""SAFE_CAST(REGEXP_REPLACE(
+    REGEXP_REPLACE(
+      REGEXP_REPLACE(
+        REGEXP_EXTRACT({text}, CONCAT(
+          '^(?:[01][0-9]|2[0-3])(?:[0-5][0-9](?:[0-5][0-9](?:[.][0-9]{{1,6}})?)?',
+          '|:[0-5][0-9](?::[0-5][0-9](?:[.][0-9]{{1,6}})?)?)?$'
+        )),
+        '^(..):?([0-9]{{2}})?:?([0-9]{{2}})?([.][0-9]+)?$',
+        '\\1:\\2:\\3\\4'
+      ),
+      '::$',
+      ':00:'
+    ),
+    ':$',
+    ':00'
+  ) AS TIME)""",
+}
+"""Text of a header to a value of the column, as `dicom/attributes.py` makes it."""
+
+
+def field(column: Lifted) -> str:
+    """Return a column of the schema."""
+    content = {
+        "name": column.keyword,
+        "type": column.type,
+        "mode": "NULLABLE",
+        "description": column.description,
+    }
+    return f"      {json.dumps(content)}"
+
+
+def with_columns(text: str) -> str:
+    """Return the schema of a table or view with the lifted columns as the list has them."""
+    missing = {each.keyword: field(each) for each in LIFTED}
+    lines = []
+    for line in text.splitlines():
+        match = FIELD.match(line)
+        if match and match[1] in missing:
+            lines.append(missing.pop(match[1]) + match[2])
+        elif line == "    ]":  # the end of the columns
+            lines[-1:] = [",\n".join([lines[-1], *missing.values()])]
+            lines.append(line)
+        else:
+            lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def filled() -> str:
+    """Return filled.sql."""
+    return HEADER + ",\n".join(f"  {_filled(each)} AS {each.keyword}" for each in ADDED) + "\n"
+
+
+def _filled(column: Lifted) -> str:
+    """Return the column, or where it is NULL what the header has for it."""
+    values = [f"JSON_VALUE({form.format(**column._asdict())})" for form in FORMS]
+    if dictionary_VR(column.tag) == "PN":
+        values[-1] = NAME.format(**column._asdict())
+    if column.type == "STRING":
+        return _coalesce([f"r.{column.keyword}", *values], "  ")
+    conversion = CONVERSIONS[column.type]
+    line = next(line for line in conversion.splitlines() if "{text}" in line)
+    indent = line[: len(line) - len(line.lstrip())]
+    return f"COALESCE(r.{column.keyword}, {conversion.format(text=_coalesce(values, indent))})"
+
+
+def _coalesce(values: list[str], indent: str) -> str:
+    lines = ",\n".join(f"{indent}  {value}" for value in values)
+    return f"COALESCE(\n{lines}\n{indent})"
+
+
+def contents() -> Iterator[tuple[Path, str]]:
+    """Yield each file that the list goes into, and what it must hold."""
+    for name in ("instances", "instances_live"):
+        path = SCHEMA / f"{name}.json"
+        yield path, with_columns(path.read_text(encoding="utf-8"))
+    yield SCHEMA / "filled.sql", filled()
+
+
+if __name__ == "__main__":
+    for file, content in contents():
+        file.write_text(content, encoding="utf-8")

@@ -1,0 +1,95 @@
+"""Load jobs load each file once, whoever asks, and however often."""
+
+import gzip
+from collections.abc import Iterator
+
+import pytest
+
+from dcm2bq.bigquery import load
+from dcm2bq.bigquery.load import Done, Loader, LoadJob
+from dcm2bq.errors import WriteFailedError
+from dcm2bq.tools.backfill.loading import jobs
+from dcm2bq.tools.backfill.run_records import Run, Staged
+from tests.support.backfill_site import Site
+from tests.support.function_stack import unique
+from tests.support.proxy import Fault, Proxy
+
+ROW = (
+    b'{"timestamp":"2026-01-01T00:00:00Z","ingested_at":"2026-01-01T00:00:00Z",'
+    b'"event":"finalized","path":"gs://BUCKET/n","version":"1","metadata":{"A":[1,2.5]}}\n'
+)
+
+
+@pytest.fixture
+def bigquery(site: Site) -> Iterator[Proxy]:
+    with Proxy(site.bigquery_url).running() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def loader(site: Site, bigquery: Proxy, monkeypatch: pytest.MonkeyPatch) -> Loader:
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery.url)
+    return Loader(site.config)
+
+
+def stage(site: Site, line: bytes) -> None:
+    """Store a file of rows about the source."""
+    content = line.replace(b"BUCKET", site.source.name.encode())
+    site.staging.upload("rows.gz", gzip.compress(content))
+
+
+def job_of(site: Site, name: str = "rows.gz") -> LoadJob:
+    return LoadJob(unique("job-") + "-", "instances", [f"gs://{site.staging.name}/{name}"])
+
+
+def test_a_file_is_loaded_once(site: Site, loader: Loader, bigquery: Proxy) -> None:
+    stage(site, ROW * 3)
+    job = job_of(site)
+    assert loader.start(job) == loader.start(job) == f"{job.name}1"
+    assert loader.finish(job) == Done(f"{job.name}1", 3)
+    assert loader.finish(job) == Done(f"{job.name}1", 3)
+    assert Loader(site.config).finish(job) == Done(f"{job.name}1", 3)
+    assert [row["metadata"] for row in site.rows()] == [{"A": [1, 2.5]}] * 3
+    assert sum("POST" in each and "/jobs" in each for each in bigquery.requests) == 1
+
+
+def test_a_lost_answer_loads_nothing_twice(site: Site, loader: Loader, bigquery: Proxy) -> None:
+    stage(site, ROW)
+    bigquery.faults = [Fault("POST /bigquery/v2/projects/local/jobs", after=True, times=1)]
+    job = job_of(site)
+    assert loader.finish(job) == Done(f"{job.name}1", 1)
+    assert len(site.rows()) == 1
+
+
+def test_a_job_that_failed_gets_another_attempt(site: Site, loader: Loader) -> None:
+    job = job_of(site)
+    with pytest.raises(WriteFailedError, match=rf"^instances: load job {job.name}4 failed \(inv"):
+        loader.finish(job, pause=0)
+    stage(site, ROW)
+    assert loader.finish(job, pause=0) == Done(f"{job.name}5", 1)
+    assert len(site.rows()) == 1
+
+
+def test_errors_of_a_job_quote_no_value(site: Site, loader: Loader) -> None:
+    stage(site, ROW.replace(b"2026-01-01T00:00:00Z", b"SECRET"))
+    with pytest.raises(WriteFailedError) as caught:
+        loader.finish(job_of(site), pause=0)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_job_takes_no_more_than_it_may(site: Site) -> None:
+    run = Run(id="r", source="gs://b", staging="gs://s/x", config=site.config)
+    names = [f"rows/{n}.gz" for n in range(load.URIS_MAX + 1)]
+    staged = Staged(
+        shard=7,
+        files={"instances": names, "dead_letter": names[:3]},
+        sizes=dict.fromkeys(names, 4 * 10**11) | {names[0]: 1},
+        results={},
+    )
+    sizes = [(job.name, len(job.uris)) for table, job in jobs(run, staged) if table != "instances"]
+    assert sizes == [("dcm2bq-backfill-r-000007-dead_letter-0-", 3)]
+    split = [job for table, job in jobs(run, staged) if table == "instances"]
+    assert [len(each.uris) for each in split[:2]] == [3, 2]
+    assert split[0].uris[0] == "gs://s/x/r/rows/0.gz"
+    small = Staged(shard=7, files={"instances": names}, sizes=dict.fromkeys(names, 1), results={})
+    assert [len(job.uris) for _, job in jobs(run, small)] == [load.URIS_MAX, 1]

@@ -1,0 +1,430 @@
+"""What each failure is answered with, and what the tables hold afterwards."""
+
+import gzip
+import json
+import struct
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from pydicom import Dataset, FileMetaDataset, dcmwrite
+from pydicom.data import get_testdata_file
+from pydicom.uid import UID
+
+from dcm2bq import schema
+from dcm2bq.local import servers
+from tests.support.cloud import (
+    SENTINEL,
+    Event,
+    google_error,
+    row_error,
+)
+from tests.support.function_stack import (
+    ROOT,
+    Stack,
+    function_stack,
+    unique,
+)
+from tests.support.leaks import leaks, windows
+from tests.support.proxy import Fault
+
+CT_SMALL = Path(str(get_testdata_file("CT_small.dcm"))).read_bytes()
+INSERT_ALL = "insertAll"
+DOWNLOAD = "alt=media"
+
+
+BROKEN = f"""
+import runpy
+from dcm2bq.config import Config
+from dcm2bq.handler import Handler
+
+function = runpy.run_path({str(ROOT / "main.py")!r})
+
+class Store:
+    def open(self, event, deadline):
+        raise KeyError({SENTINEL!r})
+
+function["_handlers"].append(Handler(Config(), Store(), None))
+ingest = function["ingest"]
+"""
+"""A function with a fault that nobody foresaw."""
+
+
+def upload(stack: Stack, content: bytes = CT_SMALL) -> Event:
+    return stack.bucket.upload(unique("fault-") + ".dcm", content)
+
+
+def rows_of(stack: Stack, event: Event) -> list[dict[str, Any]]:
+    return stack.rows(event.data["name"])
+
+
+def dead_letters_of(stack: Stack, event: Event) -> list[dict[str, Any]]:
+    return [row for row in stack.dead_letters() if row["message_id"] == event.id]
+
+
+def outcome(stack: Stack, event: Event) -> str:
+    """Return what the last log line says of an event."""
+    return str(stack.log_lines(event.id)[-1]["outcome"])
+
+
+def old(event: Event) -> Event:
+    """Return the event as if it had been delivered for longer than it may be."""
+    time = datetime.now(UTC) - timedelta(seconds=43200 + 60)
+    return replace(event, time=time.isoformat())
+
+
+@pytest.mark.parametrize(
+    ("content", "error_type"),
+    [
+        (b"plain text, and no DICOM " * 40, "NotDicomError"),
+        (CT_SMALL[:1000], "UnreadableDicomError"),
+    ],
+)
+def test_a_bad_file_becomes_a_dead_letter_with_its_reason(
+    stack: Stack, content: bytes, error_type: str
+) -> None:
+    event = upload(stack, content)
+    assert event.post(stack.url).status_code == 200
+    assert rows_of(stack, event) == []
+    (letter,) = dead_letters_of(stack, event)
+    assert letter["attributes"]["error_type"] == error_type
+    assert letter["attributes"]["error"]
+    assert letter["attributes"]["ce-type"] == event.type
+    assert json.loads(letter["data"]) == event.data
+    (shown,) = stack.dataset.query(
+        "SELECT * FROM dead_letters WHERE path = @path",
+        {"path": f"gs://{stack.bucket.name}/{event.data['name']}"},
+    )
+    assert shown["reason"] == error_type
+    assert shown["version"] == event.data["generation"]
+    assert shown["event"] == "finalized"
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        (
+            Event(id="", type="com.example.other", time="2026-01-01T00:00:00Z", data={}),
+            "type: is not one of google.cloud.storage.object.v1.*",
+        ),
+        (
+            Event(
+                id="",
+                type="google.cloud.storage.object.v1.finalized",
+                time="2026-01-01T00:00:00Z",
+                data={"bucket": "scans", "generation": "1"},
+            ),
+            "data.name: is missing",
+        ),
+        (
+            Event(
+                id="",
+                type="google.cloud.storage.object.v1.finalized",
+                time="2026-01-01T00:00:00Z",
+                data=[SENTINEL],
+            ),
+            "data: is not a JSON object",
+        ),
+    ],
+)
+def test_what_is_no_storage_event_becomes_a_dead_letter(
+    stack: Stack, event: Event, message: str
+) -> None:
+    event = replace(event, id=unique("invalid-"))
+    assert event.post(stack.url).status_code == 200
+    (letter,) = dead_letters_of(stack, event)
+    assert letter["attributes"]["error_type"] == "InvalidEventError"
+    assert letter["attributes"]["error"] == message
+
+
+def test_data_that_is_not_json_becomes_a_dead_letter_byte_for_byte(stack: Stack) -> None:
+    event = upload(stack)
+    headers = {f"ce-{k}": v for k, v in event.attributes.items()}
+    headers["Content-Type"] = "application/json"
+    body = b'{"name": "half'
+    assert requests.post(stack.url, body, headers=headers, timeout=60).status_code == 200
+    (letter,) = dead_letters_of(stack, event)
+    assert letter["data"] == body
+
+
+def test_an_event_that_is_too_large_becomes_a_dead_letter_that_fits(stack: Stack) -> None:
+    event = replace(upload(stack), time="2" * 1_000_000)
+    event = event.but(contentType=SENTINEL * 200_000)
+    assert event.post(stack.url, structured=True).status_code == 200
+    (letter,) = dead_letters_of(stack, event)
+    assert letter["attributes"]["error"] == "data: is above 1048576 bytes"
+    assert len(letter["attributes"]["ce-time"]) == 4096
+    assert len(letter["data"]) == 1_048_576
+    (line,) = stack.log_lines(event.id)
+    assert len(str(line)) < 10_000
+
+
+def test_what_is_no_cloud_event_is_refused_and_not_quoted(stack: Stack) -> None:
+    answer = requests.post(stack.url, json={"PatientName": SENTINEL}, timeout=60)
+    assert answer.status_code == 400
+    assert answer.text == "not a CloudEvent\n"
+
+
+def test_a_generation_that_is_gone_is_acknowledged_without_a_row(stack: Stack) -> None:
+    event = upload(stack)
+    stack.bucket.delete(event.data["name"])
+    assert event.post(stack.url).status_code == 200
+    assert rows_of(stack, event) == []
+    assert dead_letters_of(stack, event) == []
+    assert outcome(stack, event) == "superseded"
+
+
+def test_a_503_that_passes_costs_no_delivery(stack: Stack) -> None:
+    event = upload(stack)
+    stack.storage.faults = [Fault(DOWNLOAD, 503, b"", times=1)]
+    assert event.post(stack.url).status_code == 200
+    assert len(rows_of(stack, event)) == 1
+
+
+ENCRYPTION = {"customerEncryption": {"encryptionAlgorithm": "AES256", "keySha256": SENTINEL}}
+KEY_REFUSAL = google_error(
+    400,
+    "resourceIsEncryptedWithCustomerEncryptionKey",
+    "The target object is encrypted by a customer-supplied encryption key.",
+)
+
+
+@pytest.mark.parametrize("told_by", ["event", "metadata", "text"])
+def test_an_object_under_a_customers_key_becomes_a_dead_letter(stack: Stack, told_by: str) -> None:
+    event = upload(stack)
+    if told_by == "event":
+        event = event.but(**ENCRYPTION)
+    stack.storage.faults = [Fault(DOWNLOAD, 400, google_error(400, "x"))]
+    if told_by == "metadata":
+        resource = json.dumps(ENCRYPTION).encode()
+        stack.storage.faults.append(Fault("fields=customerEncryption", 200, resource))
+    if told_by == "text":
+        stack.storage.faults = [Fault(DOWNLOAD, 400, KEY_REFUSAL)]
+    before = len(stack.storage.requests)
+    assert event.post(stack.url).status_code == 200
+    (letter,) = dead_letters_of(stack, event)
+    assert letter["attributes"]["error_type"] == "RejectedEventError"
+    assert "customer-supplied key" in letter["attributes"]["error"]
+    assert len(stack.storage.requests) - before == (0 if told_by == "event" else 2)
+
+
+def test_a_bucket_whose_requester_pays_names_the_option_that_is_missing(stack: Stack) -> None:
+    event = upload(stack)
+    text = "Bucket is a requester pays bucket but no user project provided."
+    stack.storage.faults = [Fault(DOWNLOAD, 400, google_error(400, "required", text))]
+    assert event.post(stack.url).status_code == 500
+    assert dead_letters_of(stack, event) == []
+    line = stack.log_lines(event.id)[-1]
+    assert line["error_type"] == "ReadFailedError"
+    assert "input.userProject" in line["error"]
+
+
+def test_an_event_without_a_size_goes_by_the_objects_metadata(stack: Stack) -> None:
+    """A notification without data has none; an empty object is ignored then, too."""
+    bare = ["size", "contentEncoding", "contentType"]
+    stored = gzip.compress(CT_SMALL)
+    name = unique("bare-") + ".dcm"
+    event = stack.bucket.upload(name, stored, content_encoding="GZIP").but(**dict.fromkeys(bare))
+    before = len(stack.storage.requests)
+    assert event.post(stack.url).status_code == 200
+    assert len(rows_of(stack, event)) == 1
+    assert len(stack.storage.requests) - before == 2
+    empty = upload(stack, b"").but(**dict.fromkeys(bare))
+    assert empty.post(stack.url).status_code == 200
+    assert rows_of(stack, empty) == dead_letters_of(stack, empty) == []
+
+
+def test_a_lost_answer_leaves_one_live_row(stack: Stack) -> None:
+    event = upload(stack)
+    stack.bigquery.faults = [Fault(INSERT_ALL, after=True, times=1)]
+    assert event.post(stack.url).status_code == 200
+    assert len(stack.live(f"ENDS_WITH(path, '{event.data['name']}')")) == 1
+
+
+def test_a_missing_table_means_delivery_again_until_it_is_there(
+    tmp_path: Path, bigquery_url: str, storage_url: str
+) -> None:
+    overrides = {"bigQuery": {"timeoutSeconds": 3}, "limits": {"deadlineSeconds": 4}}
+    with function_stack(tmp_path, bigquery_url, storage_url, overrides) as stack:
+        stack.dataset.query("DROP TABLE instances")
+        event = upload(stack)
+        assert event.post(stack.url).status_code == 500
+        assert dead_letters_of(stack, event) == []
+        table = next(
+            each for each in schema.load(stack.config, "local") if each.name == "instances"
+        )
+        stack.dataset.create_table(table.resource)
+        assert event.post(stack.url).status_code == 200
+        assert len(rows_of(stack, event)) == 1
+
+
+def test_stopped_servers_mean_delivery_again(stack: Stack) -> None:
+    first, second = upload(stack), upload(stack)
+    stack.storage.faults = [Fault("")]
+    assert first.post(stack.url).status_code == 500
+    stack.storage.faults = []
+    stack.bigquery.faults = [Fault("")]
+    assert second.post(stack.url).status_code == 500
+    assert second.as_type("deleted").post(stack.url).status_code == 500
+    stack.bigquery.faults = []
+    for event in (first, second, second.as_type("deleted")):
+        assert event.post(stack.url).status_code == 200
+    assert len(rows_of(stack, first)) == 1
+    assert [row["event"] for row in rows_of(stack, second)] == ["finalized", "deleted"]
+
+
+def test_an_event_that_fails_for_too_long_becomes_a_dead_letter(stack: Stack) -> None:
+    event = old(upload(stack))
+    stack.storage.faults = [Fault(DOWNLOAD, 503)]
+    assert event.post(stack.url).status_code == 200
+    (letter,) = dead_letters_of(stack, event)
+    assert letter["attributes"]["error_type"] == "ReadFailedError"
+    assert letter["attributes"]["error"] == "Cloud Storage: HTTP 503"
+
+
+def test_an_old_event_that_succeeds_becomes_a_row(stack: Stack) -> None:
+    event = old(upload(stack))
+    assert event.post(stack.url).status_code == 200
+    assert len(rows_of(stack, event)) == 1
+
+
+def test_a_dead_letter_that_is_not_stored_means_delivery_again(stack: Stack) -> None:
+    event = upload(stack, b"no DICOM")
+    stack.bigquery.faults = [Fault(INSERT_ALL, 503)]
+    assert event.post(stack.url).status_code == 500
+    stack.bigquery.faults = []
+    assert event.post(stack.url).status_code == 200
+    assert len(dead_letters_of(stack, event)) == 1
+
+
+def test_what_nobody_foresaw_means_delivery_again_and_is_told_by_its_frames(
+    stack: Stack, tmp_path: Path
+) -> None:
+    event = upload(stack)
+    source = tmp_path / "main.py"
+    source.write_text(BROKEN)
+    with servers.function_server(tmp_path, source, {"PYTHONPATH": str(ROOT)}) as url:
+        answer = event.post(url)
+    assert answer.status_code == 500
+    assert SENTINEL not in answer.text
+    (line,) = (tmp_path / "function" / "log").read_text().splitlines()
+    told = json.loads(line)
+    assert told["severity"] == "ERROR"
+    assert told["event_id"] == event.id
+    assert told["error_type"] == "KeyError"
+    assert told["error"].startswith("KeyError < main.py:10 open < handler.py:")
+    assert SENTINEL not in line
+
+
+def patient() -> bytes:
+    """Return a DICOM file whose every text is the sentinel, with values that break their VR."""
+    data = Dataset()
+    data.SOPClassUID = UID("1.2.840.10008.5.1.4.1.1.2")
+    data.SOPInstanceUID = UID("1.2.3")
+    data.PatientName = data.PatientID = data.PatientComments = SENTINEL
+    data.add_new(0x00080020, "LO", SENTINEL)
+    data.add_new(0x00181041, "LO", SENTINEL)
+    data.file_meta = FileMetaDataset()
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+    data.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.1")
+    import io  # noqa: PLC0415
+
+    stream = io.BytesIO()
+    dcmwrite(stream, data, enforce_file_format=True)
+    content = stream.getvalue()
+    return content.replace(struct.pack("<HH", 8, 0x20) + b"LO", struct.pack("<HH", 8, 0x20) + b"DA")
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {},
+        {"storage": Fault(DOWNLOAD, 503, google_error(503, "backendError"))},
+        {"storage": Fault(DOWNLOAD, 400, google_error(400, "invalid"))},
+        {"storage": Fault(DOWNLOAD)},
+        {"bigquery": Fault(INSERT_ALL, 400, google_error(400, "invalid"))},
+        {"bigquery": Fault(INSERT_ALL, 403, google_error(403, SENTINEL))},
+        {"bigquery": Fault(INSERT_ALL, 200, row_error("invalid", SENTINEL))},
+        {"bigquery": Fault(INSERT_ALL, 200, SENTINEL.encode())},
+        {"bigquery": Fault(INSERT_ALL, 200, b'{"insertErrors": [{"SENTINEL^PATIENT": 1}]}')},
+        {"bigquery": Fault(INSERT_ALL)},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("content", ["whole", "cut", "text", "misread"])
+def test_no_failure_shows_patient_data(
+    stack: Stack, faults: dict[str, Fault], content: str
+) -> None:
+    whole = patient()
+    bodies = {
+        "whole": whole,
+        "cut": whole[:-7],
+        "text": SENTINEL.encode() * 50,
+        # Where an element's header should be, the letters of the name are.
+        "misread": whole + SENTINEL.encode(),
+    }
+    event = upload(stack, bodies[content])
+    for server, fault in faults.items():
+        getattr(stack, server).faults = [replace(fault)]
+    answer = event.post(stack.url)
+    lines = stack.log_lines(event.id)
+    assert len(lines) == 1
+    assert "SENTINEL" not in stack.log_file.read_text()
+    stack.storage.faults, stack.bigquery.faults = [], []
+    letters = [letter["attributes"]["error"] for letter in dead_letters_of(stack, event)]
+    told = [answer.text, str(answer.headers), str(lines[0].get("error")), *letters]
+    assert leaks(told, windows(SENTINEL.encode())) == []
+
+
+INVALID_UTF8 = {
+    "a byte that begins nothing": b"\xff",
+    "a character that is cut": b"\xe2\x82",
+    "a continuation alone": b"\x80",
+    "an overlong form": b"\xc0\xaf",
+    "a surrogate": b"\xed\xa0\x80",
+    "beyond Unicode": b"\xf4\x90\x80\x80",
+}
+
+
+@pytest.mark.parametrize("invalid", INVALID_UTF8.values(), ids=INVALID_UTF8)
+@pytest.mark.parametrize("place", ["name", "key", "alone"])
+def test_an_event_that_is_not_utf8_becomes_a_dead_letter(
+    stack: Stack, invalid: bytes, place: str
+) -> None:
+    """It is answered at once, and its line in the log has its id."""
+    event = upload(stack)
+    data = json.dumps(event.data).encode()
+    data = {
+        "name": data.replace(b'"name": "', b'"name": "' + invalid),
+        "key": data.replace(b'"name"', b'"' + invalid + b'": 1, "name"'),
+        "alone": invalid,
+    }[place]
+    headers = {f"ce-{name}": value for name, value in event.attributes.items()}
+    headers["Content-Type"] = "application/json"
+    assert requests.post(stack.url, data, headers=headers, timeout=100).status_code == 200
+    (letter,) = dead_letters_of(stack, event)
+    assert letter["attributes"]["error_type"] == "InvalidEventError"
+    assert letter["attributes"]["error"].startswith("data")
+    (line,) = stack.log_lines(event.id)
+    assert (line["outcome"], line["error_type"]) == ("dead_lettered", "InvalidEventError")
+    assert rows_of(stack, event) == []
+
+
+def test_a_structured_event_whose_data_is_not_utf8_becomes_a_dead_letter(stack: Stack) -> None:
+    """The framework cannot read it; its attributes can be read all the same."""
+    event = upload(stack)
+    body = json.dumps({**event.attributes, "data": event.data}).encode()
+    headers = {"Content-Type": "application/cloudevents+json"}
+    answer = requests.post(
+        stack.url, body.replace(b'"name": "', b'"name": "\xff'), headers=headers, timeout=100
+    )
+    assert answer.status_code == 200
+    (letter,) = dead_letters_of(stack, event)
+    assert letter["attributes"]["error_type"] == "InvalidEventError"
+    (line,) = stack.log_lines(event.id)
+    assert (line["outcome"], line["error_type"]) == ("dead_lettered", "InvalidEventError")
+    assert rows_of(stack, event) == []

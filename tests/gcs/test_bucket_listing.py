@@ -1,0 +1,107 @@
+"""Every file gives the same through ranged requests as read whole."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from pathlib import Path
+
+import pydicom.data
+import pytest
+
+from benchmarks.bench_reading import encapsulated
+from dcm2bq import config
+from dcm2bq.dicom import Conversion, convert
+from dcm2bq.errors import RejectedEventError
+from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.gcs.store import Store
+
+BUNDLED = Path(pydicom.data.__file__).parent
+FOLDERS = [BUNDLED, Path(os.environ.get("DCM2BQ_CORPUS", os.devnull))]
+FILES = sorted(
+    path
+    for folder in FOLDERS
+    for path in folder.rglob("*")
+    if path.is_file() and path.suffix not in {".py", ".pyc", ".json", ".md"}
+)
+SYNTHETIC = {
+    f"{fragments} fragments, table: {table}": encapsulated(2**20, fragments, table)
+    for fragments in (1, 10, 1000)
+    for table in ("none", "basic", "extended")
+}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves the content that the test is about, by ranges."""
+
+    protocol_version = "HTTP/1.1"
+    content = b""
+
+    def do_GET(self) -> None:
+        first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+        body = self.content[first : last + 1]
+        self.send_response_only(206)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(self.content)}")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Store]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads, server.block_on_close = True, False
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_address[1]}")
+        yield Store(config.Config())
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def outcome(source: object, hops: int) -> Conversion | str:
+    """Return the conversion, or the reason of the refusal."""
+    try:
+        return convert(source, {"limits": {"hops": hops}})  # type: ignore[arg-type]
+    except RejectedEventError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def check(store: Store, content: bytes, hops: int = 16) -> None:
+    Handler.content = content
+    event = ObjectEvent(
+        event_id="1",
+        kind=Kind.FINALIZED,
+        time=datetime.now(UTC),
+        bucket="scans",
+        name="a.dcm",
+        generation=1,
+        size=len(content),
+    )
+    reader = store.open(event, time.monotonic() + 60)
+    ranged, whole = outcome(reader, hops), outcome(BytesIO(content), hops=10**6)
+    if ranged != whole:
+        assert isinstance(ranged, Conversion)
+        assert any("inferred" in warning for warning in ranged.warnings)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_file_gives_the_same_through_ranges(store: Store, path: Path) -> None:
+    check(store, path.read_bytes())
+
+
+@pytest.mark.parametrize("hops", [0, 16])
+@pytest.mark.parametrize("name", SYNTHETIC)
+def test_an_encapsulated_object_gives_the_same_through_ranges(
+    store: Store, name: str, hops: int
+) -> None:
+    source = SYNTHETIC[name]
+    check(store, source.read_at(0, source.size), hops)

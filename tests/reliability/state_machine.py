@@ -1,0 +1,354 @@
+"""A bucket with a history, and a transport that delivers its events as badly as it may.
+
+Hypothesis chooses what happens. `Machine.teardown` delivers whatever is left and holds the
+tables against the bucket: the promise of docs/ARCHITECTURE.md.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from typing import Any, ClassVar
+
+import hypothesis.strategies as st
+import requests
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from pydicom import Dataset, FileMetaDataset, dcmwrite
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from tests.support.cloud import (
+    SENTINEL,
+    Bucket,
+    Event,
+    row_error,
+)
+from tests.support.function_stack import Stack, unique
+from tests.support.leaks import leaks, windows
+from tests.support.proxy import Fault
+
+THREADS = 16
+
+NAMES = ("a.dcm", "b c#1?.dcm", "ü/%41'.DCM", "notes.txt")
+LONG_AGO = timedelta(hours=13)
+"""Longer than `retry.maxAgeSeconds`: an event of that age gets no further chance."""
+
+
+def dicom(number: int) -> bytes:
+    """Return a small DICOM file; the number is the instance's."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.2")
+    meta.MediaStorageSOPInstanceUID = UID(f"1.2.3.{number}")
+    header = Dataset()
+    header.file_meta = meta
+    header.SOPClassUID, header.SOPInstanceUID = (
+        meta.MediaStorageSOPClassUID,
+        meta.MediaStorageSOPInstanceUID,
+    )
+    header.StudyInstanceUID, header.SeriesInstanceUID = "1.2", "1.2.3"
+    header.Modality, header.PatientName, header.PatientID = "CT", SENTINEL, SENTINEL
+    stream = BytesIO()
+    dcmwrite(stream, header, enforce_file_format=True)
+    return stream.getvalue()
+
+
+CONTENTS = {
+    "one instance": dicom(1),
+    "another instance": dicom(2),
+    "no DICOM": SENTINEL.encode() * 20,
+    "cut": dicom(3)[:-7],
+    "empty": b"",
+}
+FAULTS: dict[str, Callable[[], tuple[str, Fault]]] = {
+    "the object cannot be read": lambda: ("storage", Fault("alt=media", 403)),
+    "the row is refused": lambda: (
+        "bigquery",
+        Fault("instances/insertAll", 200, row_error("invalid")),
+    ),
+    "the insert is forbidden": lambda: ("bigquery", Fault("instances/insertAll", 403)),
+    "the insert's answer is lost": lambda: (
+        "bigquery",
+        Fault("instances/insertAll", 403, after=True),
+    ),
+    "no dead letter can be written": lambda: ("bigquery", Fault("dead_letter/insertAll", 403)),
+}
+WEATHER = st.sampled_from(["fair", *sorted(FAULTS)])
+
+
+@dataclass
+class Figures:
+    """What was done, for docs/RELIABILITY.md."""
+
+    histories: int = 0
+    events: int = 0
+    deliveries: int = 0
+    objects: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    given_up: int = 0
+
+    def __add__(self, other: "Figures") -> "Figures":
+        return Figures(
+            **{
+                each.name: getattr(self, each.name) + getattr(other, each.name)
+                for each in fields(self)
+            }
+        )
+
+    def __str__(self) -> str:
+        failures = ", ".join(f"{count} x {name}" for name, count in sorted(self.failures.items()))
+        return (
+            f"{self.histories} histories, {self.events} events, {self.deliveries} deliveries, "
+            f"{self.objects} objects left in the buckets, "
+            f"{self.given_up} events given up and retried; failed deliveries: {failures}"
+        )
+
+
+@dataclass(frozen=True)
+class Object:
+    """A generation in the bucket: its `finalized` event, and what it holds."""
+
+    event: Event
+    content: str
+
+    @property
+    def generation(self) -> str:
+        return str(self.event.data["generation"])
+
+    @property
+    def counts(self) -> bool:
+        """Whether the function takes note of it at all."""
+        name = self.event.data["name"].lower()
+        return bool(CONTENTS[self.content]) and name.endswith((".dcm", ".dicom"))
+
+    @property
+    def is_dicom(self) -> bool:
+        return self.counts and "instance" in self.content
+
+
+def assert_privacy(stack: Stack) -> None:
+    """Hold that no patient data left the function but in rows of `instances`."""
+    assert SENTINEL not in stack.log_file.read_text()
+    letters = stack.dataset.query(
+        "SELECT COUNTIF(STRPOS(attributes, @sentinel) > 0 "
+        "OR STRPOS(SAFE_CONVERT_BYTES_TO_STRING(data), @sentinel) > 0) AS n FROM dead_letter",
+        {"sentinel": SENTINEL},
+    )
+    assert letters == [{"n": 0}]
+    errors = stack.dataset.query(
+        "SELECT DISTINCT JSON_VALUE(attributes, '$.error') AS error FROM dead_letter"
+    )
+    assert leaks((str(each["error"]) for each in errors), windows(SENTINEL.encode())) == []
+
+
+class Machine(RuleBasedStateMachine):
+    """One history in a folder of its own, on the stack of the class."""
+
+    stack: ClassVar[Stack]
+    figures: ClassVar[Figures]
+    retry: ClassVar[Callable[[str], object]]
+    """Runs `dead-letters retry` for a glob of paths."""
+    most_again: ClassVar[int] = 40
+    """How many events are delivered again at once."""
+
+    @initialize(versioned=st.booleans(), seed=st.integers(0, 2**32))
+    def start(self, *, versioned: bool, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.versioned = versioned
+        self.bucket: Bucket = self.stack.versioned_bucket if versioned else self.stack.bucket
+        self.folder = unique("model-")
+        self.live: dict[str, Object] = {}
+        self.archived: list[Object] = []
+        self.purged: list[Fault] = []
+        self.pending: list[Event] = []
+        self.acknowledged: list[Event] = []
+
+    # What happens to the bucket.
+
+    @rule(name=st.sampled_from(NAMES), content=st.sampled_from(sorted(CONTENTS)))
+    def upload(self, name: str, content: str) -> None:
+        """Upload or overwrite; the same instance may come to stand at two paths."""
+        event = self.bucket.upload(f"{self.folder}/{name}", CONTENTS[content])
+        before = self.live.get(name)
+        self.live[name] = Object(event, content)
+        self._emit(event)
+        if before:
+            self._retire(before)
+
+    @precondition(lambda self: self.live)
+    @rule(index=st.integers(0, 99))
+    def delete(self, index: int) -> None:
+        name = sorted(self.live)[index % len(self.live)]
+        self.bucket.delete(f"{self.folder}/{name}")
+        self._retire(self.live.pop(name))
+
+    @precondition(lambda self: self.live)
+    @rule(index=st.integers(0, 99))
+    def touch(self, index: int) -> None:
+        now = self.live[sorted(self.live)[index % len(self.live)]]
+        self._emit(now.event.as_type("metadataUpdated"))
+
+    @precondition(lambda self: self.archived)
+    @rule(index=st.integers(0, 99))
+    def restore(self, index: int) -> None:
+        """Copy an archived generation back: it becomes a new generation."""
+        old = self.archived[index % len(self.archived)]
+        self.upload(old.event.data["name"].removeprefix(f"{self.folder}/"), old.content)
+
+    @precondition(lambda self: self.archived)
+    @rule(index=st.integers(0, 99))
+    def purge(self, index: int) -> None:
+        """Delete an archived generation for good."""
+        old = self.archived.pop(index % len(self.archived))
+        # The local Cloud Storage cannot: the proxy answers for this generation.
+        self.purged.append(Fault(f"generation={old.generation} ", 404))
+        self._emit(self._now(old.event.as_type("deleted")))
+
+    @rule()
+    def live_a_while(self) -> None:
+        """Do several of these things."""
+        for _ in range(self.chance.randint(4, 12)):
+            act = self.chance.choice(("upload", "upload", "delete", "touch", "restore", "purge"))
+            index = self.chance.randrange(100)
+            if act == "upload":
+                self.upload(self.chance.choice(NAMES), self.chance.choice(sorted(CONTENTS)))
+            elif self.live if act in {"delete", "touch"} else self.archived:
+                getattr(self, act)(index)
+
+    # What happens to the events.
+
+    @precondition(lambda self: self.pending)
+    @rule(weather=WEATHER, old=st.booleans())
+    def deliver(self, weather: str, *, old: bool) -> None:
+        """Deliver some of what is pending, concurrently; `old` events get no further chance."""
+        self.chance.shuffle(self.pending)
+        part = self.chance.randrange(len(self.pending))
+        events, self.pending = self.pending[part:], self.pending[:part]
+        self._post([self._now(each, LONG_AGO) if old else each for each in events], weather)
+
+    @precondition(lambda self: self.acknowledged)
+    @rule(weather=WEATHER)
+    def deliver_again(self, weather: str) -> None:
+        """Deliver again what was acknowledged long ago, some under another id."""
+        count = self.chance.randint(1, self.most_again)
+        events = self.chance.choices(self.acknowledged, k=count)
+        for number in range(0, len(events), 3):
+            events[number] = replace(events[number], id=unique("second-"))
+        self._post(events, weather)
+
+    # What must hold.
+
+    def teardown(self) -> None:
+        if not hasattr(self, "chance"):
+            return
+        try:
+            self._flush()
+            self._check_listing()
+            self._check_accounts()
+        finally:
+            self.stack.storage.faults = []
+            self.stack.bigquery.faults = []
+        self.figures.histories += 1
+        self.figures.objects += len(self.live)
+
+    def _flush(self) -> None:
+        """Deliver what is pending, and nothing that was acknowledged: it must be there."""
+        for _ in range(4):
+            if self.pending:
+                weather = self.chance.choice(sorted(FAULTS))
+                self.deliver(weather, old=self.chance.random() < 1 / 4)
+        events, self.pending = self.pending, []
+        self.chance.shuffle(events)
+        self._post(events, "fair")
+        assert not self.pending, "not acknowledged although nothing is broken"
+
+    def _check_accounts(self) -> None:
+        """Each object is live or has its dead letter; what is live but gone has one, too."""
+        """Hold the tables against the bucket, and then again when the operator has been there."""
+        live, dead = self._live_rows(), self._dead_letters()
+        for each in self._objects():
+            key = self._path(each), each.generation
+            assert key in live or (*key, "finalized") in dead, f"unaccounted: {each.content}"
+        there = {(self._path(each), each.generation) for each in self._objects()}
+        not_marked = {(path, version) for path, version, event in dead if event != "finalized"}
+        assert set(live) - there <= not_marked
+        given_up = dead - self._broken()
+        if given_up:
+            self.figures.given_up += len(given_up)
+            type(self).retry(f"gs://{self.bucket.name}/{self.folder}/*")
+            live, dead = self._live_rows(), self._dead_letters()
+        assert dead == self._broken()
+        assert live == Counter(
+            (self._path(each), each.generation) for each in self._objects() if each.is_dicom
+        )
+
+    def _check_listing(self) -> None:
+        """Hold the bucket itself against what is remembered of it."""
+        listed = {
+            name: str(generation)
+            for name, generation in self.bucket.names(f"{self.folder}/").items()
+        }
+        assert listed == {each.event.data["name"]: each.generation for each in self.live.values()}
+
+    def _objects(self) -> Iterable[Object]:
+        return (each for each in self.live.values() if each.counts)
+
+    def _broken(self) -> set[tuple[str, str, str]]:
+        return {
+            (self._path(each), each.generation, "finalized")
+            for each in self._objects()
+            if not each.is_dicom
+        }
+
+    def _path(self, each: Object) -> str:
+        return f"gs://{self.bucket.name}/{each.event.data['name']}"
+
+    def _live_rows(self) -> Counter[tuple[str, str]]:
+        rows = self._query("SELECT path, version FROM instances_live")
+        return Counter((row["path"], row["version"]) for row in rows)
+
+    def _dead_letters(self) -> set[tuple[str, str, str]]:
+        rows = self._query("SELECT path, version, event FROM dead_letters")
+        return {(row["path"], row["version"], row["event"]) for row in rows}
+
+    def _query(self, sql: str) -> list[dict[str, Any]]:
+        prefix = f"gs://{self.bucket.name}/{self.folder}/"
+        return self.stack.dataset.query(
+            f"{sql} WHERE STARTS_WITH(path, @prefix)",
+            {"prefix": prefix},
+        )
+
+    def _retire(self, each: Object) -> None:
+        kind = "archived" if self.versioned else "deleted"
+        self._emit(self._now(each.event.as_type(kind)))
+        if self.versioned:
+            self.archived.append(each)
+
+    def _now(self, event: Event, ago: timedelta = timedelta()) -> Event:
+        return replace(event, time=(datetime.now(UTC) - ago).isoformat())
+
+    def _emit(self, event: Event) -> None:
+        self.figures.events += 1
+        self.pending.append(event)
+
+    def _post(self, events: list[Event], weather: str) -> None:
+        """Deliver at once; what is not acknowledged becomes pending again."""
+        faults: dict[str, list[Fault]] = {"storage": [*self.purged], "bigquery": []}
+        if weather != "fair":
+            proxy, fault = FAULTS[weather]()
+            faults[proxy].append(fault)
+        self.stack.storage.faults, self.stack.bigquery.faults = faults.values()
+        with ThreadPoolExecutor(THREADS) as pool:
+            answers = list(pool.map(self._post_one, events))
+        self.figures.deliveries += len(events)
+        for event, answer in zip(events, answers, strict=True):
+            assert SENTINEL not in answer.text
+            assert answer.status_code in {200, 500}
+            if answer.status_code == 500:
+                self.figures.failures[weather] += 1
+            (self.acknowledged if answer.status_code == 200 else self.pending).append(event)
+
+    def _post_one(self, event: Event) -> requests.Response:
+        return event.post(self.stack.url)

@@ -1,0 +1,365 @@
+"""docs/SCHEMA.md: its columns are those of the files, its queries run; those of others, too.
+
+Every statement that a page or a help text shows is analysed by Google's own engine as well.
+"""
+
+import base64
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from datetime import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dcm2bq import schema
+from dcm2bq.bigquery.dataset import Dataset
+from dcm2bq.config import Config
+from dcm2bq.dicom.notes import Notes
+from dcm2bq.schema import Definition, Kind
+from dcm2bq.tools.init import init
+from tests.support import googlesql, pages
+from tests.support.catalog import Tables
+from tests.support.googlesql import engine
+
+PAGE = Path(__file__).parents[2] / "docs" / "SCHEMA.md"
+BEGIN, END = "<!-- columns -->\n", "<!-- end of columns -->\n"
+OPERATIONS = (PAGE.parent / "OPERATIONS.md").read_text()
+OPERATORS_QUERIES = [
+    *re.findall(r"```sql\n(SELECT.*?)```", OPERATIONS, re.DOTALL),
+    *re.findall(r"`(SELECT [^`]+)`", OPERATIONS),
+]
+QUERIES = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
+STATEMENTS = pages.statements()
+ELSEWHERE = [
+    statement
+    for place, statement in STATEMENTS
+    if place not in {"SCHEMA.md", "OPERATIONS.md", "MIGRATION.md"}
+]
+"""Those of other pages and of help texts; tests/deploy runs those of MIGRATION."""
+
+Insert = Callable[..., None]
+MakeRow = Callable[..., dict[str, Any]]
+
+
+def columns() -> str:
+    """Return every table, view and function with its columns, as Markdown."""
+    definitions = schema.load(Config(), "project")
+    return "\n".join(line for each in definitions for line in _section(each))
+
+
+def _section(definition: Definition) -> Iterator[str]:
+    resource = definition.resource
+    arguments = ""
+    if definition.kind is Kind.FUNCTION:
+        pairs = [f"{each['name']} {each['dataType']['typeKind']}" for each in resource["arguments"]]
+        arguments = f"({', '.join(pairs)})"
+    yield from ("", f"### `{definition.name}{arguments}` ({definition.kind})")
+    yield from ("", resource["description"], "")
+    if definition.kind is Kind.FUNCTION:
+        yield "Its columns are those of `instances_live`."
+        return
+    yield from ("| column | type | |", "|---|---|---|")
+    yield from _rows(resource["schema"]["fields"])
+
+
+def _rows(fields: list[Mapping[str, Any]], prefix: str = "") -> Iterator[str]:
+    for each in fields:
+        mode = {"NULLABLE": "", "REQUIRED": ", required", "REPEATED": ", repeated"}[each["mode"]]
+        yield f"| `{prefix}{each['name']}` | {each['type']}{mode} | {each['description']} |"
+        yield from _rows(each.get("fields", []), f"{prefix}{each['name']}.")
+
+
+def page() -> str:
+    """Return the page with its columns made anew."""
+    before, rest = PAGE.read_text().split(BEGIN)
+    return f"{before}{BEGIN}{columns()}\n\n{END}{rest.split(END)[1]}"
+
+
+def test_columns_are_those_of_the_files() -> None:
+    assert PAGE.read_text() == page(), "run: python -m tests.schema.test_schema_docs"
+
+
+@pytest.fixture(scope="module")
+def filled(dataset: Dataset, insert: Insert, row: MakeRow) -> Dataset:
+    """One study, with something for every query to find."""
+    header = """{"Manufacturer": "Acme", "InstanceNumber": 1, "SliceThickness": 5.0,
+        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "WindowCenter": 40,
+        "AcquisitionTime": "093015.25",
+        "ProcedureCodeSequence": [{"CodeMeaning": "Knee"}],
+        "PixelData": {"BulkDataURI": "?offset=1&length=2"}}"""
+    info = {"warnings": ["odd"], "input": {"size": 5}}
+    about: dict[str, Any] = {"metadata": header, "info": info, "study": "1.2.3", "PatientID": "P"}
+    insert(
+        dataset,
+        "instances",
+        row("gs://bucket/a.dcm", 2, PatientName="Doe^Jane", **about),
+        row("gs://bucket/copy.dcm", 1, PatientName="DOE^JANE", **about),
+        row("gs://bucket/no uid.dcm", 1, metadata="{}", series=None, instance=None),
+        row("gs://bucket/gone.dcm", 1, **about),
+        row("gs://bucket/gone.dcm", 1, "deleted", study=None, series=None, instance=None),
+        row("gs://bucket/bad.dcm", 1, "deleted", study=None, series=None, instance=None),
+        row("gs://bucket/forged.dcm", 2**62, "deleted", study=None, series=None, instance=None),
+        row("gs://bucket/half.dcm", 1, **about),
+        row("gs://bucket/half.dcm", 2, "deleted", study=None, series=None, instance=None),
+        row("gs://bucket/half.dcm", 3, **about),
+        row("gs://bucket/notified.dcm", 1, "deleted", study=None, series=None, instance=None),
+        row("gs://bucket/wide.dcm", 1, "deleted", study=None, series=None, instance=None),
+        row("gs://other/bad.dcm", 1, "deleted", study=None, series=None, instance=None),
+        row("gs://planted", 9 * 10**15, "deleted", study=None, series=None, instance=None),
+    )
+    notified = {
+        "eventType": "OBJECT_FINALIZE",
+        "bucketId": "bucket",
+        "objectId": "notified.dcm",
+        "objectGeneration": "1",
+    }
+    letters = {
+        name: f'{{"bucket": "bucket", "name": "{name}", "generation": 1{wide}}}'
+        for name, wide in (("bad.dcm", ""), ("worse.dcm", ""), ("wide.dcm", f', "w": {"9" * 40}.5'))
+    }
+    insert(
+        dataset,
+        "dead_letter",
+        *(
+            {
+                "message_id": name,
+                "publish_time": "2024-01-01T00:00:00Z",
+                "attributes": '{"ce-type": "google.cloud.storage.object.v1.finalized"}',
+                "data": _base64(data),
+            }
+            for name, data in letters.items()
+        ),
+        {
+            "message_id": "notified.dcm",
+            "publish_time": "2024-01-01T00:00:00Z",
+            "attributes": json.dumps(notified),
+        },
+    )
+    return dataset
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def run(dataset: Dataset, query: str) -> list[dict[str, Any]]:
+    return dataset.query(re.sub(r"\bdicom\.", f"{dataset.name}.", query))
+
+
+def state(dataset: Dataset) -> list[dict[str, Any]]:
+    live = "SELECT path, version, TO_JSON_STRING(metadata) AS metadata FROM dicom.instances_live"
+    letters = "SELECT path, version, CAST(attempts AS STRING) FROM dicom.dead_letters"
+    return [*run(dataset, f"{live} ORDER BY path"), *run(dataset, f"{letters} ORDER BY path")]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [each for each in QUERIES if each.startswith(("SELECT", "WITH"))],
+    ids=lambda each: each[:40],
+)
+def test_queries_find_something(filled: Dataset, query: str) -> None:
+    found = run(filled, query)
+    assert found
+    assert all(any(value not in (None, []) for value in each.values()) for each in found)
+
+
+@pytest.mark.parametrize("query", OPERATORS_QUERIES, ids=lambda each: each[:60])
+def test_queries_of_operators_find_something(filled: Dataset, query: str) -> None:
+    name = "worse.dcm" if "dead_letters" in query else "a.dcm"
+    assert run(filled, query.replace("gs://BUCKET/NAME", f"gs://bucket/{name}"))
+
+
+@pytest.mark.parametrize("query", ELSEWHERE, ids=lambda each: each[:60])
+def test_queries_of_other_pages_and_of_help_texts_run(filled: Dataset, query: str) -> None:
+    assert query.startswith("SELECT")
+    assert isinstance(run(filled, query), list)
+
+
+@pytest.fixture(scope="module")
+def tables() -> Tables:
+    """The dataset, and the tables of the older service as MIGRATION speaks of them."""
+    found = Tables(engine())
+    found.define(schema.load(Config(), "project"), "dicom")
+    common = [
+        {"name": "timestamp", "type": "TIMESTAMP"},
+        {"name": "path", "type": "STRING"},
+        {"name": "version", "type": "STRING"},
+        {"name": "metadata", "type": "JSON"},
+    ]
+    about = [{"name": name, "type": "STRING"} for name in ("type", "storageClass")]
+    record = [
+        {"name": "event", "type": "STRING"},
+        {
+            "name": "input",
+            "type": "RECORD",
+            "fields": [{"name": "size", "type": "INTEGER"}, *about],
+        },
+    ]
+    info: list[dict[str, Any]] = [{"name": "info", "type": "RECORD", "fields": record}]
+    found.add_resource([*common, *info], ["old", "instances"])
+    found.add_resource([*common, {"name": "info", "type": "JSON"}], ["old", "metadata"])
+    letters = next(each for each in schema.load(Config(), "p") if each.name == "dead_letter")
+    found.add_resource(letters.resource["schema"]["fields"], ["old", "dead_letter"])
+    live = next(each for each in schema.load(Config(), "p") if each.name == "instances_live")
+    found.add_resource(live.resource["schema"]["fields"], ["research", "headers"])  # a copy of it
+    return found
+
+
+@pytest.mark.timeout(googlesql.TIMEOUT)
+@pytest.mark.parametrize(
+    ("place", "statement"), STATEMENTS, ids=[f"{place}: {sql[:40]}" for place, sql in STATEMENTS]
+)
+def test_a_statement_is_googles_sql(tables: Tables, place: str, statement: str) -> None:
+    if statement.startswith("WITH renamed"):  # the first step of the statement before
+        statement += "\nSELECT * FROM renamed"
+    assert engine().analyze(statement, tables.catalog), place
+
+
+def test_every_block_of_sql_is_among_the_statements() -> None:
+    counts = Counter(place for place, _ in STATEMENTS)
+    for page in pages.PAGES:
+        blocks = page.read_text().count("```sql\n")
+        assert counts[page.name] >= blocks, page.name
+    assert counts["SCHEMA.md"] == len(QUERIES)
+    shown = {" ".join(sql.split()) for _, sql in STATEMENTS}
+    assert {" ".join(sql.split()) for sql in OPERATORS_QUERIES} <= shown
+
+
+@pytest.fixture(scope="module")
+def apart(config: Callable[..., Config], connect: Callable[[Config], Dataset]) -> Dataset:
+    """A dataset that only some recipes of the cookbook fill."""
+    made = config()
+    dataset = connect(made)
+    init(dataset, made)
+    return dataset
+
+
+def recipe(heart: str) -> str:
+    """Return the query of the cookbook that has something in it."""
+    found: list[str] = [each for each in QUERIES if heart in each]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_values_are_found_as_arrays_and_alone(apart: Dataset, insert: Insert, row: MakeRow) -> None:
+    headers = {
+        "several": '{"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "WindowCenter": [40, 50.5]}',
+        "single": '{"ImageType": "ORIGINAL", "WindowCenter": -600}',
+        "none": '{"ImageType": ["ORIGINAL", "PRIMARY"], "WindowCenter": null}',
+        "derived": '{"ImageType": ["DERIVED", "PRIMARY"], "WindowCenter": 1}',
+        "absent": "{}",
+    }
+    rows = (row(f"gs://values/{name}.dcm", 1, metadata=text) for name, text in headers.items())
+    insert(apart, "instances", *rows)
+    found = [tuple(each.values()) for each in run(apart, recipe("image_kind"))]
+    assert [each for each in found if "//values/" in each[0]] == [
+        ("gs://values/none.dcm", None, None),
+        ("gs://values/several.dcm", "AXIAL", 40.0),
+        ("gs://values/single.dcm", None, -600.0),
+    ]
+
+
+TIMES = {"09": "09:00:00", "0930": "09:30:00", "093015": "09:30:15", "093015.25": "09:30:15.250000"}
+ODD_TIMES = ("9:30", "93015", "noon", "", "2530")
+
+
+def test_times_are_read_with_and_without_fractions(
+    apart: Dataset, insert: Insert, row: MakeRow
+) -> None:
+    rows = (
+        row(f"gs://times/{text}", 1, metadata=json.dumps({"AcquisitionTime": text}))
+        for text in (*TIMES, *ODD_TIMES)
+    )
+    insert(apart, "instances", *rows)
+    found = {each["path"]: each["acquired_at"] for each in run(apart, recipe("acquired_at"))}
+    read = {path.rpartition("/")[2]: when.isoformat() for path, when in found.items() if when}
+    assert read == TIMES
+
+
+@pytest.mark.timeout(googlesql.TIMEOUT)
+def test_google_reads_times_and_arrays_in_the_same_way() -> None:
+    cast = re.search(
+        r"SAFE_CAST\(\s*REGEXP_REPLACE.*?AS TIME\s*\)", recipe("acquired_at"), re.DOTALL
+    )
+    array = re.search(r"IF\(.*?\]\s*\)", recipe("image_kind"), re.DOTALL)
+    assert cast
+    assert array
+    for written, expected in TIMES.items():
+        text = f"FORMAT_TIME('%H:%M:%E6S', {cast[0]})"
+        ((value,),) = engine().query(f"SELECT {text} FROM (SELECT @time AS time)", time=written)
+        assert value == f"{time.fromisoformat(expected):%H:%M:%S.%f}"
+    header = "(SELECT PARSE_JSON(@header) AS metadata)"
+    for text, values in (('["A", "B"]', ["A", "B"]), ('"A"', ["A"]), ("null", [None])):
+        found = engine().query(
+            f"SELECT {array[0]} FROM {header}", header=f'{{"ImageType": {text}}}'
+        )
+        assert found == [(values,)]
+
+
+def test_warnings_are_grouped_without_offsets_sizes_and_counts(
+    apart: Dataset, insert: Insert, row: MakeRow
+) -> None:
+    first, second = Notes(), Notes()
+    for notes, offset, times, size in ((first, 10, 1, 8130), (second, 2222, 3, 12)):
+        for _ in range(times):
+            notes.add("not an odd integer", tag=0x00280008, vr="IS", offset=offset)
+            notes.add("twice odd", tag=0x00280009)
+        notes.add(f"odd: {size} of 8192 bytes", tag=0x7FE00010, vr="OW", offset=offset)
+        notes.add(f"{size} odd bytes behind")
+        notes.add(f"the first of {size} values is odd")
+    rows = (
+        row(f"gs://odd/{n}", 1, info={"warnings": list(notes.warnings)})
+        for n, notes in enumerate((first, second))
+    )
+    insert(apart, "instances", *rows)
+    found = {each["kind"]: each["objects"] for each in run(apart, recipe("AS kind"))}
+    assert {kind: count for kind, count in found.items() if "odd" in kind and kind != "odd"} == {
+        "00280008 IS: not an odd integer": 2,
+        "00280009: twice odd": 2,
+        "7FE00010 OW: odd: N bytes": 2,
+        "8130 odd bytes behind": 1,
+        "12 odd bytes behind": 1,
+        "the first of N values is odd": 2,
+    }
+
+
+def test_compacting_reads_a_dead_letters_path_as_the_view_does() -> None:
+    """The local BigQuery parses some numbers in every mode that Google's takes in one alone."""
+    (statement,) = (each for each in QUERIES if each.startswith("DELETE") and "dead_letter" in each)
+    view = next(each for each in schema.load(Config(), "p") if each.name == "dead_letters").sql
+    assert view is not None
+    parses = re.findall(r"SAFE\.PARSE_JSON\(.*?\) AS \w+", view)
+    assert len(parses) == 2
+    path = re.search(r"CONCAT\(\s*'gs://'.*?\) AS path", view, re.DOTALL)
+    assert path is not None
+    ours = re.sub(r"\bd\.", "", " ".join(statement.split()))
+    for each in (*parses, path[0].removesuffix(" AS path")):
+        assert " ".join(each.split()) in ours
+
+
+def test_compacting_leaves_what_is_live_and_what_is_open(filled: Dataset) -> None:
+    """Hidden rows go, then markers that hide nothing; one that closes a dead letter stays."""
+    statements = [each for each in QUERIES if each.startswith("DELETE")]
+    assert len(statements) == 2
+    before = state(filled)
+    assert len(before) == 5
+    for statement in statements:
+        run(filled, statement)
+        assert state(filled) == before
+    rows = run(filled, "SELECT path, version, event FROM dicom.instances ORDER BY path, version")
+    assert [tuple(each.values()) for each in rows] == [
+        ("gs://bucket/a.dcm", "2", "finalized"),
+        ("gs://bucket/bad.dcm", "1", "deleted"),
+        ("gs://bucket/copy.dcm", "1", "finalized"),
+        ("gs://bucket/half.dcm", "3", "finalized"),
+        ("gs://bucket/no uid.dcm", "1", "finalized"),
+        ("gs://bucket/notified.dcm", "1", "deleted"),
+        ("gs://bucket/wide.dcm", "1", "deleted"),
+    ]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -1,0 +1,168 @@
+"""What a backfill works on, and the command in the environment that has Apache Beam."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.data import get_testdata_file
+
+from dcm2bq import config
+from dcm2bq.bigquery.dataset import Dataset
+from dcm2bq.local import servers
+from dcm2bq.local.bucket import Bucket
+from dcm2bq.tools.init import init
+from tests.support.function_stack import ROOT, unique
+from tests.support.proxy import Proxy
+
+PYTHON = ROOT / ".venv-backfill" / "bin" / "python"
+DCM2BQ = PYTHON.with_name("dcm2bq")
+CT_SMALL, MR_SMALL = (
+    Path(str(get_testdata_file(name))).read_bytes() for name in ("CT_small.dcm", "MR_small.dcm")
+)
+
+INTERRUPTIBLE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Runs a command that hears an interrupt, even where a shell lets its background jobs ignore it."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def run(self) -> str:
+        """The id of the run."""
+        return self.err.partition("run ")[2].partition(":")[0]
+
+
+class Site:
+    """What a backfill works on: `source` and `staging` are its own buckets."""
+
+    def __init__(
+        self, storage: Proxy, storage_url: str, bigquery_url: str, dataset: Dataset
+    ) -> None:
+        self.storage = storage
+        self.storage_url = storage_url
+        self.bigquery_url = bigquery_url
+        self.source = Bucket(storage_url, unique("source-"), connections=8)
+        self.staging = Bucket(storage_url, unique("staging-"), connections=8)
+        self.source.create()
+        self.staging.create()
+        self.overrides: dict[str, Any] = {"bigQuery": {"datasetId": dataset.dataset_id}}
+        self.objects: dict[str, str] = {}
+        self.environ = {
+            "BIGQUERY_EMULATOR_HOST": bigquery_url,
+            "STORAGE_EMULATOR_HOST": storage.url,
+        }
+        self.config = config.from_overrides(self.overrides)
+        self.dataset = dataset
+
+    def upload(self, name: str, content: bytes) -> dict[str, Any]:
+        """Store an object in the source; return its resource."""
+        resource = dict(self.source.upload(name, content))
+        self.objects[f"gs://{self.source.name}/{name}"] = resource["generation"]
+        return resource
+
+    def start(self, *args: str, where: str = "", **environ: str) -> subprocess.Popen[str]:
+        """Start the command on the source, in a session of its own."""
+        command = [str(DCM2BQ), "backfill", f"gs://{self.source.name}/{where}"]
+        staging = ["--staging", f"gs://{self.staging.name}/b"]
+        return self.run([*command, *staging, *args], **environ)
+
+    def run(self, command: list[str], **environ: str) -> subprocess.Popen[str]:
+        """Start any command in the environment of the backfill."""
+        assert PYTHON.exists(), "make test makes .venv-backfill"
+        return subprocess.Popen(
+            [sys.executable, "-c", INTERRUPTIBLE, *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={
+                **servers.isolated(os.environ),
+                **self.environ,
+                "DCM2BQ_CONFIG": json.dumps(self.overrides),
+                **environ,
+            },
+        )
+
+    def backfill(self, *args: str, where: str = "") -> Done:
+        """Run the command to its end."""
+        return finish(self.start(*args, where=where))
+
+    def live(self) -> list[tuple[str, str]]:
+        """Return path and generation of each row of the live view, by path."""
+        rows = self._select("path, version", "instances_live")
+        return [(row["path"], row["version"]) for row in rows]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows of the table, by path."""
+        return self._select("*", "instances")
+
+    def dead_letters(self) -> list[dict[str, Any]]:
+        """Return the open dead letters, by path."""
+        return self._select("*", "dead_letters")
+
+    def _select(self, what: str, table: str) -> list[dict[str, Any]]:
+        """Return what a table or view says of the source, by path."""
+        return self.dataset.query(
+            f"SELECT {what} FROM {table} WHERE STARTS_WITH(path, @source) ORDER BY path",
+            {"source": f"gs://{self.source.name}/"},
+        )
+
+    def staged(self, run: str, under: str = "") -> list[str]:
+        """Return the names in a run's folder."""
+        prefix = f"b/{run}/"
+        names = self.names(prefix + under)
+        return [name.removeprefix(prefix) for name in names]
+
+    def names(self, prefix: str) -> list[str]:
+        """Return the names in the staging bucket."""
+        store = self.store()
+        return [each.name for each in store.list(self.staging.name, prefix)]
+
+    def store(self) -> Any:
+        """Return a store on the local Cloud Storage."""
+        from dcm2bq.gcs.store import Store  # noqa: PLC0415
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("STORAGE_EMULATOR_HOST", self.storage_url)
+            return Store(self.config)
+
+    def staged_records(self) -> int:
+        """Return how many shards are staged by now."""
+        return sum("/shards/" in name for name in self.names("b/"))
+
+
+def finish(process: subprocess.Popen[str]) -> Done:
+    """Wait for a command."""
+    try:
+        out, err = process.communicate(timeout=1000)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return Done(process.returncode, out, err)
+
+
+def fresh_dataset(bigquery_url: str) -> Dataset:
+    """Make tables and views that are empty."""
+    options = config.from_overrides({"bigQuery": {"datasetId": unique("test_")}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
+        made = Dataset(options)
+    init(made, options)
+    return made
