@@ -15,7 +15,7 @@ from dcm2bq.errors import ConfigError, NotDicomError
 from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.handler import Handler
 from dcm2bq.tools import indexing
-from dcm2bq.tools.backfill.stage import _Work
+from dcm2bq.tools.backfill.staging import _Work
 from tests.dicom.build import dicom, identity
 
 CONTENT = dicom(identity())

@@ -17,7 +17,7 @@ from dcm2bq.tools.backfill.loading import Loading
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.progress import Meter
 from dcm2bq.tools.backfill.run_records import Loaded, Run, Staged
-from dcm2bq.tools.backfill.stage import Stager
+from dcm2bq.tools.backfill.staging import Stager
 
 NAMESPACE = "dcm2bq"
 """Of the pipeline's counters: one for each result, `inserted` for instance."""
