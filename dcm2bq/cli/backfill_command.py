@@ -22,7 +22,7 @@ from dcm2bq.tools.display import printable, say
 
 if TYPE_CHECKING:
     from dcm2bq.config import Config
-    from dcm2bq.tools.backfill.backfill import Backfill, Runner, Summary
+    from dcm2bq.tools.backfill.backfill import Backfill, Runner, RunSummary
     from dcm2bq.tools.backfill.plan import Shard
     from dcm2bq.tools.backfill.run_records import Run
 
@@ -215,7 +215,7 @@ def _check_pipeline(
     from dcm2bq.tools.backfill.runners import dataflow as tool  # noqa: PLC0415
 
     if runner == DATAFLOW:
-        tool.Job(**dataflow, beam_options=beam_options).check(options)
+        tool.DataflowJob(**dataflow, beam_options=beam_options).check(options)
     else:
         tool.parse_options(beam_options)
 
@@ -266,9 +266,9 @@ def _locally(work: "Backfill", processes: int, beam_options: Sequence[str]) -> "
 
 
 def _on_dataflow(beam_options: Sequence[str], dataflow: Mapping[str, Any], again: str) -> "Runner":
-    from dcm2bq.tools.backfill.runners.dataflow import Job  # noqa: PLC0415
+    from dcm2bq.tools.backfill.runners.dataflow import DataflowJob  # noqa: PLC0415
 
-    job = Job(**dataflow, beam_options=beam_options)
+    job = DataflowJob(**dataflow, beam_options=beam_options)
 
     def go(run: "Run", shards: "Sequence[Shard]") -> bool:
         return job.run(run, shards, _tell, again=again)
@@ -303,7 +303,7 @@ def _count_known(options: "Config", uri: GsUri) -> int | None:
         return None
 
 
-def _print(summary: "Summary") -> None:
+def _print(summary: "RunSummary") -> None:
     """Tell what all attempts of a run have done."""
     results = summary.results
     say(f"run {summary.run.id}: {summary.loaded:,} of {summary.shards:,} shards loaded")

@@ -19,7 +19,7 @@ from dcm2bq.tools.display import say, say_json
 
 if TYPE_CHECKING:
     from dcm2bq.bigquery.dataset import Dataset
-    from dcm2bq.tools.dead_letters import Attempt, Entry, Filter, Letter
+    from dcm2bq.tools.dead_letters import ClosingAttempt, DeadLetter, Entry, Filter
 
 _BECAUSE_MAX_CHARS = 1000  # a sentence or two: it is read in lists
 
@@ -195,7 +195,7 @@ def dismiss(*, everything: bool, because: str, **chosen: Any) -> int:
     return _close(dataset, meant, tool.dismiss(dataset, options, meant, because.strip()))
 
 
-def _close(dataset: "Dataset", meant: "Filter", attempts: "Iterator[Attempt]") -> int:
+def _close(dataset: "Dataset", meant: "Filter", attempts: "Iterator[ClosingAttempt]") -> int:
     """Show what becomes of each entry; return the exit status."""
     from dcm2bq.tools.dead_letters import count  # noqa: PLC0415
 
@@ -249,7 +249,7 @@ def _line(entry: "Entry") -> str:
     return f"{seen:<20} {entry.attempts:>4}x  {entry.reason:<20}  {entry.name}: {entry.message}"
 
 
-def _document(letter: "Letter") -> bytes:
+def _document(letter: "DeadLetter") -> bytes:
     """Return a letter as JSON; data that is no JSON stands in it as base64."""
     try:
         data = decode(letter.data)

@@ -59,7 +59,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """An entry with its last letter: `attributes` and `data` as they came."""
 
     entry: Entry
@@ -101,7 +101,7 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class ClosingAttempt:
     """What became of an entry; `error` is None when it is resolved or dismissed."""
 
     entry: Entry
@@ -136,7 +136,7 @@ def reasons(dataset: Dataset) -> list[str]:
     return [*REASONS, *sorted({row["reason"] for row in rows} - set(REASONS))]
 
 
-def read(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[Letter]:
+def read(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[DeadLetter]:
     """Yield the entries with their letters, in no order."""
     where, parameters = chosen.where
     table = config.big_query.dead_letter_table_id
@@ -155,30 +155,32 @@ def read(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[Letter]:
     """  # noqa: S608 - the table's id is held to its alphabet by the configuration
     for row in dataset.stream(sql, parameters):
         attributes, data = row.pop("attributes"), row.pop("data")
-        yield Letter(msgspec.convert(row, Entry), _attributes(attributes), data or b"")
+        yield DeadLetter(msgspec.convert(row, Entry), _attributes(attributes), data or b"")
 
 
-def retry(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[Attempt]:
+def retry(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[ClosingAttempt]:
     """Handle the events of the entries once more, whatever their age; yield each as it is done.
 
     What succeeds is resolved, which takes it out of the view: an interrupted run is gone on
-    with by the next. Raises as `indexing.attempt` does in an outage, and `ConfigError` where
+    with by the next. Raises as `indexing.attempt_each` does in an outage, and `ConfigError` where
     the table takes no rows of this configuration.
     """
     sink = Writer(config)
-    office = _Office(indexing.handler(dataset, config, sink), sink, config)
-    return indexing.attempt(office.retry, read(dataset, config, chosen))
+    retrier = _Retrier(indexing.handler(dataset, config, sink), sink, config)
+    return indexing.attempt_each(retrier.retry, read(dataset, config, chosen))
 
 
-def dismiss(dataset: Dataset, config: Config, chosen: Filter, because: str) -> Iterator[Attempt]:
+def dismiss(
+    dataset: Dataset, config: Config, chosen: Filter, because: str
+) -> Iterator[ClosingAttempt]:
     """Close the entries as they are, with the reason; yield each as it is done.
 
-    Their letters stay; the next failure opens an entry again. Raises as `indexing.attempt` does
+    Their letters stay; the next failure opens an entry again. Raises as `indexing.attempt_each` does
     in an outage.
     """
     sink = Writer(config)
 
-    def close(letter: Letter) -> Attempt:
+    def close(letter: DeadLetter) -> ClosingAttempt:
         entry = letter.entry
         row = rows.dismissal_row(
             _resolution(letter),
@@ -190,13 +192,13 @@ def dismiss(dataset: Dataset, config: Config, chosen: Filter, because: str) -> I
         try:
             sink.insert_dead_letter(row, time.monotonic() + config.limits.deadline_seconds)
         except Exception as error:
-            return Attempt(entry, None, error)
-        return Attempt(entry, "dismissed")
+            return ClosingAttempt(entry, None, error)
+        return ClosingAttempt(entry, "dismissed")
 
-    return indexing.attempt(close, read(dataset, config, chosen))
+    return indexing.attempt_each(close, read(dataset, config, chosen))
 
 
-class _Office:
+class _Retrier:
     """Where dead letters are handled again; used by several threads."""
 
     def __init__(self, handler: Handler, sink: Writer, config: Config) -> None:
@@ -204,23 +206,23 @@ class _Office:
         self._sink = sink
         self._seconds = config.limits.deadline_seconds
 
-    def retry(self, letter: Letter) -> Attempt:
+    def retry(self, letter: DeadLetter) -> ClosingAttempt:
         """Handle an event once more, and resolve its entry when that succeeds."""
         try:
             result = self._handle(letter)
             self._resolve(letter)
         except Exception as error:
-            return Attempt(letter.entry, None, error)
-        return Attempt(letter.entry, result)
+            return ClosingAttempt(letter.entry, None, error)
+        return ClosingAttempt(letter.entry, result)
 
-    def _handle(self, letter: Letter) -> Result:
+    def _handle(self, letter: DeadLetter) -> Result:
         delivery = events.recorded(letter.attributes, letter.data, letter.entry.message_id)
         try:
             return self._handler.apply(events.parse(delivery), self._deadline).result
         except SupersededError:
             return Result.SUPERSEDED
 
-    def _resolve(self, letter: Letter) -> None:
+    def _resolve(self, letter: DeadLetter) -> None:
         self._sink.insert_dead_letter(_resolution(letter), self._deadline)
 
     @property
@@ -228,7 +230,7 @@ class _Office:
         return time.monotonic() + self._seconds
 
 
-def _resolution(letter: Letter) -> DeadLetterRow:
+def _resolution(letter: DeadLetter) -> DeadLetterRow:
     """Return the row that closes an entry."""
     now = datetime.now(UTC)
     return rows.resolution_row(

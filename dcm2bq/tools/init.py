@@ -18,7 +18,7 @@ from dcm2bq.schema import Definition, Kind
 from dcm2bq.schema.compare import Difference, compare
 
 
-class Action(StrEnum):
+class SchemaAction(StrEnum):
     """What was done, or would be."""
 
     CREATED = "created"
@@ -27,17 +27,17 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SchemaEntry:
     """One object; `details` are the changes made to it, and what was left alone."""
 
     kind: str
     name: str
-    action: Action
+    action: SchemaAction
     details: tuple[str, ...] = ()
 
     def outcome(self, *, dry_run: bool) -> str:
         """What was done; of a dry run, what would be."""
-        is_change = self.action is not Action.UNCHANGED
+        is_change = self.action is not SchemaAction.UNCHANGED
         return f"would be {self.action}" if dry_run and is_change else str(self.action)
 
 
@@ -50,18 +50,18 @@ class _Step:
     difference: Difference
 
     @property
-    def entry(self) -> Entry:
+    def entry(self) -> SchemaEntry:
         if self.found is None:
-            action = Action.CREATED
+            action = SchemaAction.CREATED
         else:
-            action = Action.UPDATED if self.difference.changes else Action.UNCHANGED
+            action = SchemaAction.UPDATED if self.difference.changes else SchemaAction.UNCHANGED
         details = (*self.difference.changes, *self.difference.notes)
-        return Entry(self.definition.kind, self.definition.name, action, details)
+        return SchemaEntry(self.definition.kind, self.definition.name, action, details)
 
 
 def init(
     dataset: Dataset, config: Config, *, location: str | None = None, dry_run: bool = False
-) -> tuple[Entry, ...]:
+) -> tuple[SchemaEntry, ...]:
     """Make the dataset hold what the definitions say; return an entry for each object.
 
     The dataset itself comes first; a missing one is created in `location`, by default where
@@ -81,8 +81,8 @@ def init(
         for step in steps:
             _apply(dataset, step)
             _check(dataset, step)
-    action = Action.CREATED if found is None else Action.UNCHANGED
-    return (Entry("dataset", dataset.name, action), *(step.entry for step in steps))
+    action = SchemaAction.CREATED if found is None else SchemaAction.UNCHANGED
+    return (SchemaEntry("dataset", dataset.name, action), *(step.entry for step in steps))
 
 
 def refuse_equal_names(config: Config) -> None:
@@ -126,7 +126,7 @@ def _compare(dataset: Dataset, definition: Definition) -> _Step:
 
 
 def _apply(dataset: Dataset, step: _Step) -> None:
-    if step.entry.action is Action.UNCHANGED:
+    if step.entry.action is SchemaAction.UNCHANGED:
         return
     match step.definition.kind:
         case Kind.TABLE:
@@ -163,7 +163,7 @@ def _apply_view(dataset: Dataset, step: _Step) -> None:
 
 def _check(dataset: Dataset, step: _Step) -> None:
     """Raise `WriteFailedError` when the change is not there."""
-    if step.entry.action is Action.UNCHANGED:
+    if step.entry.action is SchemaAction.UNCHANGED:
         return
     again = _compare(dataset, step.definition)
     missing = [*again.difference.changes, *again.difference.refusals]

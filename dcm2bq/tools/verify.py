@@ -51,7 +51,7 @@ class Finding(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
+class BucketDifference:
     """An object without its row, or a row without its object.
 
     `event` is the one that would put it right: of the object that is missing from the table,
@@ -84,7 +84,7 @@ class Mended(StrEnum):
 class Repair:
     """A difference, and what became of it: `result` is None where `error` tells why nothing did."""
 
-    difference: Difference
+    difference: BucketDifference
     result: str | None
     error: Exception | None = None
 
@@ -149,11 +149,11 @@ class Comparison:
         (counted,) = self._dataset.query(f"SELECT COUNT(*) AS n {_LIVE_ROWS}", self._parameters)
         return int(counted["n"])
 
-    def __iter__(self) -> Iterator[Difference]:
+    def __iter__(self) -> Iterator[BucketDifference]:
         for start, end in pairwise(self._boundaries()):
             yield from self._compare(start, end)
 
-    def mend(self, difference: Difference) -> Repair:
+    def mend(self, difference: BucketDifference) -> Repair:
         """Index an object that is missing, or mark a generation that is gone.
 
         A marker is written only when Cloud Storage says of exactly this generation that it is
@@ -220,7 +220,7 @@ class Comparison:
             inner = sorted(set(row["paths"][1:-1]))
         return [_FIRST_PATH, *inner, _BEHIND_LAST_PATH]
 
-    def _compare(self, start: str, end: str) -> Iterator[Difference]:
+    def _compare(self, start: str, end: str) -> Iterator[BucketDifference]:
         """Merge the objects and the rows of one range of paths."""
         rows = self._rows(start, end)
         # The rows first: what comes between is an object without a row, and young.
@@ -274,7 +274,7 @@ class Comparison:
         for path, group in groupby(rows, itemgetter("path")):
             yield path, [msgspec.convert(row, _Row) for row in group]
 
-    def _judge(self, found: ObjectEvent, rows: Sequence[_Row]) -> Iterator[Difference]:
+    def _judge(self, found: ObjectEvent, rows: Sequence[_Row]) -> Iterator[BucketDifference]:
         """Yield what is wrong with an object, given the rows of its path."""
         version = str(found.generation)
         live = [row for row in rows if row.is_live]
@@ -286,26 +286,26 @@ class Comparison:
         elif hidden_below >= found.generation:
             # The rows came before the listing: the marker is older, and the object is there.
             reason = f"by a marker of generation {hidden_below}"
-            yield Difference(finding=Finding.HIDDEN, event=found, reason=reason)
+            yield BucketDifference(finding=Finding.HIDDEN, event=found, reason=reason)
         elif letters := [row for row in rows if row.reason and row.version == version]:
             letter = min(letters, key=attrgetter("dismissed"))  # what is open comes first
             finding = Finding.DISMISSED if letter.dismissed else Finding.DEAD_LETTERED
-            yield Difference(finding=finding, event=found, reason=letter.reason)
+            yield BucketDifference(finding=finding, event=found, reason=letter.reason)
         elif found.time > self._settled:
             self.settling += 1
         else:
-            yield Difference(finding=Finding.MISSING, event=found)
+            yield BucketDifference(finding=Finding.MISSING, event=found)
         for row in live:
             if row.version != version:
                 yield self._extra(row, found)
 
-    def _judge_rows(self, rows: Sequence[_Row]) -> Iterator[Difference]:
+    def _judge_rows(self, rows: Sequence[_Row]) -> Iterator[BucketDifference]:
         """Yield the rows of a path where there is no object."""
         for row in rows:
             if row.is_live:
                 yield self._extra(row, None)
 
-    def _extra(self, row: _Row, found: ObjectEvent | None) -> Difference:
+    def _extra(self, row: _Row, found: ObjectEvent | None) -> BucketDifference:
         gone = ObjectEvent(
             event_id=_event_id(),
             kind=Kind.DELETED,
@@ -315,15 +315,15 @@ class Comparison:
             generation=int(row.version or 0),
         )
         if found is None:
-            return Difference(finding=Finding.STALE, event=gone)
+            return BucketDifference(finding=Finding.STALE, event=gone)
         if gone.generation < found.generation:
-            return Difference(finding=Finding.SUPERSEDED, event=gone)
+            return BucketDifference(finding=Finding.SUPERSEDED, event=gone)
         # Its marker would hide the row of the lower generation, which is the live one.
-        return Difference(
+        return BucketDifference(
             finding=Finding.STALE, event=gone, reason="the object has a lower generation"
         )
 
-    def _mend(self, difference: Difference) -> str:
+    def _mend(self, difference: BucketDifference) -> str:
         if not difference.can_be_mended:
             return Mended.LEFT
         event = difference.event
@@ -347,11 +347,11 @@ _SEEN_IN_VIEW: Mapping[str | None, bool] = {Result.INSERTED: True, Result.MARKED
 def mend(comparison: Comparison) -> Iterator[Repair]:
     """Mend the differences, several at once, and look what the view shows afterwards.
 
-    Raises as `indexing.attempt` does in an outage.
+    Raises as `indexing.attempt_each` does in an outage.
     """
     pending: list[Repair] = []
     try:
-        for each in indexing.attempt(comparison.mend, comparison):
+        for each in indexing.attempt_each(comparison.mend, comparison):
             pending.append(each)
             if len(pending) == CONFIRMED_AT_ONCE:
                 batch, pending = pending, []

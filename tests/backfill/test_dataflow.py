@@ -38,12 +38,12 @@ import apache_beam as beam
 import dcm2bq, pydicom
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from dcm2bq.tools.backfill.runners import pipeline
-from dcm2bq.tools.backfill.run_records import Records, Run
+from dcm2bq.tools.backfill.run_records import Run, RunRecords
 
 import msgspec
 content = msgspec.json.decode(open(sys.argv[1], "rb").read())
 run = msgspec.convert(content["run"], Run)
-shards = Records(run).resume(run)
+shards = RunRecords(run).resume(run)
 with beam.Pipeline(runner=FnApiRunner()) as graph:
     pipeline.build(graph, run, shards)
 print(json.dumps([dcm2bq.__file__, pydicom.__file__, beam.__file__]))

@@ -79,7 +79,7 @@ def test_files_are_closed_at_their_size(site: Site, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", site.storage_url)
     monkeypatch.setattr(files, "FILE_BYTES", 40_000)
     folder = Folder(f"gs://{site.staging.name}/b/run", Config())
-    sink = files.Files(folder, 3)
+    sink = files.StagedFiles(folder, 3)
 
     def insert(thread: int) -> None:
         for number in range(500):

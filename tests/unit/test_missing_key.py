@@ -15,7 +15,7 @@ from dcm2bq.errors import ConfigError, NotDicomError
 from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.handler import Handler
 from dcm2bq.tools import indexing
-from dcm2bq.tools.backfill.staging import _Work
+from dcm2bq.tools.backfill.staging import ShardObjects
 from tests.dicom.build import dicom, identity
 
 CONTENT = dicom(identity())
@@ -99,16 +99,16 @@ def test_a_backfill_stops_at_the_first_object(options: config.Config) -> None:
             yield event(number)
 
     with ThreadPoolExecutor(2) as pool:
-        work = _Work(Handler(options, Store(), sink), pool, 2, lambda _: None)
+        objects = ShardObjects(Handler(options, Store(), sink), lambda _: None)
         with pytest.raises(ConfigError, match="DCM2BQ_HASH_KEY"):
-            work.do(listed())
+            objects.handle(listed(), pool, 2)
     assert sink.rows == []
     assert len(given) < 20
 
 
 def test_repairs_and_retries_stop_at_the_first_one() -> None:
     """Other errors of an attempt are its own."""
-    attempts = indexing.attempt(Attempt, [NotDicomError("x"), ConfigError("key"), None])
+    attempts = indexing.attempt_each(Attempt, [NotDicomError("x"), ConfigError("key"), None])
     assert isinstance(next(attempts).error, NotDicomError)
     with pytest.raises(ConfigError, match="key"):
         next(attempts)

@@ -12,14 +12,14 @@ from dcm2bq.handler import Handler
 from dcm2bq.tools import indexing
 from dcm2bq.tools.backfill import known
 from dcm2bq.tools.backfill.plan import SHARD_OBJECTS, Census, Shard
-from dcm2bq.tools.backfill.run_records import Loaded, Records, Run
+from dcm2bq.tools.backfill.run_records import Loaded, Run, RunRecords
 
 type Runner = Callable[[Run, Sequence[Shard]], bool]
 """Runs the pipeline for the shards; returns whether it was waited for until its end."""
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
+class BucketCount:
     """What a bucket holds: its `shards`, and how many `requests` listed them."""
 
     shards: Sequence[Shard]
@@ -43,7 +43,7 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class RunSummary:
     """What a run has done by now, in all its attempts: `results` by object, `rows` by table."""
 
     run: Run
@@ -65,14 +65,14 @@ class Backfill:
         self.run = run
         self.dataset = Dataset(run.config)
         indexing.require_table(self.dataset, run.config)
-        self._records = Records(run)
+        self._records = RunRecords(run)
         self.shards: Sequence[Shard] = ()
         self.done: dict[int, Loaded] = {}
 
     def begin(
         self, *, least: int = SHARD_OBJECTS, on_page: Callable[[int], object] = lambda _: None
     ) -> None:
-        """Count the bucket, and write down what is to be done."""
+        """BucketCount the bucket, and write down what is to be done."""
         self.shards = count(
             self.run.config, self.run.bucket, self.run.prefix, least=least, on_page=on_page
         ).shards
@@ -93,7 +93,7 @@ class Backfill:
         """How many of them an earlier attempt has dealt with."""
         return sum(each.listed for each in self.shards if each.number in self.done)
 
-    def go(self, runner: Runner) -> Summary | None:
+    def go(self, runner: Runner) -> RunSummary | None:
         """Run the pipeline for what is left to do; return what all attempts have done.
 
         Return None where nobody waited for the end.
@@ -109,13 +109,13 @@ class Backfill:
             known.forget(self.dataset, self.run)
         return summary
 
-    def _summary(self) -> Summary:
+    def _summary(self) -> RunSummary:
         results: Counter[str] = Counter()
         rows: Counter[str] = Counter()
         for each in self.done.values():
             results.update(each.results)
             rows.update(each.rows)
-        return Summary(
+        return RunSummary(
             run=self.run,
             shards=len(self.shards),
             loaded=len(self.done),
@@ -131,15 +131,15 @@ def count(
     *,
     least: int = SHARD_OBJECTS,
     on_page: Callable[[int], object] = lambda _: None,
-) -> Count:
-    """Count what is under a prefix; raises `ReadFailedError`."""
+) -> BucketCount:
+    """BucketCount what is under a prefix; raises `ReadFailedError`."""
     indexing.require_bucket(bucket, config)
     started = time.monotonic()
     store = Store(config)
     handler = Handler(config, store, _NoSink())
     census = Census(store, bucket, prefix, handler.is_ignored, on_page)
     shards = census.shards(least=least)
-    return Count(shards, census.requests, time.monotonic() - started)
+    return BucketCount(shards, census.requests, time.monotonic() - started)
 
 
 class _NoSink:

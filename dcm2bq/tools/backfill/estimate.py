@@ -7,7 +7,7 @@ they rest on.
 from collections.abc import Iterator
 
 from dcm2bq.gcs.store import LISTED_AT_ONCE
-from dcm2bq.tools.backfill.backfill import Count
+from dcm2bq.tools.backfill.backfill import BucketCount
 from dcm2bq.tools.backfill.progress import duration
 
 OBJECTS_PER_SECOND = 400
@@ -24,7 +24,7 @@ _FILE_OBJECTS = 20_000  # rows in one staged file, at some 800 compressed bytes 
 
 
 def estimate(
-    count: Count, *, processes: int, workers: int | None, known: int | None
+    count: BucketCount, *, processes: int, workers: int | None, known: int | None
 ) -> Iterator[str]:
     """Yield what a person wants to know, line by line.
 

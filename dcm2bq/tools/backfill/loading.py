@@ -6,20 +6,20 @@ from collections.abc import Iterator, Sequence
 from dcm2bq.bigquery.load import BYTES_MAX, URIS_MAX, Loader, LoadJob
 from dcm2bq.tools.backfill.run_records import (
     Loaded,
-    Records,
     Run,
+    RunRecords,
     Staged,
 )
 from dcm2bq.tools.backfill.staged_files import DEAD_LETTER, INSTANCES
 
 
-class Loading:
+class ShardLoader:
     """Loads shards; made once per process, used by all its threads."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._loader = Loader(run.config)
-        self._records = Records(run)
+        self._records = RunRecords(run)
 
     def start(self, staged: Staged) -> None:
         """Start the jobs of a shard, unless they have run already."""

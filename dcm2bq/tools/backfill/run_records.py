@@ -98,7 +98,7 @@ def new_id() -> str:
     return f"{datetime.now(UTC):%Y%m%d_%H%M%S}_{secrets.token_hex(3)}"
 
 
-class Records:
+class RunRecords:
     """The records of a run in its folder."""
 
     def __init__(self, run: Run) -> None:

@@ -19,7 +19,7 @@ _GZIP = 31  # zlib's wbits for the gzip format
 _LEVEL = 3
 
 
-class Files:
+class StagedFiles:
     """A sink of the handler that collects the rows of one shard; used by several threads.
 
     Names are of this attempt alone: what a failed one leaves is never taken for a later one's.
@@ -28,7 +28,7 @@ class Files:
     def __init__(self, folder: Folder, shard: int) -> None:
         self._folder = folder
         self._place = f"rows/{shard:06}/{uuid.uuid4().hex}"
-        self._open: dict[str, _File] = defaultdict(_File)
+        self._open: dict[str, _GzipFile] = defaultdict(_GzipFile)
         self._lock = threading.Lock()
         self._failure: Exception | None = None
         self.files: dict[str, list[str]] = defaultdict(list)
@@ -58,7 +58,7 @@ class Files:
             del self._open[table]
         self._send(table, file)
 
-    def _send(self, table: str, file: "_File") -> None:
+    def _send(self, table: str, file: "_GzipFile") -> None:
         """Upload a file, outside of the lock: other threads go on with the next one."""
         with self._lock:
             name = f"{self._place}/{table}-{len(self.sizes):06}.ndjson.gz"
@@ -74,7 +74,7 @@ class Files:
             self.sizes[name] = len(content)
 
 
-class _File:
+class _GzipFile:
     """A gzip file in memory."""
 
     def __init__(self) -> None:

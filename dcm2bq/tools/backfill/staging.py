@@ -1,175 +1,149 @@
-"""Stage a shard: each object through the function's own handler, its rows into files."""
+"""Stage a shard: each object goes through the function's handler, its rows into files."""
 
 import hashlib
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from dcm2bq import events
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.dicom import budget_of
-from dcm2bq.errors import ConfigError, RetryableError
+from dcm2bq.errors import RetryableError
 from dcm2bq.events import ObjectEvent
 from dcm2bq.gcs.store import Store
 from dcm2bq.handler import Handler, Outcome, Result
+from dcm2bq.tools import indexing
 from dcm2bq.tools.backfill import known
 from dcm2bq.tools.backfill.plan import Shard
-from dcm2bq.tools.backfill.run_records import Records, Run, Staged
-from dcm2bq.tools.backfill.staged_files import Files
-from dcm2bq.tools.parallel import in_parallel
-
-OUTAGE = 8
-"""So many failures in a row that may pass by themselves mean that a service is down."""
+from dcm2bq.tools.backfill.run_records import Run, RunRecords, Staged
+from dcm2bq.tools.backfill.staged_files import StagedFiles
 
 SKIPPED = "skipped"
-"""What became of an object that BigQuery has already."""
+"""The result of an object that BigQuery already has."""
 
-_AGAIN_AT_ONCE = 1000
-_PAUSE_SECONDS = 1.0
-
-type Listener = Callable[[str], object]
-"""Hears what became of each object."""
+type ResultListener = Callable[[str], object]
+"""Called with the result of each object."""
 
 
-class Stager:
+class ShardStager:
     """Stages shards; made once per process, used by all its threads."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._store = Store(run.config)
-        # Here as on Dataflow there is a process for each core.
+        # There is one process per core, here and on Dataflow; they share the machine's memory.
         self._memory = budget_of(run.config.limits, processes=os.cpu_count() or 1)
         self._dataset = None if run.takes_all else Dataset(run.config)
         self._pool = ThreadPoolExecutor(run.threads, thread_name_prefix="backfill")
-        self.records = Records(run)
+        self.records = RunRecords(run)
 
-    def stage(self, shard: Shard, listener: Listener = lambda _: None) -> Staged:
+    def stage(self, shard: Shard, on_result: ResultListener = lambda _: None) -> Staged:
         """Return what is staged of a shard, by an earlier attempt or by this one.
 
-        What is wrong with an object becomes a dead letter, and costs no other one anything.
-        Raises `RetryableError` where a service is down; then nothing of the shard counts.
+        An object that cannot be converted becomes a dead letter and does not affect the others.
+        Raises `RetryableError` if a service is down; nothing of the shard counts then.
         """
         if earlier := self.records.staged(shard.number):
             return earlier
-        files = Files(self.records.folder, shard.number)
+        files = StagedFiles(self.records.folder, shard.number)
         handler = Handler(self._run.config, self._store, files, memory=self._memory)
-        work = _Work(handler, self._pool, self._run.threads, listener)
-        work.do(self._events(shard, work))
+        objects = ShardObjects(handler, on_result)
+        objects.handle(self._events(shard, objects), self._pool, self._run.threads)
         files.close()
         return self.records.stage(
             Staged(
                 shard=shard.number,
                 files=files.files,
                 sizes=files.sizes,
-                results=work.results,
-                bytes_read=work.bytes_read,
+                results=objects.results,
+                bytes_read=objects.bytes_read,
             )
         )
 
-    def _events(self, shard: Shard, work: "_Work") -> Iterator[ObjectEvent]:
-        """Yield the events of the objects that are to be handled."""
+    def _events(self, shard: Shard, objects: "ShardObjects") -> Iterator[ObjectEvent]:
+        """Yield an event for each object that must be handled."""
         run = self._run
         listed = self._store.list(run.bucket, run.prefix, start=shard.start, end=shard.end)
-        found = work.wanted(listed)
+        chosen = objects.not_ignored(listed)
         if self._dataset is not None:
-            found = known.missing(self._dataset, run, shard, found, work.skip)
-        for event in found:
+            chosen = known.missing(
+                self._dataset, run, shard, chosen, lambda: objects.count(SKIPPED)
+            )
+        for event in chosen:
             yield replace(event, event_id=event_id(run, event))
 
 
-class _Work:
-    """The objects of one shard; those that fail are tried once more."""
+@dataclass(frozen=True, slots=True)
+class ObjectAttempt:
+    """An attempt to handle an object; `error` is why it may be worth another one."""
 
-    def __init__(
-        self, handler: Handler, pool: ThreadPoolExecutor, threads: int, listener: Listener
-    ) -> None:
+    outcome: Outcome | None
+    error: Exception | None
+
+    @property
+    def proves_service(self) -> bool:
+        """Whether the object was read, whatever it contained."""
+        return self.outcome is not None and self.outcome.result in {
+            Result.INSERTED,
+            Result.DEAD_LETTERED,
+        }
+
+
+class ShardObjects:
+    """Handles the objects of one shard and counts their results."""
+
+    def __init__(self, handler: Handler, on_result: ResultListener) -> None:
         self._handler = handler
-        self._pool = pool
-        self._ahead = 2 * threads
-        self._listener = listener
-        self._failures = 0
+        self._on_result = on_result
         self.results: Counter[str] = Counter()
         self.bytes_read = 0
 
-    def do(self, found: Iterator[ObjectEvent]) -> None:
-        """Handle the events; raises when they fail one after the other."""
-        failed: list[ObjectEvent] = []
-        for event, error in self._handle_all(found, is_last=False):
-            if error:
-                failed.append(event)
-            if len(failed) == _AGAIN_AT_ONCE:
-                self._again(failed)
-        self._again(failed)
+    def handle(self, chosen: Iterator[ObjectEvent], pool: ThreadPoolExecutor, threads: int) -> None:
+        """Handle the events, those that fail once more at the end; raises in an outage.
 
-    def wanted(self, listed: Iterator[ObjectEvent]) -> Iterator[ObjectEvent]:
-        """Yield the events that ask for something."""
+        An event that fails the second time becomes a dead letter.
+        """
+        attempts = indexing.attempt_twice(
+            partial(self._attempt, is_last=False),
+            partial(self._attempt, is_last=True),
+            chosen,
+            pool=pool,
+            threads=threads,
+        )
+        for attempt in attempts:
+            if attempt.outcome is None:  # not even its dead letter could be written
+                assert attempt.error
+                raise attempt.error
+            self.bytes_read += attempt.outcome.bytes_read or 0
+            self.count(attempt.outcome.result)
+
+    def not_ignored(self, listed: Iterator[ObjectEvent]) -> Iterator[ObjectEvent]:
+        """Yield the events that the function does not ignore; count the others."""
         for event in listed:
             if self._handler.is_ignored(event):
-                self._count(Result.IGNORED)
+                self.count(Result.IGNORED)
             else:
                 yield event
 
-    def skip(self) -> None:
-        """Count an object that BigQuery has already."""
-        self._count(SKIPPED)
-
-    def _again(self, failed: list[ObjectEvent]) -> None:
-        """Try events a last time: who fails now becomes a dead letter, unless nobody succeeds."""
-        if not failed:
-            return
-        time.sleep(_PAUSE_SECONDS)
-        before = self._handled
-        last = None
-        for _, error in self._handle_all(iter(failed), is_last=True):
-            last = error or last
-        if last and not before:
-            raise last
-        failed.clear()
-
-    @property
-    def _handled(self) -> int:
-        """How many objects were read, whatever they held."""
-        return self.results[Result.INSERTED] + self.results[Result.DEAD_LETTERED]
-
-    def _handle_all(
-        self, found: Iterator[ObjectEvent], *, is_last: bool
-    ) -> Iterator[tuple[ObjectEvent, Exception | None]]:
-        """Yield each event and the error that may pass, if it met one."""
-        handle = partial(self._handle, is_last=is_last)
-        for event, outcome in in_parallel(self._pool, handle, found, self._ahead):
-            error: Exception | None
-            if isinstance(outcome, Outcome):
-                is_passing = isinstance(outcome.error, RetryableError)
-                error = outcome.error if is_passing else None
-                self._count(outcome.result)
-                self.bytes_read += outcome.bytes_read or 0
-            else:
-                error = outcome
-                if isinstance(error, ConfigError):
-                    raise error
-            self._failures = self._failures + 1 if isinstance(error, RetryableError) else 0
-            if error and self._failures == OUTAGE:
-                raise error
-            yield event, error
-
-    def _handle(
-        self, event: ObjectEvent, *, is_last: bool
-    ) -> tuple[ObjectEvent, Outcome | Exception]:
-        try:
-            return event, self._handler.handle(events.deliver(event), is_last=is_last)
-        except Exception as error:
-            return event, error
-
-    def _count(self, result: str) -> None:
+    def count(self, result: str) -> None:
+        """Count an object's result."""
         self.results[result] += 1
-        self._listener(result)
+        self._on_result(result)
+
+    def _attempt(self, event: ObjectEvent, *, is_last: bool) -> ObjectAttempt:
+        try:
+            outcome = self._handler.handle(events.deliver(event), is_last=is_last)
+        except Exception as error:
+            return ObjectAttempt(None, error)
+        # A dead letter for a retryable error still is a sign of an outage.
+        is_retryable = isinstance(outcome.error, RetryableError)
+        return ObjectAttempt(outcome, outcome.error if is_retryable else None)
 
 
 def event_id(run: Run, event: ObjectEvent) -> str:
-    """Return what stands for an event's id: it names the run, and is the object's own."""
+    """Return the id of an object's event, which no delivery gave one: its run and its digest."""
     digest = hashlib.sha256(f"{event.path}#{event.generation}".encode()).hexdigest()
     return f"backfill-{run.id}-{digest[:16]}"

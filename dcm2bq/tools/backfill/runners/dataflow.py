@@ -28,7 +28,7 @@ RUNNER = "DataflowRunner"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class DataflowJob:
     """How the job is to run; `beam_options` come last, and may change everything else."""
 
     project: str | None = None

@@ -43,7 +43,7 @@ def run(
     with tempfile.TemporaryDirectory(prefix="dcm2bq-backfill-") as folder:
         graph = beam.Pipeline(runner=FnApiRunner(), options=options)
         pipeline.build(graph, what, shards, folder)
-        work = _Work(graph)
+        work = _PipelineThread(graph)
         work.start()
         while work.is_alive():
             work.join(_LOOK_SECONDS)
@@ -52,7 +52,7 @@ def run(
             raise progress.failure(Path(folder)) or Dcm2BqError(describe(work.error))
 
 
-class _Work(threading.Thread):
+class _PipelineThread(threading.Thread):
     """The pipeline in a thread of its own, so that this one can watch it and be interrupted."""
 
     def __init__(self, graph: beam.Pipeline) -> None:

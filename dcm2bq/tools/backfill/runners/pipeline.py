@@ -13,11 +13,11 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from dcm2bq.errors import ConfigError, RetryableError, describe
-from dcm2bq.tools.backfill.loading import Loading
+from dcm2bq.tools.backfill.loading import ShardLoader
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.progress import Meter
 from dcm2bq.tools.backfill.run_records import Loaded, Run, Staged
-from dcm2bq.tools.backfill.staging import Stager
+from dcm2bq.tools.backfill.staging import ShardStager
 
 NAMESPACE = "dcm2bq"
 """Of the pipeline's counters: one for each result, `inserted` for instance."""
@@ -42,7 +42,7 @@ def build(root: Any, run: Run, shards: Sequence[Shard], progress: str | None = N
     )
 
 
-class _Step(beam.DoFn):
+class _PipelineStep(beam.DoFn):
     """What the steps share: clients made once per process, and failures told without values."""
 
     def __init__(self, run: Run, progress: str | None) -> None:
@@ -77,7 +77,7 @@ class _Step(beam.DoFn):
             return made
 
 
-class StageShard(_Step):
+class StageShard(_PipelineStep):
     """`Shard` -> `Staged`."""
 
     def _do(self, element: Shard) -> Iterator[Staged]:
@@ -89,23 +89,23 @@ class StageShard(_Step):
             counters[result].inc()
             self._meter.count(result)
 
-        yield self._once(Stager).stage(element, listen)
+        yield self._once(ShardStager).stage(element, listen)
         self._meter.write()
 
 
-class StartLoad(_Step):
+class StartLoad(_PipelineStep):
     """`Staged` -> the same, its load jobs under way."""
 
     def _do(self, element: Staged) -> Iterator[Staged]:
-        self._once(Loading).start(element)
+        self._once(ShardLoader).start(element)
         yield element
 
 
-class FinishLoad(_Step):
+class FinishLoad(_PipelineStep):
     """`Staged` -> `Loaded`."""
 
     def _do(self, element: Staged) -> Iterator[Loaded]:
-        loaded = self._once(Loading).finish(element)
+        loaded = self._once(ShardLoader).finish(element)
         for table, count in loaded.rows.items():
             Metrics.counter(NAMESPACE, f"{table}_rows").inc(count)
             self._meter.count(f"{table} rows", count)
