@@ -73,7 +73,7 @@ def verify(location: str, *, repair: bool, settle: int, allow_empty: bool, as_js
     comparison = tool.Comparison(dataset, options, location, settle=timedelta(minutes=settle))
     if repair:
         indexing.require_table(dataset, options)
-        repairs = tool.mend(comparison)
+        repairs = tool.repair_all(comparison)
     else:
         repairs = (tool.Repair(each, None) for each in comparison)
     left, counts = 0, Counter[str]()
@@ -88,7 +88,7 @@ def verify(location: str, *, repair: bool, settle: int, allow_empty: bool, as_js
         comparison.on_object = lambda: bar.update(1)
         for each in show(repairs):
             counts[each.difference.finding] += 1
-            left += not each.is_mended
+            left += not each.is_resolved
     _summarise(comparison, counts, left if repair else None)
     if not comparison.objects and not counts and not allow_empty:
         complain(f"{location}: no object under this prefix (--allow-empty if so)")

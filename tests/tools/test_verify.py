@@ -352,7 +352,7 @@ def test_a_row_that_shows_late_is_waited_for(stack: Stack, place: Place, ct_smal
             # The second look comes after the first was answered without the row.
             while not confirmed.done() and looks(stack.bigquery.requests[asked:]) < 2:
                 time.sleep(0.01)
-            assert comparison.mend(difference).result == "inserted"
+            assert comparison.repair(difference).result == "inserted"
             assert confirmed.result() == [early]
 
 
