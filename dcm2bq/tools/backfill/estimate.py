@@ -1,7 +1,6 @@
-"""What a backfill would take, before it is run: requests, cost and time.
+"""Estimate the requests, cost and time of a backfill before it runs.
 
-Prices are Google's list prices for a tier 1 region. docs/BACKFILL.md shows the sums, and what
-they rest on.
+Prices are Google's list prices for a tier 1 region. docs/BACKFILL.md has the assumptions.
 """
 
 from collections.abc import Iterator
@@ -11,25 +10,26 @@ from dcm2bq.tools.backfill.backfill import BucketCount
 from dcm2bq.tools.backfill.progress import duration
 
 OBJECTS_PER_SECOND = 400
-"""Objects that one process handles: 16 in flight of 40 ms each. Its CPU would do for 1,000."""
+"""Objects that one process handles: 16 in flight at 40 ms each. Its CPU could handle 1,000."""
 
 CLASS_A, CLASS_B = 0.05 / 10_000, 0.004 / 10_000
-"""Dollars for one request that lists or writes, and for one that reads."""
+"""Dollars for a request that lists or writes, and for one that reads."""
 WORKER_HOUR = 0.056 + 4 * 0.003557
-"""Dollars for an hour of a Dataflow batch worker's core with 4 GB of memory."""
+"""Dollars for one hour of a Dataflow batch worker's vCPU with 4 GB of memory."""
 DEFAULT_WORKERS = 10
+"""Cores that the estimate for Dataflow assumes without --max-workers."""
 
 _CENT = 0.01
-_FILE_OBJECTS = 20_000  # rows in one staged file, at some 800 compressed bytes a row
+_FILE_OBJECTS = 20_000  # rows in a staged file of 16 MiB, at about 800 compressed bytes per row
 
 
 def estimate(
     count: BucketCount, *, processes: int, workers: int | None, known: int | None
 ) -> Iterator[str]:
-    """Yield what a person wants to know, line by line.
+    """Yield the estimate, line by line.
 
-    `known` is how many generations BigQuery has already, which are listed and not read; None
-    where that was not asked.
+    `known` is the number of generations that BigQuery already has, which are listed but not read;
+    None if it is unknown.
     """
     objects = max(count.objects - (known or 0), 0)
     listings = count.requests + -(-count.listed // LISTED_AT_ONCE)

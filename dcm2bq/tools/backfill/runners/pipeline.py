@@ -1,8 +1,9 @@
-"""The pipeline: shards are staged and loaded, on whatever runner.
+"""The pipeline that stages and loads shards, for any runner.
 
     shards ──> Stage ──> Start load jobs ──> (all staged) ──> Finish load jobs ──> Loaded
 
-A shard's element carries which files count: what a failed bundle left behind is never loaded.
+The element of a staged shard names the files that count: those of a failed bundle are never
+loaded.
 """
 
 import threading
@@ -20,16 +21,16 @@ from dcm2bq.tools.backfill.run_records import Loaded, Run, Staged
 from dcm2bq.tools.backfill.staging import ShardStager
 
 NAMESPACE = "dcm2bq"
-"""Of the pipeline's counters: one for each result, `inserted` for instance."""
+"""Namespace of the pipeline's counters, one for each result, such as `inserted`."""
 
 _made: dict[tuple[type, str], Any] = {}
 _making = threading.Lock()
 
 
 def build(root: Any, run: Run, shards: Sequence[Shard], progress: str | None = None) -> Any:
-    """Put the pipeline behind `root`, and return its collection of `Loaded`.
+    """Append the pipeline to `root`; return its collection of `Loaded`.
 
-    `progress` is a folder of this machine, for runners that stay on it.
+    `progress` is a local folder for counts, for runners on this machine.
     """
     return (
         root
@@ -43,7 +44,7 @@ def build(root: Any, run: Run, shards: Sequence[Shard], progress: str | None = N
 
 
 class _PipelineStep(beam.DoFn):
-    """What the steps share: clients made once per process, and failures told without values."""
+    """Base of the steps: clients made once per process, errors without values of headers."""
 
     def __init__(self, run: Run, progress: str | None) -> None:
         super().__init__()
@@ -51,11 +52,11 @@ class _PipelineStep(beam.DoFn):
         self._progress = progress
 
     def setup(self) -> None:
-        """Open the meter; clients are made for the first element."""
+        """Create the meter; clients are created for the first element."""
         self._meter = Meter(self._progress)
 
     def process(self, element: Any) -> Iterator[Any]:
-        """Do the step, so that nothing but our own text leaves it when it fails."""
+        """Run the step; if it fails, raise only text of our own."""
         try:
             yield from self._do(element)
         except Exception as error:
@@ -68,7 +69,7 @@ class _PipelineStep(beam.DoFn):
         raise NotImplementedError
 
     def _once[T](self, kind: type[T]) -> T:
-        """Return this process's one object of a kind."""
+        """Return this process's only object of a class for the run."""
         with _making:
             key = kind, self._run.id
             if key not in _made:
@@ -83,18 +84,18 @@ class StageShard(_PipelineStep):
     def _do(self, element: Shard) -> Iterator[Staged]:
         counters = {}
 
-        def listen(result: str) -> None:
+        def count(result: str) -> None:
             if result not in counters:
                 counters[result] = Metrics.counter(NAMESPACE, result)
             counters[result].inc()
             self._meter.count(result)
 
-        yield self._once(ShardStager).stage(element, listen)
+        yield self._once(ShardStager).stage(element, count)
         self._meter.write()
 
 
 class StartLoad(_PipelineStep):
-    """`Staged` -> the same, its load jobs under way."""
+    """`Staged` -> the same, with its load jobs started."""
 
     def _do(self, element: Staged) -> Iterator[Staged]:
         self._once(ShardLoader).start(element)
