@@ -99,11 +99,11 @@ def _handler() -> Handler:
     """
     with _making:
         if not _handlers:
-            from dcm2bq.bigquery.row_sink import Writer  # noqa: PLC0415
+            from dcm2bq.bigquery.row_sink import RowSink  # noqa: PLC0415
             from dcm2bq.gcs.store import Store  # noqa: PLC0415
 
-            store, writer = Store(CONFIG), Writer(CONFIG)
-            _handlers.append(Handler(CONFIG, store, writer, memory=MEMORY, on_large=_log_large))
+            store, sink = Store(CONFIG), RowSink(CONFIG)
+            _handlers.append(Handler(CONFIG, store, sink, memory=MEMORY, on_large=_log_large))
         return _handlers[0]
 
 
@@ -141,9 +141,9 @@ def _log_large(event: ObjectEvent, memory_bytes: int) -> None:
         "INFO",
         "the object is unusually large",
         event_id=event.event_id,
-        path=event.path,
-        generation=str(event.generation),
-        size=event.size,
+        path=event.object.path,
+        generation=str(event.object.generation),
+        size=event.object.size,
         memory_bytes=memory_bytes,
     )
 
@@ -169,8 +169,8 @@ def _about(delivery: Delivery, event: ObjectEvent | None, started: float) -> dic
     return {
         "event_id": delivery.attributes.get("ce-id"),
         "event_type": delivery.attributes.get("ce-type"),
-        "path": event and event.path,
-        "generation": event and str(event.generation),
+        "path": event and event.object.path,
+        "generation": event and str(event.object.generation),
         "milliseconds": round((time.monotonic() - started) * 1000),
         "logging.googleapis.com/trace": trace and _trace_name(trace),
     }

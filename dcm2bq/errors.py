@@ -11,8 +11,9 @@
     |- SupersededError           that generation no longer exists: acknowledge, no row
     |- JobFailedError            a job that a tool started ended without success: its log says why
     |- RetryableError            raise: HTTP 500, redelivery, at last the dead-letter topic
-       |- ReadFailedError        Cloud Storage did not answer, or not with the object
+       |- ReadFailedError        Cloud Storage did not return the object
        |- WriteFailedError       BigQuery did not store the row
+       |- ServiceError           another request to a service failed: the message names it
 
 Messages carry tags, VRs, offsets, sizes and status codes, never values: headers hold
 patient data, and messages reach logs.
@@ -89,11 +90,19 @@ class RetryableError(Dcm2BqError):
 
 
 class ReadFailedError(RetryableError):
-    """Reading the object from Cloud Storage failed."""
+    """Cloud Storage did not return the object, or not all of it, or not the listing."""
 
 
 class WriteFailedError(RetryableError):
     """BigQuery did not store the row."""
+
+
+class ServiceError(RetryableError):
+    """A service did not do what a tool asked for; the message begins with the service's name.
+
+    Queries and load jobs of BigQuery, files of a backfill in Cloud Storage, Dataflow, the
+    package index, the servers of the local stack, and credentials for any of them.
+    """
 
 
 def describe(error: BaseException) -> str:

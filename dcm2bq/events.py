@@ -21,6 +21,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from dcm2bq.errors import InvalidEventError
+from dcm2bq.stored_object import StoredObject
 
 TYPE_PREFIX = "google.cloud.storage.object.v1."
 
@@ -29,11 +30,7 @@ _SUBJECT = "objects/"
 _SUBJECT_ENCODINGS = 2
 """How often a subject may be percent-encoded: as a URI, and as the value of an HTTP header."""
 
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _DIGITS = re.compile(r"[0-9]{1,20}")
-_INT64_MAX = 2**63 - 1
-NAME_MAX_BYTES = 1024
-"""Of an object's name, in UTF-8: Cloud Storage's own limit."""
 _DATA_MAX_BYTES = 1024 * 1024
 _ATTRIBUTES_MAX, _ATTRIBUTE_MAX_CHARS = 64, 4096
 """Bounds far above what Cloud Storage sends, and far below what a row can hold."""
@@ -90,51 +87,23 @@ class Delivery:
 class ObjectEvent:
     """One change of one generation of one object.
 
-    `size` is in bytes, and None where the event does not tell. `md5_hash` and `crc32c` are
-    base64, as in the JSON API. `has_customer_key` tells that the object is encrypted with a
-    customer-supplied key, which Cloud Storage does not keep (`customerEncryption`). Raises
-    `InvalidEventError`, naming the field, for a value that Cloud Storage cannot have sent.
+    `time` is when the change happened. Raises `InvalidEventError` if it has no time zone.
     """
 
     event_id: str
     kind: Kind
     time: datetime
-    bucket: str
-    name: str
-    generation: int
-    size: int | None = None
-    content_type: str | None = None
-    content_encoding: str | None = None
-    storage_class: str | None = None
-    md5_hash: str | None = None
-    crc32c: str | None = None
-    has_customer_key: bool = False
+    object: StoredObject
 
     def __post_init__(self) -> None:
         if self.time.tzinfo is None:
             raise InvalidEventError("time: has no time zone")
-        if not is_bucket_name(self.bucket):
-            raise InvalidEventError("data.bucket: is not a bucket name")
-        if not 0 < len(_utf8(self.name, "data.name")) <= NAME_MAX_BYTES:
-            raise InvalidEventError(f"data.name: is empty or above {NAME_MAX_BYTES} bytes")
-        if not 0 < self.generation <= _INT64_MAX:
-            raise InvalidEventError("data.generation: is not a generation")
-        if self.size is not None and not 0 <= self.size <= _INT64_MAX:
-            raise InvalidEventError("data.size: is not a size in bytes")
 
-    @property
-    def path(self) -> str:
-        """The object's `gs://` URI as people write it: nothing is encoded."""
-        return f"gs://{self.bucket}/{self.name}"
 
-    @property
-    def bulk_data_root(self) -> str:
-        """The start of a BulkDataURI that names this generation; `&offset=` follows.
-
-        `%`, `?` and `#` of the name are percent-encoded, so that the query can be told apart.
-        """
-        name = self.name.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
-        return f"gs://{self.bucket}/{name}?generation={self.generation}"
+def finalized(stored: StoredObject, event_id: str) -> ObjectEvent:
+    """Return the event of the upload of a listed object."""
+    assert stored.created is not None, "listings give it"
+    return ObjectEvent(event_id=event_id, kind=Kind.FINALIZED, time=stored.created, object=stored)
 
 
 def parse(delivery: Delivery) -> ObjectEvent:
@@ -150,19 +119,21 @@ def parse(delivery: Delivery) -> ObjectEvent:
         event_id=_attribute(delivery, "id"),
         kind=_kind(_attribute(delivery, "type")),
         time=event_time(delivery),
-        bucket=_text(data, "bucket"),
-        name=_text(data, "name"),
-        generation=_integer(data, "generation"),
-        size=_integer(data, "size") if data.get("size") is not None else None,
-        content_type=_optional_text(data, "contentType"),
-        content_encoding=_optional_text(data, "contentEncoding"),
-        storage_class=_optional_text(data, "storageClass"),
-        md5_hash=_optional_text(data, "md5Hash"),
-        crc32c=_optional_text(data, "crc32c"),
-        has_customer_key=bool(data.get("customerEncryption")),
+        object=StoredObject(
+            bucket=_text(data, "bucket"),
+            name=_text(data, "name"),
+            generation=_integer(data, "generation"),
+            size=_integer(data, "size") if data.get("size") is not None else None,
+            content_type=_optional_text(data, "contentType"),
+            content_encoding=_optional_text(data, "contentEncoding"),
+            storage_class=_optional_text(data, "storageClass"),
+            md5_hash=_optional_text(data, "md5Hash"),
+            crc32c=_optional_text(data, "crc32c"),
+            has_customer_key=bool(data.get("customerEncryption")),
+        ),
     )
     _refuse_future(event)
-    _refuse_disagreement(event, delivery.attributes)
+    _refuse_disagreement(event.object, delivery.attributes)
     return event
 
 
@@ -187,20 +158,25 @@ def received(headers: Mapping[str, str], body: bytes) -> Delivery:
 
 def deliver(event: ObjectEvent) -> Delivery:
     """Return the delivery that Eventarc makes of an event: `parse` gives the event again."""
+    stored = event.object
     data = {
-        "bucket": event.bucket,
-        "name": event.name,
-        "generation": str(event.generation),
-        "size": None if event.size is None else str(event.size),
-        "contentType": event.content_type,
-        "contentEncoding": event.content_encoding,
-        "storageClass": event.storage_class,
-        "md5Hash": event.md5_hash,
-        "crc32c": event.crc32c,
-        "customerEncryption": {"encryptionAlgorithm": "AES256"} if event.has_customer_key else None,
+        "bucket": stored.bucket,
+        "name": stored.name,
+        "generation": str(stored.generation),
+        "size": None if stored.size is None else str(stored.size),
+        "contentType": stored.content_type,
+        "contentEncoding": stored.content_encoding,
+        "storageClass": stored.storage_class,
+        "md5Hash": stored.md5_hash,
+        "crc32c": stored.crc32c,
+        "customerEncryption": {"encryptionAlgorithm": "AES256"}
+        if stored.has_customer_key
+        else None,
     }
     return Delivery(
-        attributes(event.kind, event.bucket, event.name, event_id=event.event_id, time=event.time),
+        attributes(
+            event.kind, stored.bucket, stored.name, event_id=event.event_id, time=event.time
+        ),
         msgspec.json.encode({key: value for key, value in data.items() if value is not None}),
     )
 
@@ -248,11 +224,6 @@ def recorded(attributes: Mapping[str, Any], data: bytes, message_id: str | None)
     return Delivery(cloud_event, data or msgspec.json.encode(named))
 
 
-def is_bucket_name(text: str) -> bool:
-    """Whether Cloud Storage could have a bucket of this name."""
-    return bool(_BUCKET.fullmatch(text))
-
-
 def event_time(delivery: Delivery) -> datetime:
     """Return when the change happened, in UTC; raises `InvalidEventError`."""
     try:
@@ -282,22 +253,22 @@ def _refuse_future(event: ObjectEvent) -> None:
     latest = time.time() + _AHEAD_SECONDS
     if event.time.timestamp() > latest:
         raise InvalidEventError("time: is more than a day ahead")
-    if event.generation > latest * _MICROSECONDS:
+    if event.object.generation > latest * _MICROSECONDS:
         raise InvalidEventError("data.generation: is more than a day ahead")
 
 
-def _refuse_disagreement(event: ObjectEvent, attributes: Mapping[str, str]) -> None:
-    """Raise `InvalidEventError` where an attribute that is there names another object."""
-    if attributes.get("ce-bucket", event.bucket) != event.bucket:
+def _refuse_disagreement(stored: StoredObject, attributes: Mapping[str, str]) -> None:
+    """Raise `InvalidEventError` if an attribute that is present names another object."""
+    if attributes.get("ce-bucket", stored.bucket) != stored.bucket:
         raise InvalidEventError("data.bucket: is not that of the attribute bucket")
     source = attributes.get("ce-source")
-    # Converted events of older kinds name the object behind the bucket.
-    if source is not None and not f"{source}/".startswith(f"{_SOURCE}{event.bucket}/"):
+    # Converted events of older kinds name the object after the bucket.
+    if source is not None and not f"{source}/".startswith(f"{_SOURCE}{stored.bucket}/"):
         raise InvalidEventError("data.bucket: is not that of the attribute source")
     subject = attributes.get("ce-subject")
-    if subject is not None and not _is_subject(subject, event.name):
+    if subject is not None and not _is_subject(subject, stored.name):
         raise InvalidEventError("data.name: is not that of the attribute subject")
-    if attributes.get("ce-generation", str(event.generation)) != str(event.generation):
+    if attributes.get("ce-generation", str(stored.generation)) != str(stored.generation):
         raise InvalidEventError("data.generation: is not that of the attribute generation")
 
 
@@ -321,8 +292,10 @@ def _is_subject(subject: str, name: str) -> bool:
 
 def _refuse_surrogates(attributes: Mapping[str, str]) -> None:
     text = "".join((*attributes, *attributes.values()))
-    if not text.isascii():
-        _utf8(text, "attributes")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidEventError("attributes: is not valid Unicode") from None
 
 
 def _excerpt(text: str) -> str:
@@ -401,10 +374,3 @@ def _integer(data: Mapping[str, Any], field: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     raise InvalidEventError(f"data.{field}: is {'missing' if value is None else 'not an integer'}")
-
-
-def _utf8(text: str, where: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise InvalidEventError(f"{where}: is not valid Unicode") from None

@@ -4,8 +4,6 @@ The handler sees its store and its sink as the Protocols below; `gcs` and `bigqu
 them in the function, and the tools may fill in others.
 """
 
-import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +13,7 @@ from typing import Protocol
 
 from dcm2bq import dicom, events, rows
 from dcm2bq.config import Config
+from dcm2bq.deadline import Deadline
 from dcm2bq.errors import (
     ConfigError,
     InvalidEventError,
@@ -24,9 +23,11 @@ from dcm2bq.errors import (
     describe,
 )
 from dcm2bq.events import Delivery, Kind, ObjectEvent
+from dcm2bq.ignored import Ignored, why_ignored
+from dcm2bq.stored_object import StoredObject
 
-_COMPOSITE_TEMPORARIES = "gcloud/tmp/parallel_composite_uploads/"
-_BURIAL_SECONDS = 8
+DEAD_LETTER_GRACE_SECONDS = 8
+"""Least time for writing a dead letter, even if the event has used up its own."""
 _CONVERT_SHARE = 0.9
 """Of an event's time, for reading and converting; the rest is for the insert."""
 _LAST_ATTEMPTS = 95
@@ -37,7 +38,7 @@ come to an end: it, or what stood beside it, ends the process.
 """
 
 
-class Reader(Protocol):
+class ObjectContent(Protocol):
     """One generation of one object, for random access; sizes are in bytes."""
 
     @property
@@ -52,20 +53,20 @@ class Reader(Protocol):
         """Return up to `n` bytes from `offset`; fewer only at the object's end."""
 
 
-class Store(Protocol):
-    """Where objects are read; deadlines are of `time.monotonic`."""
+class ObjectStore(Protocol):
+    """Where objects are read."""
 
-    def open(self, event: ObjectEvent, deadline: float) -> Reader:
-        """Return a reader of the event's generation."""
+    def open(self, stored: StoredObject, deadline: Deadline) -> ObjectContent:
+        """Return the content of exactly that generation."""
 
 
 class Sink(Protocol):
     """Where rows go; each method returns when its row is durable, or raises."""
 
-    def insert(self, row: rows.InstanceRow, deadline: float) -> None:
+    def insert(self, row: rows.InstanceRow, deadline: Deadline) -> None:
         """Insert a row into `instances`."""
 
-    def insert_dead_letter(self, row: rows.DeadLetterRow, deadline: float) -> None:
+    def insert_dead_letter(self, row: rows.DeadLetterRow, deadline: Deadline) -> None:
         """Insert a row into `dead_letter`."""
 
 
@@ -77,16 +78,6 @@ class Result(StrEnum):
     IGNORED = "ignored"
     SUPERSEDED = "superseded"
     DEAD_LETTERED = "dead_lettered"
-
-
-class Ignored(StrEnum):
-    """Why nothing is recorded of an event."""
-
-    METADATA = "metadata"  # a metadataUpdated event, without events.reindexOnMetadataUpdate
-    NAME = "name"  # no match of input.namePattern
-    TEMPORARY = "temporary"  # a part of one of gcloud's parallel composite uploads
-    EMPTY = "empty"
-    FOLDER = "folder"  # the placeholder that a console makes for one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +103,7 @@ class Handler:
     def __init__(
         self,
         config: Config,
-        store: Store,
+        store: ObjectStore,
         sink: Sink,
         *,
         memory: dicom.Budget | None = None,
@@ -123,7 +114,6 @@ class Handler:
         self._sink = sink
         self._memory = memory or dicom.budget_of(config.limits)
         self._on_large = on_large
-        self._name_pattern = re.compile(config.input.name_pattern, re.IGNORECASE)
 
     def handle(self, delivery: Delivery, *, is_last: bool | None = None) -> Outcome:
         """Do what the event asks for; an outcome means: acknowledge it.
@@ -132,7 +122,7 @@ class Handler:
         delivered again. One that `is_last`, for which nobody will, becomes a dead letter
         instead; by default its age decides. Raises `ConfigError` too: no event is to blame.
         """
-        deadline = time.monotonic() + self._config.limits.deadline_seconds
+        deadline = Deadline.after(self._config.limits.deadline_seconds)
         event = None
         try:
             event = events.parse(delivery)
@@ -149,60 +139,50 @@ class Handler:
                     is_last = self._is_too_old(delivery)
                 if not is_last:
                     raise
-            self._bury(delivery, error, deadline)
+            self._dead_letter(delivery, error, deadline)
             return Outcome(result=Result.DEAD_LETTERED, event=event, error=error)
 
-    def apply(self, event: ObjectEvent, deadline: float) -> Outcome:
-        """Do what a valid event asks for, before `deadline` (of `time.monotonic`).
+    def apply(self, event: ObjectEvent, deadline: Deadline) -> Outcome:
+        """Do what a valid event asks for, before `deadline`.
 
         Raises each error of the taxonomy.
         """
-        if not self._config.input.admits(event.bucket):
+        if not self._config.input.admits(event.object.bucket):
             raise InvalidEventError("data.bucket: is not one of input.buckets")
-        if ignored := self.ignored(event):
+        if ignored := self._why_ignored(event):
             return Outcome(result=Result.IGNORED, event=event, ignored=ignored)
         if event.kind in {Kind.DELETED, Kind.ARCHIVED}:
             return self.mark(event, deadline)
         return self._index(event, deadline)
 
-    def is_ignored(self, event: ObjectEvent) -> bool:
-        """Whether nothing is recorded of such a change."""
-        return self.ignored(event) is not None
-
-    def ignored(self, event: ObjectEvent) -> Ignored | None:
-        """Return why nothing is recorded of such a change; None if something is."""
+    def _why_ignored(self, event: ObjectEvent) -> Ignored | None:
+        """Return why nothing is recorded of such a change, or None if something is."""
         if (
             event.kind is Kind.METADATA_UPDATED
             and not self._config.events.reindex_on_metadata_update
         ):
             return Ignored.METADATA
-        if event.name.endswith("/"):
-            return Ignored.FOLDER
-        if event.name.startswith(_COMPOSITE_TEMPORARIES):
-            return Ignored.TEMPORARY
-        if not self._name_pattern.search(event.name):
-            return Ignored.NAME
-        return Ignored.EMPTY if event.size == 0 else None
+        return why_ignored(self._config, event.object)
 
-    def mark(self, event: ObjectEvent, deadline: float) -> Outcome:
+    def mark(self, event: ObjectEvent, deadline: Deadline) -> Outcome:
         """Record that a generation is gone; nothing is read."""
         self._sink.insert(rows.instance_row(event, now=_now(), info=rows.info(event)), deadline)
         return Outcome(result=Result.MARKED, event=event)
 
-    def _index(self, event: ObjectEvent, deadline: float) -> Outcome:
+    def _index(self, event: ObjectEvent, deadline: Deadline) -> Outcome:
         """Record what a generation's header holds."""
         on_large = self._on_large and partial(self._on_large, event)
-        with self._memory.claim(_before_insert(deadline), on_large) as claim:
+        with self._memory.claim(deadline.share(_CONVERT_SHARE), on_large) as claim:
             return self._insert(event, deadline, claim)
 
-    def _insert(self, event: ObjectEvent, deadline: float, claim: dicom.Claim) -> Outcome:
-        reader = self._store.open(event, deadline)
-        if event.size is None and reader.size == 0:  # else `ignored` has seen to it
+    def _insert(self, event: ObjectEvent, deadline: Deadline, claim: dicom.Claim) -> Outcome:
+        reader = self._store.open(event.object, deadline)
+        if event.object.size is None and reader.size == 0:  # else `ignored` has seen to it
             return Outcome(result=Result.IGNORED, event=event, ignored=Ignored.EMPTY)
         conversion = dicom.convert(
             reader,
             options=self._config,
-            root=event.bulk_data_root,
+            root=event.object.bulk_data_root,
             deadline=claim.deadline,
             memory=claim,
         )
@@ -232,18 +212,12 @@ class Handler:
         age = _now() - events.event_time(delivery)
         return age.total_seconds() > self._config.retry.max_age_seconds
 
-    def _bury(self, delivery: Delivery, error: Exception, deadline: float) -> None:
+    def _dead_letter(self, delivery: Delivery, error: Exception, deadline: Deadline) -> None:
         """Write the dead letter, if need be with time beyond what the event has used up."""
         row = rows.dead_letter_row(
             delivery, now=_now(), error_type=type(error).__name__, error=describe(error)
         )
-        self._sink.insert_dead_letter(row, max(deadline, time.monotonic() + _BURIAL_SECONDS))
-
-
-def _before_insert(deadline: float) -> float:
-    """Return until when to convert: what is ready too late could not be inserted any more."""
-    now = time.monotonic()
-    return now + (deadline - now) * _CONVERT_SHARE
+        self._sink.insert_dead_letter(row, deadline.at_least(DEAD_LETTER_GRACE_SECONDS))
 
 
 def _refuse_endless(delivery: Delivery) -> None:

@@ -6,7 +6,6 @@ a small request; what happens for every event goes through google-auth's urllib3
 
 import http.client
 import io
-import os
 import random
 import re
 import socket
@@ -19,16 +18,21 @@ import google.auth
 import msgspec
 import urllib3
 from google.auth import exceptions as auth
-from google.auth.credentials import AnonymousCredentials, Credentials
+from google.auth.credentials import Credentials
 from google.auth.transport.urllib3 import AuthorizedHttp
 
+from dcm2bq import emulators
+from dcm2bq.deadline import Deadline
+from dcm2bq.errors import ServiceError
+
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
-EMULATOR_PROJECT = "local"
 CONNECTIONS = 64
 """Connections kept open to a host; a process handles fewer events at once."""
 
 _REASON = re.compile("[a-z][A-Za-z]{0,63}")
 """What a reason of Google's looks like: `backendError`. Names of patients begin otherwise."""
+NO_ANSWER = (urllib3.exceptions.HTTPError, auth.GoogleAuthError, OSError)
+"""Everything that urllib3, google-auth and the system raise for a request without an answer."""
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 8.0
 _LEAST_SECONDS = 0.001
@@ -77,15 +81,19 @@ class Transport:
     def __init__(self, service: str, emulator_variable: str) -> None:
         """Connect as the environment says: to a local server, or to Google's.
 
-        Raises `google.auth.exceptions.GoogleAuthError` where there are no credentials.
+        `emulator_variable` is one of `emulators`. Raises `ServiceError` if there are no
+        credentials.
         """
-        emulator = os.environ.get(emulator_variable)
+        emulator = emulators.url(emulator_variable)
         credentials: Credentials
         self.project: str | None
         if emulator:
-            credentials, self.project = AnonymousCredentials(), EMULATOR_PROJECT
+            credentials, self.project = emulators.credentials(), emulators.PROJECT
         else:
-            credentials, self.project = google.auth.default(scopes=SCOPES)
+            try:
+                credentials, self.project = google.auth.default(scopes=SCOPES)
+            except auth.GoogleAuthError:
+                raise ServiceError(emulators.NO_CREDENTIALS) from None
         self.base = (emulator or service).rstrip("/")
         # The time-out is that of token refreshes; requests bring their own.
         refresh = urllib3.Timeout(connect=_REFRESH_SECONDS, read=_REFRESH_SECONDS)
@@ -98,13 +106,13 @@ class Transport:
         method: str,
         path: str,
         *,
-        deadline: float,
+        deadline: Deadline,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> Answer:
         """Return the answer; what may pass is tried again until `deadline`.
 
-        `deadline` is of `time.monotonic`. When time runs out, the last answer is returned.
+        When time runs out, the last answer is returned.
         Raises `NoAnswerError` where there is none.
         """
         for pause in _pauses():
@@ -115,7 +123,7 @@ class Transport:
                     return outcome
             except NoAnswerError as error:
                 outcome = error
-            if time.monotonic() + pause >= deadline:
+            if deadline.left <= pause:
                 break
             time.sleep(pause)
         if isinstance(outcome, NoAnswerError):
@@ -128,10 +136,10 @@ class Transport:
         path: str,
         headers: Mapping[str, str] | None,
         body: bytes | None,
-        deadline: float,
+        deadline: Deadline,
     ) -> Answer:
         # Half of what is left: a stalled attempt leaves time for another one.
-        seconds = max((deadline - time.monotonic()) / 2, _LEAST_SECONDS)
+        seconds = max(deadline.left / 2, _LEAST_SECONDS)
         try:
             response = self._http.urlopen(
                 method,
@@ -150,8 +158,8 @@ class Transport:
                 raise
             finally:
                 response.release_conn()
-        except (urllib3.exceptions.HTTPError, auth.GoogleAuthError, OSError) as error:
-            raise NoAnswerError(f"no answer, {type(error).__name__}") from None
+        except NO_ANSWER as error:
+            raise NoAnswerError(f"no answer ({type(error).__name__})") from None
 
 
 def _pauses() -> Iterator[float]:

@@ -3,5 +3,3 @@
 What BigQuery answers becomes an error of `dcm2bq.errors` here, by its HTTP status and
 structured reasons, never by its text, which can quote the row.
 """
-
-EMULATOR_VARIABLE = "BIGQUERY_EMULATOR_HOST"

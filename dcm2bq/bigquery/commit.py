@@ -6,10 +6,10 @@ nobody.
 """
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from dcm2bq.deadline import Deadline
 from dcm2bq.errors import Dcm2BqError, WriteFailedError
 
 BATCH_ROWS = 500
@@ -21,7 +21,7 @@ ENOUGH_SECONDS = 5.0
 
 type Verdict = Dcm2BqError | None
 """Why a row is not stored; None when it is."""
-type Send = Callable[[Sequence[bytes], float], Sequence[Verdict]]
+type Send = Callable[[Sequence[bytes], Deadline], Sequence[Verdict]]
 """Inserts encoded rows before a deadline, and returns a verdict for each."""
 
 
@@ -30,7 +30,7 @@ class _Caller:
 
     __slots__ = ("deadline", "is_done", "leads", "row", "verdict", "woken")
 
-    def __init__(self, row: bytes, deadline: float) -> None:
+    def __init__(self, row: bytes, deadline: Deadline) -> None:
         self.row = row
         self.deadline = deadline
         self.verdict: Verdict = WriteFailedError("the insert was not finished")
@@ -48,10 +48,10 @@ class GroupCommit:
         self._queue: deque[_Caller] = deque()
         self._is_busy = False
 
-    def insert(self, row: bytes, deadline: float) -> None:
+    def insert(self, row: bytes, deadline: Deadline) -> None:
         """Return when the row is stored; otherwise raise its own verdict.
 
-        When `deadline` (of `time.monotonic`) passes first, that is `WriteFailedError`, though
+        When `deadline` passes first, that is `WriteFailedError`, though
         the row may yet be stored: an event is acknowledged only when that is certain.
         """
         caller = _Caller(row, deadline)
@@ -61,8 +61,8 @@ class GroupCommit:
             self._is_busy = True
         try:
             if not caller.leads:
-                caller.woken.wait(max(deadline - time.monotonic(), 0))
-            if caller.leads and time.monotonic() < deadline:
+                caller.woken.wait(max(deadline.left, 0))
+            if caller.leads and not deadline.has_passed:
                 self._send_batch(deadline)
         finally:
             self._leave(caller)
@@ -81,7 +81,7 @@ class GroupCommit:
             if caller.leads:
                 self._hand_over()
 
-    def _send_batch(self, deadline: float) -> None:
+    def _send_batch(self, deadline: Deadline) -> None:
         with self._lock:
             batch = self._take()
         verdicts: Sequence[Verdict] = [each.verdict for each in batch]
@@ -109,9 +109,9 @@ class GroupCommit:
     def _hand_over(self) -> None:
         """Let the first in the queue who has time enough send the next batch, its row first."""
         if self._queue:
-            enough = time.monotonic() + ENOUGH_SECONDS
-            latest = max(self._queue, key=lambda each: each.deadline)
-            leader = next((each for each in self._queue if each.deadline > enough), latest)
+            latest = max(self._queue, key=lambda caller: caller.deadline.at)
+            ready = (caller for caller in self._queue if caller.deadline.left > ENOUGH_SECONDS)
+            leader = next(ready, latest)
             self._queue.remove(leader)
             self._queue.appendleft(leader)
             leader.leads = True

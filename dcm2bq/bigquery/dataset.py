@@ -1,27 +1,17 @@
 """The dataset of the tables and views, as the tools see it, through google-cloud-bigquery."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
-from google.api_core.exceptions import (
-    BadRequest,
-    GoogleAPICallError,
-    GoogleAPIError,
-    NotFound,
-    RetryError,
-)
-from google.auth.credentials import AnonymousCredentials
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+from google.api_core.exceptions import BadRequest, GoogleAPICallError, NotFound
 from google.cloud import bigquery
 from google.cloud.bigquery import DEFAULT_RETRY
 from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY
 
-from dcm2bq.bigquery import EMULATOR_VARIABLE
+from dcm2bq import emulators
 from dcm2bq.config import Config
-from dcm2bq.errors import ConfigError, ReadFailedError, WriteFailedError
-from dcm2bq.transport import EMULATOR_PROJECT
+from dcm2bq.errors import ConfigError
+from dcm2bq.google_errors import mapped
 
 _PAGE_ROWS = 10_000
 """Rows that a query keeps in memory at once; BigQuery sends fewer where they are large."""
@@ -30,12 +20,12 @@ _PAGE_ROWS = 10_000
 class Dataset:
     """The dataset of the tables and views, for the tools.
 
-    Resources are dicts as in BigQuery's REST API. Raises `ReadFailedError` and
-    `WriteFailedError` where BigQuery cannot be reached or refuses.
+    Resources are dicts as in BigQuery's REST API. Raises `ServiceError` if BigQuery cannot be
+    reached or refuses.
     """
 
     def __init__(self, config: Config) -> None:
-        with mapped("BigQuery", ReadFailedError):
+        with mapped("BigQuery"):
             self._client = connect(config)
         self._timeout = config.big_query.timeout_seconds
         self._retry = DEFAULT_RETRY.with_timeout(self._timeout)
@@ -58,7 +48,7 @@ class Dataset:
         dataset = bigquery.Dataset(self.name)
         if location:
             dataset.location = location
-        with mapped(self.name, WriteFailedError):
+        with mapped(f"BigQuery: {self.name}"):
             self._client.create_dataset(dataset, retry=self._retry, timeout=self._timeout)
 
     def get_table(self, table_id: str) -> dict[str, Any] | None:
@@ -69,14 +59,14 @@ class Dataset:
     def create_table(self, resource: Mapping[str, Any]) -> None:
         """Create a table or view."""
         table = bigquery.Table.from_api_repr(dict(resource))
-        with mapped(str(table.reference), WriteFailedError):
+        with mapped(f"BigQuery: {table.reference}"):
             self._client.create_table(table, retry=self._retry, timeout=self._timeout)
 
     def patch_table(self, resource: Mapping[str, Any], fields: Sequence[str]) -> None:
         """Set the named fields of a table or view to those of `resource`."""
         table = bigquery.Table.from_api_repr(dict(resource))
         properties = ["view_query" if each == "view" else each for each in fields]
-        with mapped(str(table.reference), WriteFailedError):
+        with mapped(f"BigQuery: {table.reference}"):
             self._client.update_table(table, properties, retry=self._retry, timeout=self._timeout)
 
     def get_routine(self, routine_id: str) -> dict[str, Any] | None:
@@ -101,7 +91,7 @@ class Dataset:
             default_dataset=self.name,
             query_parameters=[_parameter(*each) for each in (parameters or {}).items()],
         )
-        with mapped(self.name, ReadFailedError):
+        with mapped(f"BigQuery: {self.name}"):
             try:
                 rows = self._client.query_and_wait(
                     sql,
@@ -129,7 +119,7 @@ class Dataset:
         )
 
     def _get(self, name: str, call: Callable[..., Any]) -> dict[str, Any] | None:
-        with mapped(name, ReadFailedError):
+        with mapped(f"BigQuery: {name}"):
             try:
                 resource = call(retry=self._retry, timeout=self._timeout)
             except NotFound:
@@ -141,35 +131,17 @@ class Dataset:
 def connect(config: Config) -> bigquery.Client:
     """Return a client of the configured project, or of the local server that stands for it."""
     project = config.big_query.project_id
-    if not os.environ.get(EMULATOR_VARIABLE):
+    if not emulators.url(emulators.BIGQUERY):
         return bigquery.Client(project=project)
-    return bigquery.Client(project=project or EMULATOR_PROJECT, credentials=AnonymousCredentials())
-
-
-@contextmanager
-def mapped(what: str, failure: type[ReadFailedError | WriteFailedError]) -> Iterator[None]:
-    """Turn Google's exceptions, and those of the transport below, into `failure`."""
-    try:
-        yield
-    except (GoogleAPIError, GoogleAuthError, OSError) as error:
-        raise failure(f"{what}: {_describe(error)}") from None
+    return bigquery.Client(
+        project=project or emulators.PROJECT, credentials=emulators.credentials()
+    )
 
 
 def _message(error: GoogleAPICallError) -> str:
     """Return BigQuery's own text, without the request that the client puts before it."""
     reasons = [each["message"] for each in error.errors if each.get("message")]
     return reasons[0] if reasons else str(error.message)
-
-
-def _describe(error: BaseException | None) -> str:
-    """Say what failed by status and exception alone."""
-    if isinstance(error, RetryError) and error.cause is not None:
-        return _describe(error.cause)
-    if isinstance(error, GoogleAPICallError):
-        return f"HTTP {error.code}"
-    if isinstance(error, DefaultCredentialsError):
-        return "no Google credentials: gcloud auth application-default login"
-    return f"no answer ({type(error).__name__})"
 
 
 def _parameter(

@@ -12,9 +12,10 @@ from itertools import count
 from google.api_core.exceptions import Conflict, NotFound
 from google.cloud import bigquery
 
-from dcm2bq.bigquery.dataset import connect, mapped
+from dcm2bq.bigquery.dataset import connect
 from dcm2bq.config import Config
-from dcm2bq.errors import ReadFailedError, WriteFailedError
+from dcm2bq.errors import ServiceError
+from dcm2bq.google_errors import mapped
 from dcm2bq.transport import is_reason
 
 URIS_MAX = 10_000
@@ -47,11 +48,11 @@ class Done:
 class Loader:
     """Runs load jobs into the dataset; made once per process, used by all its threads.
 
-    Raises `ReadFailedError` and `WriteFailedError` where BigQuery cannot be reached or refuses.
+    Raises `ServiceError` if BigQuery cannot be reached or refuses.
     """
 
     def __init__(self, config: Config) -> None:
-        with mapped("BigQuery", ReadFailedError):
+        with mapped("BigQuery"):
             self._client = connect(config)
             self._dataset = self._client.get_dataset(
                 f"{self._client.project}.{config.big_query.dataset_id}", timeout=_TIMEOUT_SECONDS
@@ -59,7 +60,7 @@ class Loader:
 
     def start(self, job: LoadJob) -> str:
         """Return the id of the attempt that runs or has succeeded, or else of a new one."""
-        with mapped(job.table_id, WriteFailedError):
+        with mapped(f"BigQuery: {job.table_id}"):
             for attempt in count(1):
                 job_id = f"{job.name}{attempt}"
                 found = self._find(job_id)
@@ -73,7 +74,7 @@ class Loader:
     def finish(self, job: LoadJob, *, pause: float = _PAUSE_SECONDS) -> Done:
         """Return when the rows are in the table; what fails is tried a few times more.
 
-        Raises `WriteFailedError` with the id of the last attempt: `bq show -j` tells more.
+        Raises `ServiceError` with the id of the last attempt: `bq show -j` tells more.
         """
         for tries in range(_TRIES):
             job_id = self.start(job)
@@ -84,7 +85,7 @@ class Loader:
                 time.sleep(pause * 2**tries)
         code = str(found.error_result.get("reason"))
         reason = code if is_reason(code) else "no reason"
-        raise WriteFailedError(f"{job.table_id}: load job {job_id} failed ({reason})")
+        raise ServiceError(f"BigQuery: {job.table_id}: load job {job_id} failed ({reason})")
 
     def _find(self, job_id: str) -> bigquery.LoadJob | None:
         try:
@@ -119,10 +120,10 @@ class Loader:
     def _wait(self, table_id: str, job_id: str) -> bigquery.LoadJob:
         pause, longest = _POLL_SECONDS
         while True:
-            with mapped(table_id, WriteFailedError):
+            with mapped(f"BigQuery: {table_id}"):
                 found = self._find(job_id)
             if found is None:
-                raise WriteFailedError(f"{table_id}: load job {job_id} is gone")
+                raise ServiceError(f"BigQuery: {table_id}: load job {job_id} is gone")
             if found.state == "DONE":
                 return found
             time.sleep(pause)

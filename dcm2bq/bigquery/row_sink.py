@@ -1,17 +1,16 @@
 """Streams rows into the two tables by `tabledata.insertAll`."""
 
-import time
 from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
 
 import msgspec
-from google.auth.exceptions import GoogleAuthError
 
-from dcm2bq.bigquery import EMULATOR_VARIABLE
+from dcm2bq import emulators
 from dcm2bq.bigquery.commit import GroupCommit, Verdict
 from dcm2bq.config import Config
-from dcm2bq.errors import Dcm2BqError, RowTooLargeError, WriteFailedError
+from dcm2bq.deadline import Deadline
+from dcm2bq.errors import ConfigError, Dcm2BqError, RowTooLargeError, WriteFailedError
 from dcm2bq.rows import DeadLetterRow, InstanceRow, names_column
 from dcm2bq.transport import NoAnswerError, Transport, is_reason
 
@@ -41,39 +40,35 @@ class _RefusedError(Exception):
     """The request was refused as a whole, for which one of its rows may be to blame."""
 
 
-class Writer:
+class RowSink:
     """Inserts rows; made once per process, used by all its threads.
 
     Each method returns when BigQuery has the row. It raises `RowTooLargeError` for a row
-    that BigQuery can never take, and `WriteFailedError` for every other failure. Deadlines
-    are of `time.monotonic`.
+    that BigQuery can never take, and `WriteFailedError` for every other failure.
     """
 
     def __init__(self, config: Config) -> None:
-        try:
-            self._transport = Transport(SERVICE, EMULATOR_VARIABLE)
-        except GoogleAuthError as error:
-            raise WriteFailedError(f"no Google credentials ({type(error).__name__})") from None
+        self._transport = Transport(SERVICE, emulators.BIGQUERY)
         options = config.big_query
         project = options.project_id or self._transport.project
         if project is None:
-            raise WriteFailedError(
-                "the credentials have no project: bigQuery.projectId must name it"
+            raise ConfigError(
+                "bigQuery.projectId: the credentials have no project, so this must name it"
             )
         self._dataset = f"/bigquery/v2/projects/{project}/datasets/{options.dataset_id}"
         self._timeout = options.timeout_seconds
         self._instances = GroupCommit(partial(self._send, options.instances_table_id))
         self._dead_letter = GroupCommit(partial(self._send, options.dead_letter_table_id))
 
-    def insert(self, row: InstanceRow, deadline: float) -> None:
+    def insert(self, row: InstanceRow, deadline: Deadline) -> None:
         """Insert a row into `instances`."""
         self._instances.insert(_encode(row), deadline)
 
-    def insert_dead_letter(self, row: DeadLetterRow, deadline: float) -> None:
+    def insert_dead_letter(self, row: DeadLetterRow, deadline: Deadline) -> None:
         """Insert a row into `dead_letter`."""
         self._dead_letter.insert(_encode(row), deadline)
 
-    def _send(self, table: str, rows: Sequence[bytes], deadline: float) -> list[Verdict]:
+    def _send(self, table: str, rows: Sequence[bytes], deadline: Deadline) -> list[Verdict]:
         """Insert rows; one that is refused costs none of the others."""
         try:
             errors = self._post(table, rows, deadline)
@@ -98,10 +93,10 @@ class Writer:
             for n, row in enumerate(rows)
         ]
 
-    def _post(self, table: str, rows: Sequence[bytes], deadline: float) -> dict[int, str]:
+    def _post(self, table: str, rows: Sequence[bytes], deadline: Deadline) -> dict[int, str]:
         """Send one request; return the codes of the rows that it names, by their index."""
-        deadline = min(deadline, time.monotonic() + self._timeout)
-        if time.monotonic() >= deadline:
+        deadline = deadline.within(self._timeout)
+        if deadline.has_passed:
             raise WriteFailedError(f"{table}: no time left to insert the row")
         try:
             answer = self._transport.request(

@@ -41,7 +41,7 @@ def local(
         dcm2bq local --query 'SELECT Modality, COUNT(*) FROM instances_live GROUP BY 1'
         dcm2bq local --query 'SELECT path, metadata FROM instances_live' --json | jq .
     """  # noqa: D301 - \b is click's mark for lines to keep
-    from dcm2bq.local.servers import require_extras  # noqa: PLC0415
+    from dcm2bq import extras  # noqa: PLC0415
     from dcm2bq.local.sql import keyword  # noqa: PLC0415
 
     if as_json and sql is None:
@@ -49,7 +49,7 @@ def local(
     if sql is not None and not keyword(sql):
         raise click.UsageError("--query: the statement is empty; SELECT ... is expected")
     options = startable(override(parse_settings(settings)))
-    require_extras()
+    extras.require(extras.LOCAL)
     from dcm2bq.local import run  # noqa: PLC0415 - it imports the extras
 
     if sql is None:

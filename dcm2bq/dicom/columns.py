@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any
 
+from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
 from dcm2bq.dicom.elements import (
     SPECIFIC_CHARACTER_SET,
@@ -13,7 +14,6 @@ from dcm2bq.dicom.elements import (
     Item,
 )
 from dcm2bq.dicom.notes import Notes
-from dcm2bq.dicom.read.source import NO_DEADLINE, Deadline
 from dcm2bq.dicom.values import DECODERS, NUMBER_VRS, BadValueError, has_controls
 from dcm2bq.lifted import LIFTED
 

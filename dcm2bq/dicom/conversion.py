@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, cast
 import msgspec
 
 from dcm2bq.config import Config, from_overrides
+from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom.columns import lift
 from dcm2bq.dicom.elements import (
     ALL_PIXEL_DATA,
@@ -22,7 +23,7 @@ from dcm2bq.dicom.memory import ROW, Claim, GiveWayError, budget_of
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.privacy import privacy_rules
 from dcm2bq.dicom.read.part10 import read_file
-from dcm2bq.dicom.read.source import Deadline, Source, as_source
+from dcm2bq.dicom.read.source import Source, as_source
 from dcm2bq.dicom.sop_classes import may_have_pixels
 from dcm2bq.dicom.write.fit_row import encode_within
 from dcm2bq.dicom.write.writer import Writer, format_of
@@ -61,14 +62,14 @@ def convert(
     options: Config | Mapping[str, Any] = _DEFAULTS,
     *,
     root: str = "",
-    deadline: float | None = None,
+    deadline: Deadline = NO_DEADLINE,
     memory: Claim | None = None,
 ) -> Conversion:
     """Return the header of a DICOM object as JSON, without reading its bulk values.
 
     `stream` is a seekable binary stream or a `Source`, `options` the configuration or its
     overrides, `root` what BulkDataURIs begin with if `jsonOutput.explicitBulkDataRoot` is
-    on: `gs://bucket/name?generation=G`. Past `deadline`, by `time.monotonic`, it raises
+    on: `gs://bucket/name?generation=G`. Past `deadline` it raises
     `ReadFailedError`, or `UnreadableDicomError` where the time went into the object itself.
     `memory` is a claim to the budget; without one, it has one while it converts. Raises
     `NotDicomError` for what is no DICOM, `UnreadableDicomError` for what is broken beyond
@@ -82,7 +83,7 @@ def convert(
     source = as_source(stream)
     while True:
         try:
-            conversion = _convert(source, config, root, Deadline(deadline, memory.since), memory)
+            conversion = _convert(source, config, root, deadline.restarted(), memory)
         except GiveWayError:
             pass  # the exception holds what was read: not here
         except Exception as error:

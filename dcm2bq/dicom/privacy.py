@@ -21,6 +21,7 @@ from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from dcm2bq.config import Privacy, hash_key
+from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
 from dcm2bq.dicom.dictionary import is_private, most_values, public_vr
 from dcm2bq.dicom.elements import (
@@ -33,7 +34,6 @@ from dcm2bq.dicom.elements import (
     tag_of,
 )
 from dcm2bq.dicom.notes import Notes, is_named_in
-from dcm2bq.dicom.read.source import NO_DEADLINE, Deadline
 from dcm2bq.dicom.syntax import BINARY_VRS
 from dcm2bq.dicom.values import (
     DECODERS,

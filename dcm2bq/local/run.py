@@ -15,6 +15,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from dcm2bq import emulators
 from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError
 from dcm2bq.local import servers, state, summary
@@ -77,7 +78,7 @@ def ask(root: Path | None, config: Config, sql: str, *, as_json: bool, fresh: bo
     """
     found = None if fresh else state.find(root and root.resolve())
     if found:
-        with environment({"BIGQUERY_EMULATOR_HOST": servers.url(found.bigquery_port)}):
+        with environment({emulators.BIGQUERY: servers.url(found.bigquery_port)}):
             _answer(connect(found.config).query, sql, as_json=as_json)
         return 0
     if not fresh:

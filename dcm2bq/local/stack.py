@@ -22,6 +22,7 @@ import msgspec
 
 import dcm2bq
 from dcm2bq import config as configuration
+from dcm2bq import emulators
 from dcm2bq.config import Config
 from dcm2bq.events import Kind
 from dcm2bq.local import servers, storage
@@ -190,7 +191,7 @@ def running(config: Config) -> Iterator[Stack]:
     """
     config = msgspec.structs.replace(
         config,
-        big_query=msgspec.structs.replace(config.big_query, project_id=servers.PROJECT),
+        big_query=msgspec.structs.replace(config.big_query, project_id=emulators.PROJECT),
         input=msgspec.structs.replace(config.input, buckets=()),
     )
     ports = Ports()
@@ -255,8 +256,8 @@ def _start_storage(ends: ExitStack, folder: Path, mirror: Mirror, ports: Ports) 
 
 def _emulators(ports: Ports) -> dict[str, str]:
     return {
-        "BIGQUERY_EMULATOR_HOST": servers.url(ports.bigquery),
-        "STORAGE_EMULATOR_HOST": servers.url(ports.storage),
+        emulators.BIGQUERY: servers.url(ports.bigquery),
+        emulators.STORAGE: servers.url(ports.storage),
     }
 
 

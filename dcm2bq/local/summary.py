@@ -15,6 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from dcm2bq.ignored import matches_name_pattern
 from dcm2bq.local import servers
 from dcm2bq.local.stack import BUCKET, Action, Change, Stack
 from dcm2bq.tools.display import printable, printable_json
@@ -176,8 +177,7 @@ def _pattern(stack: Stack) -> str:
 
 def _ignored_kinds(stack: Stack) -> Iterator[str]:
     """Say which of the ignored names often are, or hold, DICOM after all."""
-    matches = re.compile(stack.config.input.name_pattern, re.IGNORECASE).search
-    ignored = [name for name in stack.objects if not matches(name)]
+    ignored = [name for name in stack.objects if not matches_name_pattern(stack.config, name)]
     kinds = (
         ("archive", _ARCHIVES, "not opened: unpack first"),
         ("extensionless name", _NO_EXTENSION, "--option input.namePattern=. takes all names"),

@@ -1,7 +1,6 @@
 """Open dead letters: list them, handle their events again, or dismiss them."""
 
 import re
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,8 +10,9 @@ import msgspec
 
 from dcm2bq import events, rows
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.bigquery.row_sink import Writer
+from dcm2bq.bigquery.row_sink import RowSink
 from dcm2bq.config import Config
+from dcm2bq.deadline import Deadline
 from dcm2bq.errors import (
     InvalidEventError,
     ReadFailedError,
@@ -165,7 +165,7 @@ def retry(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[ClosingA
     repeated. Raises what `indexing.attempt_each` raises in an outage, and `ConfigError` if the
     table does not accept rows of this configuration.
     """
-    sink = Writer(config)
+    sink = RowSink(config)
     retrier = _Retrier(indexing.handler(dataset, config, sink), sink, config)
     return indexing.attempt_each(retrier.retry, read(dataset, config, chosen))
 
@@ -178,7 +178,7 @@ def dismiss(
     `because` is stored. The rows in the table stay, and the next failure of the same event opens
     the entry again. Raises what `indexing.attempt_each` raises in an outage.
     """
-    sink = Writer(config)
+    sink = RowSink(config)
 
     def close(letter: DeadLetter) -> ClosingAttempt:
         entry = letter.entry
@@ -190,7 +190,7 @@ def dismiss(
             because=because,
         )
         try:
-            sink.insert_dead_letter(row, time.monotonic() + config.limits.deadline_seconds)
+            sink.insert_dead_letter(row, Deadline.after(config.limits.deadline_seconds))
         except Exception as error:
             return ClosingAttempt(entry, None, error)
         return ClosingAttempt(entry, "dismissed")
@@ -201,7 +201,7 @@ def dismiss(
 class _Retrier:
     """Handles the events of dead letters again; used by several threads."""
 
-    def __init__(self, handler: Handler, sink: Writer, config: Config) -> None:
+    def __init__(self, handler: Handler, sink: RowSink, config: Config) -> None:
         self._handler = handler
         self._sink = sink
         self._seconds = config.limits.deadline_seconds
@@ -226,8 +226,8 @@ class _Retrier:
         self._sink.insert_dead_letter(_resolution(letter), self._deadline)
 
     @property
-    def _deadline(self) -> float:
-        return time.monotonic() + self._seconds
+    def _deadline(self) -> Deadline:
+        return Deadline.after(self._seconds)
 
 
 def _resolution(letter: DeadLetter) -> DeadLetterRow:

@@ -3,9 +3,7 @@
 import glob
 import io
 import os
-import re
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from dcm2bq.config import Config
+from dcm2bq.deadline import Deadline
 from dcm2bq.dicom import Conversion, convert
 from dcm2bq.errors import Dcm2BqError
-from dcm2bq.events import ObjectEvent
 from dcm2bq.gcs.uri import GsUri, is_uri
+from dcm2bq.ignored import matches_name_pattern
+from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.files import open_regular
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ class Files:
 
     def __init__(self, options: Config) -> None:
         self._options = options
-        self._pattern = re.compile(options.input.name_pattern, re.IGNORECASE)
         self._store: Store | None = None
         self._unmatched: set[str] = set()
         self._taken: set[str] = set()
@@ -102,16 +101,16 @@ class Files:
         is_one = _names_object(uri)
         count = 0
         try:
-            for event in self._get_store().list(uri.bucket, uri.name):
-                if is_one and event.name != uri.name:
+            for stored in self._get_store().list(uri.bucket, uri.name):
+                if is_one and stored.name != uri.name:
                     break
-                if not is_one and not self._matches(event.name):
+                if not is_one and not self._matches(stored.name):
                     self._unmatched_objects += 1
-                elif not is_one and not event.size:
+                elif not is_one and not stored.size:
                     self._empty_objects += 1
                 else:
                     count += 1
-                    yield File(event.path, partial(self._convert_object, event))
+                    yield File(stored.path, partial(self._convert_object, stored))
         except Dcm2BqError as error:
             yield _failing(path, error)
         else:
@@ -119,7 +118,7 @@ class Files:
                 yield _failing(path, FileNotFoundError("no such object"))
 
     def _matches(self, name: str) -> bool:
-        return bool(self._pattern.search(name))
+        return matches_name_pattern(self._options, name)
 
     def _convert_stdin(self) -> Conversion:
         return self._convert_stream(sys.stdin.buffer)
@@ -132,12 +131,12 @@ class Files:
         seekable = stream if stream.seekable() else io.BytesIO(stream.read())
         return convert(seekable, options=self._options)
 
-    def _convert_object(self, event: ObjectEvent) -> Conversion:
-        deadline = time.monotonic() + self._options.limits.deadline_seconds
+    def _convert_object(self, stored: StoredObject) -> Conversion:
+        deadline = Deadline.after(self._options.limits.deadline_seconds)
         return convert(
-            self._get_store().open(event, deadline),
+            self._get_store().open(stored, deadline),
             options=self._options,
-            root=event.bulk_data_root,
+            root=stored.bulk_data_root,
             deadline=deadline,
         )
 

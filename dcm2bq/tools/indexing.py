@@ -11,7 +11,7 @@ from typing import Protocol
 
 from dcm2bq import dicom, schema
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.bigquery.row_sink import Writer
+from dcm2bq.bigquery.row_sink import RowSink
 from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError, RetryableError
 from dcm2bq.gcs.store import Store
@@ -45,13 +45,13 @@ class ProvingAttempt(Attempt, Protocol):
         """Whether the services that it needs answered and granted the request."""
 
 
-def handler(dataset: Dataset, config: Config, sink: Writer | None = None) -> Handler:
+def handler(dataset: Dataset, config: Config, sink: RowSink | None = None) -> Handler:
     """Return the function's handler, writing to `sink` or, by default, to BigQuery.
 
     Raises `ConfigError` if the table does not accept its rows; see `require_table`.
     """
     require_table(dataset, config)
-    return Handler(config, Store(config), sink or Writer(config))
+    return Handler(config, Store(config), sink or RowSink(config))
 
 
 def require_table(dataset: Dataset, config: Config) -> None:

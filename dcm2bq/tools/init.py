@@ -12,7 +12,7 @@ from typing import Any
 from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
-from dcm2bq.errors import ConfigError, WriteFailedError
+from dcm2bq.errors import ConfigError, ServiceError
 from dcm2bq.schema import Definition, Kind
 from dcm2bq.schema.compare import Difference, compare
 
@@ -66,7 +66,7 @@ def init(
     The dataset's own entry comes first. A missing dataset is created in `location`, by default
     in BigQuery's default location. With `dry_run` nothing is changed. Raises `ConfigError`,
     naming table and column, before changing anything if a change is impossible; raises
-    `WriteFailedError` if BigQuery accepted a change but did not make it.
+    `ServiceError` if BigQuery accepted a change but did not make it.
     """
     refuse_equal_names(config)
     definitions = schema.load(config, dataset.project)
@@ -161,14 +161,14 @@ def _apply_view(dataset: Dataset, step: _Step) -> None:
 
 
 def _check(dataset: Dataset, step: _Step) -> None:
-    """Raise `WriteFailedError` unless the change was made."""
+    """Raise `ServiceError` unless the change was made."""
     if step.entry.action is SchemaAction.UNCHANGED:
         return
     again = _compare(dataset, step.definition)
     missing = [*again.difference.changes, *again.difference.refusals]
     if again.existing is None or missing:
         detail = ", ".join(missing) or "the object does not exist"
-        raise WriteFailedError(
-            f"{step.definition.qualified_name}: BigQuery accepted a change but did not make "
-            f"it: {detail}"
+        raise ServiceError(
+            f"BigQuery: {step.definition.qualified_name}: a change was accepted but not made: "
+            f"{detail}"
         )

@@ -18,13 +18,16 @@ import msgspec
 
 from dcm2bq import events
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.bigquery.row_sink import Writer
+from dcm2bq.bigquery.row_sink import RowSink
 from dcm2bq.config import Config
+from dcm2bq.deadline import Deadline
 from dcm2bq.errors import RetryableError, SupersededError
 from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.gcs.store import Store
-from dcm2bq.gcs.uri import SCHEME, GsUri
+from dcm2bq.gcs.uri import GsUri
 from dcm2bq.handler import Handler, Result
+from dcm2bq.ignored import is_ignored
+from dcm2bq.stored_object import SCHEME, StoredObject
 from dcm2bq.tools import indexing
 
 RANGE_ROWS = 1_000_000
@@ -62,6 +65,11 @@ class BucketDifference:
     finding: Finding
     event: ObjectEvent
     reason: str | None = None
+
+    @property
+    def object(self) -> StoredObject:
+        """The object, or the generation that is no longer in the bucket."""
+        return self.event.object
 
     @property
     def is_repairable(self) -> bool:
@@ -135,7 +143,8 @@ class Comparison:
         self._parameters = {"prefix": str(uri)}
         self._dataset = dataset
         self._store = Store(config)
-        self._handler = Handler(config, self._store, Writer(config))
+        self._config = config
+        self._handler = Handler(config, self._store, RowSink(config))
         self._seconds = config.limits.deadline_seconds
         self._patience = config.big_query.timeout_seconds
         self._table = config.big_query.instances_table_id
@@ -193,7 +202,7 @@ class Comparison:
 
     def _unseen(self, repairs: Sequence[Repair]) -> list[Repair]:
         """Return the repairs whose effect the view does not show."""
-        paths = sorted({repair.difference.event.path for repair in repairs})
+        paths = sorted({repair.difference.object.path for repair in repairs})
         sql = "SELECT path, version FROM instances_live WHERE path IN UNNEST(@paths)"
         live = {
             (row["path"], row["version"]) for row in self._dataset.stream(sql, {"paths": paths})
@@ -201,7 +210,7 @@ class Comparison:
         return [
             repair
             for repair in repairs
-            if ((repair.difference.event.path, str(repair.difference.event.generation)) in live)
+            if ((repair.difference.object.path, str(repair.difference.object.generation)) in live)
             is not _SHOWN_AFTER[repair.result]
         ]
 
@@ -230,27 +239,27 @@ class Comparison:
         # Rows are read first: an object created in between only seems to lack its row, and is
         # too young to be reported.
         path, rows = next(by_path, (_AFTER_LAST_PATH, []))
-        for event in self._objects(start, end):
-            while path < event.path:
+        for stored in self._objects(start, end):
+            while path < stored.path:
                 yield from self._without_object(rows)
                 path, rows = next(by_path, (_AFTER_LAST_PATH, []))
-            if path == event.path:
-                yield from self._with_object(event, rows)
+            if path == stored.path:
+                yield from self._with_object(stored, rows)
                 path, rows = next(by_path, (_AFTER_LAST_PATH, []))
             else:
-                yield from self._with_object(event, [])
+                yield from self._with_object(stored, [])
         while rows:
             yield from self._without_object(rows)
             path, rows = next(by_path, (_AFTER_LAST_PATH, []))
 
-    def _objects(self, start: str, end: str) -> Iterator[ObjectEvent]:
+    def _objects(self, start: str, end: str) -> Iterator[StoredObject]:
         root = f"{SCHEME}{self._bucket}/"
         first = start.removeprefix(root) if start.startswith(root) else ""
         after = end.removeprefix(root) if end.startswith(root) else ""
-        for event in self._store.list(self._bucket, self._prefix, start=first, end=after):
+        for stored in self._store.list(self._bucket, self._prefix, start=first, end=after):
             self.objects += 1
             self.on_object()
-            yield replace(event, event_id=_event_id())
+            yield stored
 
     def _rows(self, start: str, end: str) -> Iterator[tuple[str, list[_Row]]]:
         """Yield each path with its live rows, dead letters and highest marker, in order."""
@@ -279,30 +288,32 @@ class Comparison:
         for path, group in groupby(rows, itemgetter("path")):
             yield path, [msgspec.convert(row, _Row) for row in group]
 
-    def _with_object(self, event: ObjectEvent, rows: Sequence[_Row]) -> Iterator[BucketDifference]:
+    def _with_object(
+        self, stored: StoredObject, rows: Sequence[_Row]
+    ) -> Iterator[BucketDifference]:
         """Yield the differences between an object and the rows of its path."""
-        version = str(event.generation)
+        version = str(stored.generation)
         live = [row for row in rows if row.is_live]
         hidden_below = max((row.marker for row in rows if row.marker is not None), default=0)
         if any(row.version == version for row in live):
             pass
-        elif self._handler.is_ignored(event):
+        elif is_ignored(self._config, stored):
             self.ignored += 1
-        elif hidden_below >= event.generation:
+        elif hidden_below >= stored.generation:
             # The rows were read before the listing: the marker came first, yet the object exists.
             reason = f"by a marker of generation {hidden_below}"
-            yield BucketDifference(finding=Finding.HIDDEN, event=event, reason=reason)
+            yield _lacks_row(Finding.HIDDEN, stored, reason)
         elif letters := [row for row in rows if row.reason and row.version == version]:
             letter = min(letters, key=attrgetter("dismissed"))  # open ones come first
             finding = Finding.DISMISSED if letter.dismissed else Finding.DEAD_LETTERED
-            yield BucketDifference(finding=finding, event=event, reason=letter.reason)
-        elif event.time > self._settled:
+            yield _lacks_row(finding, stored, letter.reason)
+        elif stored.created and stored.created > self._settled:
             self.settling += 1
         else:
-            yield BucketDifference(finding=Finding.MISSING, event=event)
+            yield _lacks_row(Finding.MISSING, stored)
         for row in live:
             if row.version != version:
-                yield self._extra(row, event)
+                yield self._extra(row, stored)
 
     def _without_object(self, rows: Sequence[_Row]) -> Iterator[BucketDifference]:
         """Yield the live rows of a path without an object."""
@@ -310,19 +321,21 @@ class Comparison:
             if row.is_live:
                 yield self._extra(row, None)
 
-    def _extra(self, row: _Row, current: ObjectEvent | None) -> BucketDifference:
+    def _extra(self, row: _Row, current: StoredObject | None) -> BucketDifference:
         """Return the difference of a row whose generation is not in the bucket."""
         deleted = ObjectEvent(
             event_id=_event_id(),
             kind=Kind.DELETED,
             time=datetime.now(UTC),
-            bucket=self._bucket,
-            name=row.path.removeprefix(f"{SCHEME}{self._bucket}/"),
-            generation=int(row.version or 0),
+            object=StoredObject(
+                bucket=self._bucket,
+                name=row.path.removeprefix(f"{SCHEME}{self._bucket}/"),
+                generation=int(row.version or 0),
+            ),
         )
         if current is None:
             return BucketDifference(finding=Finding.STALE, event=deleted)
-        if deleted.generation < current.generation:
+        if deleted.object.generation < current.generation:
             return BucketDifference(finding=Finding.SUPERSEDED, event=deleted)
         # A marker would also hide the row of the lower generation, the one in the bucket.
         return BucketDifference(
@@ -333,11 +346,11 @@ class Comparison:
         if not difference.is_repairable:
             return RepairResult.LEFT
         event = difference.event
-        deadline = time.monotonic() + self._seconds
+        deadline = Deadline.after(self._seconds)
         if difference.finding is Finding.MISSING:
             return self._handler.handle(events.deliver(event), is_last=False).result
         try:
-            archived_at = self._store.archived_at(event, deadline)
+            archived_at = self._store.archived_at(event.object, deadline)
         except SupersededError:
             return self._handler.mark(event, deadline).result
         if archived_at is None:
@@ -366,6 +379,14 @@ def repair_all(comparison: Comparison) -> Iterator[Repair]:
         yield from comparison.confirm(pending)
         raise
     yield from comparison.confirm(pending)
+
+
+def _lacks_row(
+    finding: Finding, stored: StoredObject, reason: str | None = None
+) -> BucketDifference:
+    """Return the difference of an object that has no live row."""
+    event = events.finalized(stored, _event_id())
+    return BucketDifference(finding=finding, event=event, reason=reason)
 
 
 def _event_id() -> str:

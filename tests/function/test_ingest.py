@@ -286,7 +286,7 @@ def handle(
 ) -> tuple[Any, str]:
     """Handle a `metadataUpdated` event in this process, with other options."""
     from dcm2bq import config  # noqa: PLC0415
-    from dcm2bq.bigquery.row_sink import Writer  # noqa: PLC0415
+    from dcm2bq.bigquery.row_sink import RowSink  # noqa: PLC0415
     from dcm2bq.events import Delivery  # noqa: PLC0415
     from dcm2bq.gcs.store import Store  # noqa: PLC0415
     from dcm2bq.handler import Handler  # noqa: PLC0415
@@ -299,4 +299,4 @@ def handle(
     event = stack.bucket.upload(name, CT_SMALL).as_type("metadataUpdated")
     attributes = {f"ce-{k}": v for k, v in event.attributes.items()}
     delivery = Delivery(attributes, json.dumps(event.data).encode())
-    return Handler(settings, Store(settings), Writer(settings)).handle(delivery), name
+    return Handler(settings, Store(settings), RowSink(settings)).handle(delivery), name

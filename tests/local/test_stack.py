@@ -117,7 +117,7 @@ def test_an_event_is_what_eventarc_sends(local: Stack, function: Function, tmp_p
     attributes = {f"ce-{key}": value for key, value in event.get_attributes().items()}
     parsed = events.parse(Delivery(attributes, body))
     assert parsed.kind is Kind.FINALIZED
-    assert parsed.generation == int(resource["generation"])
+    assert parsed.object.generation == int(resource["generation"])
     assert parsed.event_id == headers["ce-id"]
 
 

@@ -3,14 +3,14 @@
 import base64
 import json
 import re
-import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from dcm2bq.bigquery.row_sink import Writer
+from dcm2bq.bigquery.row_sink import RowSink
+from dcm2bq.deadline import Deadline
 from dcm2bq.rows import DeadLetterRow
 from tests.support.cloud import Event
 from tests.support.function_stack import Stack, unique
@@ -58,7 +58,7 @@ def write(stack: Stack, **letter: Any) -> None:
         publish_time=datetime.now(UTC),
         **letter,
     )
-    Writer(stack.config).insert_dead_letter(row, time.monotonic() + 5)
+    RowSink(stack.config).insert_dead_letter(row, Deadline.after(5))
 
 
 def test_entries_are_listed_with_path_and_reason(

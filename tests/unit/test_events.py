@@ -10,6 +10,7 @@ import pytest
 
 from dcm2bq.errors import InvalidEventError
 from dcm2bq.events import Delivery, Kind, ObjectEvent, deliver, parse, received, recorded
+from dcm2bq.stored_object import StoredObject
 
 SENTINEL = "SENTINEL^PATIENT"
 
@@ -44,15 +45,17 @@ def test_a_storage_event_is_taken_over_whole() -> None:
         event_id="1",
         kind=Kind.FINALIZED,
         time=datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC),
-        bucket="scans",
-        name="a/b.dcm",
-        generation=12,
-        size=34,
-        content_type="application/dicom",
-        content_encoding="gzip",
-        storage_class="STANDARD",
-        md5_hash="m",
-        crc32c="c",
+        object=StoredObject(
+            bucket="scans",
+            name="a/b.dcm",
+            generation=12,
+            size=34,
+            content_type="application/dicom",
+            content_encoding="gzip",
+            storage_class="STANDARD",
+            md5_hash="m",
+            crc32c="c",
+        ),
     )
 
 
@@ -65,19 +68,19 @@ def test_a_customers_key_is_noticed_and_delivered_again() -> None:
     """The key itself, or what is known of it, is not."""
     encryption = {"encryptionAlgorithm": "AES256", "keySha256": SENTINEL}
     event = parse(delivery({**DATA, "customerEncryption": encryption}))
-    assert event.has_customer_key
+    assert event.object.has_customer_key
     assert SENTINEL not in repr(event)
     assert parse(deliver(event)) == event
-    assert not parse(delivery({**DATA, "customerEncryption": {}})).has_customer_key
+    assert not parse(delivery({**DATA, "customerEncryption": {}})).object.has_customer_key
 
 
 def test_generation_and_size_come_as_numbers_too() -> None:
     event = parse(delivery({**DATA, "generation": 1700000000000001, "size": 5}))
-    assert (event.generation, event.size) == (1700000000000001, 5)
+    assert (event.object.generation, event.object.size) == (1700000000000001, 5)
 
 
 def test_a_size_may_be_missing() -> None:
-    assert parse(delivery({k: v for k, v in DATA.items() if k != "size"})).size is None
+    assert parse(delivery({k: v for k, v in DATA.items() if k != "size"})).object.size is None
 
 
 @pytest.mark.parametrize(
@@ -86,13 +89,13 @@ def test_a_size_may_be_missing() -> None:
 )
 def test_names_are_kept_as_they_are(name: str) -> None:
     event = parse(delivery({**DATA, "name": name}))
-    assert event.name == name
-    assert event.path == f"gs://scans/{name}"
+    assert event.object.name == name
+    assert event.object.path == f"gs://scans/{name}"
 
 
 def test_a_bulk_data_root_can_be_split_at_its_query() -> None:
     event = parse(delivery({**DATA, "name": "a%b?c#d e.dcm"}))
-    assert event.bulk_data_root == "gs://scans/a%25b%3Fc%23d e.dcm?generation=12"
+    assert event.object.bulk_data_root == "gs://scans/a%25b%3Fc%23d e.dcm?generation=12"
 
 
 @pytest.mark.parametrize(
@@ -158,11 +161,13 @@ def test_a_delivery_made_of_an_event_is_that_event(kind: Kind, name: str, size: 
         event_id="7",
         kind=kind,
         time=datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC),
-        bucket="scans",
-        name=name,
-        generation=1_767_323_045_678_000,
-        size=size,
-        crc32c="c",
+        object=StoredObject(
+            bucket="scans",
+            name=name,
+            generation=1_767_323_045_678_000,
+            size=size,
+            crc32c="c",
+        ),
     )
     assert parse(deliver(event)) == event
 
@@ -193,10 +198,14 @@ def test_a_notification_of_cloud_storage_is_an_event_with_data_or_without(
         "objectGeneration": "12",
     }
     event = parse(recorded(attributes, data, "m"))
-    assert (event.kind, event.path, event.generation) == (kind, "gs://scans/a/b.dcm", 12)
+    assert (event.kind, event.object.path, event.object.generation) == (
+        kind,
+        "gs://scans/a/b.dcm",
+        12,
+    )
     assert event.event_id == "m"
     assert event.time == datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
-    assert event.size == (34 if data else None)
+    assert event.object.size == (34 if data else None)
 
 
 @pytest.mark.parametrize("name", ["bucketId", "objectId", "objectGeneration"])
@@ -288,7 +297,7 @@ def test_attributes_that_disagree_with_the_data_are_refused(
 )
 def test_a_subject_is_known_however_it_was_encoded(name: str, encode: Callable[[str], str]) -> None:
     data = {**DATA, "name": name}
-    assert parse(delivery(data, subject=f"objects/{encode(name)}")).name == name
+    assert parse(delivery(data, subject=f"objects/{encode(name)}")).object.name == name
     with pytest.raises(InvalidEventError):
         parse(delivery(data, subject=f"objects/{encode(name)}x"))
 

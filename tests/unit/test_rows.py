@@ -15,6 +15,7 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag
 
 from dcm2bq import lifted, rows
 from dcm2bq.events import Delivery, Kind, ObjectEvent
+from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.backfill import staged_files as backfill
 from tests.dicom.build import converted, dicom, element
 
@@ -24,10 +25,12 @@ EVENT = ObjectEvent(
     event_id="1",
     kind=Kind.FINALIZED,
     time=NOW,
-    bucket="scans",
-    name="a.dcm",
-    generation=12,
-    size=34,
+    object=StoredObject(
+        bucket="scans",
+        name="a.dcm",
+        generation=12,
+        size=34,
+    ),
 )
 TYPES = {
     str: {"STRING", "JSON", "DATE", "TIME", "INTEGER"},
@@ -125,8 +128,8 @@ def test_an_insert_id_is_the_same_for_each_delivery_of_a_change() -> None:
     again = replace(EVENT, event_id="2")
     others = [
         replace(EVENT, kind=Kind.DELETED),
-        replace(EVENT, generation=13),
-        replace(EVENT, name="b.dcm"),
+        replace(EVENT, object=replace(EVENT.object, generation=13)),
+        replace(EVENT, object=replace(EVENT.object, name="b.dcm")),
         replace(EVENT, time=datetime(2026, 1, 3, tzinfo=UTC)),
     ]
     assert insert_id(again) == insert_id(EVENT)

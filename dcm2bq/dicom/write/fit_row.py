@@ -5,11 +5,11 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
+from dcm2bq.deadline import Deadline
 from dcm2bq.dicom.elements import MADE, Element, Item
 from dcm2bq.dicom.memory import ESCAPED, JSON, PART, Claim
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.numbers import encode
-from dcm2bq.dicom.read.source import Deadline
 from dcm2bq.dicom.write.writer import Json, Writer
 
 _CHECK_EVERY = 1024

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import msgspec
 
 from dcm2bq.config import JsonOutput
+from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
 from dcm2bq.dicom.dictionary import MOST_KEYS, is_private
 from dcm2bq.dicom.elements import (
@@ -24,7 +25,6 @@ from dcm2bq.dicom.elements import (
 from dcm2bq.dicom.memory import REFERENCE, VALUE, Claim, unbounded
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.numbers import encode
-from dcm2bq.dicom.read.source import NO_DEADLINE, Deadline
 from dcm2bq.dicom.syntax import BINARY_VRS
 from dcm2bq.dicom.values import DECODERS, NUMBER_VRS, BadValueError, Values
 from dcm2bq.dicom.write.formats import Flat

@@ -15,8 +15,8 @@ from typing import Protocol
 
 import msgspec
 
-from dcm2bq.events import ObjectEvent
 from dcm2bq.gcs.store import LISTED_AT_ONCE
+from dcm2bq.stored_object import StoredObject
 
 THREADS = 16
 """Pages listed at the same time; each takes some 100 ms, nearly all of it waiting."""
@@ -50,7 +50,7 @@ class Lister(Protocol):
 
     def pages(
         self, bucket: str, prefix: str, *, start: str, end: str, at_once: int
-    ) -> Iterator[Sequence[ObjectEvent]]:
+    ) -> Iterator[Sequence[StoredObject]]:
         """Yield the objects in order, page by page."""
 
 
@@ -89,7 +89,7 @@ class Census:
         lister: Lister,
         bucket: str,
         prefix: str,
-        is_ignored: Callable[[ObjectEvent], bool],
+        is_ignored: Callable[[StoredObject], bool],
         on_page: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._lister = lister
@@ -180,10 +180,10 @@ class Census:
             victim.is_shared = False
         self._changed.notify_all()
 
-    def _keep(self, span: _Span, page: Sequence[ObjectEvent]) -> Sequence[ObjectEvent]:
+    def _keep(self, span: _Span, page: Sequence[StoredObject]) -> Sequence[StoredObject]:
         """Count and return the objects of a page in a range, whose end may have moved down."""
         with self._changed:
-            kept = [event for event in page if not span.end or event.name < span.end]
+            kept = [stored for stored in page if not span.end or stored.name < span.end]
             # The first piece begins where the range does, so that shards leave no gap.
             start = page[0].name if span.pieces and page else span.start
             self._add(span.pieces, start, kept)
@@ -192,13 +192,13 @@ class Census:
             self.requests += 1
             return kept
 
-    def _add(self, pieces: list[_Piece], start: str, kept: Sequence[ObjectEvent]) -> None:
+    def _add(self, pieces: list[_Piece], start: str, kept: Sequence[StoredObject]) -> None:
         if not pieces or pieces[-1].listed >= self._at_once * _PIECE_PAGES:
             pieces.append(_Piece(start))
-        chosen = [event for event in kept if not self._is_ignored(event)]
+        chosen = [stored for stored in kept if not self._is_ignored(stored)]
         pieces[-1].listed += len(kept)
         pieces[-1].objects += len(chosen)
-        pieces[-1].bytes += sum(event.size or 0 for event in chosen)
+        pieces[-1].bytes += sum(stored.size or 0 for stored in chosen)
 
 
 def between(low: str, high: str) -> str | None:

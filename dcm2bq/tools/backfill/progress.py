@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from dcm2bq.errors import ConfigError, Dcm2BqError, ReadFailedError, RetryableError, describe
+from dcm2bq.errors import ConfigError, Dcm2BqError, RetryableError, ServiceError, describe
 
 _WRITE_SECONDS = 0.5  # twice for each line that is shown
 _SWITCH_AT = 1.5  # of a unit: a shorter time is printed in the next smaller unit
@@ -58,7 +58,7 @@ def counted(folder: Path) -> Counter[str]:
 
 def failure(folder: Path) -> Dcm2BqError | None:
     """Return the error of a step that failed; None if there is none."""
-    kinds = {"ConfigError": ConfigError, "RetryableError": ReadFailedError}
+    kinds = {"ConfigError": ConfigError, "RetryableError": ServiceError}
     for file in folder.glob("*.failure"):
         recorded = msgspec.json.decode(file.read_bytes(), type=_Failure)
         return kinds.get(recorded.kind, Dcm2BqError)(recorded.text)

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from dcm2bq import events
@@ -15,6 +15,8 @@ from dcm2bq.errors import RetryableError
 from dcm2bq.events import ObjectEvent
 from dcm2bq.gcs.store import Store
 from dcm2bq.handler import Handler, Outcome, Result
+from dcm2bq.ignored import is_ignored
+from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools import indexing
 from dcm2bq.tools.backfill import known
 from dcm2bq.tools.backfill.plan import Shard
@@ -67,13 +69,23 @@ class ShardStager:
         """Yield an event for each object that must be handled."""
         run = self._run
         listed = self._store.list(run.bucket, run.prefix, start=shard.start, end=shard.end)
-        chosen = objects.not_ignored(listed)
+        chosen = self._not_ignored(listed, objects)
         if self._dataset is not None:
             chosen = known.missing(
                 self._dataset, run, shard, chosen, lambda: objects.count(SKIPPED)
             )
-        for event in chosen:
-            yield replace(event, event_id=event_id(run, event))
+        for stored in chosen:
+            yield events.finalized(stored, event_id(run, stored))
+
+    def _not_ignored(
+        self, listed: Iterator[StoredObject], objects: "ShardObjects"
+    ) -> Iterator[StoredObject]:
+        """Yield the objects that the function does not ignore; count the others."""
+        for stored in listed:
+            if is_ignored(self._run.config, stored):
+                objects.count(Result.IGNORED)
+            else:
+                yield stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +132,6 @@ class ShardObjects:
             self.bytes_read += attempt.outcome.bytes_read or 0
             self.count(attempt.outcome.result)
 
-    def not_ignored(self, listed: Iterator[ObjectEvent]) -> Iterator[ObjectEvent]:
-        """Yield the events that the function does not ignore; count the others."""
-        for event in listed:
-            if self._handler.is_ignored(event):
-                self.count(Result.IGNORED)
-            else:
-                yield event
-
     def count(self, result: str) -> None:
         """Count an object's result."""
         self.results[result] += 1
@@ -143,7 +147,7 @@ class ShardObjects:
         return ObjectAttempt(outcome, outcome.error if is_retryable else None)
 
 
-def event_id(run: Run, event: ObjectEvent) -> str:
+def event_id(run: Run, stored: StoredObject) -> str:
     """Return the id of an object's event, which no delivery gave one: its run and its digest."""
-    digest = hashlib.sha256(f"{event.path}#{event.generation}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{stored.path}#{stored.generation}".encode()).hexdigest()
     return f"backfill-{run.id}-{digest[:16]}"

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dcm2bq
-from dcm2bq.errors import ReadFailedError
+from dcm2bq.errors import ServiceError
 
 NEEDED = (
     *("google-auth", "google-cloud-bigquery", "google-cloud-storage", "msgspec"),
@@ -62,7 +62,7 @@ def requirements(folder: Path) -> Path:
 def locked_wheels(folder: Path) -> list[Path]:
     """Download the wheels of the requirements and check their hashes; return their paths.
 
-    Apache Beam itself would download them without checking hashes. Raises `ReadFailedError` if
+    Apache Beam itself would download them without checking hashes. Raises `ServiceError` if
     the package index does not deliver exactly these wheels.
     """
     target = folder / "wheels"
@@ -73,8 +73,9 @@ def locked_wheels(folder: Path) -> list[Path]:
         command, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise ReadFailedError(
-            f"cannot download and verify the workers' packages:\n{done.stderr.strip()}"
+        raise ServiceError(
+            "package index: cannot download and verify the workers' packages:\n"
+            f"{done.stderr.strip()}"
         )
     return sorted(target.iterdir())
 
