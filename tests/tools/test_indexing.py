@@ -114,7 +114,7 @@ def test_a_wrong_configuration_ends_either_round(pool: ThreadPoolExecutor) -> No
 
 
 def test_failures_are_counted_over_both_rounds(pool: ThreadPoolExecutor) -> None:
-    seen = []
+    seen: list[int] = []
 
     def last(number: int) -> Tried:
         seen.append(number)
@@ -125,5 +125,4 @@ def test_failures_are_counted_over_both_rounds(pool: ThreadPoolExecutor) -> None
 
     with pytest.raises(ReadFailedError):
         list(attempt_twice(first, last, range(OUTAGE_FAILURES), pool=pool, threads=1))
-    assert seen[0] == 1
-    assert len(seen) < OUTAGE_FAILURES - 1
+    assert len(seen) <= 2  # the first, and one that was begun ahead of its result

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 
 from dcm2bq.errors import ConfigError, Dcm2BqError, RetryableError, ServiceError, describe
+from dcm2bq.tools.wording import counted, duration
 
 _WRITE_SECONDS = 0.5  # twice for each line that is shown
-_SWITCH_AT = 1.5  # of a unit: a shorter time is printed in the next smaller unit
 
 
 class _Failure(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ class Meter:
             _write(self._file.with_suffix(".failure"), msgspec.json.encode(failure))
 
 
-def counted(folder: Path) -> Counter[str]:
+def totals(folder: Path) -> Counter[str]:
     """Return the sum of all counts in a folder."""
     total: Counter[str] = Counter()
     for file in folder.glob("*.json"):
@@ -82,8 +82,9 @@ def line(counts: Counter[str], total: int, seconds: float, before: int = 0) -> s
     left = total - before - done
     remaining = f", {duration(left / rate)} left" if rate and left > 0 else ""
     return (
-        f"{before + done:,} of {total:,} objects, {counts['inserted']:,} rows, "
-        f"{counts['dead_lettered']:,} dead letters, {rate:,.0f} objects/s{remaining}"
+        f"{before + done:,} of {counted(total, 'object')}, "
+        f"{counted(counts['inserted'], 'row')}, "
+        f"{counted(counts['dead_lettered'], 'dead letter')}, {rate:,.0f} objects/s{remaining}"
     )
 
 
@@ -92,11 +93,3 @@ def handled(
 ) -> int:
     """Return how many objects were handled, whatever the result; `but` are no results."""
     return sum(number for name, number in counts.items() if name not in set(but))
-
-
-def duration(seconds: float) -> str:
-    """Return a duration for people: 45 s, 12 min or 3.4 h."""
-    minutes = seconds / 60
-    if minutes < _SWITCH_AT:
-        return f"{seconds:.0f} s"
-    return f"{minutes:.0f} min" if minutes / 60 < _SWITCH_AT else f"{minutes / 60:.1f} h"

@@ -47,7 +47,7 @@ def run(
         thread.start()
         while thread.is_alive():
             thread.join(_SHOW_SECONDS)
-            show(progress.counted(Path(folder)))
+            show(progress.totals(Path(folder)))
         if thread.error:
             raise progress.failure(Path(folder)) or Dcm2BqError(describe(thread.error))
 
