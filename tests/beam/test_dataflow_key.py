@@ -1,4 +1,4 @@
-"""Workers of Dataflow have no key: what needs one is refused before a job is made."""
+"""Dataflow workers have no hash key: options that need it are refused before submission."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def run_of(privacy: dict[str, Any]) -> Run:
 def test_a_configuration_that_needs_a_key_is_refused(
     tmp_path: Path, privacy: dict[str, Any], option: str
 ) -> None:
-    """Unless the workers have a container of their own, whose environment may hold it."""
+    """Unless the workers run a custom container, whose environment may hold the key."""
     run = run_of({**privacy, "hashKeyVariable": "MY_KEY"})
     with pytest.raises(ConfigError, match=f"{option}: the workers have no MY_KEY"):
         DataflowJob(project="p", region="r").options(run, tmp_path)

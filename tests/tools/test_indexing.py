@@ -66,7 +66,7 @@ def test_other_failures_are_not_an_outage() -> None:
 
 
 @pytest.mark.parametrize("rows", [5, 2500])
-def test_what_fails_is_tried_once_more_at_the_end(pool: ThreadPoolExecutor, rows: int) -> None:
+def test_failed_items_are_tried_once_more_at_the_end(pool: ThreadPoolExecutor, rows: int) -> None:
     calls: list[tuple[str, int]] = []
 
     def first(number: int) -> Tried:
@@ -85,7 +85,7 @@ def test_what_fails_is_tried_once_more_at_the_end(pool: ThreadPoolExecutor, rows
     assert calls.index(("last", 0)) > calls.index(("first", rows // 2 - 1))
 
 
-def test_a_second_failure_is_yielded_where_the_services_work(pool: ThreadPoolExecutor) -> None:
+def test_a_second_failure_is_yielded_if_the_services_work(pool: ThreadPoolExecutor) -> None:
     def first(number: int) -> Tried:
         return fail(number) if number == 3 else succeed(number)
 
@@ -94,7 +94,7 @@ def test_a_second_failure_is_yielded_where_the_services_work(pool: ThreadPoolExe
     assert isinstance(attempts[-1].error, ReadFailedError)
 
 
-def test_a_second_failure_is_raised_where_nothing_proves_that_they_do(
+def test_a_second_failure_is_raised_if_nothing_proves_that_they_do(
     pool: ThreadPoolExecutor,
 ) -> None:
     def first(number: int) -> Tried:
