@@ -40,8 +40,8 @@ _NOT_REPEATED = {"source", "shard_objects", "resume", "dry_run", "beam_options"}
     "--staging",
     metavar="gs://BUCKET/PREFIX",
     help="Where rows are stored until they are loaded; the bucket must be in the dataset's "
-    "location. Rows contain patient data: let nobody read it who may not read the table, and let "
-    "a lifecycle rule delete it.",
+    "location. Rows contain patient data: restrict access as for the table, and add a lifecycle "
+    "rule that deletes them.",
 )
 @click.option("--dry-run", is_flag=True, help="Count, estimate cost and time, and change nothing.")
 @click.option("--resume", metavar="RUN", help="Resume a run that did not finish.")
@@ -117,6 +117,9 @@ def backfill(
     printed. Nothing is loaded twice.
 
     Use the configuration of the function. Arguments after -- are passed to Apache Beam.
+
+    Beside the tables instances and dead_letter, a run changes only the folder --staging/RUN and the
+    table backfill_RUN, which is dropped at the end. --dry-run changes nothing and needs no staging.
 
     The exit status is 0 once everything is in BigQuery, including dead letters; 3 if a service
     did not answer, and 4 if the Dataflow job failed: resume the run.

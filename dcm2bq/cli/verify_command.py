@@ -54,10 +54,11 @@ def verify(location: str, *, repair: bool, settle: int, allow_empty: bool, as_js
     that exactly this generation no longer exists. Each repair is looked up in instances_live
     afterwards; "unseen" means that it was written but did not appear there in time.
 
-    Two findings are not repaired. For dead letters, run dcm2bq dead-letters retry. Only a forged
-    event can hide an object that exists; docs/OPERATIONS.md shows how to remove its marker.
+    Two findings are not repaired. For dead letters, run dcm2bq dead-letters retry. For hidden
+    objects, see "Forged events" in docs/OPERATIONS.md: only a forged event can hide an object that
+    exists.
 
-    Use the configuration of the function: objects that it ignores are not compared.
+    Use the configuration of the function: objects that it ignores need no row.
 
     The exit status is 1 if there is a difference (with --repair: if one remains), or if there is
     neither an object nor a row under the prefix, which may be mistyped.
