@@ -20,6 +20,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from dcm2bq.bucket_names import is_bucket_name
 from dcm2bq.errors import InvalidEventError
 
 TYPE_PREFIX = "google.cloud.storage.object.v1."
@@ -29,7 +30,6 @@ _SUBJECT = "objects/"
 _SUBJECT_ENCODINGS = 2
 """How often a subject may be percent-encoded: as a URI, and as the value of an HTTP header."""
 
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _DIGITS = re.compile(r"[0-9]{1,20}")
 _INT64_MAX = 2**63 - 1
 NAME_MAX_BYTES = 1024
@@ -246,11 +246,6 @@ def recorded(attributes: Mapping[str, Any], data: bytes, message_id: str | None)
     names = {"bucketId": "bucket", "objectId": "name", "objectGeneration": "generation"}
     named = {field: texts[key] for key, field in names.items() if key in texts}
     return Delivery(cloud_event, data or msgspec.json.encode(named))
-
-
-def is_bucket_name(text: str) -> bool:
-    """Whether Cloud Storage could have a bucket of this name."""
-    return bool(_BUCKET.fullmatch(text))
 
 
 def event_time(delivery: Delivery) -> datetime:

@@ -3,15 +3,10 @@
 from dataclasses import dataclass
 from typing import Self
 
-from dcm2bq import events
+from dcm2bq import bucket_names, events
 from dcm2bq.errors import ConfigError
 
 SCHEME = "gs://"
-
-_BUCKET_RULE = (
-    "a bucket's name has 3 to 222 characters, lowercase letters, digits, '-', '_' and '.', and "
-    "begins and ends with a letter or digit"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +28,9 @@ class GsUri:
         if not text.startswith(SCHEME):
             raise ConfigError(f"{text}: gs://BUCKET or gs://BUCKET/NAME is expected")
         bucket, _, name = text.removeprefix(SCHEME).partition("/")
-        if not events.is_bucket_name(bucket):
+        if not bucket_names.is_bucket_name(bucket):
             raise ConfigError(
-                f"{text}: gs://BUCKET or gs://BUCKET/NAME is expected; {_BUCKET_RULE}"
+                f"{text}: gs://BUCKET or gs://BUCKET/NAME is expected; {bucket_names.RULE}"
             )
         try:
             size = len(name.encode())

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 BELOW_CLI = {
     "errors",
+    "bucket_names",
     "config",
     "machine",
     "events",
@@ -30,8 +31,9 @@ BELOW_CLI = {
 MAY_IMPORT = {
     "main": BELOW_CLI - {"tools", "local"},
     "errors": set(),
-    "config": {"errors"},
-    "events": {"errors"},
+    "bucket_names": set(),
+    "config": {"bucket_names", "errors"},
+    "events": {"bucket_names", "errors"},
     "extras": {"errors"},
     "machine": set(),
     "lifted": set(),
@@ -39,7 +41,7 @@ MAY_IMPORT = {
     "rows": {"events", "lifted"},
     "terminal": set(),
     "transport": set(),
-    "gcs": {"config", "events", "errors", "transport", "dicom"},
+    "gcs": {"bucket_names", "config", "events", "errors", "transport", "dicom"},
     "bigquery": {"config", "rows", "errors", "transport"},
     "handler": {"errors", "config", "events", "dicom", "rows"},
     "log": {"config", "errors", "terminal"},
