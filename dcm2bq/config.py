@@ -75,7 +75,9 @@ class BigQuery(_Options, frozen=True, kw_only=True):
         ProjectId | None,
         Meta(description="Project that holds the dataset; null: the project of the credentials"),
     ] = None
-    dataset_id: Annotated[TableId, Meta(description="Dataset that holds the tables and views")] = "dicom"
+    dataset_id: Annotated[TableId, Meta(description="Dataset that holds the tables and views")] = (
+        "dicom"
+    )
     instances_table_id: Annotated[TableId, Meta(description="Table for instance rows")] = (
         "instances"
     )
@@ -156,10 +158,12 @@ class BulkData(_Options, frozen=True, kw_only=True):
     """Which values stay in the object, replaced in the row by a BulkDataURI."""
 
     inline_max_bytes: Annotated[
-        NotNegative, Meta(description="Longest binary value, in bytes, to keep in the row as InlineBinary")
+        NotNegative,
+        Meta(description="Longest binary value, in bytes, to keep in the row as InlineBinary"),
     ] = 0
     text_max_bytes: Annotated[
-        NotNegative, Meta(description="Longest text or array of numbers, in bytes, to keep in the row")
+        NotNegative,
+        Meta(description="Longest text or array of numbers, in bytes, to keep in the row"),
     ] = 65536
 
 
@@ -208,7 +212,7 @@ class Privacy(_Options, frozen=True, kw_only=True):
 
     profile: Annotated[
         Literal["basic"] | None,
-        Meta(description="`basic`: the Basic Profile of PS3.15 Annex E, as far as it concerns headers"),
+        Meta(description="`basic`: the Basic Profile of PS3.15 Annex E, as far as headers go"),
     ] = None
     remove: Annotated[
         tuple[str, ...],
@@ -219,7 +223,9 @@ class Privacy(_Options, frozen=True, kw_only=True):
     ] = ()
     hash: Annotated[
         tuple[str, ...],
-        Meta(description="Attributes to replace with a keyed hash at every level: keywords or tags"),
+        Meta(
+            description="Attributes to replace with a keyed hash at every level: keywords or tags"
+        ),
     ] = ()
     hash_key_variable: Annotated[
         str,

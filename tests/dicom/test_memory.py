@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcm2bq import config
-from dcm2bq.dicom import Budget, budget_of, convert
+from dcm2bq.config import Config
+from dcm2bq.dicom import Budget, budget_of, convert, convert_within
 from dcm2bq.dicom.memory import FIRST, MIB, Claim, GiveWayError
 from dcm2bq.dicom.read.deflate import GunzippedSource
 from dcm2bq.dicom.read.source import NO_DEADLINE, StreamSource, Window
@@ -45,11 +46,11 @@ LARGE = dicom(identity(), *[element(0x00091000 + n, "LT", b"x" * 60_000) for n i
 def test_everything_is_given_back() -> None:
     budget = Budget(TOTAL)
     with budget.claim() as claim:
-        convert(BytesIO(LARGE), memory=claim)
+        convert_within(claim, BytesIO(LARGE), Config())
         assert budget.free > TOTAL - 40 * MIB, "what was read is given back with the conversion"
     assert budget.free == TOTAL
     with pytest.raises(UnreadableDicomError), budget.claim() as claim:
-        convert(BytesIO(b"\0" * 128 + b"DICM" + LARGE[132:200_000]), memory=claim)
+        convert_within(claim, BytesIO(b"\0" * 128 + b"DICM" + LARGE[132:200_000]), Config())
     assert budget.free == TOTAL
 
 
@@ -66,7 +67,7 @@ def test_large_conversions_take_turns_and_all_end() -> None:
 
     def work(_: int) -> int:
         with budget.claim(time.monotonic() + 100) as claim:
-            return len(convert(BytesIO(LARGE), memory=claim).text)
+            return len(convert_within(claim, BytesIO(LARGE), Config()).text)
 
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(work, range(16)))) == 1
@@ -131,7 +132,7 @@ def test_ordinary_objects_pass_while_an_enormous_one_holds_the_rest() -> None:
         waits = pool.submit(waiting.charge, 30 * MIB)
         for _ in range(20):
             with budget.claim(time.monotonic() + 1) as claim:
-                assert convert(BytesIO(content), memory=claim).text
+                assert convert_within(claim, BytesIO(content), Config()).text
         assert not waits.done()
         enormous.settle(0)
         waits.result(10)
@@ -140,7 +141,7 @@ def test_ordinary_objects_pass_while_an_enormous_one_holds_the_rest() -> None:
 def test_an_unusually_large_conversion_is_reported_once_before_it_goes_on() -> None:
     reported: list[int] = []
     with Budget(TOTAL).claim(on_large=reported.append) as claim:
-        convert(BytesIO(LARGE), memory=claim)
+        convert_within(claim, BytesIO(LARGE), Config())
     assert len(reported) == 1
     assert reported[0] > TOTAL // 8
 
@@ -302,16 +303,16 @@ def test_a_slow_source_is_tried_again_and_a_slow_object_is_not() -> None:
             return super().read_at(offset, n)
 
     with pytest.raises(ReadFailedError):
-        convert(Slow(BytesIO(LARGE)), deadline=time.monotonic() + 0.5)
+        convert(Slow(BytesIO(LARGE)), timeout=0.5)
     numbers = dicom(
         identity(), *[element(0x00091000 + n, "DS", b"1e-3\\" * 9000) for n in range(99)]
     )
     with pytest.raises(UnreadableDicomError, match=r"limits\.deadlineSeconds"):
-        convert(BytesIO(numbers), deadline=time.monotonic() + 0.3)
+        convert(BytesIO(numbers), timeout=0.3)
     claim = Budget(2**31).claim(time.monotonic() + 0.3)
     claim.since -= 60  # as if memory had been waited for
     with claim, pytest.raises(ReadFailedError):
-        convert(BytesIO(numbers), deadline=claim.deadline, memory=claim)
+        convert_within(claim, BytesIO(numbers), Config())
 
 
 @pytest.mark.parametrize(
@@ -331,5 +332,5 @@ def test_one_value_of_megabytes_ends_at_the_deadline(values: bytes) -> None:
     content = dicom(charset, identity(), *[element(tag, vr, values)] * 8)
     start = time.monotonic()
     with pytest.raises((UnreadableDicomError, ReadFailedError)):
-        convert(BytesIO(content), {"bulkData": {"textMaxBytes": 8 * MIB}}, deadline=start + 0.01)
+        convert(BytesIO(content), {"bulkData": {"textMaxBytes": 8 * MIB}}, timeout=0.01)
     assert time.monotonic() - start < 2

@@ -103,7 +103,9 @@ def test_an_error_names_the_option(overrides: Any, message: str) -> None:
         ),
     ],
 )
-def test_an_unreadable_configuration_is_refused_by_the_name_of_its_variable(environ: dict[str, str], message: str) -> None:
+def test_an_unreadable_configuration_is_refused_by_the_name_of_its_variable(
+    environ: dict[str, str], message: str
+) -> None:
     with pytest.raises(ConfigError) as error:
         config.load(environ)
     assert str(error.value) == message
