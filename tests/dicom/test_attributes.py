@@ -325,6 +325,14 @@ def test_what_the_metadata_refuses_is_not_lifted(vr: str, value: bytes) -> None:
     assert any(line.startswith("00100020") and "not lifted" in line for line in found.warnings)
 
 
+def test_an_unknown_value_that_breaks_the_vr_of_its_tag_is_not_lifted() -> None:
+    """Modality is CS, which has no lower-case letters: as UN, the metadata has a reference."""
+    converted_object = converted(dicom(identity(), element(0x00080060, "UN", b"ct")))
+    assert "BulkDataURI" in converted_object.metadata["Modality"]
+    assert converted_object.attributes["Modality"] is None
+    assert any("not lifted" in line for line in converted_object.warnings)
+
+
 @pytest.mark.parametrize(
     "charset",
     [

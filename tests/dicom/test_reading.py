@@ -11,7 +11,7 @@ import pytest
 
 from dcm2bq.config import Config
 from dcm2bq.dicom import Source, convert
-from dcm2bq.dicom.elements import Item
+from dcm2bq.dicom.elements import Element
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.read import source as source_module
 from dcm2bq.dicom.read.source import Deadline
@@ -303,7 +303,8 @@ def test_a_deadline_that_has_passed_ends_the_reading() -> None:
 
 def test_the_deadline_holds_for_the_writing_too() -> None:
     """Looked at every so many items."""
-    elements: Item = [(0x00081140, "SQ", 0, 0, [[(0x00080100, "SH", 0, 1, b"X")]])]
+    code_value = Element(0x00080100, "SH", 0, 1, b"X", "SH")
+    elements = [Element(0x00081140, "SQ", 0, 0, [[code_value]], "SQ")]
     passed = Deadline(time.monotonic() - 1)
     writer = Writer(Config().json_output, Notes(), root="", most_text=65536, deadline=passed)
     with pytest.raises(ReadFailedError):
