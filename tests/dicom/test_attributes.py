@@ -329,7 +329,7 @@ def test_an_unknown_value_that_breaks_the_vr_of_its_tag_is_not_lifted() -> None:
     """Modality is CS, which has no lower-case letters: as UN, the metadata has a reference."""
     converted_object = converted(dicom(identity(), element(0x00080060, "UN", b"ct")))
     assert "BulkDataURI" in converted_object.metadata["Modality"]
-    assert converted_object.attributes["Modality"] is None
+    assert converted_object.columns["Modality"] is None
     assert any("not lifted" in line for line in converted_object.warnings)
 
 
