@@ -31,7 +31,8 @@ from dcm2bq.dicom.read.part10 import read_file
 from dcm2bq.dicom.read.source import Deadline, Source, as_source
 from dcm2bq.dicom.sop_classes import may_have_pixels
 from dcm2bq.dicom.write.fit_row import encode_within
-from dcm2bq.dicom.write.writer import Writer, format_of
+from dcm2bq.dicom.write.formats import format_of
+from dcm2bq.dicom.write.writer import Writer
 
 _DEFAULTS = Config()
 _MOST_LEVELS = 500

@@ -10,7 +10,8 @@ from dcm2bq.dicom.memory import ESCAPED, JSON, PART, Claim
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.numbers import encode
 from dcm2bq.dicom.read.source import Deadline
-from dcm2bq.dicom.write.writer import Json, Writer
+from dcm2bq.dicom.write.formats import Json
+from dcm2bq.dicom.write.writer import Writer
 
 _CHECK_EVERY = 1024
 """Values that are measured before the clock is looked at."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -26,10 +26,7 @@ from dcm2bq.dicom.numbers import encode
 from dcm2bq.dicom.read.source import NO_DEADLINE, Deadline
 from dcm2bq.dicom.syntax import BINARY_VRS
 from dcm2bq.dicom.values import DECODERS, NUMBER_VRS, BadValueError, Values
-from dcm2bq.dicom.write.formats import Flat
-from dcm2bq.dicom.write.model import Model
-
-type Json = dict[str, Any]
+from dcm2bq.dicom.write.formats import Json, format_of
 
 _LUT_DESCRIPTORS = frozenset({0x00281100, 0x00281101, 0x00281102, 0x00281103, 0x00283002})
 _SPECIAL = _LUT_DESCRIPTORS | {SPECIFIC_CHARACTER_SET}
@@ -47,54 +44,6 @@ _CHUNK = 8 * 1024
 _NUMBER_TEXTS = frozenset({"DS", "IS"})
 _WIDEST = 4
 """Bytes for each byte of a value, as Python's text."""
-
-
-class Format(Protocol):
-    """How elements look in JSON."""
-
-    levels: int
-    """JSON levels that one sequence adds."""
-    has_meta: bool
-    """Whether File Meta Information is part of the output."""
-    weight: int
-    """Memory of elements written, as a multiple of what they take as read (measured)."""
-    bare: bool
-    """Whether a single value stands by itself; `plain` would say the same, more slowly."""
-
-    def key(self, tag: int, /) -> str:
-        """Return the name of an element."""
-
-    def plain(self, vr: str, values: Values, /) -> Any:
-        """Return values; raise `BadValueError` for what JSON cannot hold."""
-
-    def values(self, vr: str, values: Values, /) -> Values:
-        """Return values as they stand in an array; raise `BadValueError` as `plain` does."""
-
-    def array(self, vr: str, array: Any, /) -> Any:
-        """Return an array of such values, which may be JSON text."""
-
-    def broken(self, vr: str, values: Values, /) -> Any:
-        """Return the raw text of values that break their VR; None if it has no place."""
-
-    def empty(self, vr: str, /) -> Any:
-        """Return what stands for an element without value."""
-
-    def sequence(self, items: list[Json], /) -> Any:
-        """Return a sequence of items that are yet to be filled."""
-
-    def items(self, sequence: Any, /) -> list[Json]:
-        """Return the items of such a sequence."""
-
-    def inline(self, vr: str, value: bytes, /) -> Any:
-        """Return a short binary value."""
-
-    def bulk(self, vr: str, uri: str, /) -> Any:
-        """Return a reference to a value that stays in the object."""
-
-
-def format_of(options: JsonOutput) -> Format:
-    """Return the format that the options ask for."""
-    return Flat(options) if options.format == "flat" else Model()
 
 
 class _Keys(dict[int, str | None]):
