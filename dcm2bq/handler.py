@@ -179,12 +179,8 @@ class Handler:
         reader = self._store.open(event.object, deadline)
         if event.object.size is None and reader.size == 0:  # else `ignored` has seen to it
             return Outcome(result=Result.IGNORED, event=event, ignored=Ignored.EMPTY)
-        conversion = dicom.convert(
-            reader,
-            options=self._config,
-            root=event.object.bulk_data_root,
-            deadline=claim.deadline,
-            memory=claim,
+        conversion = dicom.convert_within(
+            claim, reader, self._config, bulk_data_root=event.object.bulk_data_root
         )
         info = rows.info(
             event,
@@ -197,7 +193,7 @@ class Handler:
             event,
             now=_now(),
             info=info,
-            attributes=conversion.attributes,
+            attributes=conversion.columns,
             metadata=conversion.text,
         )
         self._sink.insert(row, deadline)
