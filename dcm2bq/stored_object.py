@@ -42,7 +42,7 @@ class StoredObject:
         if not is_bucket_name(self.bucket):
             raise InvalidEventError("data.bucket: is not a bucket name")
         if not 0 < _utf8_length(self.name) <= NAME_MAX_BYTES:
-            raise InvalidEventError(f"data.name: is empty or above {NAME_MAX_BYTES} bytes")
+            raise InvalidEventError(f"data.name: is empty or exceeds {NAME_MAX_BYTES} bytes")
         if not 0 < self.generation <= _INT64_MAX:
             raise InvalidEventError("data.generation: is not a generation")
         if self.size is not None and not 0 <= self.size <= _INT64_MAX:

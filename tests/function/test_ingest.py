@@ -247,7 +247,9 @@ def test_a_wrong_configuration_stops_the_start(configuration: str, message: str)
 def test_a_setting_of_a_developers_machine_stops_the_start_in_the_cloud(name: str) -> None:
     result = start(**{name: "1", "K_SERVICE": "dcm2bq"})
     assert result.returncode != 0
-    assert result.stderr == f"dcm2bq: {name} is set, which is for a developer's machine: unset it\n"
+    assert (
+        result.stderr == f"dcm2bq: {name} is set, but is for a developer's machine only: unset it\n"
+    )
 
 
 def test_it_stops_nothing_elsewhere_or_when_it_is_empty() -> None:

@@ -221,9 +221,9 @@ def test_what_passes_is_tried_again(server: Server, once: Answer) -> None:
         ),
         (status(302), ReadFailedError, "Cloud Storage: HTTP 302"),
         (status(404), SupersededError, "that generation no longer exists"),
-        (elsewhere, ReadFailedError, "Cloud Storage: not the range 100-5099"),
-        (shorter, ReadFailedError, "Cloud Storage: not the range 100-5099"),
-        (whole, ReadFailedError, "Cloud Storage: not the range 100-5099"),
+        (elsewhere, ReadFailedError, "Cloud Storage: the answer is not the range 100-5099"),
+        (shorter, ReadFailedError, "Cloud Storage: the answer is not the range 100-5099"),
+        (whole, ReadFailedError, "Cloud Storage: the answer is not the range 100-5099"),
     ],
 )
 def test_a_wrong_answer_is_told_by_its_status(

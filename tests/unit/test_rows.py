@@ -91,7 +91,7 @@ def test_every_column_from_the_header_arrives_in_a_row(column: str) -> None:
     content = dicom(element(tag, dictionary_VR(tag), written))
     done = converted(content)
     row = rows.instance_row(
-        EVENT, now=NOW, info=rows.info(EVENT), attributes=done.columns, metadata=done.text
+        EVENT, now=NOW, info=rows.info(EVENT), columns=done.columns, metadata=done.text
     )
     assert msgspec.to_builtins(row)[column] == expected
     assert msgspec.json.decode(backfill.encode(row))[column] == expected
@@ -108,7 +108,7 @@ def test_a_row_is_what_insert_all_takes() -> None:
         EVENT,
         now=NOW,
         info=rows.info(EVENT, bytes_read=5, warnings=("w",)),
-        attributes={"Modality": "CT", "StudyDate": "2026-01-01"},
+        columns={"Modality": "CT", "StudyDate": "2026-01-01"},
         metadata='{"Modality":"CT"}',
     )
     row = msgspec.to_builtins(made)

@@ -259,7 +259,7 @@ def test_an_answer_about_rows_that_were_not_sent_is_no_answer(
 ) -> None:
     body = b'{"insertErrors": [{"index": 5, "errors": [{"reason": "invalid"}]}]}'
     bigquery.fail = lambda _n, _rows: (200, body)
-    assert str(insert(writer, row(0))) == "instances: the answer is not that of this insert"
+    assert str(insert(writer, row(0))) == "instances: the answer names rows that were not sent"
     assert len(bigquery.batches) == 1
 
 
