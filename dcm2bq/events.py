@@ -43,7 +43,7 @@ _STRUCTURED = "application/cloudevents"
 _NOT_JSON = (ValueError, RecursionError)  # msgspec raises a bare ValueError for invalid UTF-8
 
 
-class Kind(StrEnum):
+class EventKind(StrEnum):
     """What happened to an object; the values are those of the column `event`."""
 
     FINALIZED = "finalized"
@@ -53,10 +53,10 @@ class Kind(StrEnum):
 
 
 _NOTIFIED = {
-    "OBJECT_FINALIZE": Kind.FINALIZED,
-    "OBJECT_DELETE": Kind.DELETED,
-    "OBJECT_ARCHIVE": Kind.ARCHIVED,
-    "OBJECT_METADATA_UPDATE": Kind.METADATA_UPDATED,
+    "OBJECT_FINALIZE": EventKind.FINALIZED,
+    "OBJECT_DELETE": EventKind.DELETED,
+    "OBJECT_ARCHIVE": EventKind.ARCHIVED,
+    "OBJECT_METADATA_UPDATE": EventKind.METADATA_UPDATED,
 }
 """The `eventType` of Cloud Storage's own Pub/Sub notifications."""
 
@@ -90,7 +90,7 @@ class ObjectEvent:
     """
 
     event_id: str
-    kind: Kind
+    kind: EventKind
     time: datetime
     object: StoredObject
 
@@ -102,7 +102,9 @@ class ObjectEvent:
 def finalized(stored: StoredObject, event_id: str) -> ObjectEvent:
     """Return the event of the upload of a listed object."""
     assert stored.created is not None, "listings have it"
-    return ObjectEvent(event_id=event_id, kind=Kind.FINALIZED, time=stored.created, object=stored)
+    return ObjectEvent(
+        event_id=event_id, kind=EventKind.FINALIZED, time=stored.created, object=stored
+    )
 
 
 def parse(delivery: Delivery) -> ObjectEvent:
@@ -182,7 +184,7 @@ def deliver(event: ObjectEvent) -> Delivery:
 
 
 def attributes(
-    kind: Kind, bucket: str, name: str, *, event_id: str, time: datetime
+    kind: EventKind, bucket: str, name: str, *, event_id: str, time: datetime
 ) -> dict[str, str]:
     """Return a CloudEvent's attributes under their HTTP names, as Eventarc sends them."""
     return {
@@ -329,13 +331,13 @@ def attempt(delivery: Delivery) -> int | None:
     return count if isinstance(count, int) else None
 
 
-def _kind(event_type: str) -> Kind:
+def _kind(event_type: str) -> EventKind:
     if not event_type.startswith(TYPE_PREFIX):
         raise InvalidEventError(f"type: is not one of {TYPE_PREFIX}*")
     try:
-        return Kind(event_type.removeprefix(TYPE_PREFIX))
+        return EventKind(event_type.removeprefix(TYPE_PREFIX))
     except ValueError:
-        raise InvalidEventError(f"type: is not one of {', '.join(Kind)}") from None
+        raise InvalidEventError(f"type: is not one of {', '.join(EventKind)}") from None
 
 
 def _attribute(delivery: Delivery, name: str) -> str:

@@ -22,7 +22,7 @@ from dcm2bq.errors import (
     SupersededError,
     describe,
 )
-from dcm2bq.events import Delivery, Kind, ObjectEvent
+from dcm2bq.events import Delivery, EventKind, ObjectEvent
 from dcm2bq.ignored import Ignored, why_ignored
 from dcm2bq.stored_object import StoredObject
 
@@ -149,14 +149,14 @@ class Handler:
             raise InvalidEventError("data.bucket: is not one of input.buckets")
         if ignored := self._why_ignored(event):
             return Outcome(result=Result.IGNORED, event=event, ignored=ignored)
-        if event.kind in {Kind.DELETED, Kind.ARCHIVED}:
+        if event.kind in {EventKind.DELETED, EventKind.ARCHIVED}:
             return self.mark(event, deadline)
         return self._index(event, deadline)
 
     def _why_ignored(self, event: ObjectEvent) -> Ignored | None:
         """Return why nothing is recorded of an event, or None if something is."""
         if (
-            event.kind is Kind.METADATA_UPDATED
+            event.kind is EventKind.METADATA_UPDATED
             and not self._config.events.reindex_on_metadata_update
         ):
             return Ignored.METADATA

@@ -23,7 +23,7 @@ from dcm2bq.bigquery.row_sink import RowSink
 from dcm2bq.config import Config
 from dcm2bq.deadline import Deadline
 from dcm2bq.errors import RetryableError, SupersededError
-from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.gcs.store import Store
 from dcm2bq.gcs.uri import GsUri
 from dcm2bq.handler import Handler, Result
@@ -315,7 +315,7 @@ class Comparison:
     def _extra(self, row: _Row, found: StoredObject | None) -> Difference:
         gone = ObjectEvent(
             event_id=_event_id(),
-            kind=Kind.DELETED,
+            kind=EventKind.DELETED,
             time=datetime.now(UTC),
             object=StoredObject(
                 bucket=self._bucket,
@@ -345,7 +345,7 @@ class Comparison:
             return self._handler.mark(event, deadline).result
         if archived_at is None:
             return Mended.EXISTS
-        archived = replace(event, kind=Kind.ARCHIVED, time=archived_at)
+        archived = replace(event, kind=EventKind.ARCHIVED, time=archived_at)
         return self._handler.mark(archived, deadline).result
 
 

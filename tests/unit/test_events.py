@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from dcm2bq.errors import InvalidEventError
-from dcm2bq.events import Delivery, Kind, ObjectEvent, deliver, parse, received, recorded
+from dcm2bq.events import Delivery, EventKind, ObjectEvent, deliver, parse, received, recorded
 from dcm2bq.stored_object import StoredObject
 
 SENTINEL = "SENTINEL^PATIENT"
@@ -43,7 +43,7 @@ def test_a_storage_event_is_taken_over_whole() -> None:
     }
     assert parse(delivery(data)) == ObjectEvent(
         event_id="1",
-        kind=Kind.FINALIZED,
+        kind=EventKind.FINALIZED,
         time=datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC),
         object=StoredObject(
             bucket="scans",
@@ -59,8 +59,8 @@ def test_a_storage_event_is_taken_over_whole() -> None:
     )
 
 
-@pytest.mark.parametrize("kind", list(Kind))
-def test_all_four_types_are_known(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", list(EventKind))
+def test_all_four_types_are_known(kind: EventKind) -> None:
     assert parse(delivery(type=f"google.cloud.storage.object.v1.{kind}")).kind is kind
 
 
@@ -153,10 +153,12 @@ def test_what_is_wrong_is_named_without_its_value(wrong: Delivery, message: str)
     assert SENTINEL not in str(error.value)
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", list(EventKind))
 @pytest.mark.parametrize("name", ["a/b.dcm", "a b#%41?'\"ü\n.dcm"])
 @pytest.mark.parametrize("size", [None, 0, 34])
-def test_a_delivery_made_of_an_event_is_that_event(kind: Kind, name: str, size: int | None) -> None:
+def test_a_delivery_made_of_an_event_is_that_event(
+    kind: EventKind, name: str, size: int | None
+) -> None:
     event = ObjectEvent(
         event_id="7",
         kind=kind,
@@ -180,15 +182,15 @@ def test_what_is_recorded_beside_a_cloud_event_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("event_type", "kind"),
     [
-        ("OBJECT_FINALIZE", Kind.FINALIZED),
-        ("OBJECT_DELETE", Kind.DELETED),
-        ("OBJECT_ARCHIVE", Kind.ARCHIVED),
-        ("OBJECT_METADATA_UPDATE", Kind.METADATA_UPDATED),
+        ("OBJECT_FINALIZE", EventKind.FINALIZED),
+        ("OBJECT_DELETE", EventKind.DELETED),
+        ("OBJECT_ARCHIVE", EventKind.ARCHIVED),
+        ("OBJECT_METADATA_UPDATE", EventKind.METADATA_UPDATED),
     ],
 )
 @pytest.mark.parametrize("data", [b"", json.dumps(DATA).encode()])
 def test_a_notification_of_cloud_storage_is_an_event_with_data_or_without(
-    event_type: str, kind: Kind, data: bytes
+    event_type: str, kind: EventKind, data: bytes
 ) -> None:
     attributes = {
         "eventType": event_type,
@@ -217,7 +219,7 @@ def test_a_notification_whose_data_is_about_another_object_is_refused(name: str)
         "objectId": "a/b.dcm",
         "objectGeneration": "12",
     }
-    assert parse(recorded(attributes, json.dumps(DATA).encode(), "m")).kind is Kind.DELETED
+    assert parse(recorded(attributes, json.dumps(DATA).encode(), "m")).kind is EventKind.DELETED
     with pytest.raises(InvalidEventError, match=r"^data\.\w+: differs from the attribute"):
         parse(recorded({**attributes, name: "111"}, json.dumps(DATA).encode(), "m"))
 

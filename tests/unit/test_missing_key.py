@@ -13,7 +13,7 @@ from dcm2bq import config, events
 from dcm2bq.deadline import Deadline
 from dcm2bq.dicom import privacy_rules
 from dcm2bq.errors import ConfigError, NotDicomError
-from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.handler import Handler
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools import indexing
@@ -72,7 +72,7 @@ def options(request: pytest.FixtureRequest) -> config.Config:
 def event(number: int) -> ObjectEvent:
     return ObjectEvent(
         event_id=f"e{number}",
-        kind=Kind.FINALIZED,
+        kind=EventKind.FINALIZED,
         time=datetime(2026, 1, 1, tzinfo=UTC),
         object=StoredObject(
             bucket="scans",

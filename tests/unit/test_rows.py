@@ -14,7 +14,7 @@ import pytest
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 
 from dcm2bq import lifted, rows
-from dcm2bq.events import Delivery, Kind, ObjectEvent
+from dcm2bq.events import Delivery, EventKind, ObjectEvent
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.backfill import staged_files as backfill
 from tests.dicom.build import converted, dicom, element
@@ -23,7 +23,7 @@ SCHEMA = Path(rows.__file__).parent / "schema"
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 EVENT = ObjectEvent(
     event_id="1",
-    kind=Kind.FINALIZED,
+    kind=EventKind.FINALIZED,
     time=NOW,
     object=StoredObject(
         bucket="scans",
@@ -127,7 +127,7 @@ def test_an_insert_id_is_the_same_for_each_delivery_of_a_change() -> None:
 
     again = replace(EVENT, event_id="2")
     others = [
-        replace(EVENT, kind=Kind.DELETED),
+        replace(EVENT, kind=EventKind.DELETED),
         replace(EVENT, object=replace(EVENT.object, generation=13)),
         replace(EVENT, object=replace(EVENT.object, name="b.dcm")),
         replace(EVENT, time=datetime(2026, 1, 3, tzinfo=UTC)),

@@ -15,7 +15,7 @@ from dcm2bq.bigquery.commit import BATCH_BYTES, BATCH_ROWS, GroupCommit
 from dcm2bq.bigquery.row_sink import ROW_LIMIT_BYTES, RowSink
 from dcm2bq.deadline import Deadline
 from dcm2bq.errors import Dcm2BqError, RowTooLargeError, WriteFailedError
-from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.stored_object import StoredObject
 from tests.support.insertall import InsertAll
 
@@ -37,7 +37,7 @@ def writer(bigquery: InsertAll, monkeypatch: pytest.MonkeyPatch) -> Iterator[Row
 def row(number: int, metadata: str = "{}") -> rows.InstanceRow:
     event = ObjectEvent(
         event_id=str(number),
-        kind=Kind.FINALIZED,
+        kind=EventKind.FINALIZED,
         time=NOW,
         object=StoredObject(
             bucket="scans",
