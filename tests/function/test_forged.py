@@ -323,7 +323,7 @@ def test_a_forged_event_becomes_a_dead_letter_and_hides_nothing(
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_an_event_of_which_nothing_can_be_read_becomes_a_dead_letter(
+def test_an_unreadable_event_becomes_a_dead_letter(
     guarded: tuple[Stack, Bucket], victim: Event, name: str
 ) -> None:
     stack, _ = guarded
@@ -335,7 +335,7 @@ def test_an_event_of_which_nothing_can_be_read_becomes_a_dead_letter(
     assert_nothing_is_hidden(stack, victim)
 
 
-def test_a_lone_surrogate_in_the_id_is_told_by_its_escape(
+def test_a_lone_surrogate_in_the_id_is_shown_as_its_escape(
     guarded: tuple[Stack, Bucket], victim: Event
 ) -> None:
     stack, _ = guarded
@@ -357,7 +357,7 @@ def test_a_lone_surrogate_in_the_id_is_told_by_its_escape(
         lambda event: in_base64(event, base64.b64encode(json.dumps(event.data).encode()).decode()),
     ],
 )
-def test_a_true_event_that_the_framework_fails_on_becomes_its_row(
+def test_a_genuine_event_that_the_framework_fails_on_becomes_a_row(
     guarded: tuple[Stack, Bucket], forge: Forgery
 ) -> None:
     stack, bucket = guarded
@@ -373,7 +373,7 @@ def test_a_true_event_that_the_framework_fails_on_becomes_its_row(
     "name", ["a\0b.dcm", "a\nb.dcm", "\x7f\x1b[31m.dcm", "%00%2F%25.dcm", "+ +"]
 )
 @pytest.mark.parametrize("send", [binary, structured])
-def test_names_that_no_bucket_has_are_of_no_consequence(
+def test_forged_names_that_exist_in_no_bucket_do_no_harm(
     guarded: tuple[Stack, Bucket], victim: Event, name: str, send: Callable[[Event], Request]
 ) -> None:
     stack, bucket = guarded
@@ -384,7 +384,7 @@ def test_names_that_no_bucket_has_are_of_no_consequence(
 
 
 @pytest.mark.parametrize("kept", ["id", "type", "source", "specversion"])
-def test_a_request_that_lacks_what_makes_a_cloud_event_is_refused(
+def test_a_request_without_a_required_attribute_is_refused(
     guarded: tuple[Stack, Bucket], victim: Event, kept: str
 ) -> None:
     stack, _ = guarded
@@ -395,7 +395,7 @@ def test_a_request_that_lacks_what_makes_a_cloud_event_is_refused(
     assert_nothing_is_hidden(stack, victim)
 
 
-def test_what_lies_less_than_a_day_ahead_is_believed(guarded: tuple[Stack, Bucket]) -> None:
+def test_an_event_less_than_a_day_in_the_future_is_accepted(guarded: tuple[Stack, Bucket]) -> None:
     """Clocks differ: a new object must not become a dead letter for that."""
     stack, bucket = guarded
     event = bucket.upload(unique("ahead-") + ".dcm", CT_SMALL)
@@ -409,7 +409,7 @@ def test_what_lies_less_than_a_day_ahead_is_believed(guarded: tuple[Stack, Bucke
     assert time.time() < row["timestamp"].timestamp()
 
 
-def test_the_view_of_dead_letters_stands_whatever_they_hold(guarded: tuple[Stack, Bucket]) -> None:
+def test_the_dead_letters_view_works_whatever_they_contain(guarded: tuple[Stack, Bucket]) -> None:
     stack, _ = guarded
     (counted,) = stack.dataset.query(
         "SELECT COUNT(*) AS n, COUNT(reason) AS reasons FROM dead_letters"

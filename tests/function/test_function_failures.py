@@ -130,7 +130,7 @@ def test_a_bad_file_becomes_a_dead_letter_with_its_reason(
         ),
     ],
 )
-def test_what_is_no_storage_event_becomes_a_dead_letter(
+def test_an_event_that_is_not_a_storage_event_becomes_a_dead_letter(
     stack: Stack, event: Event, message: str
 ) -> None:
     event = replace(event, id=unique("invalid-"))
@@ -162,7 +162,7 @@ def test_an_event_that_is_too_large_becomes_a_dead_letter_that_fits(stack: Stack
     assert len(str(line)) < 10_000
 
 
-def test_what_is_no_cloud_event_is_refused_and_not_quoted(stack: Stack) -> None:
+def test_a_request_that_is_not_a_cloud_event_is_refused_unquoted(stack: Stack) -> None:
     answer = requests.post(stack.url, json={"PatientName": SENTINEL}, timeout=60)
     assert answer.status_code == 400
     assert answer.text == "not a CloudEvent\n"
@@ -177,7 +177,7 @@ def test_a_generation_that_is_gone_is_acknowledged_without_a_row(stack: Stack) -
     assert outcome(stack, event) == "superseded"
 
 
-def test_a_503_that_passes_costs_no_delivery(stack: Stack) -> None:
+def test_a_transient_503_needs_no_second_delivery(stack: Stack) -> None:
     event = upload(stack)
     stack.storage.faults = [Fault(DOWNLOAD, 503, b"", times=1)]
     assert event.post(stack.url).status_code == 200
@@ -211,7 +211,7 @@ def test_an_object_under_a_customers_key_becomes_a_dead_letter(stack: Stack, tol
     assert len(stack.storage.requests) - before == (0 if told_by == "event" else 2)
 
 
-def test_a_bucket_whose_requester_pays_names_the_option_that_is_missing(stack: Stack) -> None:
+def test_a_requester_pays_bucket_names_the_missing_option(stack: Stack) -> None:
     event = upload(stack)
     text = "Bucket is a requester pays bucket but no user project provided."
     stack.storage.faults = [Fault(DOWNLOAD, 400, google_error(400, "required", text))]
@@ -222,7 +222,7 @@ def test_a_bucket_whose_requester_pays_names_the_option_that_is_missing(stack: S
     assert "input.userProject" in line["error"]
 
 
-def test_an_event_without_a_size_goes_by_the_objects_metadata(stack: Stack) -> None:
+def test_a_size_missing_from_the_event_is_read_from_the_metadata(stack: Stack) -> None:
     """A notification without data has none; an empty object is ignored then, too."""
     bare = ["size", "contentEncoding", "contentType"]
     stored = gzip.compress(CT_SMALL)
@@ -244,7 +244,7 @@ def test_a_lost_answer_leaves_one_live_row(stack: Stack) -> None:
     assert len(stack.live(f"ENDS_WITH(path, '{event.data['name']}')")) == 1
 
 
-def test_a_missing_table_means_delivery_again_until_it_is_there(
+def test_a_missing_table_means_redelivery_until_it_exists(
     tmp_path: Path, bigquery_url: str, storage_url: str
 ) -> None:
     overrides = {"bigQuery": {"timeoutSeconds": 3}, "limits": {"deadlineSeconds": 4}}
@@ -261,7 +261,7 @@ def test_a_missing_table_means_delivery_again_until_it_is_there(
         assert len(rows_of(stack, event)) == 1
 
 
-def test_stopped_servers_mean_delivery_again(stack: Stack) -> None:
+def test_stopped_servers_mean_redelivery(stack: Stack) -> None:
     first, second = upload(stack), upload(stack)
     stack.storage.faults = [Fault("")]
     assert first.post(stack.url).status_code == 500
@@ -291,7 +291,7 @@ def test_an_old_event_that_succeeds_becomes_a_row(stack: Stack) -> None:
     assert len(rows_of(stack, event)) == 1
 
 
-def test_a_dead_letter_that_is_not_stored_means_delivery_again(stack: Stack) -> None:
+def test_a_dead_letter_that_is_not_stored_means_redelivery(stack: Stack) -> None:
     event = upload(stack, b"no DICOM")
     stack.bigquery.faults = [Fault(INSERT_ALL, 503)]
     assert event.post(stack.url).status_code == 500
@@ -300,7 +300,7 @@ def test_a_dead_letter_that_is_not_stored_means_delivery_again(stack: Stack) -> 
     assert len(dead_letters_of(stack, event)) == 1
 
 
-def test_what_nobody_foresaw_means_delivery_again_and_is_told_by_its_frames(
+def test_an_unforeseen_error_means_redelivery_and_is_logged_with_its_frames(
     stack: Stack, tmp_path: Path
 ) -> None:
     event = upload(stack)

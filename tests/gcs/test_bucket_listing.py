@@ -85,13 +85,13 @@ def check(store: Store, content: bytes, hops: int = 16) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_a_file_gives_the_same_through_ranges(store: Store, path: Path) -> None:
+def test_a_file_read_by_ranges_gives_the_same_result(store: Store, path: Path) -> None:
     check(store, path.read_bytes())
 
 
 @pytest.mark.parametrize("hops", [0, 16])
 @pytest.mark.parametrize("name", SYNTHETIC)
-def test_an_encapsulated_object_gives_the_same_through_ranges(
+def test_an_encapsulated_object_read_by_ranges_gives_the_same_result(
     store: Store, name: str, hops: int
 ) -> None:
     source = SYNTHETIC[name]

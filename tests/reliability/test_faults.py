@@ -132,7 +132,7 @@ def storage_outcomes(hasty: Stack) -> dict[tuple[str, str], Outcome]:
 
 
 @pytest.mark.parametrize("fault", STORAGE)
-def test_a_fault_of_cloud_storage_means_delivery_again(
+def test_a_fault_of_cloud_storage_means_redelivery(
     hasty: Stack, storage_outcomes: dict[tuple[str, str], Outcome], fault: str
 ) -> None:
     outcome = storage_outcomes[fault, "new"]
@@ -144,7 +144,7 @@ def test_a_fault_of_cloud_storage_means_delivery_again(
 
 
 @pytest.mark.parametrize("fault", STORAGE)
-def test_a_fault_of_cloud_storage_that_lasts_becomes_a_dead_letter(
+def test_a_lasting_fault_of_cloud_storage_becomes_a_dead_letter(
     hasty: Stack, storage_outcomes: dict[tuple[str, str], Outcome], fault: str
 ) -> None:
     outcome = storage_outcomes[fault, "old"]
@@ -156,7 +156,7 @@ def test_a_fault_of_cloud_storage_that_lasts_becomes_a_dead_letter(
 
 
 @pytest.mark.parametrize("fault", BIGQUERY)
-def test_a_fault_of_bigquery_means_delivery_again(hasty: Stack, fault: str) -> None:
+def test_a_fault_of_bigquery_means_redelivery(hasty: Stack, fault: str) -> None:
     event = upload(hasty)
     hasty.bigquery.faults = [Fault("instances/insertAll", **BIGQUERY[fault])]
     outcome = post(hasty, event)
@@ -169,7 +169,7 @@ def test_a_fault_of_bigquery_means_delivery_again(hasty: Stack, fault: str) -> N
 
 
 @pytest.mark.parametrize("fault", ["HTTP 403", "HTTP 503", "row errors"])
-def test_a_fault_of_bigquery_that_lasts_becomes_a_dead_letter(hasty: Stack, fault: str) -> None:
+def test_a_lasting_fault_of_bigquery_becomes_a_dead_letter(hasty: Stack, fault: str) -> None:
     event = old(upload(hasty))
     hasty.bigquery.faults = [Fault("instances/insertAll", **BIGQUERY[fault])]
     outcome = post(hasty, event)
@@ -194,7 +194,7 @@ def test_a_dead_letter_of_a_row_that_was_stored_after_all_is_closed_by_retry(
     assert_comes_right(hasty, event)
 
 
-def test_a_bigquery_that_is_wholly_away_leaves_even_an_old_event_to_the_trigger(
+def test_while_bigquery_is_down_even_an_old_event_is_left_to_the_trigger(
     hasty: Stack,
 ) -> None:
     event = old(upload(hasty))
@@ -230,7 +230,7 @@ def elsewhere(stack: Stack, **environ: str) -> dict[str, str]:
     ],
     ids=["BigQuery, no such name", "Cloud Storage, no such name", "Cloud Storage, refused"],
 )
-def test_a_server_that_cannot_be_found_means_delivery_again(
+def test_a_server_that_cannot_be_found_means_redelivery(
     hasty: Stack, variable: str, url: str
 ) -> None:
     event = upload(hasty)

@@ -146,7 +146,7 @@ def _decoded(data: str) -> bytes:
 
 
 @pytest.mark.timeout(1800)
-def test_in_little_memory_each_object_ends_and_ordinary_ones_are_served(
+def test_in_little_memory_every_object_finishes_and_ordinary_ones_are_served(
     tmp_path: Path, storage_url: str, *, is_long: bool, report: Report
 ) -> None:
     """Under a hard limit, at full concurrency: no process dies, nothing comes twice."""

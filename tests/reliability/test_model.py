@@ -98,7 +98,7 @@ def finds_a_bug(stack: Stack) -> bool:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("bug", PLANTED)
-def test_a_planted_bug_in_the_function_is_found(
+def test_a_planted_bug_in_the_function_is_detected(
     make_stack: MakeStack, tmp_path: Path, bug: str
 ) -> None:
     with make_stack(plant(bug, tmp_path)) as stack:
@@ -106,7 +106,7 @@ def test_a_planted_bug_in_the_function_is_found(
 
 
 @pytest.mark.timeout(300)
-def test_markers_that_are_compared_by_time_are_found(make_stack: MakeStack) -> None:
+def test_markers_compared_by_time_are_detected(make_stack: MakeStack) -> None:
     with make_stack() as stack:
         definitions = schema.load(stack.config, stack.dataset.project)
         view = next(each for each in definitions if each.name == "instances_live")

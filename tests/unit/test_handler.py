@@ -55,7 +55,7 @@ def delivery(**data: int) -> Delivery:
     return Delivery(attributes, json.dumps({**named, **data}).encode())
 
 
-def test_an_event_that_never_ended_is_given_up_before_it_is_begun_again() -> None:
+def test_an_event_that_never_finishes_becomes_a_dead_letter_before_it_is_started() -> None:
     """By Pub/Sub's own count, where the event has it; an event that fails goes by its age."""
     sink = Sink()
     handler = Handler(Config(), Store(), sink)
@@ -67,7 +67,7 @@ def test_an_event_that_never_ended_is_given_up_before_it_is_begun_again() -> Non
     assert "delivered 95 times and never finished" in sink.rows[-1].attributes
 
 
-def test_an_unusually_large_conversion_is_told_before_it_goes_on() -> None:
+def test_an_unusually_large_conversion_is_reported_before_it_continues() -> None:
     """Should the process be killed, the last line names the object."""
     told: list[tuple[str, int]] = []
     memory = Budget(64 * MIB)
@@ -96,7 +96,7 @@ def test_the_memory_of_a_row_is_held_until_it_is_inserted() -> None:
     assert memory.free == memory.total
 
 
-def test_time_is_left_to_insert_what_was_converted() -> None:
+def test_converting_leaves_time_for_the_insert() -> None:
     ends: list[float] = []
 
     class Watched(Budget):

@@ -84,7 +84,7 @@ def event(number: int) -> ObjectEvent:
 
 
 @pytest.mark.parametrize("is_last", [True, False, None])
-def test_the_handler_raises_it_however_old_the_event_is(
+def test_the_handler_raises_it_whatever_the_age_of_the_event(
     options: config.Config, *, is_last: bool | None
 ) -> None:
     sink = Sink()

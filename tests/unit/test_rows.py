@@ -103,7 +103,7 @@ def test_the_columns_from_the_header_are_those_that_are_lifted() -> None:
     assert len(LIFTED) == 20
 
 
-def test_a_row_is_what_insert_all_takes() -> None:
+def test_a_row_has_the_form_that_insert_all_takes() -> None:
     made = rows.instance_row(
         EVENT,
         now=NOW,

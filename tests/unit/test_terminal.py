@@ -30,7 +30,7 @@ STEERING = {
         ("山田\u3000太郎 é ß [red]", "山田\u3000太郎 é ß [red]"),
     ],
 )
-def test_text_keeps_what_can_be_shown(text: str, shown: str) -> None:
+def test_text_keeps_printable_characters(text: str, shown: str) -> None:
     assert printable(text) == shown
     assert printable(shown) == shown  # escaping twice is escaping once
 
@@ -43,7 +43,7 @@ def test_every_steering_character_is_escaped() -> None:
         assert printable_json(text).isprintable(), ascii(character)
 
 
-def test_nothing_of_any_category_that_steers_is_left() -> None:
+def test_no_character_of_a_steering_category_is_left() -> None:
     everything = "".join(map(chr, range(sys.maxunicode + 1)))
     for shown in (printable(everything), printable_json(everything).replace("\n", "")):
         assert not {unicodedata.category(c) for c in shown} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
