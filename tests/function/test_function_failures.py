@@ -1,4 +1,4 @@
-"""What each failure is answered with, and what the tables hold afterwards."""
+"""How the function answers each failure, and what the tables hold afterwards."""
 
 import gzip
 import json
@@ -50,7 +50,7 @@ class Store:
 function["_handlers"].append(Handler(Config(), Store(), None))
 ingest = function["ingest"]
 """
-"""A function with a fault that nobody foresaw."""
+"""A function with an unforeseen error."""
 
 
 def upload(stack: Stack, content: bytes = CT_SMALL) -> Event:
@@ -66,12 +66,12 @@ def dead_letters_of(stack: Stack, event: Event) -> list[dict[str, Any]]:
 
 
 def outcome(stack: Stack, event: Event) -> str:
-    """Return what the last log line says of an event."""
+    """Return the last log line of an event."""
     return str(stack.log_lines(event.id)[-1]["outcome"])
 
 
 def old(event: Event) -> Event:
-    """Return the event as if it had been delivered for longer than it may be."""
+    """Return the event as if its deliveries had failed for longer than allowed."""
     time = datetime.now(UTC) - timedelta(seconds=43200 + 60)
     return replace(event, time=time.isoformat())
 
@@ -223,7 +223,7 @@ def test_a_requester_pays_bucket_names_the_missing_option(stack: Stack) -> None:
 
 
 def test_a_size_missing_from_the_event_is_read_from_the_metadata(stack: Stack) -> None:
-    """A notification without data has none; an empty object is ignored then, too."""
+    """A notification without data has no size; an empty object is ignored even then."""
     bare = ["size", "contentEncoding", "contentType"]
     stored = gzip.compress(CT_SMALL)
     name = unique("bare-") + ".dcm"
@@ -320,7 +320,7 @@ def test_an_unforeseen_error_means_redelivery_and_is_logged_with_its_frames(
 
 
 def patient() -> bytes:
-    """Return a DICOM file whose every text is the sentinel, with values that break their VR."""
+    """Return a DICOM file whose texts are all the sentinel, with values that violate their VRs."""
     data = Dataset()
     data.SOPClassUID = UID("1.2.840.10008.5.1.4.1.1.2")
     data.SOPInstanceUID = UID("1.2.3")
@@ -364,7 +364,7 @@ def test_no_failure_shows_patient_data(
         "whole": whole,
         "cut": whole[:-7],
         "text": SENTINEL.encode() * 50,
-        # Where an element's header should be, the letters of the name are.
+        # The letters of the name are where an element's header should be.
         "misread": whole + SENTINEL.encode(),
     }
     event = upload(stack, bodies[content])
@@ -395,7 +395,7 @@ INVALID_UTF8 = {
 def test_an_event_that_is_not_utf8_becomes_a_dead_letter(
     stack: Stack, invalid: bytes, place: str
 ) -> None:
-    """It is answered at once, and its line in the log has its id."""
+    """It is answered at once, and its log line has its id."""
     event = upload(stack)
     data = json.dumps(event.data).encode()
     data = {
@@ -415,7 +415,7 @@ def test_an_event_that_is_not_utf8_becomes_a_dead_letter(
 
 
 def test_a_structured_event_whose_data_is_not_utf8_becomes_a_dead_letter(stack: Stack) -> None:
-    """The framework cannot read it; its attributes can be read all the same."""
+    """The framework cannot read it, but its attributes can be read."""
     event = upload(stack)
     body = json.dumps({**event.attributes, "data": event.data}).encode()
     headers = {"Content-Type": "application/cloudevents+json"}

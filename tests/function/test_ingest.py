@@ -1,4 +1,4 @@
-"""The real function, over HTTP, with the real clients and real servers behind it."""
+"""The real function over HTTP, with the real clients and real local servers."""
 
 import itertools
 import json
@@ -262,7 +262,7 @@ def test_a_developer_setting_elsewhere_or_an_empty_one_prevents_nothing() -> Non
 
 
 def start(**environ: str) -> subprocess.CompletedProcess[str]:
-    """Start the function where it is expected to stop at once."""
+    """Start the function, which is expected to stop at once."""
     command = [str(Path(sys.executable).with_name("functions-framework")), "--target=ingest"]
     return subprocess.run(
         [*command, f"--source={ROOT / 'main.py'}", "--port=0"],

@@ -1,4 +1,4 @@
-"""Every file gives the same through ranged requests as read whole."""
+"""Every file read by ranged requests gives the same result as read whole."""
 
 import os
 import threading
@@ -34,7 +34,7 @@ SYNTHETIC = {
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves the content that the test is about, by ranges."""
+    """Serves the content of the test by ranges."""
 
     protocol_version = "HTTP/1.1"
     content = b""
@@ -67,7 +67,7 @@ def store() -> Iterator[Store]:
 
 
 def outcome(source: object, hops: int) -> Conversion | str:
-    """Return the conversion, or the reason of the refusal."""
+    """Return the conversion, or the reason why it was refused."""
     try:
         return convert(source, {"limits": {"hops": hops}})  # type: ignore[arg-type]
     except RejectedEventError as error:

@@ -1,4 +1,4 @@
-"""Ranged reads of one generation, when Cloud Storage answers oddly, slowly or not at all."""
+"""Ranged reads of one generation, with answers that are odd, slow or missing."""
 
 import copy
 import gzip
@@ -31,13 +31,13 @@ type Answer = Callable[["Handler"], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Gives the next answer of the script, then right ones."""
+    """Gives the next answer of the script, and correct answers after its end."""
 
     protocol_version = "HTTP/1.1"
     content = CONTENT
 
     def do_GET(self) -> None:
-        # A copy: a connection that is kept open has one handler for all its requests.
+        # A copy, since one handler serves all requests of a connection.
         self.server.requests.append(copy.copy(self))  # type: ignore[attr-defined]
         script: list[Answer] = self.server.script  # type: ignore[attr-defined]
         (script.pop(0) if script else right)(self)
@@ -79,7 +79,7 @@ def whole(handler: Handler) -> None:
 
 
 def cut(handler: Handler) -> None:
-    """Promise more than comes."""
+    """Promise more bytes than are sent."""
     first, end = handler.range
     where = f"bytes {first}-{end - 1}/{len(handler.content)}"
     body = handler.content[first:end]
@@ -99,14 +99,14 @@ def stall(handler: Handler) -> None:
 
 
 def drip_head(handler: Handler) -> None:
-    """Send the head a byte now and then."""
+    """Send the head slowly, byte by byte."""
     for _ in range(60):
         handler.wfile.write(b"H")
         time.sleep(0.1)
 
 
 def drip(handler: Handler) -> None:
-    """Send a byte now and then: no single wait is long."""
+    """Send the body slowly, byte by byte: no single wait is long."""
     first, end = handler.range
     handler.send_response_only(206)
     handler.send_header("Content-Length", str(end - first))
@@ -126,7 +126,7 @@ def metadata(**resource: Any) -> Answer:
 
 
 def refused(code: int, reason: str, message: str) -> Answer:
-    """Refuse as the service does: a read of content in plain text, any other in JSON."""
+    """Refuse like the service: reads of content in plain text, other requests in JSON."""
 
     def answer(handler: Handler) -> None:
         error = google_error(code, reason, message)
@@ -145,7 +145,7 @@ class Server(ThreadingHTTPServer):
         self.requests: list[Handler] = []
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients that hang up are what the tests are about."""
+        """Log nothing: the tests make clients hang up."""
 
 
 @pytest.fixture
@@ -256,7 +256,7 @@ def test_a_missing_size_is_read_from_the_metadata(server: Server) -> None:
 def test_with_a_missing_size_the_encoding_is_read_from_the_metadata_too(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A notification without data names neither; one request asks for both."""
+    """A notification without data has neither; one request returns both."""
     stored = gzip.compress(CONTENT)
     monkeypatch.setattr(Handler, "content", stored)
     server.script = [metadata(size=str(len(stored)), contentEncoding="GZip")]
@@ -291,7 +291,7 @@ def test_an_object_that_only_claims_to_be_gzipped_is_read_unchanged(server: Serv
 def test_detecting_a_gzipped_object_fetches_no_byte_twice(
     server: Server, monkeypatch: pytest.MonkeyPatch, *, is_gzipped: bool
 ) -> None:
-    """Both kinds of a small object cost two reads."""
+    """A small object costs two reads, whether it is gzipped or not."""
     content = random.Random(1).randbytes(300_000)
     held = gzip.compress(content) if is_gzipped else content
     monkeypatch.setattr(Handler, "content", held)
@@ -321,7 +321,7 @@ def test_detecting_a_gzipped_object_fetches_no_byte_twice(
 def test_content_codings_are_compared_without_regard_to_case(
     monkeypatch: pytest.MonkeyPatch, encoding: str, *, is_inflated: bool
 ) -> None:
-    """One layer is inflated, whatever else the list names (RFC 9110 8.4)."""
+    """One layer is inflated, whatever other codings are listed (RFC 9110 8.4)."""
     stored = gzip.compress(CONTENT)
     monkeypatch.setattr(Handler, "content", stored)
     found = read(offset=0, n=10, size=len(stored), content_encoding=encoding)
@@ -419,7 +419,7 @@ def test_a_read_refused_in_plain_text_is_explained_by_the_metadata(
 
 
 def test_the_text_of_a_refusal_counts_if_the_metadata_cannot_be_read(server: Server) -> None:
-    """Within the deadline, and well before it."""
+    """Well before the deadline."""
     server.script = [refused(400, KEY, KEY_TEXT), *[status(503)] * 50]
     start = time.monotonic()
     with pytest.raises(RejectedEventError):
@@ -457,7 +457,7 @@ def test_refused_metadata_is_reported_by_its_reason(
 
 def test_a_listing_names_the_option_for_requester_pays(server: Server) -> None:
     store = Store(config.from_overrides({}))
-    # The client may look at the bucket itself, too.
+    # The client may also read the metadata of the bucket.
     server.script = [refused(400, "required", f"{PAYS_TEXT} PATIENT")] * 2
     with pytest.raises(ReadFailedError) as raised:
         list(store.list("scans"))

@@ -1,4 +1,4 @@
-"""Every kind of fault: what the event is answered, how soon, and what the tables hold then."""
+"""Every kind of fault: how the event is answered, how soon, and what the tables hold then."""
 
 import json
 import threading
@@ -27,11 +27,11 @@ Report = Callable[[str], None]
 
 DEADLINE = 2
 BURIAL = 8
-"""Seconds beyond the deadline in which a dead letter may be written."""
+"""Seconds after the deadline in which a dead letter may be written."""
 SLACK = 2.5
-"""Seconds for the function and this machine themselves, which other tests keep busy."""
+"""Seconds for the function and a machine that other tests keep busy."""
 REFRESH = 5
-"""Seconds that a refresh of the access token may take by itself."""
+"""Seconds that a refresh of the access token may take."""
 
 STATUSES = (400, 401, 403, 404, 412, 429, 500, 502, 503, 504)
 ANY: dict[str, dict[str, Any]] = {
@@ -43,7 +43,7 @@ ANY: dict[str, dict[str, Any]] = {
     **{each: {"how": each} for each in SPOILT},
 }
 STORAGE = {**ANY, "an empty body": {"status": 206}, "no range": {"status": 206, "body": b"x" * 700}}
-del STORAGE["HTTP 404"]  # means that the generation is gone
+del STORAGE["HTTP 404"]  # it means that the generation is gone
 BIGQUERY = {
     **ANY,
     "no JSON, and HTTP 200": {"status": 200, "body": b"{"},
@@ -61,7 +61,7 @@ del BIGQUERY["other range"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a delivery fared: the HTTP status of its answer, and the seconds until it came."""
+    """The HTTP status of a delivery, and the seconds until the answer."""
 
     event: Event
     status: int
@@ -88,7 +88,7 @@ def upload(stack: Stack) -> Event:
 
 
 def old(event: Event) -> Event:
-    """Return the event as if it had been delivered for longer than it may be."""
+    """Return the event as if its deliveries had failed for longer than allowed."""
     return replace(event, time=(datetime.now(UTC) - timedelta(hours=13)).isoformat())
 
 
@@ -99,7 +99,7 @@ def post(stack: Stack, event: Event, url: str | None = None) -> Outcome:
 
 
 def assert_comes_right(stack: Stack, event: Event) -> None:
-    """Hold that the next delivery makes one live row, and that nothing is left open."""
+    """Assert that the next delivery makes one live row and leaves no dead letter open."""
     assert event.post(stack.url).status_code == 200
     path = f"gs://{stack.bucket.name}/{event.data['name']}"
     live = stack.dataset.query("SELECT version FROM instances_live WHERE path = @p", {"p": path})
@@ -117,7 +117,7 @@ def open_reasons(stack: Stack, event: Event) -> list[str]:
 
 @pytest.fixture(scope="module")
 def storage_outcomes(hasty: Stack) -> dict[tuple[str, str], Outcome]:
-    """Each fault of Cloud Storage, upon a new event and upon an old one, all at once."""
+    """Every fault of Cloud Storage, for a new event and for an old one, all at once."""
     events, faults = {}, []
     for name, fault in STORAGE.items():
         for age in ("new", "old"):
@@ -287,7 +287,7 @@ def token_endpoint(fault: Callable[[Tokens], None]) -> Iterator[ThreadingHTTPSer
 
 
 def write_key(path: Path, token_uri: str) -> None:
-    """Write the key of a service account whose tokens come from elsewhere."""
+    """Write the key of a service account with another token endpoint."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(
         serialization.Encoding.PEM,

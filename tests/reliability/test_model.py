@@ -1,4 +1,4 @@
-"""The promise, held against random histories; and against planted bugs, which it must find."""
+"""The promise, tested by random histories, and the test itself, tested by planted bugs."""
 
 import shutil
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def run(stack: Stack, *, most_again: int = 40, **options: Any) -> Figures:
 def test_the_live_view_and_the_dead_letters_account_for_the_bucket(
     make_stack: MakeStack, report: Report, *, is_long: bool
 ) -> None:
-    """Duplicated, reordered, delayed, failed, given up, retried: the tables say what is there."""
+    """Whether duplicated, reordered, delayed, failed, given up or retried: the tables are right."""
     figures = Figures()
     while figures.deliveries < (LONG_DELIVERIES if is_long else 1):
         with make_stack() as stack:
@@ -63,11 +63,11 @@ PLANTED = {
     ),
     "row errors ignored": (
         "dcm2bq/bigquery/row_sink.py",
-        "return {each.index: _codes(each.errors) for each in found}",
+        "return {row.index: _codes(row.errors) for row in refused}",
         "return {}",
     ),
 }
-"""Bugs by the file, what stands in it, and what is put in its place."""
+"""Bugs: the file, the right text in it, and the wrong text that replaces it."""
 
 
 def plant(bug: str, folder: Path) -> Path:

@@ -65,7 +65,7 @@ def test_all_four_types_are_known(kind: EventKind) -> None:
 
 
 def test_a_customers_key_is_noticed_and_survives_redelivery() -> None:
-    """The key itself, or what is known of it, is not."""
+    """The key and its digest are not kept."""
     encryption = {"encryptionAlgorithm": "AES256", "keySha256": SENTINEL}
     event = parse(delivery({**DATA, "customerEncryption": encryption}))
     assert event.object.has_customer_key

@@ -1,4 +1,4 @@
-"""What the handler does about events that may end the process."""
+"""How the handler deals with events that may end the process."""
 
 import json
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def delivery(**data: int) -> Delivery:
 
 
 def test_an_event_that_never_finishes_becomes_a_dead_letter_before_it_is_started() -> None:
-    """By Pub/Sub's own count, where the event has it; an event that fails goes by its age."""
+    """By Pub/Sub's own count, if the event has one; for an event that fails, its age counts."""
     sink = Sink()
     handler = Handler(Config(), Store(), sink)
     assert handler.handle(delivery(deliveryAttempt=94)).result is Result.INSERTED
@@ -68,7 +68,7 @@ def test_an_event_that_never_finishes_becomes_a_dead_letter_before_it_is_started
 
 
 def test_an_unusually_large_conversion_is_reported_before_it_continues() -> None:
-    """Should the process be killed, the last line names the object."""
+    """If the process is killed, its last line names the object."""
     told: list[tuple[str, int]] = []
     memory = Budget(64 * MIB)
     handler = Handler(

@@ -1,4 +1,4 @@
-"""Log lines are JSON of allow-listed fields; strangers' lines lose their texts."""
+"""Log lines are JSON with allow-listed fields; lines of libraries lose their texts."""
 
 import errno
 import hashlib
@@ -77,7 +77,7 @@ def test_paths_can_be_hashed(setup: Any, capsys: pytest.CaptureFixture[str]) -> 
 def test_paths_are_hashed_with_the_key_if_there_is_one(
     setup: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without one, whoever knows a name finds it."""
+    """Without a key, anyone who knows a name can confirm it."""
     path = f"gs://b/{SENTINEL}.dcm"
     monkeypatch.setenv("DCM2BQ_HASH_KEY", "a key\n")
     setup(path="hash")

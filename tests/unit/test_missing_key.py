@@ -1,4 +1,4 @@
-"""A missing key stops what runs: no event is to blame, and none becomes a dead letter."""
+"""A missing key stops the run: no event is to blame, and none becomes a dead letter."""
 
 import io
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ class Store:
 
 @dataclass
 class Sink:
-    """Remembers what is inserted."""
+    """Keeps the inserted rows."""
 
     rows: list[Any] = field(default_factory=list)
 
@@ -111,7 +111,7 @@ def test_a_backfill_stops_at_the_first_object(options: config.Config) -> None:
 
 
 def test_repairs_and_retries_stop_at_the_first_one() -> None:
-    """Other errors of an attempt are its own."""
+    """Other errors concern only their attempt."""
     attempts = indexing.attempt(Attempt, [NotDicomError("x"), ConfigError("key"), None])
     assert isinstance(next(attempts).error, NotDicomError)
     with pytest.raises(ConfigError, match="key"):

@@ -1,4 +1,4 @@
-"""The row types and the schema files are one; insert ids name a change."""
+"""The row types equal the schema files; insert ids identify a change."""
 
 import base64
 import json
@@ -81,12 +81,12 @@ LIFTED = {
     for field in json.loads((SCHEMA / "instances.json").read_text())["schema"]["fields"]
     if (found := re.match(r"\((\w{4}),(\w{4})\) from the header", field["description"]))
 }
-"""Column to tag, and to its value in the header and in the row, by the schema alone."""
+"""For each column its tag, and its value in the header and in the row, from the schema alone."""
 
 
 @pytest.mark.parametrize("column", LIFTED)
 def test_every_column_from_the_header_arrives_in_a_row(column: str) -> None:
-    """In the rows that are streamed and in those of load jobs."""
+    """In streamed rows and in those of load jobs."""
     tag, written, expected = LIFTED[column]
     content = dicom(element(tag, dictionary_VR(tag), written))
     done = converted(content)

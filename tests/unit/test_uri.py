@@ -1,4 +1,4 @@
-"""`gs://` URIs: one parser, which knows what Cloud Storage could have."""
+"""`gs://` URIs have one parser, which knows the rules of Cloud Storage."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Rows of concurrent callers share inserts, and each caller gets the truth about its own."""
+"""Rows of concurrent callers share inserts, and each caller gets the verdict on its own row."""
 
 import random
 import threading
@@ -49,7 +49,7 @@ def row(number: int, metadata: str = "{}") -> rows.InstanceRow:
 
 
 def insert(writer: RowSink, each: rows.InstanceRow, seconds: float = 20) -> Dcm2BqError | None:
-    """Insert a row; return the error that its caller gets."""
+    """Insert a row; return the error that its caller gets, if any."""
     try:
         writer.insert(each, Deadline.after(seconds))
     except Dcm2BqError as error:
