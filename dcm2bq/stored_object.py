@@ -1,16 +1,15 @@
-"""One generation of one object in Cloud Storage, and the rules for the names of both."""
+"""One generation of one object in Cloud Storage, and the rules for its name."""
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 
+from dcm2bq.bucket_names import is_bucket_name
 from dcm2bq.errors import InvalidEventError
 
 SCHEME = "gs://"
 NAME_MAX_BYTES = 1024
 """Longest name of an object in UTF-8: Cloud Storage's own limit."""
 
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _INT64_MAX = 2**63 - 1
 
 
@@ -43,7 +42,7 @@ class StoredObject:
         if not is_bucket_name(self.bucket):
             raise InvalidEventError("data.bucket: is not a bucket name")
         if not 0 < _utf8_length(self.name) <= NAME_MAX_BYTES:
-            raise InvalidEventError(f"data.name: is empty or above {NAME_MAX_BYTES} bytes")
+            raise InvalidEventError(f"data.name: is empty or exceeds {NAME_MAX_BYTES} bytes")
         if not 0 < self.generation <= _INT64_MAX:
             raise InvalidEventError("data.generation: is not a generation")
         if self.size is not None and not 0 <= self.size <= _INT64_MAX:
@@ -62,11 +61,6 @@ class StoredObject:
         """
         name = self.name.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
         return f"{SCHEME}{self.bucket}/{name}?generation={self.generation}"
-
-
-def is_bucket_name(text: str) -> bool:
-    """Return whether Cloud Storage could have a bucket of this name."""
-    return bool(_BUCKET.fullmatch(text))
 
 
 def _utf8_length(name: str) -> int:

@@ -1,4 +1,4 @@
-"""The dataset of the tables and views, as the tools see it, through google-cloud-bigquery."""
+"""The dataset of the tables and views, for the tools, through google-cloud-bigquery."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from dcm2bq.errors import ConfigError
 from dcm2bq.google_errors import mapped
 
 _PAGE_ROWS = 10_000
-"""Rows that a query keeps in memory at once; BigQuery sends fewer where they are large."""
+"""Rows that a query keeps in memory at once; BigQuery sends fewer if they are large."""
 
 
 class Dataset:
@@ -29,7 +29,7 @@ class Dataset:
             self._client = connect(config)
         self._timeout = config.big_query.timeout_seconds
         self._retry = DEFAULT_RETRY.with_timeout(self._timeout)
-        # By default it goes on for 40 minutes, when nothing answers too.
+        # The default retries for 40 minutes, even if nothing answers.
         self._job_retry = DEFAULT_JOB_RETRY.with_timeout(self._timeout)
         self.project = self._client.project
         self.dataset_id = config.big_query.dataset_id
@@ -40,11 +40,13 @@ class Dataset:
         return f"{self.project}.{self.dataset_id}"
 
     def get(self) -> dict[str, Any] | None:
-        """Return the dataset, or None where there is none."""
-        return self._get(self.name, lambda **how: self._client.get_dataset(self.name, **how))
+        """Return the dataset, or None if there is none."""
+        return self._get(
+            self.name, lambda **options: self._client.get_dataset(self.name, **options)
+        )
 
     def create(self, location: str | None) -> None:
-        """Create the dataset in `location`, by default where BigQuery puts it."""
+        """Create the dataset in `location`, by default in the location that BigQuery chooses."""
         dataset = bigquery.Dataset(self.name)
         if location:
             dataset.location = location
@@ -52,9 +54,9 @@ class Dataset:
             self._client.create_dataset(dataset, retry=self._retry, timeout=self._timeout)
 
     def get_table(self, table_id: str) -> dict[str, Any] | None:
-        """Return a table or view, or None where there is none."""
+        """Return a table or view, or None if there is none."""
         table = f"{self.name}.{table_id}"
-        return self._get(table, lambda **how: self._client.get_table(table, **how))
+        return self._get(table, lambda **options: self._client.get_table(table, **options))
 
     def create_table(self, resource: Mapping[str, Any]) -> None:
         """Create a table or view."""
@@ -65,29 +67,29 @@ class Dataset:
     def patch_table(self, resource: Mapping[str, Any], fields: Sequence[str]) -> None:
         """Set the named fields of a table or view to those of `resource`."""
         table = bigquery.Table.from_api_repr(dict(resource))
-        properties = ["view_query" if each == "view" else each for each in fields]
+        properties = ["view_query" if field == "view" else field for field in fields]
         with mapped(f"BigQuery: {table.reference}"):
             self._client.update_table(table, properties, retry=self._retry, timeout=self._timeout)
 
     def get_routine(self, routine_id: str) -> dict[str, Any] | None:
-        """Return a table function, or None where there is none."""
+        """Return a table function, or None if there is none."""
         routine = f"{self.name}.{routine_id}"
-        return self._get(routine, lambda **how: self._client.get_routine(routine, **how))
+        return self._get(routine, lambda **options: self._client.get_routine(routine, **options))
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        """Run a statement as `stream` does; return all its rows at once."""
+        """Run a statement as `stream` does, and return all rows at once."""
         return list(self.stream(sql, parameters))
 
     def stream(
         self, sql: str, parameters: Mapping[str, Any] | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Run a statement with this dataset as the default one; yield its rows, page by page.
+        """Run a statement with this dataset as the default, and yield its rows page by page.
 
-        Raises `ConfigError` for a statement that BigQuery refuses: with BigQuery's own message
-        where the statement alone is at fault, and without it where values are, which the
-        message would quote.
+        Raises `ConfigError` for a statement that BigQuery refuses, with BigQuery's own message
+        if only the statement is at fault. If a value is at fault, the message would quote it
+        and is left out.
         """
-        how = bigquery.QueryJobConfig(
+        job_config = bigquery.QueryJobConfig(
             default_dataset=self.name,
             query_parameters=[_parameter(*each) for each in (parameters or {}).items()],
         )
@@ -95,7 +97,7 @@ class Dataset:
             try:
                 rows = self._client.query_and_wait(
                     sql,
-                    job_config=how,
+                    job_config=job_config,
                     retry=self._retry,
                     job_retry=self._job_retry,
                     api_timeout=self._timeout,
@@ -104,18 +106,20 @@ class Dataset:
                 for row in rows:
                     yield dict(row.items())
             except (BadRequest, NotFound) as error:
-                raise ConfigError(self._refusal(sql, how, error)) from None
+                raise ConfigError(self._refusal(sql, job_config, error)) from None
 
-    def _refusal(self, sql: str, how: bigquery.QueryJobConfig, error: BadRequest | NotFound) -> str:
-        """Return what is wrong with a statement. A dry run, which reads no value, tells."""
-        how.dry_run = True
+    def _refusal(
+        self, sql: str, job_config: bigquery.QueryJobConfig, error: BadRequest | NotFound
+    ) -> str:
+        """Return what is wrong with a statement, by a dry run, which reads no value."""
+        job_config.dry_run = True
         try:
-            self._client.query(sql, job_config=how, retry=self._retry, timeout=self._timeout)
+            self._client.query(sql, job_config=job_config, retry=self._retry, timeout=self._timeout)
         except (BadRequest, NotFound) as same:
             return _message(same)
         return (
             f"the statement failed on a value, which is not shown (HTTP {error.code}): "
-            "SAFE_CAST, or SAFE. before a function, gives NULL instead"
+            "use SAFE_CAST, or SAFE. before a function, to get NULL instead"
         )
 
     def _get(self, name: str, call: Callable[..., Any]) -> dict[str, Any] | None:
@@ -124,12 +128,12 @@ class Dataset:
                 resource = call(retry=self._retry, timeout=self._timeout)
             except NotFound:
                 return None
-        found: dict[str, Any] = resource.to_api_repr()
-        return found
+        representation: dict[str, Any] = resource.to_api_repr()
+        return representation
 
 
 def connect(config: Config) -> bigquery.Client:
-    """Return a client of the configured project, or of the local server that stands for it."""
+    """Return a client of the configured project, or of the local server in its place."""
     project = config.big_query.project_id
     if not emulators.url(emulators.BIGQUERY):
         return bigquery.Client(project=project)
@@ -139,9 +143,9 @@ def connect(config: Config) -> bigquery.Client:
 
 
 def _message(error: GoogleAPICallError) -> str:
-    """Return BigQuery's own text, without the request that the client puts before it."""
-    reasons = [each["message"] for each in error.errors if each.get("message")]
-    return reasons[0] if reasons else str(error.message)
+    """Return BigQuery's own text, without the request that the client puts in front."""
+    texts = [detail["message"] for detail in error.errors if detail.get("message")]
+    return texts[0] if texts else str(error.message)
 
 
 def _parameter(

@@ -14,7 +14,7 @@ from dcm2bq import config as configuration
 from dcm2bq.cli.common import FINDINGS, Group, complain, startable
 from dcm2bq.config import Config
 from dcm2bq.errors import Dcm2BqError, InvalidEventError, describe
-from dcm2bq.events import Kind, decode
+from dcm2bq.events import EventKind, decode
 from dcm2bq.gcs.uri import GsUri, is_uri
 from dcm2bq.tools.display import say, say_json
 
@@ -33,7 +33,7 @@ FILTERS = (
     ),
     click.option(
         "--event",
-        type=click.Choice([kind.value for kind in Kind]),
+        type=click.Choice([kind.value for kind in EventKind]),
         help="Type of the event.",
     ),
     click.option("--reason", metavar="TYPE", help="Type of the error; case is ignored."),

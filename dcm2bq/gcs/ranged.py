@@ -174,7 +174,7 @@ class ObjectReader:
         self.bytes_read += len(answer.body)
         is_whole = answer.status == HTTPStatus.OK and (offset, end) == (0, self.size)
         if not (is_whole or _content_range(answer) == (offset, end)):
-            raise ReadFailedError(f"Cloud Storage: not the range {offset}-{end - 1}")
+            raise ReadFailedError(f"Cloud Storage: the answer is not the range {offset}-{end - 1}")
         if len(answer.body) != end - offset:
             raise ReadFailedError(
                 f"Cloud Storage: {len(answer.body)} of {end - offset} bytes from offset {offset}"

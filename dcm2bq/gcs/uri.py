@@ -3,13 +3,9 @@
 from dataclasses import dataclass
 from typing import Self
 
+from dcm2bq import bucket_names
 from dcm2bq.errors import ConfigError
-from dcm2bq.stored_object import NAME_MAX_BYTES, SCHEME, is_bucket_name
-
-_BUCKET_RULE = (
-    "a bucket's name has 3 to 222 characters, lowercase letters, digits, '-', '_' and '.', and "
-    "begins and ends with a letter or digit"
-)
+from dcm2bq.stored_object import NAME_MAX_BYTES, SCHEME
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +32,9 @@ class GsUri:
         if not text.startswith(SCHEME):
             raise ConfigError(f"{text}: gs://BUCKET or gs://BUCKET/NAME is expected")
         bucket, _, name = text.removeprefix(SCHEME).partition("/")
-        if not is_bucket_name(bucket):
+        if not bucket_names.is_bucket_name(bucket):
             raise ConfigError(
-                f"{text}: gs://BUCKET or gs://BUCKET/NAME is expected; {_BUCKET_RULE}"
+                f"{text}: gs://BUCKET or gs://BUCKET/NAME is expected; {bucket_names.RULE}"
             )
         try:
             size = len(name.encode())

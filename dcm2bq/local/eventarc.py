@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import urllib3
 
 from dcm2bq import events
-from dcm2bq.events import Kind
+from dcm2bq.events import EventKind
 from dcm2bq.local.mirror import Resource
 
 _ANSWER_SECONDS = 90  # the function's own deadline is shorter
@@ -19,7 +19,7 @@ _ANSWER_SECONDS = 90  # the function's own deadline is shorter
 class Event:
     """A change of one object; `resource` is the object as it was after the change."""
 
-    kind: Kind
+    kind: EventKind
     resource: Resource
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
     id: str = field(default_factory=lambda: str(uuid.uuid4()))

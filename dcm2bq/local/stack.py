@@ -24,7 +24,7 @@ import dcm2bq
 from dcm2bq import config as configuration
 from dcm2bq import emulators
 from dcm2bq.config import Config
-from dcm2bq.events import Kind
+from dcm2bq.events import EventKind
 from dcm2bq.local import servers, storage
 from dcm2bq.local.bucket import Bucket, is_object_name
 from dcm2bq.local.eventarc import Delivery, Event, Trigger
@@ -163,9 +163,9 @@ class Stack:
             return None
         except OSError as error:
             return replace(change, problem=error.strerror or type(error).__name__)
-        events = [Event(kind=Kind.FINALIZED, resource=now)]
+        events = [Event(kind=EventKind.FINALIZED, resource=now)]
         if before:
-            events.append(Event(kind=Kind.DELETED, resource=before))
+            events.append(Event(kind=EventKind.DELETED, resource=before))
         return self._deliver(
             replace(change, deliveries=tuple(Delivery(event=each) for each in events))
         )
@@ -175,7 +175,7 @@ class Stack:
         if before is None:
             return None
         self.objects.remove(name)
-        delivery = Delivery(event=Event(kind=Kind.DELETED, resource=before))
+        delivery = Delivery(event=Event(kind=EventKind.DELETED, resource=before))
         return self._deliver(Change(action=Action.DELETED, name=name, deliveries=(delivery,)))
 
     def _deliver(self, change: Change) -> Change:
@@ -271,7 +271,7 @@ def _start_function(ends: ExitStack, folder: Path, config: Config, ports: Ports)
     # Its clients are made for its first event: an empty object, which it ignores.
     empty = {"bucket": BUCKET, "name": "warm-up", "generation": "1", "size": "0"}
     with closing(Trigger(url, connections=1)) as trigger:
-        trigger.deliver(Delivery(event=Event(kind=Kind.FINALIZED, resource=empty)))
+        trigger.deliver(Delivery(event=Event(kind=EventKind.FINALIZED, resource=empty)))
 
 
 def _main() -> Path:

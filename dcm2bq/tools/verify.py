@@ -22,7 +22,7 @@ from dcm2bq.bigquery.row_sink import RowSink
 from dcm2bq.config import Config
 from dcm2bq.deadline import Deadline
 from dcm2bq.errors import RetryableError, SupersededError
-from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.gcs.store import Store
 from dcm2bq.gcs.uri import GsUri
 from dcm2bq.handler import Handler, Result
@@ -325,7 +325,7 @@ class Comparison:
         """Return the difference of a row whose generation is not in the bucket."""
         deleted = ObjectEvent(
             event_id=_event_id(),
-            kind=Kind.DELETED,
+            kind=EventKind.DELETED,
             time=datetime.now(UTC),
             object=StoredObject(
                 bucket=self._bucket,
@@ -355,7 +355,7 @@ class Comparison:
             return self._handler.mark(event, deadline).result
         if archived_at is None:
             return RepairResult.EXISTS
-        archived = replace(event, kind=Kind.ARCHIVED, time=archived_at)
+        archived = replace(event, kind=EventKind.ARCHIVED, time=archived_at)
         return self._handler.mark(archived, deadline).result
 
 

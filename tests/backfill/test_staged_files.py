@@ -13,7 +13,7 @@ import pytest
 from dcm2bq import rows
 from dcm2bq.config import Config
 from dcm2bq.deadline import NO_DEADLINE
-from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.gcs.run_folder import RunFolder
 from dcm2bq.local import servers
 from dcm2bq.local.eventarc import Delivery, Event, Trigger
@@ -36,7 +36,7 @@ def test_staged_rows_equal_those_of_the_function(site: Site, tmp_path: Path) -> 
     with servers.function_server(tmp_path, ROOT / "main.py", environ) as url:
         trigger = Trigger(url, connections=1)
         for resource in resources:
-            event = Event(kind=Kind.FINALIZED, resource=resource)
+            event = Event(kind=EventKind.FINALIZED, resource=resource)
             assert trigger.deliver(Delivery(event=event)).failure is None
         trigger.close()
     done = site.backfill("--all", "--keep-staged")
@@ -116,7 +116,7 @@ def test_a_line_contains_the_metadata_unchanged() -> None:
     """Its numbers are written as BigQuery prints them; another round of JSON would change them."""
     event = ObjectEvent(
         event_id="1",
-        kind=Kind.FINALIZED,
+        kind=EventKind.FINALIZED,
         time=datetime.now(UTC),
         object=StoredObject(
             bucket="scans",

@@ -19,8 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcm2bq import config
+from dcm2bq.config import Config
 from dcm2bq.deadline import NO_DEADLINE, Deadline
-from dcm2bq.dicom import Budget, budget_of, convert
+from dcm2bq.dicom import Budget, budget_of, convert, convert_within
 from dcm2bq.dicom.memory import FIRST, MIB, Claim, GiveWayError
 from dcm2bq.dicom.read.deflate import GunzippedSource
 from dcm2bq.dicom.read.source import StreamSource, Window
@@ -46,11 +47,11 @@ LARGE = dicom(identity(), *[element(0x00091000 + n, "LT", b"x" * 60_000) for n i
 def test_everything_is_given_back() -> None:
     budget = Budget(TOTAL)
     with budget.claim() as claim:
-        convert(BytesIO(LARGE), memory=claim)
+        convert_within(claim, BytesIO(LARGE), Config())
         assert budget.free > TOTAL - 40 * MIB, "what was read is given back with the conversion"
     assert budget.free == TOTAL
     with pytest.raises(UnreadableDicomError), budget.claim() as claim:
-        convert(BytesIO(b"\0" * 128 + b"DICM" + LARGE[132:200_000]), memory=claim)
+        convert_within(claim, BytesIO(b"\0" * 128 + b"DICM" + LARGE[132:200_000]), Config())
     assert budget.free == TOTAL
 
 
@@ -67,7 +68,7 @@ def test_large_conversions_take_turns_and_all_end() -> None:
 
     def work(_: int) -> int:
         with budget.claim(Deadline.after(100)) as claim:
-            return len(convert(BytesIO(LARGE), memory=claim).text)
+            return len(convert_within(claim, BytesIO(LARGE), Config()).text)
 
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(work, range(16)))) == 1
@@ -132,7 +133,7 @@ def test_ordinary_objects_pass_while_an_enormous_one_holds_the_rest() -> None:
         waits = pool.submit(waiting.charge, 30 * MIB)
         for _ in range(20):
             with budget.claim(Deadline.after(1)) as claim:
-                assert convert(BytesIO(content), memory=claim).text
+                assert convert_within(claim, BytesIO(content), Config()).text
         assert not waits.done()
         enormous.settle(0)
         waits.result(10)
@@ -141,7 +142,7 @@ def test_ordinary_objects_pass_while_an_enormous_one_holds_the_rest() -> None:
 def test_an_unusually_large_conversion_is_reported_once_before_it_goes_on() -> None:
     reported: list[int] = []
     with Budget(TOTAL).claim(on_large=reported.append) as claim:
-        convert(BytesIO(LARGE), memory=claim)
+        convert_within(claim, BytesIO(LARGE), Config())
     assert len(reported) == 1
     assert reported[0] > TOTAL // 8
 
@@ -303,16 +304,16 @@ def test_a_slow_source_is_tried_again_and_a_slow_object_is_not() -> None:
             return super().read_at(offset, n)
 
     with pytest.raises(ReadFailedError):
-        convert(Slow(BytesIO(LARGE)), deadline=Deadline.after(0.5))
+        convert(Slow(BytesIO(LARGE)), timeout=0.5)
     numbers = dicom(
         identity(), *[element(0x00091000 + n, "DS", b"1e-3\\" * 9000) for n in range(99)]
     )
     with pytest.raises(UnreadableDicomError, match=r"limits\.deadlineSeconds"):
-        convert(BytesIO(numbers), deadline=Deadline.after(0.3))
+        convert(BytesIO(numbers), timeout=0.3)
     now = time.monotonic()
     claim = Budget(2**31).claim(Deadline(now + 0.3, since=now - 60))  # as if it had waited
     with claim, pytest.raises(ReadFailedError):
-        convert(BytesIO(numbers), deadline=claim.deadline, memory=claim)
+        convert_within(claim, BytesIO(numbers), Config())
 
 
 @pytest.mark.parametrize(
@@ -331,7 +332,6 @@ def test_one_value_of_megabytes_ends_at_the_deadline(values: bytes) -> None:
     tag = 0x00091001 if vr == "UC" else 0x30060050
     content = dicom(charset, identity(), *[element(tag, vr, values)] * 8)
     start = time.monotonic()
-    deadline = Deadline(start + 0.01)
     with pytest.raises((UnreadableDicomError, ReadFailedError)):
-        convert(BytesIO(content), {"bulkData": {"textMaxBytes": 8 * MIB}}, deadline=deadline)
+        convert(BytesIO(content), {"bulkData": {"textMaxBytes": 8 * MIB}}, timeout=0.01)
     assert time.monotonic() - start < 2

@@ -396,14 +396,14 @@ def test_an_entry_stays_open_if_its_dismissal_is_not_stored(
 @pytest.mark.parametrize(
     ("forged", "message"),
     [
-        ({"generation": str(2**63 - 1)}, "data.generation: is more than a day ahead"),
+        ({"generation": str(2**63 - 1)}, "data.generation: is more than a day in the future"),
         (
             {"attributes": {"ce-bucket": "other"}},
-            "data.bucket: is not that of the attribute bucket",
+            "data.bucket: differs from the attribute bucket",
         ),
         (
             {"attributes": {"ce-time": "2999-01-01T00:00:00Z"}},
-            "time: is more than a day ahead",
+            "time: is more than a day in the future",
         ),
         ({"buckets": ["other-scans"]}, "data.bucket: is not one of input.buckets"),
     ],

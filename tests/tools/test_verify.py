@@ -13,7 +13,7 @@ from dcm2bq import rows
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.bigquery.row_sink import RowSink
 from dcm2bq.deadline import Deadline
-from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.handler import Result
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.verify import Comparison, Repair
@@ -228,7 +228,7 @@ def plant(stack: Stack, event: Event, generation: int, kind: str = "deleted") ->
     """Write a marker without an event of Cloud Storage; return its generation."""
     marker = ObjectEvent(
         event_id=unique("planted-"),
-        kind=Kind(kind),
+        kind=EventKind(kind),
         time=datetime.now(UTC),
         object=StoredObject(
             bucket=event.data["bucket"],

@@ -12,6 +12,7 @@ PAGE = ROOT / "docs" / "ARCHITECTURE.md"
 
 BELOW_CLI = {
     "errors",
+    "bucket_names",
     "config",
     "deadline",
     "stored_object",
@@ -37,9 +38,10 @@ BELOW_CLI = {
 MAY_IMPORT = {
     "main": BELOW_CLI - {"tools", "local"},
     "errors": set(),
-    "config": {"errors"},
+    "bucket_names": set(),
+    "config": {"bucket_names", "errors"},
     "deadline": {"errors"},
-    "stored_object": {"errors"},
+    "stored_object": {"bucket_names", "errors"},
     "ignored": {"config", "stored_object"},
     "emulators": set(),
     "extras": {"errors"},
@@ -52,8 +54,8 @@ MAY_IMPORT = {
     "transport": {"deadline", "emulators", "errors"},
     "google_errors": {"emulators", "errors"},
     "gcs": {
-        *("config", "deadline", "dicom", "emulators", "errors", "google_errors"),
-        *("stored_object", "transport"),
+        *("bucket_names", "config", "deadline", "dicom", "emulators", "errors"),
+        *("google_errors", "stored_object", "transport"),
     },
     "bigquery": {
         *("config", "deadline", "emulators", "errors", "google_errors", "rows", "transport"),

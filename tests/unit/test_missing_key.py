@@ -1,4 +1,4 @@
-"""A missing key stops what runs: no event is to blame, and none becomes a dead letter."""
+"""A missing key stops the run: no event is to blame, and none becomes a dead letter."""
 
 import io
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from dcm2bq import config, events
 from dcm2bq.deadline import Deadline
 from dcm2bq.dicom import privacy_rules
 from dcm2bq.errors import ConfigError, NotDicomError
-from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.handler import Handler
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools import indexing
@@ -40,7 +40,7 @@ class Store:
 
 @dataclass
 class Sink:
-    """Remembers what is inserted."""
+    """Keeps the inserted rows."""
 
     rows: list[Any] = field(default_factory=list)
 
@@ -72,7 +72,7 @@ def options(request: pytest.FixtureRequest) -> config.Config:
 def event(number: int) -> ObjectEvent:
     return ObjectEvent(
         event_id=f"e{number}",
-        kind=Kind.FINALIZED,
+        kind=EventKind.FINALIZED,
         time=datetime(2026, 1, 1, tzinfo=UTC),
         object=StoredObject(
             bucket="scans",
@@ -84,7 +84,7 @@ def event(number: int) -> ObjectEvent:
 
 
 @pytest.mark.parametrize("is_last", [True, False, None])
-def test_the_handler_raises_it_however_old_the_event_is(
+def test_the_handler_raises_it_whatever_the_age_of_the_event(
     options: config.Config, *, is_last: bool | None
 ) -> None:
     sink = Sink()
@@ -111,7 +111,7 @@ def test_a_backfill_stops_at_the_first_object(options: config.Config) -> None:
 
 
 def test_repairs_and_retries_stop_at_the_first_one() -> None:
-    """Other errors of an attempt are its own."""
+    """Other errors concern only their attempt."""
     attempts = indexing.attempt_each(Attempt, [NotDicomError("x"), ConfigError("key"), None])
     assert isinstance(next(attempts).error, NotDicomError)
     with pytest.raises(ConfigError, match="key"):
