@@ -261,7 +261,7 @@ def test_missing_packages_are_told_with_the_command_that_installs_them() -> None
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--option", "input.namePattern"], "NAME=VALUE is expected"),
+        (["--option", "input.namePattern"], "expected NAME=VALUE"),
         (["--option", "input.pattern=x"], "input.pattern: no such option"),
         (["--json"], "--json goes with --query"),
         (["--query", ""], "--query: the statement is empty; SELECT ... is expected"),
