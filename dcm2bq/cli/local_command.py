@@ -50,9 +50,9 @@ def local(
         raise click.UsageError("--query: the statement is empty; SELECT ... is expected")
     options = startable(override(parse_settings(settings)))
     require_extras()
-    from dcm2bq.local import run  # noqa: PLC0415 - it imports the extras
+    from dcm2bq.local import commands  # noqa: PLC0415 - it imports the extras
 
     if sql is None:
-        return run.run(folder, options, once=once)
+        return commands.run(folder, options, once=once)
     fresh = once or bool(settings)  # a running stack has its own
-    return run.ask(folder, options, sql, as_json=as_json, fresh=fresh)
+    return commands.ask(folder, options, sql, as_json=as_json, fresh=fresh)

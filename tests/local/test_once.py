@@ -18,7 +18,7 @@ from rich.console import Console
 
 from dcm2bq import cli as command_line
 from dcm2bq.config import Config
-from dcm2bq.local import run, servers, stack
+from dcm2bq.local import commands, servers, stack
 from dcm2bq.local.sql import keyword
 from tests.dicom.build import dicom, element, identity
 from tests.local.conftest import COMMAND, ODD_NAMES, Cli
@@ -179,9 +179,9 @@ def test_a_signal_does_not_interrupt_the_end_of_the_servers(
         ended.append(True)
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(run, "running", running)
+    monkeypatch.setattr(commands, "running", running)
     try:
-        with run._session(tmp_path, Config(), notes=Console(quiet=True)):
+        with commands._session(tmp_path, Config(), notes=Console(quiet=True)):
             pass
     except KeyboardInterrupt:
         pytest.fail("interrupted")

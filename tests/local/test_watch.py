@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dcm2bq.local import state
+from dcm2bq.local import running_stacks
 from tests.local.conftest import Cli
 
 
@@ -196,8 +196,8 @@ def test_the_answer_for_another_folder_is_not_this_ones(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", watching.cli.environ["XDG_RUNTIME_DIR"])
-        assert state.find(watching.folder.resolve()) is not None
-        assert state.find(odd_folder.resolve()) is None
+        assert running_stacks.find(watching.folder.resolve()) is not None
+        assert running_stacks.find(odd_folder.resolve()) is None
 
 
 def test_an_interrupt_ends_everything(watching: Watching) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dcm2bq.local.work import own_folder
+from dcm2bq.local.scratch_folder import own_folder
 
 HOLD = (
     "import sys\n"
-    "from dcm2bq.local.work import own_folder\n"
+    "from dcm2bq.local.scratch_folder import own_folder\n"
     "with own_folder() as folder:\n"
     "    (folder / 'data').write_text('x')\n"
     "    print(folder, flush=True)\n"

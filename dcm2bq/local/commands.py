@@ -17,12 +17,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError
-from dcm2bq.local import servers, state, summary
+from dcm2bq.local import running_stacks, servers, summary
 from dcm2bq.local.folder import Changes, Folder
 from dcm2bq.local.samples import write_samples
+from dcm2bq.local.scratch_folder import own_folder
 from dcm2bq.local.sql import QUERIES, keyword
 from dcm2bq.local.stack import Change, Stack, connect, environment, running
-from dcm2bq.local.work import own_folder
 from dcm2bq.tools.display import say, say_json
 
 _LOOK_SECONDS = 0.4
@@ -75,7 +75,7 @@ def ask(root: Path | None, config: Config, sql: str, *, as_json: bool, fresh: bo
     exit status as `run` does. Raises `ConfigError` with BigQuery's message for a statement that
     it refuses.
     """
-    found = None if fresh else state.find(root and root.resolve())
+    found = None if fresh else running_stacks.find(root and root.resolve())
     if found:
         with environment({"BIGQUERY_EMULATOR_HOST": servers.url(found.bigquery_port)}):
             _answer(connect(found.config).query, sql, as_json=as_json)
@@ -161,8 +161,8 @@ def _watch(out: Console, session: _Session) -> None:
 
 
 def _published(session: _Session) -> AbstractContextManager[None]:
-    return state.published(
-        state.State(
+    return running_stacks.published(
+        running_stacks.State(
             pid=os.getpid(),
             bigquery_port=session.stack.ports.bigquery,
             root=str(session.folder.root.resolve()),

@@ -13,7 +13,7 @@ import pytest
 
 from dcm2bq import config
 from dcm2bq.local import servers
-from dcm2bq.local.state import State, find, published
+from dcm2bq.local.running_stacks import State, find, published
 
 
 @pytest.fixture(autouse=True)
