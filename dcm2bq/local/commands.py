@@ -18,11 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError
 from dcm2bq.local import running_stacks, servers, summary
-from dcm2bq.local.folder import Changes, Folder
 from dcm2bq.local.samples import write_samples
 from dcm2bq.local.scratch_folder import own_folder
 from dcm2bq.local.sql import QUERIES, keyword
 from dcm2bq.local.stack import Change, Stack, connect, environment, running
+from dcm2bq.local.watched_folder import Changes, Folder
 from dcm2bq.tools.display import say, say_json
 
 _LOOK_SECONDS = 0.4

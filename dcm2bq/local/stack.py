@@ -27,9 +27,9 @@ from dcm2bq.events import Kind
 from dcm2bq.local import servers, storage
 from dcm2bq.local.bucket import Bucket, is_object_name
 from dcm2bq.local.eventarc import Delivery, Event, Trigger
-from dcm2bq.local.folder import Changes
 from dcm2bq.local.mirror import Mirror
 from dcm2bq.local.scratch_folder import own_folder
+from dcm2bq.local.watched_folder import Changes
 from dcm2bq.tools.parallel import in_parallel
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from dcm2bq.config import Config
 from dcm2bq.events import Delivery, Kind
 from dcm2bq.local import servers, stack, storage
 from dcm2bq.local.bucket import Bucket, is_object_name
-from dcm2bq.local.folder import Changes
 from dcm2bq.local.mirror import Mirror
 from dcm2bq.local.servers import ServerError
 from dcm2bq.local.stack import Action, Change, Ports, Stack
+from dcm2bq.local.watched_folder import Changes
 from tests.local.conftest import ODD_NAMES
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dcm2bq.local.folder import Changes, Folder
+from dcm2bq.local.watched_folder import Changes, Folder
 
 
 @pytest.fixture
