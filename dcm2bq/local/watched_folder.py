@@ -1,21 +1,20 @@
-"""A folder as a bucket sees it: which files are new, changed or gone.
+"""Which files of a folder are new, changed or deleted.
 
-By looking again and again rather than by the system's notifications: these differ from one
-system to the next, lack on network drives, and overflow.
+The folder is scanned again and again. Notifications of the operating system would need no
+scanning, but they differ between systems, are not sent for network drives, and can overflow.
 """
 
 import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-_Stamp = tuple[int, int, int]  # of a file's content: it changes when the content does
+_Stamp = tuple[int, int, int]  # size, time of modification, inode: changes with the content
 
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """Names relative to the folder, with `/` between their parts, in order."""
+    """Names relative to the folder, with `/` between their parts, sorted."""
 
     written: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -24,47 +23,49 @@ class Changes:
         return bool(self.written or self.removed)
 
 
-class Folder:
-    """The files under `root`, at every depth; `on_error` hears of folders that cannot be read."""
+class WatchedFolder:
+    """The files under `root`, at every depth; `on_error` is called for unreadable folders.
+
+    FIFOs, sockets and devices count as files: it is up to the reader to refuse them.
+    """
 
     def __init__(self, root: Path, on_error: Callable[[OSError], object] | None = None) -> None:
         self.root = root
         self._on_error = on_error
-        self._known: dict[str, _Stamp] | None = None
-        self._seen: dict[str, _Stamp] = {}
+        self._reported: dict[str, _Stamp] | None = None
+        self._last_scan: dict[str, _Stamp] = {}
 
     def changes(self) -> Changes:
-        """Return what has changed since the last call; the first one returns every file.
+        """Return the changes since the last call; the first call returns every file.
 
-        A file that changes from one call to the next is left to the call that finds it at
-        rest, so that a copy in progress is taken once, when it is complete.
+        A file that differs from the last scan is left to a later call, so that a copy in
+        progress is reported once, when it is complete.
         """
-        found = self._scan()
-        if self._known is None:
-            self._known, self._seen = dict(found), found
-            return Changes(written=tuple(sorted(found)))
+        scan = self._scan()
+        if self._reported is None:
+            self._reported, self._last_scan = dict(scan), scan
+            return Changes(written=tuple(sorted(scan)))
         written = sorted(
             name
-            for name, stamp in found.items()
-            if self._known.get(name) != stamp and self._seen.get(name) == stamp
+            for name, stamp in scan.items()
+            if self._reported.get(name) != stamp and self._last_scan.get(name) == stamp
         )
-        removed = sorted(self._known.keys() - found.keys())
-        self._seen = found
-        self._known.update((name, found[name]) for name in written)
+        removed = sorted(self._reported.keys() - scan.keys())
+        self._last_scan = scan
+        self._reported.update((name, scan[name]) for name in written)
         for name in removed:
-            del self._known[name]
+            del self._reported[name]
         return Changes(written=tuple(written), removed=tuple(removed))
 
     def _scan(self) -> dict[str, _Stamp]:
-        found = {}
+        stamps = {}
         for folder, _, names in os.walk(self.root, onerror=self._on_error):
             for name in names:
                 path = Path(folder, name)
                 try:
                     status = path.stat()
-                except OSError:  # gone since it was listed, or a link to nowhere
+                except OSError:  # deleted since it was listed, or a dangling link
                     continue
-                if stat.S_ISREG(status.st_mode):
-                    stamp = status.st_size, status.st_mtime_ns, status.st_ino
-                    found[path.relative_to(self.root).as_posix()] = stamp
-        return found
+                stamp = status.st_size, status.st_mtime_ns, status.st_ino
+                stamps[path.relative_to(self.root).as_posix()] = stamp
+        return stamps

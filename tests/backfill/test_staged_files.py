@@ -15,7 +15,7 @@ from dcm2bq.config import Config
 from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.gcs.run_folder import Folder
 from dcm2bq.local import servers
-from dcm2bq.local.eventarc import Delivery, Event, Trigger
+from dcm2bq.local.eventarc import Event, EventDelivery, Trigger
 from dcm2bq.rows import DeadLetterRow
 from dcm2bq.tools.backfill import staged_files as files
 from tests.support.backfill_site import CT_SMALL, MR_SMALL, Site
@@ -35,7 +35,7 @@ def test_rows_are_those_of_the_function(site: Site, tmp_path: Path) -> None:
         trigger = Trigger(url, connections=1)
         for resource in resources:
             event = Event(kind=Kind.FINALIZED, resource=resource)
-            assert trigger.deliver(Delivery(event=event)).failure is None
+            assert trigger.deliver(EventDelivery(event=event)).failure is None
         trigger.close()
     done = site.backfill("--all", "--keep-staged")
     assert done.status == 0, done.err

@@ -106,7 +106,9 @@ def test_the_place_of_a_systems_error_stays_on_its_line(
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_rows_are_escaped(*, as_json: bool, capfd: pytest.CaptureFixture[str]) -> None:
-    commands._answer(lambda _: [{EVIL: EVIL, "list": [{"a": EVIL}]}], "SELECT", as_json=as_json)
+    commands._print_answer(
+        lambda _: [{EVIL: EVIL, "list": [{"a": EVIL}]}], "SELECT 1", as_json=as_json
+    )
     out, _ = capfd.readouterr()
     assert all(line.isprintable() for line in out.split("\n"))
     if as_json:
