@@ -14,8 +14,8 @@ from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError, WriteFailedError
-from dcm2bq.schema import Definition, Kind
-from dcm2bq.schema.compare import Difference, compare
+from dcm2bq.schema import Definition, DefinitionKind
+from dcm2bq.schema.compare import SchemaDifference, compare
 
 
 class Action(StrEnum):
@@ -47,7 +47,7 @@ class _Step:
 
     definition: Definition
     found: dict[str, Any] | None
-    difference: Difference
+    difference: SchemaDifference
 
     @property
     def entry(self) -> Entry:
@@ -89,7 +89,7 @@ def refuse_equal_names(config: Config) -> None:
     """Raise `ConfigError` for a table that is named as another, or as a view."""
     seen: set[str] = set()
     for definition in schema.load(config, ""):
-        if definition.kind is Kind.FUNCTION:
+        if definition.kind is DefinitionKind.FUNCTION:
             continue
         if definition.name.casefold() in seen:
             raise ConfigError(
@@ -119,9 +119,9 @@ def _refuse(steps: Sequence[_Step]) -> None:
 
 
 def _compare(dataset: Dataset, definition: Definition) -> _Step:
-    get = dataset.get_routine if definition.kind is Kind.FUNCTION else dataset.get_table
+    get = dataset.get_routine if definition.kind is DefinitionKind.FUNCTION else dataset.get_table
     found = get(definition.name)
-    difference = Difference() if found is None else compare(found, definition)
+    difference = SchemaDifference() if found is None else compare(found, definition)
     return _Step(definition, found, difference)
 
 
@@ -129,11 +129,11 @@ def _apply(dataset: Dataset, step: _Step) -> None:
     if step.entry.action is Action.UNCHANGED:
         return
     match step.definition.kind:
-        case Kind.TABLE:
+        case DefinitionKind.TABLE:
             _apply_table(dataset, step)
-        case Kind.VIEW:
+        case DefinitionKind.VIEW:
             _apply_view(dataset, step)
-        case Kind.FUNCTION:
+        case DefinitionKind.FUNCTION:
             dataset.query(step.definition.ddl)
 
 

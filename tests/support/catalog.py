@@ -7,7 +7,7 @@ are analysed by that, too.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dcm2bq.schema import Definition, Kind
+from dcm2bq.schema import Definition, DefinitionKind
 from tests.support.googlesql import Engine
 
 # TypeKind, in type.proto
@@ -44,11 +44,11 @@ class Tables:
         """Add the objects of a dataset: by `dataset.name`, by the full name, and by name alone."""
         for each in definitions:
             names = ([each.name], [dataset, each.name], [each.qualified_name])
-            if each.kind is Kind.TABLE:
+            if each.kind is DefinitionKind.TABLE:
                 self.add(_columns(each.resource["schema"]["fields"]), *names)
                 continue
             columns = self._output(each.ddl)
-            if each.kind is Kind.VIEW:
+            if each.kind is DefinitionKind.VIEW:
                 self.add(columns, *names)
             else:
                 self._add_function(each.resource["arguments"], columns, *names)

@@ -15,7 +15,7 @@ from typing import Any
 
 from dcm2bq import schema
 from dcm2bq.config import Config
-from dcm2bq.schema import Definition, Kind
+from dcm2bq.schema import Definition, DefinitionKind
 from tests.support.googlesql import engine
 
 _CASTS = {"TIMESTAMP", "DATE", "TIME", "INTEGER"}
@@ -65,7 +65,7 @@ def _expressions() -> dict[str, str]:
 
 
 def _expression(definition: Definition) -> str:
-    if definition.kind is Kind.TABLE:
+    if definition.kind is DefinitionKind.TABLE:
         columns = ",\n  ".join(_columns(definition.resource["schema"]["fields"], "$"))
         return (
             f"SELECT\n  {columns}\nFROM UNNEST(@{definition.name}_rows) AS text,\n"
