@@ -137,7 +137,7 @@ def backfill(
         return _estimate(options, uri, processes, dataflow["max_workers"], takes_all=takes_all)
     assert staging is not None
     startable(options, here=runner == "local")
-    extras.require()
+    extras.require(extras.BACKFILL)
     _check_pipeline(options, runner, beam_options, dataflow)
     run = Run(
         id=resume or new_id(),

@@ -13,7 +13,7 @@ import msgspec
 from dcm2bq import config
 from dcm2bq.cli.common import FINDINGS, Group, complain, startable
 from dcm2bq.errors import InvalidEventError, describe
-from dcm2bq.events import Kind, decode
+from dcm2bq.events import EventKind, decode
 from dcm2bq.gcs.uri import GsUri, is_uri
 from dcm2bq.tools.display import say, say_json
 
@@ -29,7 +29,7 @@ FILTERS = (
     click.option("--path", metavar="GLOB", help="Objects whose gs:// path fits; * spans / too."),
     click.option(
         "--event",
-        type=click.Choice([each.value for each in Kind]),
+        type=click.Choice([each.value for each in EventKind]),
         help="What had happened to the object.",
     ),
     click.option("--reason", metavar="TYPE", help="The type of error, in any case."),

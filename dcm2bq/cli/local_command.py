@@ -41,14 +41,14 @@ def local(
         dcm2bq local --query 'SELECT Modality, COUNT(*) FROM instances_live GROUP BY 1'
         dcm2bq local --query 'SELECT path, metadata FROM instances_live' --json | jq .
     """  # noqa: D301 - \b is click's mark for lines to keep
-    from dcm2bq.local.servers import require_extras  # noqa: PLC0415
+    from dcm2bq import extras  # noqa: PLC0415
 
     if as_json and sql is None:
         raise click.UsageError("--json needs --query")
     if sql is not None:
         _require_one_query(sql)
     options = startable(override(parse_settings(settings)))
-    require_extras()
+    extras.require(extras.LOCAL)
     from dcm2bq.local import commands  # noqa: PLC0415 - it imports the extras
 
     if sql is None:

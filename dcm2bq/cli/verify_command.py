@@ -101,7 +101,7 @@ def _show(repairs: Iterable["Repair"]) -> Iterator["Repair"]:
         found = each.difference
         result = each.result or (f"failed: {describe(each.error)}" if each.error else None)
         details = ", ".join(filter(None, (found.reason, result)))
-        path = f"{found.event.path}#{found.event.generation}"
+        path = f"{found.event.object.path}#{found.event.object.generation}"
         say(f"{found.finding:<15}{path}" + (f": {details}" if details else ""))
         yield each
 
@@ -120,8 +120,8 @@ def _document(repair: "Repair") -> str:
     found = repair.difference
     content = {
         "finding": found.finding,
-        "path": found.event.path,
-        "version": str(found.event.generation),
+        "path": found.event.object.path,
+        "version": str(found.event.object.generation),
         "reason": found.reason,
         "result": repair.result,
         "error": describe(repair.error) if repair.error else None,

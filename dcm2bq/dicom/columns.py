@@ -5,15 +5,14 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any
 
+from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
 from dcm2bq.dicom.elements import (
     SPECIFIC_CHARACTER_SET,
-    UNKNOWN,
     Element,
     Item,
 )
 from dcm2bq.dicom.notes import Notes
-from dcm2bq.dicom.read.source import NO_DEADLINE, Deadline
 from dcm2bq.dicom.values import DECODERS, NUMBER_VRS, BadValueError, has_controls
 from dcm2bq.lifted import LIFTED
 
@@ -45,15 +44,15 @@ def lift(data_set: Item, notes: Notes, deadline: Deadline = NO_DEADLINE) -> dict
     charset = DEFAULT_CHARSET
     last = None
     for element in data_set:
-        tag = element[0]
+        tag = element.tag
         if tag > _LAST_TAG:
             break
         if tag not in _COLUMNS or tag == last:  # of equal tags the first counts
             continue
         last = tag
         if tag == SPECIFIC_CHARACTER_SET:
-            if isinstance(element[4], bytes):
-                charset, _ = parse_charset(element[4])
+            if isinstance(element.value, bytes):
+                charset, _ = parse_charset(element.value)
             continue
         value = _plain_text(element)
         if value is None:
@@ -72,8 +71,8 @@ def _plain_text(element: Element) -> Any:
 
     That is what the decoder would return, in a third of the time.
     """
-    value = element[4]
-    if element[1] not in _PLAIN_VRS or not isinstance(value, bytes):
+    value = element.value
+    if element.written not in _PLAIN_VRS or not isinstance(value, bytes):
         return None
     if not value.isascii() or len(value) > _MOST_BYTES:
         return None
@@ -83,10 +82,10 @@ def _plain_text(element: Element) -> Any:
 
 def _first_value(element: Element, charset: Charset, notes: Notes) -> Any:
     """Return the first value of an element; None for an empty one, and for what is no value."""
-    tag, vr, offset, _, value = element
+    tag, vr, offset, value = element.tag, element.written, element.offset, element.value
     if value == b"":
         return None
-    decode = DECODERS.get(vr.removeprefix(UNKNOWN))
+    decode = DECODERS.get(element.vr)
     if decode is None or not isinstance(value, bytes) or len(value) > _MOST_BYTES:
         notes.add("not lifted into its column", tag=tag, vr=vr, offset=offset)
         return None
@@ -94,7 +93,7 @@ def _first_value(element: Element, charset: Charset, notes: Notes) -> Any:
         values = decode(value, charset)
     except BadValueError as bad:
         # As in the metadata: what breaks UN or numbers is a reference there, not text.
-        refused = vr.startswith(UNKNOWN) or vr in NUMBER_VRS or has_controls(value)
+        refused = element.was_unknown or vr in NUMBER_VRS or has_controls(value)
         if refused or bad.values is None:
             notes.add("not lifted into its column", tag=tag, vr=vr, offset=offset)
             return None

@@ -1,27 +1,54 @@
-"""What the reader hands on: the elements of a data set as found, values still bytes."""
+"""The elements of a data set as the reader returns them: values are still bytes."""
 
 from bisect import bisect_left
-from operator import itemgetter
+from operator import attrgetter
+
+import msgspec
 
 type Item = list[Element]
-"""The elements of a data set or of a sequence's item, in the object's order."""
-type Element = tuple[int, str, int, int, bytes | list[Item] | None]
-"""Tag, VR, offset and length of the value field, and the value.
+"""The elements of a data set, or of an item of a sequence, in the order of the object."""
 
-The value is a sequence's items, or bytes (little endian whatever the transfer syntax), or
-None if it stays in the object. The VR is the one to read the value by: `UN/LO` is a UN
-value that the dictionary knows to be LO, `US or SS` is for the Pixel Representation to say.
-"""
+
+class Element(msgspec.Struct, gc=False):
+    """A data element (PS3.5 7.1).
+
+    `gc=False`: a data set of 400,000 elements would make the cyclic garbage collector visit
+    400,000 more objects in every full collection. It is safe because elements form a tree: an
+    element refers to its items and they to their elements, never to a parent, so reference
+    counts alone free them. Whoever adds a field that refers upwards makes a leak.
+    """
+
+    tag: int
+    vr: str
+    """The VR to read the value by; for `US_OR_SS` the Pixel Representation decides."""
+    offset: int
+    """Where the value field begins in the object; `MADE` if it is not there."""
+    length: int
+    """Bytes of the value field."""
+    value: bytes | list[Item] | None
+    """The items of a sequence, or bytes, or None if the value stays in the object.
+
+    The bytes are little endian whatever the transfer syntax.
+    """
+    written: str
+    """The VR as found in the object, the dictionary's where none is written.
+
+    It differs from `vr` where the object says UN and the dictionary knows better.
+    """
+
+    @property
+    def was_unknown(self) -> bool:
+        """Whether the object says UN where the dictionary knows the VR."""
+        return self.written == "UN" != self.vr
+
 
 LEAST_HELD = 1024
 """Bytes of a value that are held in any case: reading, and columns, go by short ones."""
 
-UNKNOWN = "UN/"
-"""What precedes the dictionary's VR of a value that was written as UN."""
 US_OR_SS = "US or SS"
 
 MADE = -1
-"""The offset of a value that stands nowhere in the object: it was made in its place."""
+"""The offset of a value that privacy rules made: it is nowhere in the object."""
 
 SPECIFIC_CHARACTER_SET = 0x00080005
 ROWS = 0x00280010
@@ -32,10 +59,10 @@ PIXEL_DATA = 0x7FE00010
 ALL_PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})
 """Float, Double Float and ordinary Pixel Data."""
 
-tag_of = itemgetter(0)
+tag_of = attrgetter("tag")
 
 
 def find(elements: Item, tag: int) -> Element | None:
-    """Return the first element with a tag among elements in the order of their tags."""
+    """Return the first element with a tag; the elements are in the order of their tags."""
     index = bisect_left(elements, tag, key=tag_of)
-    return elements[index] if index < len(elements) and elements[index][0] == tag else None
+    return elements[index] if index < len(elements) and elements[index].tag == tag else None

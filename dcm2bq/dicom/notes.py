@@ -5,12 +5,7 @@ made to look so, anything can be read as a tag: one that nothing vouches for is 
 """
 
 from dcm2bq.dicom.dictionary import creator_tag, is_named, is_private
-from dcm2bq.dicom.elements import (
-    UNKNOWN,
-    Element,
-    Item,
-    find,
-)
+from dcm2bq.dicom.elements import Element, Item, find
 from dcm2bq.dicom.syntax import VRS
 
 MOST_LINES = 200
@@ -33,7 +28,7 @@ class Notes:
 
         The caller knows that the tag is one; `about` finds out.
         """
-        vr = "UN" if vr.startswith(UNKNOWN) else vr if vr in VRS else ""
+        vr = vr if vr in VRS else ""
         where = "" if tag is None else f"{tag:08X} {vr}: " if vr else f"{tag:08X}: "
         line = where + reason
         if line in self._counts:
@@ -46,9 +41,9 @@ class Notes:
 
     def about(self, element: Element, item: Item, reason: str, *, vr: str | None = None) -> None:
         """Note a reason and the element of an item that it concerns; the item is sorted by tag."""
-        tag, written, offset, _, _ = element
-        named = tag if is_named_in(item, tag) else None
-        self.add(reason, tag=named, vr=written if vr is None else vr, offset=offset)
+        named = element.tag if is_named_in(item, element.tag) else None
+        vr = element.written if vr is None else vr
+        self.add(reason, tag=named, vr=vr, offset=element.offset)
 
     def drop(self, tag: int, item: Item) -> None:
         """Note that an element of an item, which is sorted by tag, could not be kept."""
@@ -74,7 +69,7 @@ def is_named_in(item: Item, tag: int) -> bool:
     if not is_private(tag):
         return is_named(tag)
     creator = find(item, creator_tag(tag))
-    return is_named(tag, creator[4] if creator else None)
+    return is_named(tag, creator.value if creator else None)
 
 
 def _line(text: str, count: int, offset: int | None) -> str:

@@ -21,19 +21,18 @@ from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from dcm2bq.config import Privacy, hash_key
+from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
 from dcm2bq.dicom.dictionary import is_private, most_values, public_vr
 from dcm2bq.dicom.elements import (
     MADE,
     SPECIFIC_CHARACTER_SET,
-    UNKNOWN,
     Element,
     Item,
     find,
     tag_of,
 )
 from dcm2bq.dicom.notes import Notes, is_named_in
-from dcm2bq.dicom.read.source import NO_DEADLINE, Deadline
 from dcm2bq.dicom.syntax import BINARY_VRS
 from dcm2bq.dicom.values import (
     DECODERS,
@@ -156,34 +155,33 @@ class Rules:
             elements.sort(key=tag_of)
             declared = find(elements, SPECIFIC_CHARACTER_SET)
             charset = outer
-            if declared and isinstance(declared[4], bytes):
-                charset, _ = parse_charset(declared[4])
+            if declared and isinstance(declared.value, bytes):
+                charset, _ = parse_charset(declared.value)
             kept = (self._treated(element, elements, charset, notes) for element in elements)
             elements[:] = [element for element in kept if element is not None]
             for element in elements:
-                if isinstance(element[4], list):
-                    todo += [(item, charset) for item in element[4]]
+                if isinstance(element.value, list):
+                    todo += [(item, charset) for item in element.value]
 
     def _treated(
         self, element: Element, item: Item, charset: Charset, notes: Notes
     ) -> Element | None:
         """Return what is left of an element of an item."""
-        action = self.action(element[0])
+        action = self.action(element.tag)
         if action is None:
             return _guarded(element, item, charset, notes)
         if action is Action.REMOVE:
             return None
-        tag, written, _, _, value = element
-        vr = written.removeprefix(UNKNOWN)
+        tag, vr, value = element.tag, element.vr, element.value
         if isinstance(value, list) and action is Action.EMPTY:
-            return tag, "SQ", MADE, 0, []
+            return _made(tag, "SQ", [])
         if action is Action.EMPTY or value == b"":
-            return tag, vr, MADE, 0, b""
+            return _made(tag, vr, b"")
         hashed = self._hashed(tag, vr, value, charset)
         if hashed is None:
             notes.about(element, item, "emptied: only text can be hashed", vr=vr)
-            return tag, vr if vr in DECODERS else public_vr(tag), MADE, 0, b""
-        return tag, public_vr(tag), MADE, len(hashed), hashed
+            return _made(tag, vr if vr in DECODERS else public_vr(tag), b"")
+        return _made(tag, public_vr(tag), hashed)
 
     def _hashed(self, tag: int, vr: str, value: Any, charset: Charset) -> bytes | None:
         """Return a value field that holds a pseudonym for each value; None if it is no text.
@@ -201,27 +199,30 @@ class Rules:
         return "\\".join(texts).encode()
 
 
+def _made(tag: int, vr: str, value: bytes | list[Item]) -> Element:
+    """Return an element in place of the one in the object."""
+    return Element(tag, vr, MADE, len(value), value, vr)
+
+
 def _guarded(element: Element, item: Item, charset: Charset, notes: Notes) -> Element | None:
     """Return an element that stays as it is, without its value if that could hold others.
 
     None if even its tag could be four characters of a value, taken for a header by mistake.
     """
-    tag, written, offset, length, value = element
+    tag, vr, value = element.tag, element.vr, element.value
     if min(tag.to_bytes(4)) >= _FIRST_CHARACTER and not is_named_in(item, tag):
         notes.about(element, item, "left out: its tag is not known, and could be text")
         return None
     if not value or not isinstance(value, bytes):
         return element
-    vr = written.removeprefix(UNKNOWN)
     is_sound = is_text(vr, value, charset) if vr in TEXT_VRS else _are_numbers(tag, vr, value)
-    as_unknown = written.startswith(UNKNOWN)
-    if is_sound and _fits_tag(tag, vr) and not (as_unknown and vr in BINARY_VRS):
+    if is_sound and _fits_tag(tag, vr) and not (element.was_unknown and vr in BINARY_VRS):
         return element
-    left = "UN" if as_unknown else vr
+    left = "UN" if element.was_unknown else vr
     if vr not in BINARY_VRS:
         reason = "left in the object: it could hold what the rules are for"
         notes.about(element, item, reason, vr=left)
-    return tag, left, offset, length, None
+    return Element(tag, left, element.offset, element.length, None, left)
 
 
 def _are_numbers(tag: int, vr: str, value: bytes) -> bool:

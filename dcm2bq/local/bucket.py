@@ -6,8 +6,9 @@ from urllib.parse import quote
 
 import urllib3
 
+from dcm2bq import emulators
 from dcm2bq.local.mirror import Resource
-from dcm2bq.local.servers import PROJECT, ServerError
+from dcm2bq.local.servers import ServerError
 
 _CONTENT_TYPE = "application/dicom"
 _ANSWER_SECONDS = 60
@@ -27,7 +28,7 @@ class Bucket:
         """Create the bucket."""
         self._request(
             "POST",
-            f"/storage/v1/b?project={PROJECT}",
+            f"/storage/v1/b?project={emulators.PROJECT}",
             json.dumps({"name": self.name}).encode(),
             "application/json",
         )

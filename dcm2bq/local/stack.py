@@ -22,8 +22,9 @@ import msgspec
 
 import dcm2bq
 from dcm2bq import config as configuration
+from dcm2bq import emulators
 from dcm2bq.config import Config
-from dcm2bq.events import Kind
+from dcm2bq.events import EventKind
 from dcm2bq.local import servers, storage
 from dcm2bq.local.bucket import Bucket, is_object_name
 from dcm2bq.local.eventarc import Event, EventDelivery, Trigger
@@ -164,9 +165,9 @@ class Stack:
             return None
         except OSError as error:
             return replace(change, problem=error.strerror or type(error).__name__)
-        events = [Event(kind=Kind.FINALIZED, resource=now)]
+        events = [Event(kind=EventKind.FINALIZED, resource=now)]
         if before:
-            events.append(Event(kind=Kind.DELETED, resource=before))
+            events.append(Event(kind=EventKind.DELETED, resource=before))
         return self._deliver(
             replace(change, deliveries=tuple(EventDelivery(event=event) for event in events))
         )
@@ -176,7 +177,7 @@ class Stack:
         if before is None:
             return None
         self.objects.remove(name)
-        delivery = EventDelivery(event=Event(kind=Kind.DELETED, resource=before))
+        delivery = EventDelivery(event=Event(kind=EventKind.DELETED, resource=before))
         return self._deliver(Change(kind=ChangeKind.DELETED, name=name, deliveries=(delivery,)))
 
     def _deliver(self, change: Change) -> Change:
@@ -193,7 +194,7 @@ def running(config: Config) -> Iterator[Stack]:
     """
     config = msgspec.structs.replace(
         config,
-        big_query=msgspec.structs.replace(config.big_query, project_id=servers.PROJECT),
+        big_query=msgspec.structs.replace(config.big_query, project_id=emulators.PROJECT),
         input=msgspec.structs.replace(config.input, buckets=()),
     )
     ports = Ports()
@@ -259,8 +260,8 @@ def _start_storage(exits: ExitStack, folder: Path, mirror: Mirror, ports: Ports)
 
 def _emulators(ports: Ports) -> dict[str, str]:
     return {
-        "BIGQUERY_EMULATOR_HOST": servers.url(ports.bigquery),
-        "STORAGE_EMULATOR_HOST": servers.url(ports.storage),
+        emulators.BIGQUERY: servers.url(ports.bigquery),
+        emulators.STORAGE: servers.url(ports.storage),
     }
 
 
@@ -274,7 +275,7 @@ def _start_function(exits: ExitStack, folder: Path, config: Config, ports: Ports
     # The function makes its clients for the first event; it ignores this one, of an empty object.
     empty = {"bucket": BUCKET, "name": "warm-up", "generation": "1", "size": "0"}
     with closing(Trigger(url, connections=1)) as trigger:
-        trigger.deliver(EventDelivery(event=Event(kind=Kind.FINALIZED, resource=empty)))
+        trigger.deliver(EventDelivery(event=Event(kind=EventKind.FINALIZED, resource=empty)))
 
 
 def _main() -> Path:

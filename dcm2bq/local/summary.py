@@ -15,6 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from dcm2bq.ignored import matches_name_pattern
 from dcm2bq.local import servers
 from dcm2bq.local.stack import BUCKET, Change, ChangeKind, Stack
 from dcm2bq.tools.display import printable, printable_json
@@ -180,8 +181,7 @@ def _pattern(stack: Stack) -> str:
 
 def _ignored_kinds(stack: Stack) -> Iterator[str]:
     """Yield a line for each kind of ignored name that often is, or contains, DICOM."""
-    matches = re.compile(stack.config.input.name_pattern, re.IGNORECASE).search
-    ignored = [name for name in stack.objects if not matches(name)]
+    ignored = [name for name in stack.objects if not matches_name_pattern(stack.config, name)]
     kinds = (
         ("archive", _ARCHIVES, "not opened: unpack them first"),
         ("extensionless name", _NO_EXTENSION, "--option input.namePattern=. accepts every name"),

@@ -1,7 +1,6 @@
 """The dead letters that are open: find them, handle their events once more, or dismiss them."""
 
 import re
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,8 +10,9 @@ import msgspec
 
 from dcm2bq import events, rows
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.bigquery.row_sink import Writer
+from dcm2bq.bigquery.row_sink import RowSink
 from dcm2bq.config import Config
+from dcm2bq.deadline import Deadline
 from dcm2bq.errors import (
     InvalidEventError,
     ReadFailedError,
@@ -165,7 +165,7 @@ def retry(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[Attempt]
     with by the next. Raises as `indexing.attempt` does in an outage, and `ConfigError` where
     the table takes no rows of this configuration.
     """
-    sink = Writer(config)
+    sink = RowSink(config)
     office = _Office(indexing.handler(dataset, config, sink), sink, config)
     return indexing.attempt(office.retry, read(dataset, config, chosen))
 
@@ -176,7 +176,7 @@ def dismiss(dataset: Dataset, config: Config, chosen: Filter, because: str) -> I
     Their letters stay; the next failure opens an entry again. Raises as `indexing.attempt` does
     in an outage.
     """
-    sink = Writer(config)
+    sink = RowSink(config)
 
     def close(letter: Letter) -> Attempt:
         entry = letter.entry
@@ -188,7 +188,7 @@ def dismiss(dataset: Dataset, config: Config, chosen: Filter, because: str) -> I
             because=because,
         )
         try:
-            sink.insert_dead_letter(row, time.monotonic() + config.limits.deadline_seconds)
+            sink.insert_dead_letter(row, Deadline.after(config.limits.deadline_seconds))
         except Exception as error:
             return Attempt(entry, None, error)
         return Attempt(entry, "dismissed")
@@ -199,7 +199,7 @@ def dismiss(dataset: Dataset, config: Config, chosen: Filter, because: str) -> I
 class _Office:
     """Where dead letters are handled again; used by several threads."""
 
-    def __init__(self, handler: Handler, sink: Writer, config: Config) -> None:
+    def __init__(self, handler: Handler, sink: RowSink, config: Config) -> None:
         self._handler = handler
         self._sink = sink
         self._seconds = config.limits.deadline_seconds
@@ -224,8 +224,8 @@ class _Office:
         self._sink.insert_dead_letter(_resolution(letter), self._deadline)
 
     @property
-    def _deadline(self) -> float:
-        return time.monotonic() + self._seconds
+    def _deadline(self) -> Deadline:
+        return Deadline.after(self._seconds)
 
 
 def _resolution(letter: Letter) -> DeadLetterRow:

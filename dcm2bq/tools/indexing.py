@@ -6,7 +6,7 @@ from typing import Protocol
 
 from dcm2bq import dicom, schema
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.bigquery.row_sink import Writer
+from dcm2bq.bigquery.row_sink import RowSink
 from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError, RetryableError
 from dcm2bq.gcs.store import Store
@@ -27,13 +27,13 @@ class Attempt(Protocol):
         """Why it was not done."""
 
 
-def handler(dataset: Dataset, config: Config, sink: Writer | None = None) -> Handler:
+def handler(dataset: Dataset, config: Config, sink: RowSink | None = None) -> Handler:
     """Return the handler that the function has, with its writer or the one given.
 
     Raises `ConfigError` where its rows may not go into the table: see `require_table`.
     """
     require_table(dataset, config)
-    return Handler(config, Store(config), sink or Writer(config))
+    return Handler(config, Store(config), sink or RowSink(config))
 
 
 def require_table(dataset: Dataset, config: Config) -> None:

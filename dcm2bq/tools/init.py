@@ -13,7 +13,7 @@ from typing import Any
 from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
-from dcm2bq.errors import ConfigError, WriteFailedError
+from dcm2bq.errors import ConfigError, ServiceError
 from dcm2bq.schema import Definition, DefinitionKind
 from dcm2bq.schema.compare import SchemaDifference, compare
 
@@ -66,7 +66,7 @@ def init(
 
     The dataset itself comes first; a missing one is created in `location`, by default where
     BigQuery puts it. With `dry_run` nothing is changed. Raises `ConfigError` for what cannot
-    be changed, naming table and column, before anything was changed; `WriteFailedError` where
+    be changed, naming table and column, before anything was changed; `ServiceError` where
     BigQuery did not make a change that it accepted.
     """
     refuse_equal_names(config)
@@ -162,14 +162,14 @@ def _apply_view(dataset: Dataset, step: _Step) -> None:
 
 
 def _check(dataset: Dataset, step: _Step) -> None:
-    """Raise `WriteFailedError` when the change is not there."""
+    """Raise `ServiceError` when the change is not there."""
     if step.entry.action is Action.UNCHANGED:
         return
     again = _compare(dataset, step.definition)
     missing = [*again.difference.changes, *again.difference.refusals]
     if again.found is None or missing:
         what = ", ".join(missing) or "it is not there"
-        raise WriteFailedError(
-            f"{step.definition.qualified_name}: BigQuery accepted a change and did not make "
-            f"it: {what}"
+        raise ServiceError(
+            f"BigQuery: {step.definition.qualified_name}: a change was accepted and not made: "
+            f"{what}"
         )

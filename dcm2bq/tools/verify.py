@@ -19,13 +19,16 @@ import msgspec
 
 from dcm2bq import events
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.bigquery.row_sink import Writer
+from dcm2bq.bigquery.row_sink import RowSink
 from dcm2bq.config import Config
+from dcm2bq.deadline import Deadline
 from dcm2bq.errors import RetryableError, SupersededError
-from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.gcs.store import Store
-from dcm2bq.gcs.uri import SCHEME, GsUri
+from dcm2bq.gcs.uri import GsUri
 from dcm2bq.handler import Handler, Result
+from dcm2bq.ignored import is_ignored
+from dcm2bq.stored_object import SCHEME, StoredObject
 from dcm2bq.tools import indexing
 
 RANGE_ROWS = 1_000_000
@@ -134,7 +137,8 @@ class Comparison:
         self._parameters = {"prefix": str(uri)}
         self._dataset = dataset
         self._store = Store(config)
-        self._handler = Handler(config, self._store, Writer(config))
+        self._config = config
+        self._handler = Handler(config, self._store, RowSink(config))
         self._seconds = config.limits.deadline_seconds
         self._patience = config.big_query.timeout_seconds
         self._table = config.big_query.instances_table_id
@@ -189,7 +193,7 @@ class Comparison:
 
     def _unseen(self, repairs: Sequence[Repair]) -> list[Repair]:
         """Return those of which the view shows another state than they claim."""
-        paths = sorted({each.difference.event.path for each in repairs})
+        paths = sorted({each.difference.event.object.path for each in repairs})
         sql = "SELECT path, version FROM instances_live WHERE path IN UNNEST(@paths)"
         live = {
             (row["path"], row["version"]) for row in self._dataset.stream(sql, {"paths": paths})
@@ -197,7 +201,10 @@ class Comparison:
         return [
             each
             for each in repairs
-            if ((each.difference.event.path, str(each.difference.event.generation)) in live)
+            if (
+                (each.difference.event.object.path, str(each.difference.event.object.generation))
+                in live
+            )
             is not _SEEN_IN_VIEW[each.result]
         ]
 
@@ -238,14 +245,14 @@ class Comparison:
             yield from self._judge_rows(here)
             path, here = next(rows, (_BEHIND_LAST_PATH, []))
 
-    def _objects(self, start: str, end: str) -> Iterator[ObjectEvent]:
+    def _objects(self, start: str, end: str) -> Iterator[StoredObject]:
         root = f"{SCHEME}{self._bucket}/"
         first = start.removeprefix(root) if start.startswith(root) else ""
         behind = end.removeprefix(root) if end.startswith(root) else ""
         for found in self._store.list(self._bucket, self._prefix, start=first, end=behind):
             self.objects += 1
             self.on_object()
-            yield replace(found, event_id=_event_id())
+            yield found
 
     def _rows(self, start: str, end: str) -> Iterator[tuple[str, list[_Row]]]:
         """Yield each path with its live rows, open dead letters and highest marker, in order."""
@@ -274,27 +281,27 @@ class Comparison:
         for path, group in groupby(rows, itemgetter("path")):
             yield path, [msgspec.convert(row, _Row) for row in group]
 
-    def _judge(self, found: ObjectEvent, rows: Sequence[_Row]) -> Iterator[Difference]:
+    def _judge(self, found: StoredObject, rows: Sequence[_Row]) -> Iterator[Difference]:
         """Yield what is wrong with an object, given the rows of its path."""
         version = str(found.generation)
         live = [row for row in rows if row.is_live]
         hidden_below = max((row.marker for row in rows if row.marker is not None), default=0)
         if any(row.version == version for row in live):
             pass
-        elif self._handler.is_ignored(found):
+        elif is_ignored(self._config, found):
             self.ignored += 1
         elif hidden_below >= found.generation:
             # The rows came before the listing: the marker is older, and the object is there.
             reason = f"by a marker of generation {hidden_below}"
-            yield Difference(finding=Finding.HIDDEN, event=found, reason=reason)
+            yield Difference(finding=Finding.HIDDEN, event=_missing(found), reason=reason)
         elif letters := [row for row in rows if row.reason and row.version == version]:
             letter = min(letters, key=attrgetter("dismissed"))  # what is open comes first
             finding = Finding.DISMISSED if letter.dismissed else Finding.DEAD_LETTERED
-            yield Difference(finding=finding, event=found, reason=letter.reason)
-        elif found.time > self._settled:
+            yield Difference(finding=finding, event=_missing(found), reason=letter.reason)
+        elif found.created and found.created > self._settled:
             self.settling += 1
         else:
-            yield Difference(finding=Finding.MISSING, event=found)
+            yield Difference(finding=Finding.MISSING, event=_missing(found))
         for row in live:
             if row.version != version:
                 yield self._extra(row, found)
@@ -305,18 +312,20 @@ class Comparison:
             if row.is_live:
                 yield self._extra(row, None)
 
-    def _extra(self, row: _Row, found: ObjectEvent | None) -> Difference:
+    def _extra(self, row: _Row, found: StoredObject | None) -> Difference:
         gone = ObjectEvent(
             event_id=_event_id(),
-            kind=Kind.DELETED,
+            kind=EventKind.DELETED,
             time=datetime.now(UTC),
-            bucket=self._bucket,
-            name=row.path.removeprefix(f"{SCHEME}{self._bucket}/"),
-            generation=int(row.version or 0),
+            object=StoredObject(
+                bucket=self._bucket,
+                name=row.path.removeprefix(f"{SCHEME}{self._bucket}/"),
+                generation=int(row.version or 0),
+            ),
         )
         if found is None:
             return Difference(finding=Finding.STALE, event=gone)
-        if gone.generation < found.generation:
+        if gone.object.generation < found.generation:
             return Difference(finding=Finding.SUPERSEDED, event=gone)
         # Its marker would hide the row of the lower generation, which is the live one.
         return Difference(
@@ -327,16 +336,16 @@ class Comparison:
         if not difference.can_be_mended:
             return Mended.LEFT
         event = difference.event
-        deadline = time.monotonic() + self._seconds
+        deadline = Deadline.after(self._seconds)
         if difference.finding is Finding.MISSING:
             return self._handler.handle(events.deliver(event), is_last=False).result
         try:
-            archived_at = self._store.archived_at(event, deadline)
+            archived_at = self._store.archived_at(event.object, deadline)
         except SupersededError:
             return self._handler.mark(event, deadline).result
         if archived_at is None:
             return Mended.EXISTS
-        archived = replace(event, kind=Kind.ARCHIVED, time=archived_at)
+        archived = replace(event, kind=EventKind.ARCHIVED, time=archived_at)
         return self._handler.mark(archived, deadline).result
 
 
@@ -360,6 +369,11 @@ def mend(comparison: Comparison) -> Iterator[Repair]:
         yield from comparison.confirm(pending)
         raise
     yield from comparison.confirm(pending)
+
+
+def _missing(found: StoredObject) -> ObjectEvent:
+    """Return the event of an object that has no row."""
+    return events.finalized(found, _event_id())
 
 
 def _event_id() -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dcm2bq.events import Kind
+from dcm2bq.events import EventKind
 from dcm2bq.local import servers
 from dcm2bq.local.eventarc import Event, EventDelivery, Trigger
 from tests.support.backfill_site import MR_SMALL, Site, finish
@@ -62,7 +62,7 @@ def test_a_bucket_comes_in_while_events_arrive(
         process = site.start("--shard-objects", str(shard))
         delivered = 0
         while process.poll() is None and delivered < len(resources):
-            event = Event(kind=Kind.FINALIZED, resource=resources[delivered])
+            event = Event(kind=EventKind.FINALIZED, resource=resources[delivered])
             assert trigger.deliver(EventDelivery(event=event)).failure is None
             delivered += 10
         done = finish(process)

@@ -231,10 +231,10 @@ def test_usage_is_explained_before_anything_is_asked(
 
 
 def test_a_missing_beam_is_a_matter_of_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is suggested: test_extra.py."""
+    """What is suggested: tests/unit/test_extras.py."""
     assert cli.main(["backfill", *RUN]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("dcm2bq: backfill needs Apache Beam, which is not installed; ")
+    assert err.startswith("dcm2bq: backfill needs packages that are not installed (apache_beam); ")
     assert f"{sys.executable} -m pip install" not in err  # the local stack is installed there
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from dcm2bq.errors import ReadFailedError
-from dcm2bq.gcs.run_folder import Folder
+from dcm2bq.errors import ServiceError
+from dcm2bq.gcs.run_folder import RunFolder
 from dcm2bq.tools.backfill.runners import worker_package
 from tests.support.backfill_site import (
     MR_SMALL,
@@ -126,7 +126,7 @@ def specified(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sp
     done = specify(site, tmp_path)
     assert done.status == 0, done.err
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", site.storage_url)
-    bucket = Folder(f"gs://{site.staging.name}", site.config)
+    bucket = RunFolder(f"gs://{site.staging.name}", site.config)
     content = {name: bucket.read(name) or b"" for name in bucket.names("")}
     staged = {
         name.rpartition("/")[2]: each for name, each in content.items() if "/staging/" in name
@@ -218,7 +218,7 @@ def test_a_package_of_another_hash_is_not_sent(
         re.sub(r"sha256:\w{4}", "sha256:0000", worker_package.REQUIREMENTS.read_text())
     )
     monkeypatch.setattr(worker_package, "REQUIREMENTS", other)
-    with pytest.raises(ReadFailedError, match="DO NOT MATCH THE HASHES"):
+    with pytest.raises(ServiceError, match="DO NOT MATCH THE HASHES"):
         worker_package.locked_wheels(tmp_path)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from dcm2bq.bigquery import load
 from dcm2bq.bigquery.load import Done, Loader, LoadJob
-from dcm2bq.errors import WriteFailedError
+from dcm2bq.errors import ServiceError
 from dcm2bq.tools.backfill.loading import jobs
 from dcm2bq.tools.backfill.run_records import Run, Staged
 from tests.support.backfill_site import Site
@@ -63,7 +63,9 @@ def test_a_lost_answer_loads_nothing_twice(site: Site, loader: Loader, bigquery:
 
 def test_a_job_that_failed_gets_another_attempt(site: Site, loader: Loader) -> None:
     job = job_of(site)
-    with pytest.raises(WriteFailedError, match=rf"^instances: load job {job.name}4 failed \(inv"):
+    with pytest.raises(
+        ServiceError, match=rf"^BigQuery: instances: load job {job.name}4 failed \(inv"
+    ):
         loader.finish(job, pause=0)
     stage(site, ROW)
     assert loader.finish(job, pause=0) == Done(f"{job.name}5", 1)
@@ -72,7 +74,7 @@ def test_a_job_that_failed_gets_another_attempt(site: Site, loader: Loader) -> N
 
 def test_errors_of_a_job_quote_no_value(site: Site, loader: Loader) -> None:
     stage(site, ROW.replace(b"2026-01-01T00:00:00Z", b"SECRET"))
-    with pytest.raises(WriteFailedError) as caught:
+    with pytest.raises(ServiceError) as caught:
         loader.finish(job_of(site), pause=0)
     assert "SECRET" not in str(caught.value)
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from dcm2bq.config import Config
 from dcm2bq.errors import ReadFailedError
-from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.gcs.store import Store
 from dcm2bq.local.bucket import Bucket
+from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.backfill.plan import Census, Shard, between
 from tests.support.function_stack import unique
 
@@ -43,7 +43,7 @@ class Names:
 
     def pages(
         self, bucket: str, prefix: str, *, start: str, end: str, at_once: int
-    ) -> Iterator[Sequence[ObjectEvent]]:
+    ) -> Iterator[Sequence[StoredObject]]:
         """Yield the names of a range."""
         found = [
             each
@@ -61,13 +61,11 @@ class Names:
             page = found[first : first + at_once]
             if self.failing_from and any(each >= self.failing_from for each in page):
                 raise ReadFailedError("Cloud Storage: HTTP 403")
-            yield [event(bucket, each) for each in page]
+            yield [stored(bucket, each) for each in page]
 
 
-def event(bucket: str, name: str) -> ObjectEvent:
-    return ObjectEvent(
-        event_id="", kind=Kind.FINALIZED, time=TIME, bucket=bucket, name=name, generation=1, size=10
-    )
+def stored(bucket: str, name: str) -> StoredObject:
+    return StoredObject(bucket=bucket, name=name, generation=1, size=10)
 
 
 def shards_of(names: Names, prefix: str = "", *, threads: int = 8, least: int = 100) -> list[Shard]:

@@ -149,7 +149,7 @@ def test_of_duplicates_the_first_is_kept() -> None:
     content = element(0x00100020, "LO", "first") + element(0x00100020, "LO", "second") * 3
     found = converted(dicom(content))
     assert found.metadata["PatientID"] == "first"
-    assert found.attributes["PatientID"] == "first"
+    assert found.columns["PatientID"] == "first"
     assert found.dropped_tags == ("00100020",)
     assert [line for line in found.warnings if "00100020" in line and "3 times" in line]
 

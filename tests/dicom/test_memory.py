@@ -19,10 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcm2bq import config
-from dcm2bq.dicom import Budget, budget_of, convert
+from dcm2bq.config import Config
+from dcm2bq.deadline import NO_DEADLINE, Deadline
+from dcm2bq.dicom import Budget, budget_of, convert, convert_within
 from dcm2bq.dicom.memory import FIRST, MIB, Claim, GiveWayError
 from dcm2bq.dicom.read.deflate import GunzippedSource
-from dcm2bq.dicom.read.source import NO_DEADLINE, StreamSource, Window
+from dcm2bq.dicom.read.source import StreamSource, Window
 from dcm2bq.dicom.write.fit_row import _careful_size, escaped_size
 from dcm2bq.errors import ConfigError, ReadFailedError, UnreadableDicomError
 from dcm2bq.machine import memory_limit
@@ -45,11 +47,11 @@ LARGE = dicom(identity(), *[element(0x00091000 + n, "LT", b"x" * 60_000) for n i
 def test_everything_is_given_back() -> None:
     budget = Budget(TOTAL)
     with budget.claim() as claim:
-        convert(BytesIO(LARGE), memory=claim)
+        convert_within(claim, BytesIO(LARGE), Config())
         assert budget.free > TOTAL - 40 * MIB, "what was read is given back with the conversion"
     assert budget.free == TOTAL
     with pytest.raises(UnreadableDicomError), budget.claim() as claim:
-        convert(BytesIO(b"\0" * 128 + b"DICM" + LARGE[132:200_000]), memory=claim)
+        convert_within(claim, BytesIO(b"\0" * 128 + b"DICM" + LARGE[132:200_000]), Config())
     assert budget.free == TOTAL
 
 
@@ -65,8 +67,8 @@ def test_large_conversions_take_turns_and_all_end() -> None:
     budget = Budget(TOTAL)
 
     def work(_: int) -> int:
-        with budget.claim(time.monotonic() + 100) as claim:
-            return len(convert(BytesIO(LARGE), memory=claim).text)
+        with budget.claim(Deadline.after(100)) as claim:
+            return len(convert_within(claim, BytesIO(LARGE), Config()).text)
 
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(work, range(16)))) == 1
@@ -75,7 +77,7 @@ def test_large_conversions_take_turns_and_all_end() -> None:
 
 def test_a_younger_claim_gives_way_to_an_older_one_that_waits() -> None:
     budget = Budget(TOTAL)
-    older, younger = budget.claim(time.monotonic() + 20), budget.claim(time.monotonic() + 20)
+    older, younger = budget.claim(Deadline.after(20)), budget.claim(Deadline.after(20))
     with older, younger, ThreadPoolExecutor(1) as pool:
         younger.charge(30 * MIB)
         waits = pool.submit(older.charge, 40 * MIB)
@@ -100,7 +102,7 @@ def _charge_until(claim: Claim, other: Future[None]) -> None:
 def test_a_younger_claim_that_waits_already_gives_way_too() -> None:
     """It is woken for that: it would wait for the older one, and the older one for it."""
     budget = Budget(TOTAL)
-    older, younger, third = (budget.claim(time.monotonic() + 20) for _ in range(3))
+    older, younger, third = (budget.claim(Deadline.after(20)) for _ in range(3))
     with older, younger, third, ThreadPoolExecutor(2) as pool:
         younger.charge(20 * MIB)
         third.charge(20 * MIB)
@@ -116,7 +118,7 @@ def test_a_younger_claim_that_waits_already_gives_way_too() -> None:
 
 def test_who_waits_until_the_deadline_may_try_again_later() -> None:
     budget = Budget(TOTAL)
-    with budget.claim() as other, budget.claim(time.monotonic() + 0.2) as claim:
+    with budget.claim() as other, budget.claim(Deadline.after(0.2)) as claim:
         other.charge(40 * MIB)
         with pytest.raises(ReadFailedError, match="no memory became free before the deadline"):
             claim.charge(40 * MIB)
@@ -130,8 +132,8 @@ def test_ordinary_objects_pass_while_an_enormous_one_holds_the_rest() -> None:
         enormous.charge(TOTAL - 10 * MIB)
         waits = pool.submit(waiting.charge, 30 * MIB)
         for _ in range(20):
-            with budget.claim(time.monotonic() + 1) as claim:
-                assert convert(BytesIO(content), memory=claim).text
+            with budget.claim(Deadline.after(1)) as claim:
+                assert convert_within(claim, BytesIO(content), Config()).text
         assert not waits.done()
         enormous.settle(0)
         waits.result(10)
@@ -140,7 +142,7 @@ def test_ordinary_objects_pass_while_an_enormous_one_holds_the_rest() -> None:
 def test_an_unusually_large_conversion_is_reported_once_before_it_goes_on() -> None:
     reported: list[int] = []
     with Budget(TOTAL).claim(on_large=reported.append) as claim:
-        convert(BytesIO(LARGE), memory=claim)
+        convert_within(claim, BytesIO(LARGE), Config())
     assert len(reported) == 1
     assert reported[0] > TOTAL // 8
 
@@ -302,16 +304,16 @@ def test_a_slow_source_is_tried_again_and_a_slow_object_is_not() -> None:
             return super().read_at(offset, n)
 
     with pytest.raises(ReadFailedError):
-        convert(Slow(BytesIO(LARGE)), deadline=time.monotonic() + 0.5)
+        convert(Slow(BytesIO(LARGE)), timeout=0.5)
     numbers = dicom(
         identity(), *[element(0x00091000 + n, "DS", b"1e-3\\" * 9000) for n in range(99)]
     )
     with pytest.raises(UnreadableDicomError, match=r"limits\.deadlineSeconds"):
-        convert(BytesIO(numbers), deadline=time.monotonic() + 0.3)
-    claim = Budget(2**31).claim(time.monotonic() + 0.3)
-    claim.since -= 60  # as if memory had been waited for
+        convert(BytesIO(numbers), timeout=0.3)
+    now = time.monotonic()
+    claim = Budget(2**31).claim(Deadline(now + 0.3, since=now - 60))  # as if it had waited
     with claim, pytest.raises(ReadFailedError):
-        convert(BytesIO(numbers), deadline=claim.deadline, memory=claim)
+        convert_within(claim, BytesIO(numbers), Config())
 
 
 @pytest.mark.parametrize(
@@ -331,5 +333,5 @@ def test_one_value_of_megabytes_ends_at_the_deadline(values: bytes) -> None:
     content = dicom(charset, identity(), *[element(tag, vr, values)] * 8)
     start = time.monotonic()
     with pytest.raises((UnreadableDicomError, ReadFailedError)):
-        convert(BytesIO(content), {"bulkData": {"textMaxBytes": 8 * MIB}}, deadline=start + 0.01)
+        convert(BytesIO(content), {"bulkData": {"textMaxBytes": 8 * MIB}}, timeout=0.01)
     assert time.monotonic() - start < 2

@@ -80,8 +80,8 @@ def test_removed_elements_are_gone_at_every_level(output: dict[str, Any]) -> Non
     done = private(NESTED, output, remove=["PatientName", "PatientID", "private"])
     assert SENTINEL not in done.text
     assert not re.search("PatientName|00100010|PatientID|00100020|00091001", done.text)
-    assert done.attributes["PatientID"] is None
-    assert done.attributes["Modality"] == "CT"
+    assert done.columns["PatientID"] is None
+    assert done.columns["Modality"] == "CT"
     assert done.dropped_tags == ()
 
 
@@ -101,9 +101,9 @@ def test_a_repeating_group_is_removed_in_each_of_its_groups(selector: str) -> No
 def test_a_hash_is_the_keyed_one_and_the_same_wherever_the_value_stands() -> None:
     done = private(NESTED, hash=["PatientID", "StudyInstanceUID", "ReferencedSOPInstanceUID"])
     assert done.metadata["PatientID"] == pseudonym("Müller")
-    assert done.attributes["PatientID"] == pseudonym("Müller")
+    assert done.columns["PatientID"] == pseudonym("Müller")
     assert done.metadata["StudyInstanceUID"] == uid("1.2.3.9")
-    assert done.attributes["StudyInstanceUID"] == uid("1.2.3.9")
+    assert done.columns["StudyInstanceUID"] == uid("1.2.3.9")
     (referenced,) = done.metadata["ReferencedImageSequence"]
     assert referenced["ReferencedSOPInstanceUID"] == uid("1.2.3.9")
     (person,) = referenced["PersonIdentificationCodeSequence"]
@@ -147,7 +147,7 @@ def test_what_is_odd_does_not_slip_through(vr: str, value: bytes) -> None:
     )
     assert SENTINEL not in done.text
     assert b"U0VOVElORUw" not in done.text.encode()
-    assert SENTINEL not in str(done.attributes)
+    assert SENTINEL not in str(done.columns)
     assert SENTINEL not in str(done.warnings)
 
 
@@ -250,9 +250,9 @@ def test_the_basic_profile_leaves_what_is_no_ones() -> None:
     done = private(content, profile="basic")
     for kept in ("Modality", "Rows", "SliceThickness", "KVP", "SOPClassUID", "PixelSpacing"):
         assert done.metadata[kept] == private(content).metadata[kept]
-    assert done.attributes["StudyDate"] is None
-    assert done.attributes["PatientID"] is None
-    assert done.attributes["Modality"] == "CT"
+    assert done.columns["StudyDate"] is None
+    assert done.columns["PatientID"] is None
+    assert done.columns["Modality"] == "CT"
     assert not any(
         key[3] in "13579BDF" for key in done.metadata if re.fullmatch("[0-9A-F]{8}", key)
     )
@@ -279,7 +279,7 @@ def test_a_mask_reaches_private_elements(selector: str) -> None:
 def test_a_mask_to_remove_wins_over_what_is_hashed_by_name() -> None:
     done = private(NESTED, profile="basic", hash=["PatientID"], remove=["0010xxxx", "0020xxxx"])
     assert not {"PatientID", "PatientName", "StudyInstanceUID"} & set(done.metadata)
-    assert done.attributes["PatientID"] is None
+    assert done.columns["PatientID"] is None
 
 
 TEXT_VRS = ["AE", "CS", "DS", "IS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UN", "UR", "UT"]
@@ -293,7 +293,7 @@ def test_equal_values_have_equal_pseudonyms_whatever_vr_is_written(vr: str) -> N
         identity(), element(0x00100020, vr, "12345 "), element(0x0020000D, vr, "1.2.3.9 ")
     )
     done = private(content, **options)
-    assert done.metadata["PatientID"] == done.attributes["PatientID"] == pseudonym("12345")
+    assert done.metadata["PatientID"] == done.columns["PatientID"] == pseudonym("12345")
     assert done.metadata["StudyInstanceUID"] == uid("1.2.3.9")
     model = private(content, {"format": "dicom-json"}, **options).metadata
     assert model["00100020"] == {"vr": "LO", "Value": [pseudonym("12345")]}
@@ -304,7 +304,7 @@ def test_equal_values_have_equal_pseudonyms_whatever_vr_is_written(vr: str) -> N
 def test_the_blanks_of_a_uid_are_no_part_of_its_pseudonym(written: str) -> None:
     done = private(dicom(identity(), element(0x0020000D, "UI", written)), hash=["StudyInstanceUID"])
     assert done.metadata["StudyInstanceUID"] == uid("1.2.3.9")
-    assert done.attributes["StudyInstanceUID"] == uid("1.2.3.9")
+    assert done.columns["StudyInstanceUID"] == uid("1.2.3.9")
 
 
 def test_well_known_uids_are_not_hashed() -> None:

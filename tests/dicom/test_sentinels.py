@@ -48,7 +48,7 @@ def left(done: Conversion) -> list[str]:
     """
     named = {"PatientName", "00100010", "PatientID", "00100020"} & done.metadata.keys()
     assert not [key for key in named if "BulkDataURI" in str(done.metadata[key])]
-    rest = (done.attributes, done.warnings, done.dropped_tags, done.transfer_syntax_uid)
+    rest = (done.columns, done.warnings, done.dropped_tags, done.transfer_syntax_uid)
     return traces(done.text) + [str(each) for each in rest if "SENTINEL" in str(each)]
 
 

@@ -370,12 +370,12 @@ def test_an_explicit_root_begins_each_uri() -> None:
     content = dicom(identity(), element(VALUE, "OB", b"12"))
     option = {"jsonOutput": {"explicitBulkDataRoot": True}}
     root = "gs://bucket/a%3Fb?generation=7"
-    found = convert(BytesIO(content), option, root=root).metadata["00091001"]
+    found = convert(BytesIO(content), option, bulk_data_root=root).metadata["00091001"]
     offset = len(content) - 2
     assert found == {"BulkDataURI": f"{root}&offset={offset}&length=2"}
     without = convert(BytesIO(content), option).metadata["00091001"]
     assert without == {"BulkDataURI": f"?offset={offset}&length=2"}
-    off = convert(BytesIO(content), root=root).metadata["00091001"]
+    off = convert(BytesIO(content), bulk_data_root=root).metadata["00091001"]
     assert off == without
 
 
@@ -498,5 +498,5 @@ def test_what_reading_needs_is_held_whatever_text_is_kept(most: int) -> None:
     ]
     done = converted(dicom(*content), bulkData={"textMaxBytes": most})
     assert done.transfer_syntax_uid == "1.2.840.10008.1.2.1"
-    assert done.attributes["PatientID"] == "0123456789"
+    assert done.columns["PatientID"] == "0123456789"
     assert done.metadata["PatientID"]["vr"] == "LO"

@@ -98,41 +98,41 @@ NO_OBJECT = "data: is not a JSON object"
 NO_INTEGER = "data.generation: is not an integer"
 NO_GENERATION = "data.generation: is not a generation"
 NO_UNICODE = "attributes: is not valid Unicode"
-TOO_LATE = "data.generation: is more than a day ahead"
+TOO_LATE = "data.generation: is more than a day in the future"
 
 FORGERIES: dict[str, tuple[Forgery, str]] = {
     "another bucket": (data(bucket="other-scans"), "data.bucket: is not one of input.buckets"),
     "data of another bucket": (
         lambda event: binary(event, raw(event, "bucket", '"other-scans"').encode()),
-        "data.bucket: is not that of the attribute bucket",
+        "data.bucket: differs from the attribute bucket",
     ),
     "an attribute of another bucket": (
         attributes(bucket="other-scans"),
-        "data.bucket: is not that of the attribute bucket",
+        "data.bucket: differs from the attribute bucket",
     ),
     "a source that is another bucket": (
         attributes(source="//storage.googleapis.com/projects/_/buckets/other-scans"),
-        "data.bucket: is not that of the attribute source",
+        "data.bucket: differs from the attribute source",
     ),
     "a source that is no bucket": (
         attributes(source="//pubsub.googleapis.com/projects/p/topics/t"),
-        "data.bucket: is not that of the attribute source",
+        "data.bucket: differs from the attribute source",
     ),
     "a subject that is another object": (
         attributes(subject="objects/other.dcm"),
-        "data.name: is not that of the attribute subject",
+        "data.name: differs from the attribute subject",
     ),
     "another generation than its attribute": (
         attributes(generation="1"),
-        "data.generation: is not that of the attribute generation",
+        "data.generation: differs from the attribute generation",
     ),
     "a bucket given twice": (
         written("bucket", '"other-scans"'),
-        "data.bucket: is not that of the attribute bucket",
+        "data.bucket: differs from the attribute bucket",
     ),
     "a name given twice": (
         written("name", '"other.dcm"'),
-        "data.name: is not that of the attribute subject",
+        "data.name: differs from the attribute subject",
     ),
     "a generation of the day after tomorrow": (
         lambda event: binary(event.but(generation=str(microseconds(2)))),
@@ -155,9 +155,12 @@ FORGERIES: dict[str, tuple[Forgery, str]] = {
     "no generation": (without("generation"), "data.generation: is missing"),
     "a time of the day after tomorrow": (
         lambda event: binary(event, time=ahead(2).isoformat()),
-        "time: is more than a day ahead",
+        "time: is more than a day in the future",
     ),
-    "the last year": (attributes(time="9999-12-31T23:59:59Z"), "time: is more than a day ahead"),
+    "the last year": (
+        attributes(time="9999-12-31T23:59:59Z"),
+        "time: is more than a day in the future",
+    ),
     "a time before time": (
         attributes(time="0001-01-01T00:00:00+23:59"),
         "time: is not an RFC 3339 time",
@@ -166,9 +169,9 @@ FORGERIES: dict[str, tuple[Forgery, str]] = {
     "a name of a lone surrogate": (written("name", '"\\ud800.dcm"'), NOT_JSON),
     "a name of 1,025 bytes": (
         data(name="x" * 1021 + ".dcm"),
-        "data.name: is empty or above 1024 bytes",
+        "data.name: is empty or exceeds 1024 bytes",
     ),
-    "an empty name": (data(name=""), "data.name: is empty or above 1024 bytes"),
+    "an empty name": (data(name=""), "data.name: is empty or exceeds 1024 bytes"),
     "a name that is an object": (data(name={"name": "a.dcm"}), "data.name: is not text"),
     "no name": (without("name"), "data.name: is missing"),
     "a bucket that is a list": (data(bucket=["a"]), "data.bucket: is not text"),
@@ -228,15 +231,15 @@ FORGERIES: dict[str, tuple[Forgery, str]] = {
     ),
     "structured, an attribute that is an object": (
         lambda event: structured(event, bucket={"name": "a"}),
-        "data.bucket: is not that of the attribute bucket",
+        "data.bucket: differs from the attribute bucket",
     ),
     "structured, a field of the framework's own": (
         lambda event: structured(event, extensions="x", subject="objects/other.dcm"),
-        "data.name: is not that of the attribute subject",
+        "data.name: differs from the attribute subject",
     ),
     "structured, a version that is a list": (
         lambda event: structured(event, specversion=["1.0"], subject="objects/other.dcm"),
-        "data.name: is not that of the attribute subject",
+        "data.name: differs from the attribute subject",
     ),
     "structured, data that is text": (lambda event: structured(event, '"text"'), NO_OBJECT),
     "structured, data that is no base64": (lambda event: in_base64(event, "x"), NO_OBJECT),

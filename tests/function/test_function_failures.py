@@ -155,7 +155,7 @@ def test_an_event_that_is_too_large_becomes_a_dead_letter_that_fits(stack: Stack
     event = event.but(contentType=SENTINEL * 200_000)
     assert event.post(stack.url, structured=True).status_code == 200
     (letter,) = dead_letters_of(stack, event)
-    assert letter["attributes"]["error"] == "data: is above 1048576 bytes"
+    assert letter["attributes"]["error"] == "data: exceeds 1048576 bytes"
     assert len(letter["attributes"]["ce-time"]) == 4096
     assert len(letter["data"]) == 1_048_576
     (line,) = stack.log_lines(event.id)

@@ -247,7 +247,9 @@ def test_a_wrong_configuration_stops_the_start(configuration: str, message: str)
 def test_a_setting_of_a_developers_machine_stops_the_start_in_the_cloud(name: str) -> None:
     result = start(**{name: "1", "K_SERVICE": "dcm2bq"})
     assert result.returncode != 0
-    assert result.stderr == f"dcm2bq: {name} is set, which is for a developer's machine: unset it\n"
+    assert (
+        result.stderr == f"dcm2bq: {name} is set, but is for a developer's machine only: unset it\n"
+    )
 
 
 def test_it_stops_nothing_elsewhere_or_when_it_is_empty() -> None:
@@ -286,7 +288,7 @@ def handle(
 ) -> tuple[Any, str]:
     """Handle a `metadataUpdated` event in this process, with other options."""
     from dcm2bq import config  # noqa: PLC0415
-    from dcm2bq.bigquery.row_sink import Writer  # noqa: PLC0415
+    from dcm2bq.bigquery.row_sink import RowSink  # noqa: PLC0415
     from dcm2bq.events import Delivery  # noqa: PLC0415
     from dcm2bq.gcs.store import Store  # noqa: PLC0415
     from dcm2bq.handler import Handler  # noqa: PLC0415
@@ -299,4 +301,4 @@ def handle(
     event = stack.bucket.upload(name, CT_SMALL).as_type("metadataUpdated")
     attributes = {f"ce-{k}": v for k, v in event.attributes.items()}
     delivery = Delivery(attributes, json.dumps(event.data).encode())
-    return Handler(settings, Store(settings), Writer(settings)).handle(delivery), name
+    return Handler(settings, Store(settings), RowSink(settings)).handle(delivery), name

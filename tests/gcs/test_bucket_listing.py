@@ -2,9 +2,7 @@
 
 import os
 import threading
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -14,10 +12,11 @@ import pytest
 
 from benchmarks.bench_reading import encapsulated
 from dcm2bq import config
+from dcm2bq.deadline import Deadline
 from dcm2bq.dicom import Conversion, convert
 from dcm2bq.errors import RejectedEventError
-from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.gcs.store import Store
+from dcm2bq.stored_object import StoredObject
 
 BUNDLED = Path(pydicom.data.__file__).parent
 FOLDERS = [BUNDLED, Path(os.environ.get("DCM2BQ_CORPUS", os.devnull))]
@@ -77,16 +76,8 @@ def outcome(source: object, hops: int) -> Conversion | str:
 
 def check(store: Store, content: bytes, hops: int = 16) -> None:
     Handler.content = content
-    event = ObjectEvent(
-        event_id="1",
-        kind=Kind.FINALIZED,
-        time=datetime.now(UTC),
-        bucket="scans",
-        name="a.dcm",
-        generation=1,
-        size=len(content),
-    )
-    reader = store.open(event, time.monotonic() + 60)
+    stored = StoredObject(bucket="scans", name="a.dcm", generation=1, size=len(content))
+    reader = store.open(stored, Deadline.after(60))
     ranged, whole = outcome(reader, hops), outcome(BytesIO(content), hops=10**6)
     if ranged != whole:
         assert isinstance(ranged, Conversion)

@@ -3,9 +3,7 @@
 import base64
 import hashlib
 import os
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,12 +12,13 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage.client import Client
 
 from dcm2bq.config import Config
+from dcm2bq.deadline import Deadline
 from dcm2bq.errors import SupersededError
-from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.gcs.store import Store
 from dcm2bq.local import mirror as mirrors
 from dcm2bq.local import servers, storage
 from dcm2bq.local.mirror import Mirror, Resource
+from dcm2bq.stored_object import StoredObject
 from tests.support.cloud import Bucket
 from tests.support.function_stack import unique
 
@@ -53,16 +52,13 @@ def put(mirror: Mirror, root: Path, name: str, content: bytes = b"0123456789") -
 
 def read(resource: Resource, offset: int, n: int) -> bytes:
     """Read as the function does."""
-    event = ObjectEvent(
-        event_id="1",
-        kind=Kind.FINALIZED,
-        time=datetime.now(UTC),
+    stored = StoredObject(
         bucket="dicom",
         name=resource["name"],
         generation=int(resource["generation"]),
         size=int(resource["size"]),
     )
-    return Store(Config()).open(event, time.monotonic() + 10).read_at(offset, n)
+    return Store(Config()).open(stored, Deadline.after(10)).read_at(offset, n)
 
 
 @pytest.mark.usefixtures("url")
@@ -115,9 +111,10 @@ def test_objects_are_described_as_by_cloud_storage(
 @pytest.mark.usefixtures("url")
 def test_files_are_listed_as_objects(mirror: Mirror, tmp_path: Path) -> None:
     resources = [put(mirror, tmp_path, name) for name in NAMES]
-    for event, resource in zip(Store(Config()).list("dicom"), resources, strict=True):
-        assert (event.name, str(event.generation)) == (resource["name"], resource["generation"])
-        assert event.time.timestamp() * 1e6 == pytest.approx(event.generation, abs=1)
+    for stored, resource in zip(Store(Config()).list("dicom"), resources, strict=True):
+        assert (stored.name, str(stored.generation)) == (resource["name"], resource["generation"])
+        assert stored.created is not None
+        assert stored.created.timestamp() * 1e6 == pytest.approx(stored.generation, abs=1)
 
 
 def test_large_files_are_not_read_for_their_hashes(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from dcm2bq.errors import ConfigError
 from dcm2bq.local import servers
 from dcm2bq.local.servers import ServerError, free_port, isolated
 from dcm2bq.local.stack import environment
@@ -160,22 +159,6 @@ with servers._server(command, {port}, "/", pathlib.Path({str(tmp_path)!r}, "log"
     while servers.is_listening(port) and time.monotonic() < give_up:
         time.sleep(0.02)
     assert not servers.is_listening(port)
-
-
-def test_missing_packages_are_named_with_the_command_that_installs_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(servers, "_EXTRAS", ("duckdb", "no_such_package", "nor_this"))
-    with pytest.raises(ConfigError) as caught:
-        servers.require_extras()
-    first, command = str(caught.value).splitlines()
-    assert "no_such_package, nor_this" in first
-    assert command.startswith(sys.executable)
-    assert "[local]" in command
-
-
-def test_every_extra_is_installed() -> None:
-    servers.require_extras()
 
 
 def test_the_environment_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from cloudevents.http import from_http
 from dcm2bq import events
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
-from dcm2bq.events import Delivery, Kind
+from dcm2bq.events import Delivery, EventKind
 from dcm2bq.local import servers, stack, storage
 from dcm2bq.local.bucket import Bucket, is_object_name
 from dcm2bq.local.mirror import Mirror
@@ -118,8 +118,8 @@ def test_an_event_has_the_form_that_eventarc_documents(
     event = from_http(headers, body)
     attributes = {f"ce-{key}": value for key, value in event.get_attributes().items()}
     parsed = events.parse(Delivery(attributes, body))
-    assert parsed.kind is Kind.FINALIZED
-    assert parsed.generation == int(resource["generation"])
+    assert parsed.kind is EventKind.FINALIZED
+    assert parsed.object.generation == int(resource["generation"])
     assert parsed.event_id == headers["ce-id"]
 
 

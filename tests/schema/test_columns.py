@@ -74,7 +74,7 @@ def test_rows_of_every_release_show_every_column(
     """In the view and in the functions that stand for it; older rows by their header."""
     study = f"{release} {form}"
     done = header(form)
-    lifted = {} if release == "older" else added(done.attributes)
+    lifted = {} if release == "older" else added(done.columns)
     insert(
         dataset, "instances", row(f"gs://c/{study}", 1, study=study, metadata=done.text, **lifted)
     )
@@ -120,7 +120,7 @@ def test_studies_and_series_show_the_lifted_columns(
     """Rows of both releases beside each other in one study."""
     for number, form in enumerate(FORMS):
         done = header(form)
-        lifted = added(done.attributes) if number % 2 else {}
+        lifted = added(done.columns) if number % 2 else {}
         about = {"study": "both", "instance": form, "metadata": done.text}
         insert(dataset, "instances", row(f"gs://both/{number}", 1, **about, **lifted))
     (study,) = dataset.query("SELECT * FROM studies WHERE StudyInstanceUID = 'both'")
@@ -170,7 +170,7 @@ def test_older_rows_get_the_values_that_this_release_lifts(column: str, row: Mak
     rows = []
     for number, text in enumerate(TEXTS[column]):
         done = converted(dicom(element(tag, vr, text.encode())))
-        for release, lifted in enumerate(({}, {column: done.attributes[column]})):
+        for release, lifted in enumerate(({}, {column: done.columns[column]})):
             path = f"gs://text/{release}/{number:02}"
             rows.append(row(path, 1, metadata=done.text, **lifted))
     found = evaluate(f"SELECT CAST({column} AS STRING) FROM instances_live ORDER BY path", rows)
@@ -190,7 +190,7 @@ def test_extreme_values_are_stored_unchanged(
         "InstanceNumber": (0x00200013, "IS", "-9223372036854775808"),
     }
     done = converted(dicom(*(element(*each) for each in extremes.values())))
-    columns = msgspec.json.encode(added(done.attributes))
+    columns = msgspec.json.encode(added(done.columns))
     insert(dataset, "instances", row("gs://extreme/1", 1, study="extreme", **json.loads(columns)))
     (found,) = dataset.query(
         f"SELECT {', '.join(extremes)} FROM instances WHERE StudyInstanceUID = 'extreme'"

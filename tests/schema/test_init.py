@@ -11,7 +11,7 @@ from google.cloud import bigquery
 from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config, Privacy, from_overrides
-from dcm2bq.errors import ConfigError, WriteFailedError
+from dcm2bq.errors import ConfigError, ServiceError
 from dcm2bq.lifted import ADDED
 from dcm2bq.schema import Definition, DefinitionKind
 from dcm2bq.schema.compare import compare
@@ -445,7 +445,7 @@ def test_a_view_where_a_table_must_be_is_refused(definitions: dict[str, Definiti
 def test_a_change_that_the_service_did_not_make_is_told(place: Place, path: str) -> None:
     """The local BigQuery accepts columns inside RECORDs and does not add them."""
     place.create("instances", lambda table: without(table, path))
-    with pytest.raises(WriteFailedError) as caught:
+    with pytest.raises(ServiceError) as caught:
         place.init()
     assert str(caught.value) == (
         f"{place.dataset.name}.instances: BigQuery accepted a change and did not make it: "

@@ -3,14 +3,14 @@
 import base64
 import json
 import re
-import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from dcm2bq.bigquery.row_sink import Writer
+from dcm2bq.bigquery.row_sink import RowSink
+from dcm2bq.deadline import Deadline
 from dcm2bq.rows import DeadLetterRow
 from tests.support.cloud import Event
 from tests.support.function_stack import Stack, unique
@@ -58,7 +58,7 @@ def write(stack: Stack, **letter: Any) -> None:
         publish_time=datetime.now(UTC),
         **letter,
     )
-    Writer(stack.config).insert_dead_letter(row, time.monotonic() + 5)
+    RowSink(stack.config).insert_dead_letter(row, Deadline.after(5))
 
 
 def test_entries_are_listed_with_path_and_reason(
@@ -388,14 +388,14 @@ def test_a_dismissal_that_is_not_stored_leaves_the_entry_open(
 @pytest.mark.parametrize(
     ("forged", "message"),
     [
-        ({"generation": str(2**63 - 1)}, "data.generation: is more than a day ahead"),
+        ({"generation": str(2**63 - 1)}, "data.generation: is more than a day in the future"),
         (
             {"attributes": {"ce-bucket": "other"}},
-            "data.bucket: is not that of the attribute bucket",
+            "data.bucket: differs from the attribute bucket",
         ),
         (
             {"attributes": {"ce-time": "2999-01-01T00:00:00Z"}},
-            "time: is more than a day ahead",
+            "time: is more than a day in the future",
         ),
         ({"buckets": ["other-scans"]}, "data.bucket: is not one of input.buckets"),
     ],

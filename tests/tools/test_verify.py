@@ -11,9 +11,11 @@ import pytest
 
 from dcm2bq import rows
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.bigquery.row_sink import Writer
-from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.bigquery.row_sink import RowSink
+from dcm2bq.deadline import Deadline
+from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.handler import Result
+from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.verify import Comparison, Repair
 from tests.support.cloud import Bucket, Event
 from tests.support.function_stack import ROOT, Stack, unique
@@ -222,14 +224,16 @@ def plant(stack: Stack, event: Event, generation: int, kind: str = "deleted") ->
     """Write a marker that no event of Cloud Storage asks for; return its generation."""
     marker = ObjectEvent(
         event_id=unique("planted-"),
-        kind=Kind(kind),
+        kind=EventKind(kind),
         time=datetime.now(UTC),
-        bucket=event.data["bucket"],
-        name=event.data["name"],
-        generation=generation,
+        object=StoredObject(
+            bucket=event.data["bucket"],
+            name=event.data["name"],
+            generation=generation,
+        ),
     )
     row = rows.instance_row(marker, now=datetime.now(UTC), info=rows.info(marker))
-    Writer(stack.config).insert(row, time.monotonic() + 5)
+    RowSink(stack.config).insert(row, Deadline.after(5))
     return generation
 
 
@@ -393,7 +397,7 @@ def test_the_ranges_of_a_large_bucket_meet_without_gap_or_overlap(
                 settle=timedelta(0),
                 range_rows=range_rows,
             )
-            found.append([(each.finding, each.event.path) for each in comparison])
+            found.append([(each.finding, each.event.object.path) for each in comparison])
             assert comparison.objects == 32
     assert found[0] == found[1]
     assert len(found[0]) == 8 + 6

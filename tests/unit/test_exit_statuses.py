@@ -30,6 +30,7 @@ def test_every_exit_status_is_in_the_table() -> None:
         (errors.ConfigError("x"), 2),
         (errors.ReadFailedError("x"), 3),
         (errors.WriteFailedError("x"), 3),
+        (errors.ServiceError("x"), 3),
         (errors.JobFailedError("x"), 4),
         (errors.NotDicomError("x"), 1),
         (ValueError("x"), 1),

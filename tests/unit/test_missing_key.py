@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from dcm2bq import config, events
+from dcm2bq.deadline import Deadline
 from dcm2bq.dicom import privacy_rules
 from dcm2bq.errors import ConfigError, NotDicomError
-from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.handler import Handler
+from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools import indexing
 from dcm2bq.tools.backfill.stage import _Work
 from tests.dicom.build import dicom, identity
@@ -32,7 +34,7 @@ class Memory(io.BytesIO):
 
 
 class Store:
-    def open(self, _event: ObjectEvent, _deadline: float) -> Memory:
+    def open(self, _stored: StoredObject, _deadline: Deadline) -> Memory:
         return Memory()
 
 
@@ -42,10 +44,10 @@ class Sink:
 
     rows: list[Any] = field(default_factory=list)
 
-    def insert(self, row: Any, _deadline: float) -> None:
+    def insert(self, row: Any, _deadline: Deadline) -> None:
         self.rows.append(row)
 
-    def insert_dead_letter(self, row: Any, _deadline: float) -> None:
+    def insert_dead_letter(self, row: Any, _deadline: Deadline) -> None:
         self.rows.append(row)
 
 
@@ -70,12 +72,14 @@ def options(request: pytest.FixtureRequest) -> config.Config:
 def event(number: int) -> ObjectEvent:
     return ObjectEvent(
         event_id=f"e{number}",
-        kind=Kind.FINALIZED,
+        kind=EventKind.FINALIZED,
         time=datetime(2026, 1, 1, tzinfo=UTC),
-        bucket="scans",
-        name=f"{number}.dcm",
-        generation=number + 1,
-        size=len(CONTENT),
+        object=StoredObject(
+            bucket="scans",
+            name=f"{number}.dcm",
+            generation=number + 1,
+            size=len(CONTENT),
+        ),
     )
 
 

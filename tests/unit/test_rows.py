@@ -14,7 +14,8 @@ import pytest
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 
 from dcm2bq import lifted, rows
-from dcm2bq.events import Delivery, Kind, ObjectEvent
+from dcm2bq.events import Delivery, EventKind, ObjectEvent
+from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.backfill import staged_files as backfill
 from tests.dicom.build import converted, dicom, element
 
@@ -22,12 +23,14 @@ SCHEMA = Path(rows.__file__).parent / "schema"
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 EVENT = ObjectEvent(
     event_id="1",
-    kind=Kind.FINALIZED,
+    kind=EventKind.FINALIZED,
     time=NOW,
-    bucket="scans",
-    name="a.dcm",
-    generation=12,
-    size=34,
+    object=StoredObject(
+        bucket="scans",
+        name="a.dcm",
+        generation=12,
+        size=34,
+    ),
 )
 TYPES = {
     str: {"STRING", "JSON", "DATE", "TIME", "INTEGER"},
@@ -88,7 +91,7 @@ def test_every_column_from_the_header_arrives_in_a_row(column: str) -> None:
     content = dicom(element(tag, dictionary_VR(tag), written))
     done = converted(content)
     row = rows.instance_row(
-        EVENT, now=NOW, info=rows.info(EVENT), attributes=done.attributes, metadata=done.text
+        EVENT, now=NOW, info=rows.info(EVENT), columns=done.columns, metadata=done.text
     )
     assert msgspec.to_builtins(row)[column] == expected
     assert msgspec.json.decode(backfill.encode(row))[column] == expected
@@ -105,7 +108,7 @@ def test_a_row_is_what_insert_all_takes() -> None:
         EVENT,
         now=NOW,
         info=rows.info(EVENT, bytes_read=5, warnings=("w",)),
-        attributes={"Modality": "CT", "StudyDate": "2026-01-01"},
+        columns={"Modality": "CT", "StudyDate": "2026-01-01"},
         metadata='{"Modality":"CT"}',
     )
     row = msgspec.to_builtins(made)
@@ -124,9 +127,9 @@ def test_an_insert_id_is_the_same_for_each_delivery_of_a_change() -> None:
 
     again = replace(EVENT, event_id="2")
     others = [
-        replace(EVENT, kind=Kind.DELETED),
-        replace(EVENT, generation=13),
-        replace(EVENT, name="b.dcm"),
+        replace(EVENT, kind=EventKind.DELETED),
+        replace(EVENT, object=replace(EVENT.object, generation=13)),
+        replace(EVENT, object=replace(EVENT.object, name="b.dcm")),
         replace(EVENT, time=datetime(2026, 1, 3, tzinfo=UTC)),
     ]
     assert insert_id(again) == insert_id(EVENT)

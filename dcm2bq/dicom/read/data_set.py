@@ -7,7 +7,7 @@ those that stay in the object are skipped, and their bytes not fetched.
 from io import BytesIO
 
 from dcm2bq.config import Config
-from dcm2bq.dicom.elements import ALL_PIXEL_DATA, UNKNOWN, Item
+from dcm2bq.dicom.elements import ALL_PIXEL_DATA, Element, Item
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.read.data_set_end import DataSetEnd
 from dcm2bq.dicom.read.delimiters import Delimiters
@@ -163,36 +163,41 @@ class Reader:
             self._open_sequence(item, tag, written, start, length)
             return
         self._count += 1
+        element = Element(tag, vr, start, length, None, written)
         if length == UNDEFINED:
-            vr = "OB" if vr == "OW" and item.syntax.implicit else vr  # PS3.5 A.4
-            self._read_fragments(item, tag, _origin(written, vr), start)
+            self._read_fragments(item, element)
         elif start + length > item.limit:
-            self._end_beyond(item, tag, vr, start, length)
+            self._end_beyond(item, element)
         else:
             try:
                 value = self._fields.value(tag, vr, start, length)
             except CutValueError:
-                self._end_beyond(item, tag, vr, start, length)
+                self._end_beyond(item, element)
                 return
             # UN is little endian, whatever surrounds it (PS3.5 6.2.2).
             if value and written != "UN" and not item.syntax.little:
                 value = to_little(vr, value)
-            item.elements.append((tag, _origin(written, vr), start, length, value))
+            element.value = value
+            item.elements.append(element)
             self.position = start + length
         if item.top_level and tag in ALL_PIXEL_DATA and vr in BINARY_VRS:
             self._end.behind_pixel_data = True
             item.run = None
 
-    def _read_fragments(self, item: OpenItem, tag: int, vr: str, start: int) -> None:
-        found = self._fields.fragments(tag, vr, start, item, self._may_follow)
-        if found is None:
+    def _read_fragments(self, item: OpenItem, element: Element) -> None:
+        if element.vr == "OW" and item.syntax.implicit:
+            element.vr = "OB"  # PS3.5 A.4
+        end = self._fields.fragments(element, item, self._may_follow)
+        if end is None:
             raise BrokenFramingError(
-                "the encapsulated value does not end", start, self._known(item, tag)
+                "the encapsulated value does not end",
+                element.offset,
+                self._known(item, element.tag),
             )
-        element, self.position = found
         item.elements.append(element)
-        if self.position > item.limit:
-            self._stretch(item, self.position)
+        self.position = end
+        if end > item.limit:
+            self._stretch(item, end)
 
     def _stretch(self, item: OpenItem, end: int) -> None:
         """Let what is open reach as far as an encapsulated value in it does.
@@ -353,7 +358,10 @@ class Reader:
         """Append a sequence to the item that it belongs to, and go on there."""
         parent, start = sequence.parent, sequence.start
         if not sequence.stray:
-            parent.elements.append((sequence.tag, vr, start, end - start, items))
+            length = end - start
+            parent.elements.append(
+                Element(sequence.tag, vr, start, length, items, sequence.written)
+            )
         self._item, self._sequence = parent, sequence.outer
 
     # Delimiters
@@ -407,8 +415,10 @@ class Reader:
     ) -> bool:
         """Return whether a delimiter follows what has ended by its length: a usual excess."""
         if item:
-            last = item.elements[-1] if item.elements else (0, "", 0, 0, None)
-            return last[1] == "SQ" and last[2] + last[3] == position
+            if not item.elements:
+                return False
+            last = item.elements[-1]
+            return last.vr == "SQ" and last.offset + last.length == position
         assert sequence is not None
         if self._item is sequence.parent or (sequence.items and not sequence.items[-1]):
             return bool(sequence.items)
@@ -482,16 +492,17 @@ class Reader:
     def _note(self, reason: str, sequence: OpenSequence, offset: int) -> None:
         self._notes.add(reason, tag=sequence.known_tag, vr=sequence.written, offset=offset)
 
-    def _end_beyond(self, item: OpenItem, tag: int, vr: str, start: int, length: int) -> None:
+    def _end_beyond(self, item: OpenItem, element: Element) -> None:
         """End the data set inside its pixel data; no other value may reach beyond the end."""
+        tag, start, length = element.tag, element.offset, element.length
         if not item.top_level or tag not in ALL_PIXEL_DATA:
             raise self._exceeds(item, tag, start)
-        actual = self._window.size - start
+        element.length = actual = self._window.size - start
         # A length beyond the object's size may be anything, bytes of a value too.
         of = f" of {length}" if length <= self._window.size else ""
         reason = f"the object is cut: {actual}{of} bytes"
-        self._notes.add(reason, tag=tag, vr=vr, offset=start)
-        item.elements.append((tag, vr, start, actual, None))
+        self._notes.add(reason, tag=tag, vr=element.vr, offset=start)
+        item.elements.append(element)
         self._fields.left += actual
         self.position = start + actual
         self._done = True
@@ -532,9 +543,9 @@ class Reader:
         if broken.tag is None and sequence:
             reason += f" in the sequence {_hex(sequence.known_tag)} at offset {sequence.start}"
         elif broken.tag is None:
-            for tag, *_ in reversed(self._root.elements[-_LAST_ELEMENTS:]):
-                if self._root.knows(tag):
-                    reason += f" after the element {_hex(tag)}"
+            for element in reversed(self._root.elements[-_LAST_ELEMENTS:]):
+                if self._root.knows(element.tag):
+                    reason += f" after the element {_hex(element.tag)}"
                     break
         return UnreadableDicomError(reason, offset=broken.offset, tag=_hex(broken.tag))
 
@@ -554,11 +565,6 @@ class Reader:
             raise UnreadableDicomError(
                 f"a header of more than {limits.header_bytes} bytes", offset=position
             )
-
-
-def _origin(written: str, vr: str) -> str:
-    """Return the VR to read a value by, with its origin if it was written as UN."""
-    return UNKNOWN + vr if written == "UN" != vr else vr
 
 
 def _is_bounded(sequence: OpenSequence | None) -> bool:

@@ -85,7 +85,7 @@ class Delimiters:
         ways = [0, *range(1, own + 1), *range(own + 1, most + 1, 2)]
         if not likely_stray:
             ways.sort(key=lambda closed: abs(closed - own - 1))
-        if item and sequence and item.elements and item.elements[-1][0] > sequence.tag:
+        if item and sequence and item.elements and item.elements[-1].tag > sequence.tag:
             # Its last elements might be those of an outer item: only it itself may be closed.
             ways = [closed for closed in ways if closed <= own + 1]
         best, fewest = 0, _MOST_STEPS
@@ -147,7 +147,7 @@ def _open_levels(item: OpenItem | None, sequence: OpenSequence | None) -> tuple[
 
 
 def _last_tag(item: OpenItem) -> int:
-    return item.elements[-1][0] if item.elements else -1
+    return item.elements[-1].tag if item.elements else -1
 
 
 def _headers_from(

@@ -65,14 +65,15 @@ class OpenItem(msgspec.Struct, gc=False):
         creator = self._creator_of(tag)
         return is_named(tag, creator and creator.encode("latin_1"))
 
-    def _creator_of(self, tag: int) -> str | None:
+    def _creator_of(self, private_tag: int) -> str | None:
         if self._creators is None:
             self._creators = {}
-        for number, _, _, _, value in self.elements[self._searched :]:
-            if is_private(number) and not number & 0xFF00 and isinstance(value, bytes):
-                self._creators.setdefault(number, str(value, "latin_1").strip(" \0"))
+        for element in self.elements[self._searched :]:
+            tag, value = element.tag, element.value
+            if is_private(tag) and not tag & 0xFF00 and isinstance(value, bytes):
+                self._creators.setdefault(tag, str(value, "latin_1").strip(" \0"))
         self._searched = len(self.elements)
-        return self._creators.get(creator_tag(tag))
+        return self._creators.get(creator_tag(private_tag))
 
 
 class OpenSequence(msgspec.Struct, gc=False):

@@ -5,6 +5,7 @@ elements in the same way. They are for little endian elements.
 """
 
 from dcm2bq.dicom.dictionary import PUBLIC_VR
+from dcm2bq.dicom.elements import Element
 from dcm2bq.dicom.read.open_items import OpenItem, Run, RunEnd
 from dcm2bq.dicom.read.source import Window
 from dcm2bq.dicom.syntax import (
@@ -53,7 +54,7 @@ def _explicit_run(item: OpenItem, window: Window, position: int, most: int) -> R
             if code == _SQ_CODE and at + LONG_HEADER <= horizon and group != DELIMITER_GROUP:
                 return at + base, tag, at + base + LONG_HEADER, _long_length(data, at + 8)[0]
             return at + base, tag if tag == ITEM_END else 0, 0, 0
-        append((group << 16 | number, vr, start + base, length, data[start:end]))
+        append(Element(group << 16 | number, vr, start + base, length, data[start:end], vr))
         at = end
     return at + base, 0, 0, 0
 
@@ -74,6 +75,6 @@ def _implicit_run(item: OpenItem, window: Window, position: int, most: int) -> R
             if vr == _SQ:
                 return at + base, tag, start + base, length
             return at + base, tag if tag == ITEM_END else 0, 0, 0
-        append((tag, vr, start + base, length, data[start:end]))
+        append(Element(tag, vr, start + base, length, data[start:end], vr))
         at = end
     return at + base, 0, 0, 0

@@ -4,6 +4,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from dcm2bq.config import Config
+from dcm2bq.deadline import Deadline
 from dcm2bq.dicom.elements import Item
 from dcm2bq.dicom.memory import Claim
 from dcm2bq.dicom.notes import Notes
@@ -15,7 +16,7 @@ from dcm2bq.dicom.read.deflate import (
     window_over,
 )
 from dcm2bq.dicom.read.element_header import begins_with_odd_vr
-from dcm2bq.dicom.read.source import Deadline, Source, Window
+from dcm2bq.dicom.read.source import Source, Window
 from dcm2bq.dicom.syntax import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
@@ -90,7 +91,7 @@ def read_file(
         raise NotDicomError("no DICM prefix and no data set at the start") from None
     if not ((prefixed and file.meta) or file.identified):
         raise NotDicomError("no File Meta Information and no SOP Class or Instance UID")
-    if not any(_is_of_data_set(element[0]) for element in file.data_set):
+    if not any(_is_of_data_set(element.tag) for element in file.data_set):
         raise UnreadableDicomError("there is no data set", offset=file.data_set_start)
     if not prefixed or not file.meta:
         notes.add("no preamble" if file.meta else "no File Meta Information")
@@ -116,8 +117,8 @@ def _is_prefix_by_chance(window: Window, options: Config, depth: int, deadline: 
     with suppress(UnreadableDicomError):
         file.read(0)
     return file.identified and any(
-        start <= _PREAMBLE and start + length >= _PREAMBLE + len(_PREFIX)
-        for _, _, start, length, _ in file.meta + file.data_set
+        element.offset <= _PREAMBLE and element.offset + element.length >= _PREAMBLE + len(_PREFIX)
+        for element in file.meta + file.data_set
     )
 
 
@@ -141,7 +142,7 @@ class _FileReader:
     @property
     def identified(self) -> bool:
         """Whether a SOP Class or Instance UID has been read."""
-        return any(element[0] in _IDENTIFYING for element in self.meta + self.data_set)
+        return any(element.tag in _IDENTIFYING for element in self.meta + self.data_set)
 
     def read(self, start: int) -> None:
         """Read File Meta Information, command set and data set, as many as there are."""
@@ -233,7 +234,9 @@ def _vr_behind(window: Window, start: int, syntax: Syntax) -> bool:
 
 
 def _first_text(elements: Item, tag: int) -> str | None:
-    for number, _, _, _, value in elements:
-        if number == tag and isinstance(value, bytes):
-            return str(value, "ascii", "replace").strip(" \0").replace("\0", "\ufffd") or None
+    for element in elements:
+        if element.tag == tag and isinstance(element.value, bytes):
+            return (
+                str(element.value, "ascii", "replace").strip(" \0").replace("\0", "\ufffd") or None
+            )
     return None

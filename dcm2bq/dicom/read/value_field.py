@@ -56,14 +56,14 @@ class ValueFields:
         return None
 
     def fragments(
-        self, tag: int, vr: str, start: int, item: OpenItem, may_follow: Callable[[bytes], bool]
-    ) -> tuple[Element, int] | None:
-        """Return an encapsulated value (PS3.5 A.4) and the offset behind it, if it ends.
+        self, element: Element, item: OpenItem, may_follow: Callable[[bytes], bool]
+    ) -> int | None:
+        """Complete an encapsulated element (PS3.5 A.4); return the offset behind it, if it ends.
 
         It may exceed its item by a few bytes, which is not the value's fault. `may_follow` tells
         whether an object's last bytes may follow pixel data.
         """
-        window = self._window
+        window, tag, start = self._window, element.tag, element.offset
         if item.top_level and tag == PIXEL_DATA and window.random_access:
             end = find_end(
                 window,
@@ -82,15 +82,15 @@ class ValueFields:
         if end.problem:
             known_tag = tag if item.knows(tag) else None
             reason = f"encapsulated value: {end.problem}"
-            self._notes.add(reason, tag=known_tag, vr=vr, offset=start)
-        length = end.offset - start
+            self._notes.add(reason, tag=known_tag, vr=element.written, offset=start)
+        element.length = length = end.offset - start
         within_reach = window.random_access or window.base <= start
         # What stands before an end that was guessed could be elements, which have rules.
         sound = end.walked or not self._has_rules
-        kept = length <= self.most_binary and within_reach and sound
-        value = window.peek(start, length) if kept else None
+        if length <= self.most_binary and within_reach and sound:
+            element.value = window.peek(start, length)
         self.left += length
-        return (tag, vr, start, length, value), end.offset + HEADER * end.delimited
+        return end.offset + HEADER * end.delimited
 
     def _held(self, start: int, length: int) -> bytes:
         window = self._window

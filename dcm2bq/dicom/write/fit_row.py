@@ -5,12 +5,13 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
+from dcm2bq.deadline import Deadline
 from dcm2bq.dicom.elements import MADE, Element, Item
 from dcm2bq.dicom.memory import ESCAPED, JSON, PART, Claim
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.numbers import encode
-from dcm2bq.dicom.read.source import Deadline
-from dcm2bq.dicom.write.writer import Json, Writer
+from dcm2bq.dicom.write.formats import Json
+from dcm2bq.dicom.write.writer import Writer
 
 _CHECK_EVERY = 1024
 """Values that are measured before the clock is looked at."""
@@ -47,7 +48,8 @@ class _Part:
     def parts(self) -> list["_Part"]:
         """The elements in a sequence's items; none for what is no sequence, or is folded."""
         if self._parts is None:
-            items = self.element[4] if isinstance(self.element[4], list) else []
+            value = self.element.value
+            items = value if isinstance(value, list) else []
             owners = self.writer.items(self.owner[self.key]) if items else []
             self._parts = [
                 part
@@ -84,8 +86,8 @@ class _Fit:
         found: dict[str, _Part] = {}
         self._memory.charge(PART * len(elements))
         for element in elements:
-            key = writer.key(element[0])
-            if element[2] != MADE and key is not None and key in owner and key not in found:
+            key = writer.key(element.tag)
+            if element.offset != MADE and key is not None and key in owner and key not in found:
                 found[key] = _Part(self, writer, element, elements, owner=owner, key=key)
                 self.count(1)
         return list(found.values())

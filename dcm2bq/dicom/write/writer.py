@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from dcm2bq.config import JsonOutput
+from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
 from dcm2bq.dicom.dictionary import MOST_KEYS, is_private
 from dcm2bq.dicom.elements import (
@@ -14,7 +15,6 @@ from dcm2bq.dicom.elements import (
     MADE,
     PIXEL_REPRESENTATION,
     SPECIFIC_CHARACTER_SET,
-    UNKNOWN,
     US_OR_SS,
     Element,
     Item,
@@ -24,13 +24,9 @@ from dcm2bq.dicom.elements import (
 from dcm2bq.dicom.memory import REFERENCE, VALUE, Claim, unbounded
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.numbers import encode
-from dcm2bq.dicom.read.source import NO_DEADLINE, Deadline
 from dcm2bq.dicom.syntax import BINARY_VRS
 from dcm2bq.dicom.values import DECODERS, NUMBER_VRS, BadValueError, Values
-from dcm2bq.dicom.write.formats import Flat
-from dcm2bq.dicom.write.model import Model
-
-type Json = dict[str, Any]
+from dcm2bq.dicom.write.formats import Json, format_of
 
 _LUT_DESCRIPTORS = frozenset({0x00281100, 0x00281101, 0x00281102, 0x00281103, 0x00283002})
 _SPECIAL = _LUT_DESCRIPTORS | {SPECIFIC_CHARACTER_SET}
@@ -48,54 +44,6 @@ _CHUNK = 8 * 1024
 _NUMBER_TEXTS = frozenset({"DS", "IS"})
 _WIDEST = 4
 """Bytes for each byte of a value, as Python's text."""
-
-
-class Format(Protocol):
-    """How elements look in JSON."""
-
-    levels: int
-    """JSON levels that one sequence adds."""
-    has_meta: bool
-    """Whether File Meta Information is part of the output."""
-    weight: int
-    """Memory of elements written, as a multiple of what they take as read (measured)."""
-    bare: bool
-    """Whether a single value stands by itself; `plain` would say the same, more slowly."""
-
-    def key(self, tag: int, /) -> str:
-        """Return the name of an element."""
-
-    def plain(self, vr: str, values: Values, /) -> Any:
-        """Return values; raise `BadValueError` for what JSON cannot hold."""
-
-    def values(self, vr: str, values: Values, /) -> Values:
-        """Return values as they stand in an array; raise `BadValueError` as `plain` does."""
-
-    def array(self, vr: str, array: Any, /) -> Any:
-        """Return an array of such values, which may be JSON text."""
-
-    def broken(self, vr: str, values: Values, /) -> Any:
-        """Return the raw text of values that break their VR; None if it has no place."""
-
-    def empty(self, vr: str, /) -> Any:
-        """Return what stands for an element without value."""
-
-    def sequence(self, items: list[Json], /) -> Any:
-        """Return a sequence of items that are yet to be filled."""
-
-    def items(self, sequence: Any, /) -> list[Json]:
-        """Return the items of such a sequence."""
-
-    def inline(self, vr: str, value: bytes, /) -> Any:
-        """Return a short binary value."""
-
-    def bulk(self, vr: str, uri: str, /) -> Any:
-        """Return a reference to a value that stays in the object."""
-
-
-def format_of(options: JsonOutput) -> Format:
-    """Return the format that the options ask for."""
-    return Flat(options) if options.format == "flat" else Model()
 
 
 class _Keys(dict[int, str | None]):
@@ -139,8 +87,8 @@ class _Scope(msgspec.Struct, gc=False):
         """Whether the nearest Pixel Representation, here or further out, says so."""
         if self._signed is None:
             own = find(self.elements, PIXEL_REPRESENTATION)
-            if own and isinstance(own[4], bytes):
-                self._signed = int.from_bytes(own[4], "little") == 1
+            if own and isinstance(own.value, bytes):
+                self._signed = int.from_bytes(own.value, "little") == 1
             else:
                 self._signed = self.outer is not None and self.outer.signed
         return self._signed
@@ -196,12 +144,11 @@ class Writer:
 
     def refer(self, element: Element, vr: str | None = None) -> Any:
         """Return a reference to the bytes of an element."""
-        _, written, offset, length, _ = element
         self._values += REFERENCE // VALUE
         if self._values >= _MANY:
             self._pay()
-        uri = f"{self._prefix}offset={offset}&length={length}{self._suffix}"
-        return self._format.bulk(vr or written.removeprefix(UNKNOWN), uri)
+        uri = f"{self._prefix}offset={element.offset}&length={element.length}{self._suffix}"
+        return self._format.bulk(vr or element.vr, uri)
 
     def _write_items(self, elements: Item, out: Json, scope: _Scope) -> None:
         """Add the elements of one item; those of its sequences are yet to do."""
@@ -218,12 +165,12 @@ class Writer:
         keys, decoder_of = self._keys, DECODERS.get
         bare, short = self._format.bare, self._short
         for element in elements:
-            tag, vr, _, length, value = element
-            key = keys[tag]
+            vr, value = element.vr, element.value
+            key = keys[element.tag]
             if key is None or key in out or not value:
                 self._write_rare(element, out, scope)
             elif (decode := decoder_of(vr)) is not None:
-                if length > short:
+                if element.length > short or element.written == "UN":
                     self._write_rare(element, out, scope)
                     continue
                 try:
@@ -260,14 +207,14 @@ class Writer:
 
     def _write_rare(self, element: Element, out: Json, scope: _Scope) -> None:
         """Add an element that is no ordinary value, by all the rules."""
-        tag, vr, _, _, value = element
+        tag, value = element.tag, element.value
         if tag == SPECIFIC_CHARACTER_SET and isinstance(value, bytes) and not scope.declared:
             scope.declared = True
             scope.charset, problem = parse_charset(value)
             if problem:
                 self._notes.about(element, scope.elements, problem)
         key = self._keys.of(tag)
-        if key is None or (self._ignore_binary and vr.removeprefix(UNKNOWN) in BINARY_VRS):
+        if key is None or (self._ignore_binary and element.vr in BINARY_VRS):
             return
         if key in out:
             self._notes.about(element, scope.elements, "duplicate, the first is kept")
@@ -281,11 +228,12 @@ class Writer:
 
     def _rare(self, element: Element, scope: _Scope) -> Any:
         """Return what is no ordinary value: long, binary, empty, or of a VR to be settled."""
-        tag, written, _, length, value = element
-        vr = written.removeprefix(UNKNOWN)
+        tag, vr, value = element.tag, element.vr, element.value
         if vr == US_OR_SS:
             vr = "SS" if scope.signed else "US"
-        is_long = length > self._most_text and vr not in BINARY_VRS and element[2] != MADE
+        is_long = (
+            element.length > self._most_text and vr not in BINARY_VRS and element.offset != MADE
+        )
         if is_long or not isinstance(value, bytes):
             return self.refer(element, vr)
         if not value:
@@ -304,7 +252,7 @@ class Writer:
 
     def _long(self, element: Element, vr: str, scope: _Scope) -> Any:
         """Return a long value as JSON text, which takes less memory than its values."""
-        value = element[4]
+        value = element.value
         assert isinstance(value, bytes)
         self._deadline.check()
         if len(value) > _CHUNK:
@@ -332,7 +280,7 @@ class Writer:
             except BadValueError as bad:
                 return self._bad(element, scope, vr, bad)
             parts.append(text[1:-1])
-        if problem and element[1].startswith(UNKNOWN):
+        if problem and element.was_unknown:
             return self._bad(element, scope, vr, BadValueError(problem, None))
         if problem:
             self._notes.about(element, scope.elements, problem, vr=vr)
@@ -349,7 +297,7 @@ class Writer:
 
     def _bad(self, element: Element, scope: _Scope, vr: str, bad: BadValueError) -> Any:
         """Return what stands for a value that breaks its VR, found in an element of any kind."""
-        if not element[1].startswith(UNKNOWN):
+        if not element.was_unknown:
             return self._broken(element, scope.elements, vr, bad)
         self._notes.about(element, scope.elements, f"UN does not hold {vr}: {bad.reason}", vr="")
         return _LEFT_OUT if self._ignore_binary else self.refer(element, "UN")

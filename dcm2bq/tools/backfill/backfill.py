@@ -4,11 +4,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.gcs.store import Store
-from dcm2bq.handler import Handler
+from dcm2bq.ignored import is_ignored
 from dcm2bq.tools import indexing
 from dcm2bq.tools.backfill import known
 from dcm2bq.tools.backfill.plan import SHARD_OBJECTS, Census, Shard
@@ -135,17 +136,6 @@ def count(
     """Count what is under a prefix; raises `ReadFailedError`."""
     indexing.require_bucket(bucket, config)
     started = time.monotonic()
-    store = Store(config)
-    handler = Handler(config, store, _NoSink())
-    census = Census(store, bucket, prefix, handler.is_ignored, on_page)
+    census = Census(Store(config), bucket, prefix, partial(is_ignored, config), on_page)
     shards = census.shards(least=least)
     return Count(shards, census.requests, time.monotonic() - started)
-
-
-class _NoSink:
-    """Where nothing is written."""
-
-    def insert(self, row: object, deadline: float) -> None:
-        raise NotImplementedError
-
-    insert_dead_letter = insert

@@ -7,8 +7,8 @@ would read the paths of all rows each time.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.events import ObjectEvent
 from dcm2bq.gcs.uri import GsUri
+from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run_records import Run
 
@@ -59,9 +59,9 @@ def missing(
     dataset: Dataset,
     run: Run,
     shard: Shard,
-    events: Iterable[ObjectEvent],
+    listed: Iterable[StoredObject],
     skip: Callable[[], object],
-) -> Iterator[ObjectEvent]:
+) -> Iterator[StoredObject]:
     """Yield the objects, which come in order, whose generation was not noted; `skip` the others.
 
     Neither side is held in memory.
@@ -69,13 +69,13 @@ def missing(
     sql = f"SELECT path, version FROM `{run.known_table}` WHERE shard = @shard ORDER BY path"  # noqa: S608
     rows = ((row["path"], row["version"]) for row in dataset.stream(sql, {"shard": shard.number}))
     row = next(rows, None)
-    for event in events:
+    for stored in listed:
         versions = set()
-        while row is not None and row[0] <= event.path:
-            if row[0] == event.path:
+        while row is not None and row[0] <= stored.path:
+            if row[0] == stored.path:
                 versions.add(row[1])
             row = next(rows, None)
-        if str(event.generation) in versions:
+        if str(stored.generation) in versions:
             skip()
         else:
-            yield event
+            yield stored

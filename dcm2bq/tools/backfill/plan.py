@@ -15,8 +15,8 @@ from typing import Protocol
 
 import msgspec
 
-from dcm2bq.events import ObjectEvent
 from dcm2bq.gcs.store import LISTED_AT_ONCE
+from dcm2bq.stored_object import StoredObject
 
 THREADS = 16
 SHARDS_MAX = 1000
@@ -48,7 +48,7 @@ class Lister(Protocol):
 
     def pages(
         self, bucket: str, prefix: str, *, start: str, end: str, at_once: int
-    ) -> Iterator[Sequence[ObjectEvent]]:
+    ) -> Iterator[Sequence[StoredObject]]:
         """Yield the objects in order, page by page."""
 
 
@@ -87,7 +87,7 @@ class Census:
         lister: Lister,
         bucket: str,
         prefix: str,
-        is_ignored: Callable[[ObjectEvent], bool],
+        is_ignored: Callable[[StoredObject], bool],
         on_page: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._lister = lister
@@ -178,7 +178,7 @@ class Census:
             victim.is_shared = False
         self._changed.notify_all()
 
-    def _keep(self, span: _Span, page: Sequence[ObjectEvent]) -> Sequence[ObjectEvent]:
+    def _keep(self, span: _Span, page: Sequence[StoredObject]) -> Sequence[StoredObject]:
         """Note what a page holds of a range, whose end may have come nearer; return it."""
         with self._changed:
             kept = [each for each in page if not span.end or each.name < span.end]
@@ -190,7 +190,7 @@ class Census:
             self.requests += 1
             return kept
 
-    def _add(self, pieces: list[_Piece], start: str, kept: Sequence[ObjectEvent]) -> None:
+    def _add(self, pieces: list[_Piece], start: str, kept: Sequence[StoredObject]) -> None:
         if not pieces or pieces[-1].listed >= self._at_once * _PAGES:
             pieces.append(_Piece(start))
         wanted = [each for each in kept if not self._is_ignored(each)]

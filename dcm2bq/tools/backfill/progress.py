@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from dcm2bq.errors import ConfigError, Dcm2BqError, ReadFailedError, RetryableError, describe
+from dcm2bq.errors import ConfigError, Dcm2BqError, RetryableError, ServiceError, describe
 
 _WRITE_SECONDS = 0.5
 _FEW = 1.5  # of a unit: less than that is told in the next smaller one
@@ -58,7 +58,7 @@ def counted(folder: Path) -> Counter[str]:
 
 def failure(folder: Path) -> Dcm2BqError | None:
     """Return why a step failed, if one did."""
-    kinds = {"ConfigError": ConfigError, "RetryableError": ReadFailedError}
+    kinds = {"ConfigError": ConfigError, "RetryableError": ServiceError}
     for file in folder.glob("*.failure"):
         found = msgspec.json.decode(file.read_bytes(), type=_Failure)
         return kinds.get(found.kind, Dcm2BqError)(found.text)

@@ -18,8 +18,8 @@ import msgspec
 
 from dcm2bq import config as configuration
 from dcm2bq.config import Config
-from dcm2bq.errors import ConfigError, ReadFailedError
-from dcm2bq.gcs.run_folder import Folder
+from dcm2bq.errors import ConfigError, ServiceError
+from dcm2bq.gcs.run_folder import RunFolder
 from dcm2bq.gcs.uri import GsUri
 from dcm2bq.tools.backfill.plan import Shard
 
@@ -102,7 +102,7 @@ class Records:
     """The records of a run in its folder."""
 
     def __init__(self, run: Run) -> None:
-        self.folder = Folder(run.folder, run.config)
+        self.folder = RunFolder(run.folder, run.config)
 
     def begin(self, run: Run, shards: Sequence[Shard]) -> None:
         """Write down what is asked for."""
@@ -132,7 +132,7 @@ class Records:
             return staged
         earlier = self.staged(staged.shard)
         if earlier is None:
-            raise ReadFailedError(f"{self.folder.uri}/{name}: is gone")
+            raise ServiceError(f"Cloud Storage: {self.folder.uri}/{name}: is gone")
         return earlier
 
     def finish(self, loaded: Loaded) -> None:

@@ -6,16 +6,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 
 from dcm2bq import events
 from dcm2bq.bigquery.dataset import Dataset
+from dcm2bq.config import Config
 from dcm2bq.dicom import budget_of
 from dcm2bq.errors import ConfigError, RetryableError
 from dcm2bq.events import ObjectEvent
 from dcm2bq.gcs.store import Store
 from dcm2bq.handler import Handler, Outcome, Result
+from dcm2bq.ignored import is_ignored
+from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.backfill import known
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run_records import Records, Run, Staged
@@ -74,11 +76,11 @@ class Stager:
         """Yield the events of the objects that are to be handled."""
         run = self._run
         listed = self._store.list(run.bucket, run.prefix, start=shard.start, end=shard.end)
-        found = work.wanted(listed)
+        found = work.wanted(run.config, listed)
         if self._dataset is not None:
             found = known.missing(self._dataset, run, shard, found, work.skip)
-        for event in found:
-            yield replace(event, event_id=event_id(run, event))
+        for stored in found:
+            yield events.finalized(stored, event_id(run, stored))
 
 
 class _Work:
@@ -105,13 +107,13 @@ class _Work:
                 self._again(failed)
         self._again(failed)
 
-    def wanted(self, listed: Iterator[ObjectEvent]) -> Iterator[ObjectEvent]:
-        """Yield the events that ask for something."""
-        for event in listed:
-            if self._handler.is_ignored(event):
+    def wanted(self, config: Config, listed: Iterator[StoredObject]) -> Iterator[StoredObject]:
+        """Yield the objects that are not ignored."""
+        for stored in listed:
+            if is_ignored(config, stored):
                 self._count(Result.IGNORED)
             else:
-                yield event
+                yield stored
 
     def skip(self) -> None:
         """Count an object that BigQuery has already."""
@@ -169,7 +171,7 @@ class _Work:
         self._listener(result)
 
 
-def event_id(run: Run, event: ObjectEvent) -> str:
+def event_id(run: Run, stored: StoredObject) -> str:
     """Return what stands for an event's id: it names the run, and is the object's own."""
-    digest = hashlib.sha256(f"{event.path}#{event.generation}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{stored.path}#{stored.generation}".encode()).hexdigest()
     return f"backfill-{run.id}-{digest[:16]}"

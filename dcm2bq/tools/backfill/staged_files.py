@@ -7,8 +7,9 @@ from collections import defaultdict
 
 import msgspec
 
+from dcm2bq.deadline import Deadline
 from dcm2bq.errors import RetryableError
-from dcm2bq.gcs.run_folder import Folder
+from dcm2bq.gcs.run_folder import RunFolder
 from dcm2bq.rows import DeadLetterRow, InstanceRow
 
 INSTANCES, DEAD_LETTER = "instances", "dead_letter"
@@ -25,7 +26,7 @@ class Files:
     Names are of this attempt alone: what a failed one leaves is never taken for a later one's.
     """
 
-    def __init__(self, folder: Folder, shard: int) -> None:
+    def __init__(self, folder: RunFolder, shard: int) -> None:
         self._folder = folder
         self._place = f"rows/{shard:06}/{uuid.uuid4().hex}"
         self._open: dict[str, _File] = defaultdict(_File)
@@ -34,11 +35,11 @@ class Files:
         self.files: dict[str, list[str]] = defaultdict(list)
         self.sizes: dict[str, int] = {}
 
-    def insert(self, row: InstanceRow, deadline: float) -> None:  # noqa: ARG002 - a local write
+    def insert(self, row: InstanceRow, deadline: Deadline) -> None:  # noqa: ARG002 - a local write
         """Take a row of `instances`."""
         self._write(INSTANCES, encode(row))
 
-    def insert_dead_letter(self, row: DeadLetterRow, deadline: float) -> None:  # noqa: ARG002
+    def insert_dead_letter(self, row: DeadLetterRow, deadline: Deadline) -> None:  # noqa: ARG002
         """Take a row of `dead_letter`."""
         self._write(DEAD_LETTER, encode(row))
 

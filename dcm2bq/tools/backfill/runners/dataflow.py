@@ -2,8 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,10 @@ from apache_beam.runners.dataflow.dataflow_runner import (
     DataflowRuntimeException,
 )
 from apache_beam.runners.runner import PipelineState
-from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
-from google.auth.exceptions import GoogleAuthError
 
 from dcm2bq.config import Config
-from dcm2bq.errors import ConfigError, JobFailedError, WriteFailedError
+from dcm2bq.errors import ConfigError, JobFailedError
+from dcm2bq.google_errors import mapped
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run_records import Run
 from dcm2bq.tools.backfill.runners import pipeline, worker_package
@@ -53,7 +51,7 @@ class Job:
             options = self.options(run, Path(folder))
             graph = beam.Pipeline(options=options)
             pipeline.build(graph, run, shards)
-            with _mapped():
+            with mapped("Dataflow"):
                 result = graph.run()
         if template := options.get_all_options()["template_location"]:
             tell(f"the job's specification is at {template}; nothing was submitted")
@@ -63,7 +61,7 @@ class Job:
         if self.no_wait:
             tell("when it has ended, this shows the summary:", f"  {again}")
             return False
-        with _mapped():
+        with mapped("Dataflow"):
             state = _wait(result)
         if state != PipelineState.DONE:
             raise JobFailedError(f"Dataflow job {job_id}: {state}; its log says why")
@@ -109,17 +107,6 @@ def _wait(result: DataflowPipelineResult) -> str:
         return str(result.wait_until_finish())
     except DataflowRuntimeException:  # its text quotes what steps raise
         return str(result.state)
-
-
-@contextmanager
-def _mapped() -> Iterator[None]:
-    """Turn an answer of Dataflow that is no job into `WriteFailedError`."""
-    try:
-        yield
-    except GoogleAPICallError as error:
-        raise WriteFailedError(f"Dataflow: HTTP {error.code}") from None
-    except (GoogleAPIError, GoogleAuthError, OSError) as error:
-        raise WriteFailedError(f"Dataflow: no answer, {type(error).__name__}") from None
 
 
 def parse_options(beam_options: Sequence[str]) -> dict[str, Any]:

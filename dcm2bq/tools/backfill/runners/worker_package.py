@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dcm2bq
-from dcm2bq.errors import ReadFailedError
+from dcm2bq.errors import ServiceError
 
 NEEDED = (
     *("google-auth", "google-cloud-bigquery", "google-cloud-storage", "msgspec"),
@@ -62,7 +62,7 @@ def locked_wheels(folder: Path) -> list[Path]:
     """Download the wheels of the requirements, held to their hashes; return their paths.
 
     Not left to Apache Beam, which downloads each line by its name, without its hashes. Raises
-    `ReadFailedError` where the package index does not give them.
+    `ServiceError` where the package index does not give them.
     """
     target = folder / "wheels"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
@@ -72,8 +72,9 @@ def locked_wheels(folder: Path) -> list[Path]:
         command, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise ReadFailedError(
-            f"the workers' packages could not be downloaded and verified:\n{done.stderr.strip()}"
+        raise ServiceError(
+            "package index: the workers' packages could not be downloaded and verified:\n"
+            f"{done.stderr.strip()}"
         )
     return sorted(target.iterdir())
 

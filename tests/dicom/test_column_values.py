@@ -62,10 +62,10 @@ def test_all_are_lifted_from_the_top_level_only() -> None:
     """An item's attributes are another object's."""
     inner = item(*[element(tag, vr, "9") for tag, vr in TAGS.values()])
     outer = [element(tag, vr, WRITTEN[keyword]) for keyword, (tag, vr) in TAGS.items()]
-    found = converted(dicom(sequence(0x00081140, inner), *outer)).attributes
+    found = converted(dicom(sequence(0x00081140, inner), *outer)).columns
     assert found == COLUMNS
     assert all(
-        value is None for value in converted(dicom(sequence(0x00081140, inner))).attributes.values()
+        value is None for value in converted(dicom(sequence(0x00081140, inner))).columns.values()
     )
 
 
@@ -80,7 +80,7 @@ def test_all_are_lifted_from_the_top_level_only() -> None:
 def test_options_do_not_touch_them(options: dict[str, object]) -> None:
     """They come from the elements, not from the JSON."""
     content = dicom(identity(), element(0x00100020, "LO", "X"))
-    assert converted(content, jsonOutput=options).attributes == converted(content).attributes
+    assert converted(content, jsonOutput=options).columns == converted(content).columns
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_options_do_not_touch_them(options: dict[str, object]) -> None:
 def test_a_study_date_is_a_date_of_bigquery_or_null(date: str, column: str | None) -> None:
     """With a warning if there was something."""
     found = converted(dicom(identity(), element(0x00080020, "DA", date.encode())))
-    assert found.attributes["StudyDate"] == column
+    assert found.columns["StudyDate"] == column
     lines = [line for line in found.warnings if "a column can hold" in line]
     assert bool(lines) is (column is None and date != "")
 
@@ -138,7 +138,7 @@ def test_a_study_date_is_a_date_of_bigquery_or_null(date: str, column: str | Non
 def test_a_study_time_is_a_time_of_bigquery_or_null(time: str, column: str | None) -> None:
     """BigQuery has no second 60; of what is less precise the rest is zero."""
     found = converted(dicom(identity(), element(0x00080030, "TM", time.encode())))
-    assert found.attributes["StudyTime"] == column
+    assert found.columns["StudyTime"] == column
     lines = [
         line for line in found.warnings if line == "00080030: not a time that a column can hold"
     ]
@@ -170,7 +170,7 @@ def test_a_number_is_an_integer_of_bigquery_or_null(
     vr: str, number: str | bytes, column: str | None
 ) -> None:
     found = converted(dicom(identity(), element(0x00200013, vr, number)))
-    assert found.attributes["InstanceNumber"] == column
+    assert found.columns["InstanceNumber"] == column
     lines = [line for line in found.warnings if "a column can hold" in line or "not lifted" in line]
     assert bool(lines) is (column is None and number != "")
 
@@ -179,7 +179,7 @@ def test_a_name_keeps_its_component_groups() -> None:
     name = "Yamada^Tarou=山田^太郎=やまだ^たろう"
     charset = element(0x00080005, "CS", "ISO_IR 192")
     found = converted(dicom(charset, identity(), element(0x00100010, "PN", name.encode())))
-    assert found.attributes["PatientName"] == name
+    assert found.columns["PatientName"] == name
 
 
 @pytest.mark.parametrize(("length", "is_lifted"), [(4096, True), (4098, False)])
@@ -190,7 +190,7 @@ def test_text_that_is_too_long_for_a_column_stays_in_the_metadata(
     text = "x" * length
     found = converted(dicom(identity(), element(0x00081030, "LO", text)))
     assert found.metadata["StudyDescription"] == text
-    assert found.attributes["StudyDescription"] == (text if is_lifted else None)
+    assert found.columns["StudyDescription"] == (text if is_lifted else None)
     lines = [line for line in found.warnings if line.startswith("00081030 LO: not lifted")]
     assert bool(lines) is not is_lifted
 
@@ -199,26 +199,26 @@ def test_the_longest_columns_fit_a_row_beside_the_longest_metadata() -> None:
     """Even if each character is escaped."""
     text = [element(tag, "UT", "\x01" * 4096) for tag, _ in sorted(TAGS.values())]
     found = converted(dicom(*text))
-    columns = msgspec.json.encode(dict(found.attributes))
+    columns = msgspec.json.encode(dict(found.columns))
     assert 6 * 4096 * 10 < len(columns) < ROW_LIMIT_BYTES - Config().limits.output_bytes
 
 
 def test_of_an_attribute_that_is_written_twice_the_first_is_lifted() -> None:
     twice = [element(0x00081010, "SH", each) for each in ("A", "B")]
-    assert converted(dicom(identity(), *twice)).attributes["StationName"] == "A"
+    assert converted(dicom(identity(), *twice)).columns["StationName"] == "A"
 
 
 @pytest.mark.parametrize("keyword", TAGS)
 def test_what_is_removed_from_the_metadata_is_in_no_column(keyword: str) -> None:
     content = dicom(*[element(tag, vr, WRITTEN[each]) for each, (tag, vr) in TAGS.items()])
-    found = converted(content, privacy={"remove": [keyword]}).attributes
+    found = converted(content, privacy={"remove": [keyword]}).columns
     assert found == {**COLUMNS, keyword: None}
 
 
 def test_of_several_values_the_first_is_lifted() -> None:
     """With a warning."""
     found = converted(dicom(identity(), element(0x00100020, "LO", "A\\B")))
-    assert found.attributes["PatientID"] == "A"
+    assert found.columns["PatientID"] == "A"
     assert any("first of 2 values" in line for line in found.warnings)
 
 
@@ -231,15 +231,15 @@ def test_they_are_stripped_and_decoded() -> None:
             element(0x00100020, "LO", " é ".encode()),
         )
     )
-    assert found.attributes["PatientID"] == "é"
-    assert found.attributes["SOPInstanceUID"] == "1.2"
+    assert found.columns["PatientID"] == "é"
+    assert found.columns["SOPInstanceUID"] == "1.2"
 
 
 @pytest.mark.parametrize("vr", ["UN", "LO", "SH"])
 def test_another_vr_does_no_harm(vr: str) -> None:
     """The text counts."""
     found = converted(dicom(identity(), element(0x0020000D, vr, "1.2.3 ")))
-    assert found.attributes["StudyInstanceUID"] == "1.2.3"
+    assert found.columns["StudyInstanceUID"] == "1.2.3"
 
 
 @pytest.mark.parametrize(
@@ -253,14 +253,14 @@ def test_another_vr_does_no_harm(vr: str) -> None:
 def test_what_is_no_text_is_not_lifted(content: bytes) -> None:
     """With a warning."""
     found = converted(dicom(identity(), content))
-    assert found.attributes["StudyInstanceUID"] is None
+    assert found.columns["StudyInstanceUID"] is None
     assert any(line.startswith("0020000D") and "not lifted" in line for line in found.warnings)
 
 
 def test_they_do_not_depend_on_the_encoding() -> None:
     """Implicit files have them too."""
     content = identity(implicit=True) + element(0x00080020, "DA", "20240229", implicit=True)
-    found = converted(dicom(content, transfer_syntax=IMPLICIT)).attributes
+    found = converted(dicom(content, transfer_syntax=IMPLICIT)).columns
     assert found["StudyDate"] == "2024-02-29"
     assert found["SOPInstanceUID"] == "1.2.3.4"
 
@@ -293,7 +293,7 @@ def test_a_uid_is_the_same_in_metadata_and_column_whatever_blanks_it_has(
     if form == "dicom-json":
         (metadata,) = metadata.get("Value", [None])
     assert metadata == value
-    column = found.attributes[keyword]
+    column = found.columns[keyword]
     assert column == (value if value is None or value.isprintable() else None)
     lines = [line for line in found.warnings if line.startswith(f"{tag:08X} UI")]
     assert bool(lines) is is_warned_of
@@ -321,8 +321,16 @@ def test_each_of_several_uids_is_held_to_its_blanks() -> None:
 def test_what_the_metadata_refuses_is_not_lifted(vr: str, value: bytes) -> None:
     """Nor what is broken by control characters; with a warning."""
     found = converted(dicom(identity(), element(0x00100020, vr, value, length=len(value))))
-    assert found.attributes["PatientID"] is None
+    assert found.columns["PatientID"] is None
     assert any(line.startswith("00100020") and "not lifted" in line for line in found.warnings)
+
+
+def test_an_unknown_value_that_breaks_the_vr_of_its_tag_is_not_lifted() -> None:
+    """Modality is CS, which has no lower-case letters: as UN, the metadata has a reference."""
+    converted_object = converted(dicom(identity(), element(0x00080060, "UN", b"ct")))
+    assert "BulkDataURI" in converted_object.metadata["Modality"]
+    assert converted_object.columns["Modality"] is None
+    assert any("not lifted" in line for line in converted_object.warnings)
 
 
 @pytest.mark.parametrize(
@@ -347,5 +355,5 @@ def test_a_column_has_what_the_metadata_has(vr: str, charset: str) -> None:
         found = converted(content)
         value = found.metadata["StationName"]
         first = value[0] if isinstance(value, list) else value
-        column = found.attributes["StationName"]
+        column = found.columns["StationName"]
         assert column == (first and first.strip(" ")), text

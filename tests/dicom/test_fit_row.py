@@ -58,7 +58,7 @@ def test_a_sequence_is_left_in_the_object_as_a_whole(form: str) -> None:
     }
     changed = {each for each in whole.metadata if whole.metadata[each] != found.metadata[each]}
     assert changed == {key}
-    assert found.attributes == whole.attributes
+    assert found.columns == whole.columns
     assert any(
         line.startswith(f"{FRAMES:08X} SQ: ") and "fit the row" in line for line in found.warnings
     )
