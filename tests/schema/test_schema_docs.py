@@ -21,7 +21,7 @@ from dcm2bq.dicom.notes import Notes
 from dcm2bq.schema import Definition, DefinitionKind
 from dcm2bq.tools.init import init
 from tests.support import googlesql, pages
-from tests.support.catalog import Tables
+from tests.support.catalog import DatasetCatalog
 from tests.support.googlesql import engine
 
 PAGE = Path(__file__).parents[2] / "docs" / "SCHEMA.md"
@@ -179,9 +179,9 @@ def test_a_query_of_another_page_or_help_text_runs(filled: Dataset, query: str) 
 
 
 @pytest.fixture(scope="module")
-def tables() -> Tables:
+def tables() -> DatasetCatalog:
     """The dataset, and the tables of the older service as MIGRATION speaks of them."""
-    found = Tables(engine())
+    found = DatasetCatalog(engine())
     found.define(schema.load(Config(), "project"), "dicom")
     common = [
         {"name": "timestamp", "type": "TIMESTAMP"},
@@ -213,7 +213,7 @@ def tables() -> Tables:
     ("place", "statement"), STATEMENTS, ids=[f"{place}: {sql[:40]}" for place, sql in STATEMENTS]
 )
 def test_a_documented_statement_is_valid_on_googles_engine(
-    tables: Tables, place: str, statement: str
+    tables: DatasetCatalog, place: str, statement: str
 ) -> None:
     if statement.startswith("WITH renamed"):  # the first step of the statement before
         statement += "\nSELECT * FROM renamed"
