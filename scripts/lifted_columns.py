@@ -2,7 +2,7 @@
 
     python scripts/lifted_columns.py
 
-The list is `dcm2bq/lifted.py`. Columns that are there stay where they are, others go to the end.
+The list is `dcm2bq/lifted.py`. Existing columns keep their places; new ones are appended.
 """
 
 import json
@@ -25,8 +25,8 @@ FORMS = (
     "r.metadata.`{tag:08X}`, '$[0]'",
     "r.metadata.`{tag:08X}`, '$.Value[0]'",
 )
-"""Where a header has a value, by the options of jsonOutput; written as BigQuery's local
-counterpart gives the text of a table function back, for `init` to compare."""
+"""Where a header has a value, depending on the jsonOutput options. Written the way the local
+BigQuery returns the text of a table function, so that `init` finds no difference."""
 NAME = """NULLIF(RTRIM(ARRAY_TO_STRING([
       JSON_VALUE(r.metadata.`{tag:08X}`, '$.Value[0].Alphabetic'),
       JSON_VALUE(r.metadata.`{tag:08X}`, '$.Value[0].Ideographic'),
@@ -35,8 +35,8 @@ NAME = """NULLIF(RTRIM(ARRAY_TO_STRING([
 """The component groups of a name in DICOM JSON (PS3.18 F.2.2), as a data set has them."""
 
 HEADER = """\
--- Between `SELECT r.* REPLACE (` and `)`: what rows of older releases lack of the lifted columns,
--- from the header in each of the forms that the jsonOutput options give it. Made by
+-- Used between `SELECT r.* REPLACE (` and `)`: the lifted columns, which rows of older releases
+-- lack, read from the header in each form that the jsonOutput options can give it. Written by
 -- scripts/lifted_columns.py from dcm2bq/lifted.py.
 """
 CONVERSIONS = {
@@ -65,7 +65,7 @@ CONVERSIONS = {
     ':00'
   ) AS TIME)""",
 }
-"""Text of a header to a value of the column, as `dicom/attributes.py` makes it."""
+"""How text of a header becomes a value of the column; equal to what the conversion lifts."""
 
 
 def field(column: Lifted) -> str:
@@ -80,14 +80,14 @@ def field(column: Lifted) -> str:
 
 
 def with_columns(text: str) -> str:
-    """Return the schema of a table or view with the lifted columns as the list has them."""
+    """Return the schema of a table or view with the lifted columns of the list."""
     missing = {each.keyword: field(each) for each in LIFTED}
     lines = []
     for line in text.splitlines():
         match = FIELD.match(line)
         if match and match[1] in missing:
             lines.append(missing.pop(match[1]) + match[2])
-        elif line == "    ]":  # the end of the columns
+        elif line == "    ]":  # end of the columns
             lines[-1:] = [",\n".join([lines[-1], *missing.values()])]
             lines.append(line)
         else:
@@ -101,7 +101,7 @@ def filled() -> str:
 
 
 def _filled(column: Lifted) -> str:
-    """Return the column, or where it is NULL what the header has for it."""
+    """Return an expression: the column or, where that is NULL, the value in the header."""
     values = [f"JSON_VALUE({form.format(**column._asdict())})" for form in FORMS]
     if dictionary_VR(column.tag) == "PN":
         values[-1] = NAME.format(**column._asdict())
@@ -119,7 +119,7 @@ def _coalesce(values: list[str], indent: str) -> str:
 
 
 def contents() -> Iterator[tuple[Path, str]]:
-    """Yield each file that the list goes into, and what it must hold."""
+    """Yield each file that the script writes, and its content."""
     for name in ("instances", "instances_live"):
         path = SCHEMA / f"{name}.json"
         yield path, with_columns(path.read_text(encoding="utf-8"))

@@ -1,5 +1,5 @@
--- Between `SELECT r.* REPLACE (` and `)`: what rows of older releases lack of the lifted columns,
--- from the header in each of the forms that the jsonOutput options give it. Made by
+-- Used between `SELECT r.* REPLACE (` and `)`: the lifted columns, which rows of older releases
+-- lack, read from the header in each form that the jsonOutput options can give it. Written by
 -- scripts/lifted_columns.py from dcm2bq/lifted.py.
   COALESCE(
     r.PatientName,

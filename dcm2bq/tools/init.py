@@ -13,8 +13,8 @@ from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError, ServiceError
-from dcm2bq.schema import Definition, Kind
-from dcm2bq.schema.compare import Difference, compare
+from dcm2bq.schema import Definition, DefinitionKind
+from dcm2bq.schema.compare import SchemaDifference, compare
 
 
 class SchemaAction(StrEnum):
@@ -46,7 +46,7 @@ class _Step:
 
     definition: Definition
     existing: dict[str, Any] | None
-    difference: Difference
+    difference: SchemaDifference
 
     @property
     def entry(self) -> SchemaEntry:
@@ -88,7 +88,7 @@ def refuse_equal_names(config: Config) -> None:
     """Raise `ConfigError` if a table has the name of another table or of a view."""
     seen: set[str] = set()
     for definition in schema.load(config, ""):
-        if definition.kind is Kind.FUNCTION:
+        if definition.kind is DefinitionKind.FUNCTION:
             continue
         if definition.name.casefold() in seen:
             raise ConfigError(
@@ -118,9 +118,9 @@ def _refuse(steps: Sequence[_Step]) -> None:
 
 
 def _compare(dataset: Dataset, definition: Definition) -> _Step:
-    get = dataset.get_routine if definition.kind is Kind.FUNCTION else dataset.get_table
+    get = dataset.get_routine if definition.kind is DefinitionKind.FUNCTION else dataset.get_table
     existing = get(definition.name)
-    difference = Difference() if existing is None else compare(existing, definition)
+    difference = SchemaDifference() if existing is None else compare(existing, definition)
     return _Step(definition, existing, difference)
 
 
@@ -128,11 +128,11 @@ def _apply(dataset: Dataset, step: _Step) -> None:
     if step.entry.action is SchemaAction.UNCHANGED:
         return
     match step.definition.kind:
-        case Kind.TABLE:
+        case DefinitionKind.TABLE:
             _apply_table(dataset, step)
-        case Kind.VIEW:
+        case DefinitionKind.VIEW:
             _apply_view(dataset, step)
-        case Kind.FUNCTION:
+        case DefinitionKind.FUNCTION:
             dataset.query(step.definition.ddl)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from dcm2bq.events import EventKind
 from dcm2bq.local import servers
-from dcm2bq.local.eventarc import Delivery, Event, Trigger
+from dcm2bq.local.eventarc import Event, EventDelivery, Trigger
 from tests.support.backfill_site import MR_SMALL, Site, finish
 from tests.support.function_stack import ROOT
 
@@ -63,7 +63,7 @@ def test_a_bucket_is_loaded_while_events_arrive(
         delivered = 0
         while process.poll() is None and delivered < len(resources):
             event = Event(kind=EventKind.FINALIZED, resource=resources[delivered])
-            assert trigger.deliver(Delivery(event=event)).failure is None
+            assert trigger.deliver(EventDelivery(event=event)).failure is None
             delivered += 10
         done = finish(process)
         trigger.close()

@@ -181,7 +181,7 @@ def test_rows_with_other_privacy_options_are_refused(site: Site) -> None:
     done = site.backfill()
     assert done.status == 2
     table = f"{site.dataset.name}.instances"
-    reason = "holds rows made by other privacy options: use another dataset, or those options"
+    reason = "holds rows made with other privacy options: use those options or another dataset"
     assert done.err == f"dcm2bq: {table}: {reason}\n"
     assert site.names("b/") == []
 

@@ -16,7 +16,7 @@ from dcm2bq.deadline import NO_DEADLINE
 from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.gcs.run_folder import RunFolder
 from dcm2bq.local import servers
-from dcm2bq.local.eventarc import Delivery, Event, Trigger
+from dcm2bq.local.eventarc import Event, EventDelivery, Trigger
 from dcm2bq.rows import DeadLetterRow
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.backfill import staged_files as files
@@ -37,7 +37,7 @@ def test_staged_rows_equal_those_of_the_function(site: Site, tmp_path: Path) -> 
         trigger = Trigger(url, connections=1)
         for resource in resources:
             event = Event(kind=EventKind.FINALIZED, resource=resource)
-            assert trigger.deliver(Delivery(event=event)).failure is None
+            assert trigger.deliver(EventDelivery(event=event)).failure is None
         trigger.close()
     done = site.backfill("--all", "--keep-staged")
     assert done.status == 0, done.err

@@ -11,7 +11,7 @@ from dcm2bq import cli, config, log
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.errors import ReadFailedError
-from dcm2bq.local import run
+from dcm2bq.local import commands
 from tests.dicom.build import dicom, element, identity
 
 EVIL = "\x1b[31m\x7f\x9b2J\u202e\u2066\u2028\u061c\n[red]é"
@@ -106,7 +106,9 @@ def test_the_path_of_a_system_error_stays_on_its_line(
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_rows_are_escaped(*, as_json: bool, capfd: pytest.CaptureFixture[str]) -> None:
-    run._answer(lambda _: [{EVIL: EVIL, "list": [{"a": EVIL}]}], "SELECT", as_json=as_json)
+    commands._print_answer(
+        lambda _: [{EVIL: EVIL, "list": [{"a": EVIL}]}], "SELECT 1", as_json=as_json
+    )
     out, _ = capfd.readouterr()
     assert all(line.isprintable() for line in out.split("\n"))
     if as_json:

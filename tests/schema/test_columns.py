@@ -68,7 +68,7 @@ def header(form: str) -> Conversion:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("release", ["this", "older"])
-def test_a_row_of_any_release_shows_every_column(
+def test_rows_of_every_release_show_every_column(
     dataset: Dataset, insert: Insert, row: MakeRow, form: str, release: str
 ) -> None:
     """In the view and in the functions that stand for it; older rows by their header."""
@@ -100,7 +100,7 @@ def added(attributes: Mapping[str, str | None]) -> dict[str, str | None]:
     return {each.keyword: attributes[each.keyword] for each in ADDED}
 
 
-def test_the_first_columns_of_all_stay_what_they_are() -> None:
+def test_the_columns_of_the_first_release_are_unchanged() -> None:
     """Rows of every release have them: no view need fill them in."""
     assert [each.keyword for each in ORIGINAL] == [
         "StudyInstanceUID",
@@ -114,7 +114,9 @@ def test_the_first_columns_of_all_stay_what_they_are() -> None:
     assert list(EXPECTED) == [each.keyword for each in ADDED]
 
 
-def test_studies_and_series_show_them(dataset: Dataset, insert: Insert, row: MakeRow) -> None:
+def test_studies_and_series_show_the_lifted_columns(
+    dataset: Dataset, insert: Insert, row: MakeRow
+) -> None:
     """Rows of both releases beside each other in one study."""
     for number, form in enumerate(FORMS):
         done = header(form)
@@ -161,7 +163,7 @@ TEXTS = {
 
 @pytest.mark.parametrize("column", TEXTS)
 @pytest.mark.timeout(googlesql.TIMEOUT)
-def test_a_header_gives_an_older_row_what_this_release_lifts(column: str, row: MakeRow) -> None:
+def test_older_rows_get_the_values_that_this_release_lifts(column: str, row: MakeRow) -> None:
     """By Google's own engine, whatever the text: the same value, or none."""
     (tag,) = [each.tag for each in ADDED if each.keyword == column]
     vr = {"StudyTime": "TM", "PatientBirthDate": "DA", "SeriesNumber": "IS"}[column]
@@ -177,7 +179,9 @@ def test_a_header_gives_an_older_row_what_this_release_lifts(column: str, row: M
     assert len({value for (value,) in older}) > 2
 
 
-def test_a_row_is_as_the_service_takes_it(dataset: Dataset, insert: Insert, row: MakeRow) -> None:
+def test_extreme_values_are_stored_unchanged(
+    dataset: Dataset, insert: Insert, row: MakeRow
+) -> None:
     """Dates, times and integers are text in JSON; what is lifted never fails a row."""
     extremes = {
         "PatientBirthDate": (0x00100030, "DA", "00010101"),

@@ -13,7 +13,7 @@ from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config, Privacy, from_overrides
 from dcm2bq.errors import ConfigError, ServiceError
 from dcm2bq.lifted import ADDED
-from dcm2bq.schema import Definition, Kind
+from dcm2bq.schema import Definition, DefinitionKind
 from dcm2bq.schema.compare import compare
 from dcm2bq.tools.init import SchemaAction, SchemaEntry, init
 
@@ -138,7 +138,7 @@ def test_fresh_and_again(place: Place) -> None:
 
 def test_what_was_created_is_what_the_files_say(ready: Place) -> None:
     for definition in ready.definitions.values():
-        is_function = definition.kind is Kind.FUNCTION
+        is_function = definition.kind is DefinitionKind.FUNCTION
         get = ready.dataset.get_routine if is_function else ready.dataset.get_table
         found = get(definition.name)
         assert found is not None
@@ -240,7 +240,7 @@ def test_columns_are_added_below_views_that_are_there(ready: Place) -> None:
     assert ready.dataset.query("SELECT later FROM study('1')") == []
     # An older version finds the column, and lets it be.
     entries = ready.init()
-    assert entries["instances"].details == ("column later is unknown to dcm2bq: left alone",)
+    assert entries["instances"].details == ("column later is not dcm2bq's: left alone",)
     assert actions(entries) == {}
 
 
@@ -358,14 +358,14 @@ REFUSALS: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
     "missing and required": (
         "instances",
         lambda table: without(table, "path"),
-        "column path is missing, and REQUIRED",
+        "column path is missing, and a REQUIRED column cannot be added",
     ),
     "unknown and required": (
         "dead_letter",
         lambda table: table["schema"]["fields"].append(
             {"name": "site", "type": "STRING", "mode": "REQUIRED"}
         ),
-        "column site is REQUIRED and unknown to dcm2bq",
+        "column site is REQUIRED, and dcm2bq does not write it",
     ),
     "no partitioning": (
         "instances",
@@ -385,7 +385,7 @@ REFUSALS: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
     "partition filter": (
         "instances",
         lambda table: table.update(requirePartitionFilter=True),
-        "requires a partition filter, which the views cannot give",
+        "requires a partition filter, which the views do not have",
     ),
     "no clustering": (
         "instances",
@@ -430,10 +430,10 @@ def test_every_refusal_is_told_before_anything_is_changed(place: Place) -> None:
             "event, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID"
         ),
         f"{name}.instances: column info.input.size is STRING, not INTEGER",
-        f"{name}.instances: column path is missing, and REQUIRED",
+        f"{name}.instances: column path is missing, and a REQUIRED column cannot be added",
         f"{name}.dead_letter: is not partitioned by MONTH of column publish_time",
-        f"{name}.studies: is a TABLE where a VIEW must be",
-        f"{name}.study: is a SCALAR_FUNCTION where a TABLE_VALUED_FUNCTION must be",
+        f"{name}.studies: is a TABLE, not a VIEW",
+        f"{name}.study: is a SCALAR_FUNCTION, not a TABLE_VALUED_FUNCTION",
         "nothing was changed",
     ]
     assert place.snapshot() == before
@@ -441,9 +441,7 @@ def test_every_refusal_is_told_before_anything_is_changed(place: Place) -> None:
 
 def test_a_view_where_a_table_must_be_is_refused(definitions: dict[str, Definition]) -> None:
     found = {**definitions["studies"].resource}
-    assert compare(found, definitions["dead_letter"]).refusals == [
-        "is a VIEW where a TABLE must be"
-    ]
+    assert compare(found, definitions["dead_letter"]).refusals == ["is a VIEW, not a TABLE"]
 
 
 @pytest.mark.parametrize("path", ["info.bytes_read", "info.input.crc32c"])
@@ -495,7 +493,7 @@ def test_layout_and_comments_of_a_query_are_no_difference(
     lines = [each for each in definition.sql.splitlines() if not each.startswith("--")]
     other = " ".join(lines) + "\n/* by\nhand */"
     resource = {**definition.resource, "view": {"query": other}, "definitionBody": other}
-    if definition.kind is Kind.FUNCTION:
+    if definition.kind is DefinitionKind.FUNCTION:
         del resource["view"]
     assert compare(resource, definition).changes == []
 
@@ -514,7 +512,7 @@ def test_rows_that_expire_are_told_of(definitions: dict[str, Definition]) -> Non
     found = copy.deepcopy(definitions["instances"].resource)
     found["timePartitioning"]["expirationMs"] = "5184000000"
     assert compare(found, definitions["instances"]).notes == [
-        "rows expire after 60 days, and with them what they tell"
+        "rows expire after 60 days and then vanish from every view"
     ]
 
 
@@ -540,12 +538,12 @@ def test_the_privacy_options_are_a_label_that_other_options_do_not_meet(place: P
         Privacy(hash=("PatientID",), key_version="2"),
     ]
     for other in others:
-        with pytest.raises(ConfigError, match="made by other privacy options"):
+        with pytest.raises(ConfigError, match="made with other privacy options"):
             init(place.dataset, msgspec.structs.replace(place.config, privacy=other))
 
 
 def test_a_table_made_without_privacy_options_stays_so(place: Place) -> None:
     place.init()
     private = msgspec.structs.replace(place.config, privacy=Privacy(remove=("PatientID",)))
-    with pytest.raises(ConfigError, match="made by other privacy options"):
+    with pytest.raises(ConfigError, match="made with other privacy options"):
         init(place.dataset, private)

@@ -525,7 +525,7 @@ def test_rows_with_other_privacy_options_are_not_added(stack: Stack, command: Co
     command.configure(stack, privacy={"remove": ["PatientID"]})
     done = command("dead-letters", "retry", "--all")
     assert (done.status, done.out) == (2, "")
-    assert "instances: holds rows made by other privacy options" in done.err
+    assert "instances: holds rows made with other privacy options" in done.err
 
 
 @pytest.mark.parametrize("privacy", [{"hash": ["PatientID"]}, {"profile": "basic"}])

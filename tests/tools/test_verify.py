@@ -480,7 +480,7 @@ def test_rows_with_other_privacy_options_are_not_added(
     command.configure(stack, privacy={"remove": ["PatientID"]})
     done = place.verify("--repair")
     assert (done.status, done.out) == (2, "")
-    assert "instances: holds rows made by other privacy options" in done.err
+    assert "instances: holds rows made with other privacy options" in done.err
     assert place.verify("--allow-empty").status == 0
 
 
