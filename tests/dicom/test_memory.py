@@ -24,7 +24,7 @@ from dcm2bq.dicom import Budget, budget_of, convert, convert_within
 from dcm2bq.dicom.memory import FIRST, MIB, Claim, GiveWayError
 from dcm2bq.dicom.read.deflate import GunzippedSource
 from dcm2bq.dicom.read.source import NO_DEADLINE, StreamSource, Window
-from dcm2bq.dicom.write.fit_row import _careful_size, escaped_size
+from dcm2bq.dicom.write.fit_row import _size_by_parts, escaped_size
 from dcm2bq.errors import ConfigError, ReadFailedError, UnreadableDicomError
 from dcm2bq.machine import memory_limit
 from tests.dicom.build import (
@@ -201,7 +201,7 @@ JSON = st.recursive(
 @given(st.dictionaries(st.from_regex(r"[A-Z][a-z]{1,9}", fullmatch=True), JSON, max_size=4))
 def test_what_is_measured_by_parts_is_what_the_whole_takes(metadata: dict[str, object]) -> None:
     whole = escaped_size(msgspec.json.encode(metadata)) - 2
-    assert _careful_size(metadata, NO_DEADLINE) == whole
+    assert _size_by_parts(metadata, NO_DEADLINE) == whole
 
 
 def test_headers_too_large_to_be_written_at_once_are_made_to_fit_alike() -> None:
