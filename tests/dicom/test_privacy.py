@@ -162,11 +162,11 @@ def test_remove_wins_over_hash_and_both_over_the_profile() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"remove": ["PatientNames"]}, "privacy.remove: PatientNames is neither a keyword"),
-        ({"hash": ["private"]}, "privacy.hash: private is not one attribute"),
-        ({"hash": ["OverlayData"]}, "privacy.hash: OverlayData is not one attribute"),
-        ({"hash": ["StudyDate"]}, "privacy.hash: StudyDate is DA, which can only be removed"),
-        ({"hash": ["PatientWeight"]}, "privacy.hash: PatientWeight is DS, which can only be"),
+        ({"remove": ["PatientNames"]}, "privacy.remove: PatientNames is not a keyword"),
+        ({"hash": ["private"]}, "privacy.hash: private names several attributes"),
+        ({"hash": ["OverlayData"]}, "privacy.hash: OverlayData names several attributes"),
+        ({"hash": ["StudyDate"]}, "privacy.hash: StudyDate has VR DA, which can only be removed"),
+        ({"hash": ["PatientWeight"]}, "privacy.hash: PatientWeight has VR DS, which can only be"),
         ({"hash": ["00091001"]}, "privacy.hash: 00091001 is not in the data dictionary"),
         (
             {"hash": ["PatientID"], "hashKeyVariable": "NO_SUCH"},
@@ -459,7 +459,7 @@ def test_a_tag_that_could_be_text_is_left_out_while_rules_are_in_force(vr: str) 
     done = private(content, remove=["PatientName"])
     assert "4E53454D" not in done.metadata
     assert done.metadata["00189999"] == "of a newer edition"
-    assert any("left out: its tag is not known" in line for line in done.warnings)
+    assert any("left out: its tag is unknown" in line for line in done.warnings)
 
 
 def test_pixel_data_whose_end_is_a_guess_is_not_inlined_while_rules_are_in_force() -> None:
