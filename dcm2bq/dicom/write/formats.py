@@ -5,8 +5,8 @@ from typing import Any
 
 from dcm2bq.config import JsonOutput
 from dcm2bq.dicom.dictionary import KEYWORDS
-from dcm2bq.dicom.syntax import BINARY_VRS
 from dcm2bq.dicom.values import Values
+from dcm2bq.dicom.vr import BINARY_VRS
 
 
 class Flat:

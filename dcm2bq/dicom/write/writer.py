@@ -24,8 +24,8 @@ from dcm2bq.dicom.memory import REFERENCE, VALUE, Claim, unbounded
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.numbers import encode
 from dcm2bq.dicom.read.source import NO_DEADLINE, Deadline
-from dcm2bq.dicom.syntax import BINARY_VRS
 from dcm2bq.dicom.values import DECODERS, NUMBER_VRS, BadValueError, Values
+from dcm2bq.dicom.vr import BINARY_VRS
 from dcm2bq.dicom.write.formats import Flat
 from dcm2bq.dicom.write.model import Model
 
