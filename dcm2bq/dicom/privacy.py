@@ -33,7 +33,6 @@ from dcm2bq.dicom.elements import (
 )
 from dcm2bq.dicom.notes import Notes, is_named_in
 from dcm2bq.dicom.read.source import NO_DEADLINE, Deadline
-from dcm2bq.dicom.syntax import BINARY_VRS
 from dcm2bq.dicom.values import (
     DECODERS,
     NUMBER_TEXT_VRS,
@@ -42,6 +41,7 @@ from dcm2bq.dicom.values import (
     BadValueError,
     is_text,
 )
+from dcm2bq.dicom.vr import BINARY_VRS
 from dcm2bq.errors import ConfigError
 
 _PRIVATE = "private"

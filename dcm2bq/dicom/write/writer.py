@@ -24,7 +24,6 @@ from dcm2bq.dicom.memory import REFERENCE, VALUE, Claim, unbounded
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.numbers import encode
 from dcm2bq.dicom.read.source import NO_DEADLINE, Deadline
-from dcm2bq.dicom.syntax import BINARY_VRS
 from dcm2bq.dicom.values import (
     DECODERS,
     NUMBER_TEXT_VRS,
@@ -32,6 +31,7 @@ from dcm2bq.dicom.values import (
     BadValueError,
     Values,
 )
+from dcm2bq.dicom.vr import BINARY_VRS
 from dcm2bq.dicom.write.formats import Json, format_of
 
 _LUT_DESCRIPTORS = frozenset({0x00281100, 0x00281101, 0x00281102, 0x00281103, 0x00283002})
