@@ -46,21 +46,21 @@ def test_a_sequence_is_replaced_as_a_whole(form: str) -> None:
     content = dicom(identity(), element(0x00100020, "LO", "X"), frames(2000))
     options: dict[str, Any] = {"format": form}
     whole = converted(content, jsonOutput=options)
-    found = converted(content, jsonOutput=options, limits={"outputBytes": 100_000})
+    done = converted(content, jsonOutput=options, limits={"outputBytes": 100_000})
     assert escaped(whole.text) > 100_000
-    assert escaped(found.text) <= 100_000
-    assert json.loads(found.text) == found.metadata
+    assert escaped(done.text) <= 100_000
+    assert json.loads(done.text) == done.metadata
     key = NAME if form == "flat" else f"{FRAMES:08X}"
     offset = len(content) - len(frames(2000)) + 12
-    assert found.metadata[key] == {
+    assert done.metadata[key] == {
         "vr": "SQ",
         "BulkDataURI": f"?offset={offset}&length={len(frames(2000)) - 12}",
     }
-    changed = {name for name in whole.metadata if whole.metadata[name] != found.metadata[name]}
+    changed = {name for name in whole.metadata if whole.metadata[name] != done.metadata[name]}
     assert changed == {key}
-    assert found.columns == whole.columns
+    assert done.columns == whole.columns
     assert any(
-        line.startswith(f"{FRAMES:08X} SQ: ") and "fit the row" in line for line in found.warnings
+        line.startswith(f"{FRAMES:08X} SQ: ") and "fit the row" in line for line in done.warnings
     )
 
 
@@ -70,14 +70,12 @@ def test_the_largest_elements_are_replaced_and_no_more_than_needed() -> None:
     content = dicom(identity(), *texts)
     whole = escaped(converted(content).text)
     for missing, replaced in ((0, 0), (1, 1), (8_000, 1), (9_500, 2), (40_000, 7)):
-        found = converted(content, limits={"outputBytes": whole - missing})
+        done = converted(content, limits={"outputBytes": whole - missing})
         left = [
-            key
-            for key, value in found.metadata.items()
-            if isinstance(value, dict) and "vr" in value
+            key for key, value in done.metadata.items() if isinstance(value, dict) and "vr" in value
         ]
         assert left == [f"{0x00091000 + number:08X}" for number in range(10 - replaced, 10)]
-        assert escaped(found.text) <= whole - missing
+        assert escaped(done.text) <= whole - missing
 
 
 def test_an_element_that_makes_up_most_of_a_sequence_is_replaced_instead_of_it() -> None:
@@ -86,8 +84,8 @@ def test_an_element_that_makes_up_most_of_a_sequence_is_replaced_instead_of_it()
     code = element(0x00080100, "SH", "X")
     inner = sequence(0x00081140, item(code, big), item(code))
     content = dicom(identity(), sequence(0x00081115, item(code, inner), item(code)))
-    found = converted(content, limits={"outputBytes": 5_000})
-    first, second = found.metadata["ReferencedSeriesSequence"]
+    done = converted(content, limits={"outputBytes": 5_000})
+    first, second = done.metadata["ReferencedSeriesSequence"]
     assert second == {"CodeValue": "X"}
     image, other = first["ReferencedImageSequence"]
     assert other == {"CodeValue": "X"}
@@ -99,10 +97,10 @@ def test_several_elements_of_one_sequence_can_be_replaced() -> None:
     """One by one, as long as one makes up most of the rest."""
     texts = [element(0x00091000 + n, "UT", "x" * size) for n, size in enumerate((50_000, 20_000))]
     code = element(0x00080100, "SH", "X")
-    found = converted(
+    done = converted(
         dicom(identity(), sequence(0x00081140, item(code, *texts))), limits={"outputBytes": 5_000}
     )
-    (image,) = found.metadata["ReferencedImageSequence"]
+    (image,) = done.metadata["ReferencedImageSequence"]
     assert image["CodeValue"] == "X"
     assert set(image["00091000"]) == set(image["00091001"]) == {"BulkDataURI", "vr"}
 
@@ -112,26 +110,26 @@ def test_of_duplicates_the_first_is_referred_to() -> None:
     content = dicom(
         identity(), element(0x00204000, "LT", "x" * 9000), element(0x00204000, "LT", "y" * 5000)
     )
-    found = converted(content, limits={"outputBytes": 5_000})
+    done = converted(content, limits={"outputBytes": 5_000})
     offset = content.index(b"xxxx")
-    assert found.metadata["ImageComments"]["BulkDataURI"] == f"?offset={offset}&length=9000"
+    assert done.metadata["ImageComments"]["BulkDataURI"] == f"?offset={offset}&length=9000"
 
 
 def test_nothing_is_replaced_by_a_longer_reference() -> None:
     """A row that cannot fit stays complete, and BigQuery refuses it."""
     content = dicom(identity(), *[element(0x00091000 + n, "LO", "x") for n in range(200)])
-    found = converted(content, limits={"outputBytes": 1_000})
-    assert found.metadata == converted(content).metadata
+    done = converted(content, limits={"outputBytes": 1_000})
+    assert done.metadata == converted(content).metadata
 
 
 def test_sixty_thousand_small_elements_are_replaced_in_bounded_time() -> None:
     """Each is just longer than a reference."""
     creators = [element(0x000B0000 + n, "LO", "ACME") for n in range(0x10, 0x100)]
     elements = [*creators, *(element(0x000B1000 + n, "LO", "x" * 200) for n in range(0xEF00))]
-    found = converted(dicom(identity(), *elements), limits={"outputBytes": 8_000_000})
-    assert escaped(found.text) <= 8_000_000
-    assert len(found.warnings) == 201
-    assert found.warnings[-1].endswith("further warnings")
+    done = converted(dicom(identity(), *elements), limits={"outputBytes": 8_000_000})
+    assert escaped(done.text) <= 8_000_000
+    assert len(done.warnings) == 201
+    assert done.warnings[-1].endswith("further warnings")
 
 
 def test_a_sequence_around_a_replaced_one_can_be_replaced_too() -> None:
