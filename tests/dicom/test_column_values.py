@@ -14,55 +14,16 @@ from tests.dicom.build import (
     item,
     sequence,
 )
+from tests.support.lifted_values import VALUES
 
-TAGS = {
-    "StudyInstanceUID": (0x0020000D, "UI"),
-    "SeriesInstanceUID": (0x0020000E, "UI"),
-    "SOPInstanceUID": (0x00080018, "UI"),
-    "SOPClassUID": (0x00080016, "UI"),
-    "Modality": (0x00080060, "CS"),
-    "PatientID": (0x00100020, "LO"),
-    "StudyDate": (0x00080020, "DA"),
-    "PatientName": (0x00100010, "PN"),
-    "PatientBirthDate": (0x00100030, "DA"),
-    "PatientSex": (0x00100040, "CS"),
-    "StudyTime": (0x00080030, "TM"),
-    "AccessionNumber": (0x00080050, "SH"),
-    "StudyDescription": (0x00081030, "LO"),
-    "SeriesDescription": (0x0008103E, "LO"),
-    "SeriesNumber": (0x00200011, "IS"),
-    "InstanceNumber": (0x00200013, "IS"),
-    "Manufacturer": (0x00080070, "LO"),
-    "ManufacturerModelName": (0x00081090, "LO"),
-    "StationName": (0x00081010, "SH"),
-    "BodyPartExamined": (0x00180015, "CS"),
-}
-WRITTEN = {
-    **{keyword: f"1.{tag}" for keyword, (tag, _) in TAGS.items()},
-    "Modality": "CT",
-    "PatientSex": "F",
-    "BodyPartExamined": "KNEE",
-    "StudyDate": "20240229",
-    "PatientBirthDate": "19700101",
-    "StudyTime": "1030",
-    "SeriesNumber": "3",
-    "InstanceNumber": "+0004",
-}
-COLUMNS = {
-    **WRITTEN,
-    "StudyDate": "2024-02-29",
-    "PatientBirthDate": "1970-01-01",
-    "StudyTime": "10:30:00",
-    "InstanceNumber": "4",
-}
-"""The values in the header, and in the columns."""
+COLUMNS = {keyword: value.column for keyword, value in VALUES.items()}
+ELEMENTS = [element(value.tag, value.vr, value.written) for value in VALUES.values()]
 
 
 def test_columns_are_lifted_from_the_top_level_only() -> None:
     """The attributes of an item describe another object."""
-    inner = item(*[element(tag, vr, "9") for tag, vr in TAGS.values()])
-    outer = [element(tag, vr, WRITTEN[keyword]) for keyword, (tag, vr) in TAGS.items()]
-    columns = converted(dicom(sequence(0x00081140, inner), *outer)).columns
+    inner = item(*[element(value.tag, value.vr, "9") for value in VALUES.values()])
+    columns = converted(dicom(sequence(0x00081140, inner), *ELEMENTS)).columns
     assert columns == COLUMNS
     assert all(
         value is None for value in converted(dicom(sequence(0x00081140, inner))).columns.values()
@@ -197,7 +158,9 @@ def test_text_that_is_too_long_for_a_column_is_in_the_metadata_only(
 
 def test_the_longest_columns_fit_into_a_row_with_the_longest_metadata() -> None:
     """Even if every character is escaped."""
-    text = [element(tag, "UT", "\x01" * 4096) for tag, _ in sorted(TAGS.values())]
+    text = [
+        element(tag, "UT", "\x01" * 4096) for tag in sorted(value.tag for value in VALUES.values())
+    ]
     done = converted(dicom(*text))
     columns = msgspec.json.encode(dict(done.columns))
     assert 6 * 4096 * 10 < len(columns) < ROW_LIMIT_BYTES - Config().limits.output_bytes
@@ -208,10 +171,9 @@ def test_of_a_duplicate_attribute_the_first_is_lifted() -> None:
     assert converted(dicom(identity(), *twice)).columns["StationName"] == "A"
 
 
-@pytest.mark.parametrize("keyword", TAGS)
+@pytest.mark.parametrize("keyword", VALUES)
 def test_an_attribute_removed_by_privacy_rules_has_no_column_value(keyword: str) -> None:
-    content = dicom(*[element(tag, vr, WRITTEN[each]) for each, (tag, vr) in TAGS.items()])
-    columns = converted(content, privacy={"remove": [keyword]}).columns
+    columns = converted(dicom(*ELEMENTS), privacy={"remove": [keyword]}).columns
     assert columns == {**COLUMNS, keyword: None}
 
 
@@ -283,7 +245,7 @@ def test_a_uid_with_blanks_is_the_same_in_metadata_and_column(
     keyword: str, written: str, value: str | None, *, is_warned_of: bool, form: str
 ) -> None:
     """Blanks around it are stripped; those before or within it cause a warning."""
-    tag = TAGS[keyword][0]
+    tag = VALUES[keyword].tag
     content = dicom(element(0x00080005, "CS"), element(tag, "UI", written))
     done = converted(content, jsonOutput={"format": form})
     key = keyword if form == "flat" else f"{tag:08X}"
