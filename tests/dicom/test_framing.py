@@ -467,9 +467,9 @@ def test_nothing_but_padding_is_not_a_data_set(syntax: str, command: bytes) -> N
             deflater = zlib.compressobj(wbits=-15)
             deflated = deflater.compress(content) + deflater.flush()
             refusal = unreadable(start + deflated)
-            assert (refusal.reason, refusal.offset) == ("there is no data set", 0)
+            assert (refusal.reason, refusal.offset) == ("the object has no data set", 0)
         refusal = unreadable(start + content)
-        assert refusal.reason == "there is no data set"
+        assert refusal.reason == "the object has no data set"
         assert refusal.offset in ({0, len(start)} if syntax == DEFLATED else {len(start)})
 
 

@@ -93,7 +93,7 @@ def test_too_many_elements_are_refused(kind: str) -> None:
         identity(), *[element(0x00091000 + n, "SH", "") for n in range(1001)]
     )  # fmt: skip
     assert converted(content, limits={"elements": 1003})
-    with pytest.raises(UnreadableDicomError, match="1002 elements"):
+    with pytest.raises(UnreadableDicomError, match=r"limits\.elements, 1002"):
         converted(content, limits={"elements": 1002})
 
 
@@ -102,7 +102,7 @@ def test_too_many_sequences_are_refused_before_all_are_read(*, defined: bool) ->
     """Whatever an object consists of, the limits are looked at on the way."""
     content = dicom(identity(), *[sequence(0x00081140, defined=defined)] * 300_000)
     source = CountingSource(content)
-    with pytest.raises(UnreadableDicomError, match="1000 elements"):
+    with pytest.raises(UnreadableDicomError, match=r"limits\.elements, 1000"):
         convert(source, {"limits": {"elements": 1000}})
     assert source.fetched < 500_000
 
@@ -111,7 +111,7 @@ def test_a_header_of_too_many_bytes_is_refused() -> None:
     """Values that stay in the object do not count."""
     texts = [element(0x00091000 + number, "LT", "x" * 1000) for number in range(1000)]
     content = dicom(identity(), *texts)
-    with pytest.raises(UnreadableDicomError, match="header of more than"):
+    with pytest.raises(UnreadableDicomError, match=r"exceeds limits\.headerBytes"):
         converted(content, limits={"headerBytes": 900_000})
     assert converted(content, limits={"headerBytes": 1_100_000})
     broken = dicom(identity(), sequence(0x00081140, b"broken" * 20_000))
