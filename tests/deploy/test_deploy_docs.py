@@ -12,7 +12,8 @@ import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import from_overrides
-from dcm2bq.handler import Ignored, Result
+from dcm2bq.handler import Result
+from dcm2bq.ignored import Ignored
 from dcm2bq.tools.init import init
 from tests.support.function_stack import ROOT, unique
 

@@ -315,7 +315,7 @@ def privacy(count: int, seed: int) -> tuple[Counter[str], list[str]]:
             outcomes["warned" if done.warnings else "converted"] += 1
             found += [f"{number}: {each} in {done.text}" for each in traces(done.text)]
             texts = [*done.warnings, *done.dropped_tags, *_keys(done.metadata)]
-            texts += map(str, done.attributes.values())
+            texts += map(str, done.columns.values())
         found += [f"{number}: {each}" for each in leaks(texts, windows(SECRET))]
     return outcomes, found
 

@@ -359,7 +359,7 @@ def test_files_without_preamble_or_meta_are_recognised(begin: str, syntax: str) 
     }[begin]
     found = converted(start + data_set)
     assert found.metadata["PatientID"] == "LAST"
-    assert found.attributes["SOPInstanceUID"] == SOP_INSTANCE
+    assert found.columns["SOPInstanceUID"] == SOP_INSTANCE
     assert found.transfer_syntax_uid == (syntax if begin in {"preamble", "meta"} else None)
     assert bool(found.warnings) is (begin != "preamble")
 

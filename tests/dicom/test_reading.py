@@ -10,11 +10,11 @@ from io import BytesIO
 import pytest
 
 from dcm2bq.config import Config
+from dcm2bq.deadline import Deadline
 from dcm2bq.dicom import Source, convert
 from dcm2bq.dicom.elements import Element
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.read import source as source_module
-from dcm2bq.dicom.read.source import Deadline
 from dcm2bq.dicom.write.writer import Writer
 from dcm2bq.errors import ReadFailedError, RejectedEventError
 from tests.dicom.build import (
@@ -288,8 +288,8 @@ def test_an_error_of_the_source_passes_unchanged() -> None:
 def test_a_deadline_that_has_passed_ends_the_reading() -> None:
     """At the first read, and in the middle of a long window."""
     with pytest.raises(ReadFailedError):
-        convert(BytesIO(mixed()), deadline=time.monotonic() - 1)
-    convert(BytesIO(mixed()), deadline=time.monotonic() + 60)
+        convert(BytesIO(mixed()), timeout=-1)
+    convert(BytesIO(mixed()), timeout=60)
 
     class Slow(CountingSource):
         def read_at(self, offset: int, n: int, /) -> bytes:
@@ -298,14 +298,14 @@ def test_a_deadline_that_has_passed_ends_the_reading() -> None:
 
     many = dicom(identity(), sequence(0x00081140, *[item()] * 5000))
     with pytest.raises(ReadFailedError):
-        convert(Slow(many), deadline=time.monotonic() + 0.05)
+        convert(Slow(many), timeout=0.05)
 
 
 def test_the_deadline_holds_for_the_writing_too() -> None:
     """Looked at every so many items."""
     code_value = Element(0x00080100, "SH", 0, 1, b"X", "SH")
     elements = [Element(0x00081140, "SQ", 0, 0, [[code_value]], "SQ")]
-    passed = Deadline(time.monotonic() - 1)
+    passed = Deadline.after(-1)
     writer = Writer(Config().json_output, Notes(), root="", most_text=65536, deadline=passed)
     with pytest.raises(ReadFailedError):
         writer.write(elements, {})

@@ -1,10 +1,8 @@
-"""Every file gives the same through ranged requests as read whole."""
+"""Every file read by ranged requests gives the same result as read whole."""
 
 import os
 import threading
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -14,10 +12,11 @@ import pytest
 
 from benchmarks.bench_reading import encapsulated
 from dcm2bq import config
+from dcm2bq.deadline import Deadline
 from dcm2bq.dicom import Conversion, convert
 from dcm2bq.errors import RejectedEventError
-from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.gcs.store import Store
+from dcm2bq.stored_object import StoredObject
 
 BUNDLED = Path(pydicom.data.__file__).parent
 FOLDERS = [BUNDLED, Path(os.environ.get("DCM2BQ_CORPUS", os.devnull))]
@@ -35,7 +34,7 @@ SYNTHETIC = {
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves the content that the test is about, by ranges."""
+    """Serves the content of the test by ranges."""
 
     protocol_version = "HTTP/1.1"
     content = b""
@@ -68,7 +67,7 @@ def store() -> Iterator[Store]:
 
 
 def outcome(source: object, hops: int) -> Conversion | str:
-    """Return the conversion, or the reason of the refusal."""
+    """Return the conversion, or the reason why it was refused."""
     try:
         return convert(source, {"limits": {"hops": hops}})  # type: ignore[arg-type]
     except RejectedEventError as error:
@@ -77,16 +76,8 @@ def outcome(source: object, hops: int) -> Conversion | str:
 
 def check(store: Store, content: bytes, hops: int = 16) -> None:
     Handler.content = content
-    event = ObjectEvent(
-        event_id="1",
-        kind=Kind.FINALIZED,
-        time=datetime.now(UTC),
-        bucket="scans",
-        name="a.dcm",
-        generation=1,
-        size=len(content),
-    )
-    reader = store.open(event, time.monotonic() + 60)
+    stored = StoredObject(bucket="scans", name="a.dcm", generation=1, size=len(content))
+    reader = store.open(stored, Deadline.after(60))
     ranged, whole = outcome(reader, hops), outcome(BytesIO(content), hops=10**6)
     if ranged != whole:
         assert isinstance(ranged, Conversion)
@@ -94,13 +85,13 @@ def check(store: Store, content: bytes, hops: int = 16) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_a_file_gives_the_same_through_ranges(store: Store, path: Path) -> None:
+def test_a_file_read_by_ranges_gives_the_same_result(store: Store, path: Path) -> None:
     check(store, path.read_bytes())
 
 
 @pytest.mark.parametrize("hops", [0, 16])
 @pytest.mark.parametrize("name", SYNTHETIC)
-def test_an_encapsulated_object_gives_the_same_through_ranges(
+def test_an_encapsulated_object_read_by_ranges_gives_the_same_result(
     store: Store, name: str, hops: int
 ) -> None:
     source = SYNTHETIC[name]

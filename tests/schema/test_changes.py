@@ -14,7 +14,7 @@ import pytest
 from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
-from dcm2bq.schema import Kind
+from dcm2bq.schema import DefinitionKind
 from tests.support import googlesql
 from tests.support.googlesql_views import evaluate
 
@@ -75,7 +75,7 @@ def ingested(row: Row) -> float:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_copy_holds_what_is_live_after_every_interval(
+def test_a_copy_equals_instances_live_after_every_interval(
     dataset: Dataset, load: Load, row: MakeRow, seed: int
 ) -> None:
     """Whatever arrives, and however long the intervals are; some are asked twice, some overlap."""
@@ -94,7 +94,7 @@ def test_a_copy_holds_what_is_live_after_every_interval(
     assert len(copy) > 100
 
 
-def test_it_does_not_matter_in_which_order_intervals_of_the_past_are_read(
+def test_past_intervals_can_be_read_in_any_order(
     dataset: Dataset, load: Load, row: MakeRow
 ) -> None:
     """Each is answered by what is live now: none brings back what a later one removed."""
@@ -129,7 +129,7 @@ def live(dataset: Dataset, name: str) -> Counter[tuple[Any, ...]]:
     return Counter(tuple(each.values()) for each in rows)
 
 
-def test_a_row_to_remove_is_the_marker_with_the_uids_of_what_it_hides(
+def test_a_removal_is_the_marker_with_the_uids_of_the_hidden_row(
     dataset: Dataset, load: Load, row: MakeRow
 ) -> None:
     """A marker that hides nothing, or leaves a newer row of the same key, removes nothing."""
@@ -159,7 +159,9 @@ def test_a_row_to_remove_is_the_marker_with_the_uids_of_what_it_hides(
     assert sorted(before) == [("remove", "5"), ("upsert", "2")]
 
 
-def test_the_merge_of_the_page_makes_the_copy(dataset: Dataset, load: Load, row: MakeRow) -> None:
+def test_the_documented_merge_keeps_a_copy_up_to_date(
+    dataset: Dataset, load: Load, row: MakeRow
+) -> None:
     """docs/SCHEMA.md has the statement; it is run as it stands, but for its names."""
     (statement,) = re.findall(r"```sql\n(MERGE .*?)```", PAGE.read_text(), re.DOTALL)
     statement = statement.replace("dicom.", f"{dataset.name}.").replace(
@@ -185,7 +187,7 @@ def test_the_merge_of_the_page_makes_the_copy(dataset: Dataset, load: Load, row:
 
 
 @pytest.mark.timeout(googlesql.TIMEOUT)
-def test_on_googles_engine_the_copy_is_the_same(row: MakeRow) -> None:
+def test_a_copy_equals_instances_live_on_googles_engine(row: MakeRow) -> None:
     """Few rows: its anti-joins are nested loops."""
     rng = random.Random(5)
     columns = f"path, {UIDS}, version, event, CAST(ingested_at AS STRING) AS ingested_at"
@@ -210,11 +212,11 @@ def test_on_googles_engine_the_copy_is_the_same(row: MakeRow) -> None:
     assert kept > 20
 
 
-FUNCTIONS = [each for each in schema.load(Config(), "p") if each.kind is Kind.FUNCTION]
+FUNCTIONS = [each for each in schema.load(Config(), "p") if each.kind is DefinitionKind.FUNCTION]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda each: each.name)
-def test_no_argument_has_the_name_of_a_column(function: schema.Definition) -> None:
+def test_no_function_argument_is_named_like_a_column(function: schema.Definition) -> None:
     """BigQuery would take the column for it, without a word."""
     tables = [each for each in schema.load(Config(), "p") if "schema" in each.resource]
     columns = {
@@ -228,7 +230,7 @@ def test_no_argument_has_the_name_of_a_column(function: schema.Definition) -> No
 def test_googles_engine_takes_every_query(definition: schema.Definition) -> None:
     """With the columns, and their types, that the schema says."""
     arguments = {each["name"]: "2024-01-01" for each in definition.resource.get("arguments", [])}
-    if definition.kind is Kind.FUNCTION:
+    if definition.kind is DefinitionKind.FUNCTION:
         assert evaluate(f"SELECT * FROM {definition.name}", arguments=arguments) == []
         return
     engine_names = {"INTEGER": "INT64"}

@@ -74,7 +74,9 @@ def shown(dataset: Dataset) -> Callable[[str], list[dict[str, Any]]]:
 Shown = Callable[[str], list[dict[str, Any]]]
 
 
-def test_a_letter_of_the_function(dataset: Dataset, insert: Insert, shown: Shown) -> None:
+def test_a_dead_letter_of_the_function_is_shown(
+    dataset: Dataset, insert: Insert, shown: Shown
+) -> None:
     """The row as the function makes it, whole."""
     delivery = Delivery(
         attributes={"ce-id": "event-1", "ce-type": TYPE + "finalized", "ce-subject": "objects/x"},
@@ -100,7 +102,9 @@ def test_a_letter_of_the_function(dataset: Dataset, insert: Insert, shown: Shown
     ]
 
 
-def test_a_letter_of_eventarcs_subscription(dataset: Dataset, insert: Insert, shown: Shown) -> None:
+def test_a_message_of_the_dead_letter_topic_is_shown(
+    dataset: Dataset, insert: Insert, shown: Shown
+) -> None:
     """The CloudEvent's attributes, and what Pub/Sub adds when it gives up."""
     attributes = {
         "CloudPubSubDeadLetterSourceDeliveryCount": "100",
@@ -115,7 +119,9 @@ def test_a_letter_of_eventarcs_subscription(dataset: Dataset, insert: Insert, sh
     assert found["message"] == "100 deliveries failed; subscription eventarc-sub"
 
 
-def test_notifications_of_cloud_storage(dataset: Dataset, insert: Insert) -> None:
+def test_cloud_storage_notifications_are_shown_like_events(
+    dataset: Dataset, insert: Insert
+) -> None:
     """Without a payload the attributes tell the object; events have their CloudEvent names."""
     kinds = {
         "OBJECT_FINALIZE": "finalized",
@@ -135,7 +141,7 @@ def test_notifications_of_cloud_storage(dataset: Dataset, insert: Insert) -> Non
         assert each["message"] is None
 
 
-def test_another_type_of_event_is_shown_in_full(
+def test_an_unknown_event_type_is_shown_in_full(
     dataset: Dataset, insert: Insert, shown: Shown
 ) -> None:
     kind = "google.cloud.pubsub.topic.v1.messagePublished"
@@ -158,7 +164,7 @@ GARBAGE = {
 }
 
 
-def test_garbage_stands_by_its_message(dataset: Dataset, insert: Insert) -> None:
+def test_malformed_dead_letters_are_shown_by_message_id(dataset: Dataset, insert: Insert) -> None:
     """It fails nothing, it is not lost, and it can be resolved."""
     rows = [
         {
@@ -181,7 +187,9 @@ def test_garbage_stands_by_its_message(dataset: Dataset, insert: Insert) -> None
     assert dataset.query(query) == []
 
 
-def test_garbage_of_different_messages_is_not_one(dataset: Dataset, insert: Insert) -> None:
+def test_malformed_dead_letters_of_different_messages_are_not_merged(
+    dataset: Dataset, insert: Insert
+) -> None:
     insert(
         dataset,
         "dead_letter",
@@ -193,7 +201,7 @@ def test_garbage_of_different_messages_is_not_one(dataset: Dataset, insert: Inse
     assert found == [{"message_id": "g2"}]
 
 
-def test_garbage_versions_are_shown(
+def test_malformed_versions_are_shown(
     dataset: Dataset, insert: Insert, row: MakeRow, shown: Shown
 ) -> None:
     """No marker closes them, and they fail nothing."""
@@ -204,7 +212,7 @@ def test_garbage_versions_are_shown(
     assert [each["version"] for each in shown("versions")] == versions
 
 
-def test_one_line_for_each_path_version_and_event(
+def test_dead_letters_are_grouped_by_path_version_and_event(
     dataset: Dataset, insert: Insert, shown: Shown
 ) -> None:
     """The last letter speaks; number or text, a generation is the same."""
@@ -230,7 +238,9 @@ def test_one_line_for_each_path_version_and_event(
     assert second["message_id"] == "m3"
 
 
-def test_both_sources_meet_in_one_line(dataset: Dataset, insert: Insert, shown: Shown) -> None:
+def test_dead_letters_of_both_sources_are_grouped(
+    dataset: Dataset, insert: Insert, shown: Shown
+) -> None:
     insert(
         dataset,
         "dead_letter",
@@ -242,7 +252,7 @@ def test_both_sources_meet_in_one_line(dataset: Dataset, insert: Insert, shown: 
     assert found["reason"] == "DeliveryExhausted"
 
 
-def test_a_resolution_closes_what_came_before_it(
+def test_a_resolution_closes_earlier_dead_letters(
     dataset: Dataset, insert: Insert, shown: Shown
 ) -> None:
     """The next failure opens a new line, which counts from there."""
@@ -262,7 +272,9 @@ def test_a_resolution_closes_what_came_before_it(
     assert [(each["version"], each["event"]) for each in shown("resolved")] == others
 
 
-def test_a_resolution_of_pub_subs_letter(dataset: Dataset, insert: Insert, shown: Shown) -> None:
+def test_a_resolution_written_by_pub_sub_closes_a_dead_letter(
+    dataset: Dataset, insert: Insert, shown: Shown
+) -> None:
     """Attributes of Pub/Sub are texts: `"true"` resolves as `true` does."""
     resolved = {"resolved": "true"}
     insert(
@@ -274,12 +286,12 @@ def test_a_resolution_of_pub_subs_letter(dataset: Dataset, insert: Insert, shown
     assert shown("pubsub") == []
 
 
-def test_a_resolution_alone_shows_nothing(dataset: Dataset, insert: Insert, shown: Shown) -> None:
+def test_a_resolution_alone_is_not_shown(dataset: Dataset, insert: Insert, shown: Shown) -> None:
     insert(dataset, "dead_letter", resolution("alone", seen=1))
     assert shown("alone") == []
 
 
-def test_a_letter_without_time_can_be_resolved(
+def test_a_dead_letter_without_a_time_can_be_resolved(
     dataset: Dataset, insert: Insert, shown: Shown
 ) -> None:
     insert(dataset, "dead_letter", letter("timeless", seen=None))
@@ -290,7 +302,7 @@ def test_a_letter_without_time_can_be_resolved(
 
 
 @pytest.mark.parametrize("success", ["finalized", "metadataUpdated"])
-def test_a_later_row_closes_uploads_and_updates_but_no_deletes(
+def test_a_later_row_closes_uploads_and_updates_but_not_deletes(
     dataset: Dataset, insert: Insert, row: MakeRow, shown: Shown, success: str
 ) -> None:
     name = f"row {success}"
@@ -300,7 +312,7 @@ def test_a_later_row_closes_uploads_and_updates_but_no_deletes(
     assert [each["event"] for each in shown(name)] == ["archived", "deleted"]
 
 
-def test_a_row_of_another_object_or_an_earlier_one_closes_nothing(
+def test_a_row_of_another_object_or_an_earlier_row_closes_nothing(
     dataset: Dataset, insert: Insert, row: MakeRow, shown: Shown
 ) -> None:
     insert(dataset, "dead_letter", letter("no row", seen=10))
@@ -314,7 +326,7 @@ def test_a_row_of_another_object_or_an_earlier_one_closes_nothing(
     assert len(shown("no row")) == 1
 
 
-def test_success_closes_and_the_next_failure_reopens(
+def test_a_row_closes_a_dead_letter_and_the_next_failure_reopens_it(
     dataset: Dataset, insert: Insert, row: MakeRow, shown: Shown
 ) -> None:
     """Failure at 10, success at 20, failure at 30: one open letter, that of 30."""
@@ -329,7 +341,7 @@ def test_success_closes_and_the_next_failure_reopens(
 
 
 @pytest.mark.parametrize("marker", ["deleted", "archived"])
-def test_a_marker_of_the_same_or_a_higher_generation_closes_everything(
+def test_a_marker_of_the_same_or_a_higher_generation_closes_every_event(
     dataset: Dataset, insert: Insert, row: MakeRow, shown: Shown, marker: str
 ) -> None:
     """Whenever it came; a lower one and one of another path close nothing."""

@@ -151,7 +151,7 @@ def any_rows(name: str, rng: random.Random, row: MakeRow, start: int = 0) -> lis
     return rows
 
 
-def test_live_is_the_bucket_once_every_event_has_arrived(
+def test_instances_live_equals_the_bucket_once_every_event_has_arrived(
     dataset: Dataset, load: Load, row: MakeRow
 ) -> None:
     """Random buckets, with and without versions; each event at least once, in any order."""
@@ -188,7 +188,9 @@ def anything(dataset: Dataset, load: Load, row: MakeRow) -> list[Row]:
     return rows
 
 
-def test_live_is_a_function_of_any_set_of_rows(dataset: Dataset, anything: list[Row]) -> None:
+def test_instances_live_depends_on_the_set_of_rows_alone(
+    dataset: Dataset, anything: list[Row]
+) -> None:
     """Markers without rows, missing markers, rows without UIDs, ties, copies of rows."""
     found = Counter(key(each) for each in live(dataset, "path LIKE 'gs://any/%'"))
     assert found == Counter(key(each) for each in expected_live(anything))
@@ -196,7 +198,9 @@ def test_live_is_a_function_of_any_set_of_rows(dataset: Dataset, anything: list[
 
 
 @pytest.mark.parametrize("uid", ["1", "2", "3"])
-def test_study_is_live_filtered(dataset: Dataset, anything: list[Row], uid: str) -> None:
+def test_study_equals_instances_live_filtered_by_study(
+    dataset: Dataset, anything: list[Row], uid: str
+) -> None:
     assert anything
     found = dataset.query(f"SELECT {KEYS} FROM `{dataset.name}.study`(@uid)", {"uid": uid})
     expected = live(dataset, f"StudyInstanceUID = '{uid}'")
@@ -204,7 +208,9 @@ def test_study_is_live_filtered(dataset: Dataset, anything: list[Row], uid: str)
     assert bool(found) == (uid != "3")
 
 
-def test_ingested_between_is_live_filtered(dataset: Dataset, anything: list[Row]) -> None:
+def test_ingested_between_equals_instances_live_filtered_by_time(
+    dataset: Dataset, anything: list[Row]
+) -> None:
     """A row that one outside the interval supersedes is not live, on whichever side it is."""
     everything = live(dataset)
     start = min(datetime.fromisoformat(each["ingested_at"]) for each in anything)
@@ -222,7 +228,7 @@ def test_ingested_between_is_live_filtered(dataset: Dataset, anything: list[Row]
     assert seen > 500
 
 
-def test_a_reader_of_what_is_new_holds_what_is_live(
+def test_an_incremental_reader_ends_up_with_instances_live(
     dataset: Dataset, load: Load, row: MakeRow
 ) -> None:
     """Add what an interval brought, then remove what its markers name; and so on."""
@@ -274,7 +280,7 @@ STORIES: dict[str, tuple[list[tuple[str, int]], set[int]]] = {
 
 
 @pytest.mark.parametrize("story", STORIES)
-def test_every_order_with_every_event_twice(
+def test_every_order_of_duplicated_events_gives_the_same_rows(
     dataset: Dataset, load: Load, row: MakeRow, story: str
 ) -> None:
     events, expected = STORIES[story]
@@ -294,7 +300,7 @@ def test_every_order_with_every_event_twice(
     assert found == Counter((path, version) for path in paths for version in expected)
 
 
-def test_an_instance_at_two_paths_is_live_twice(dataset: Dataset, load: Load, row: MakeRow) -> None:
+def test_an_instance_at_two_paths_has_two_rows(dataset: Dataset, load: Load, row: MakeRow) -> None:
     load(dataset, [row("gs://two/a", 1), row("gs://two/b", 2), row("gs://two/b", 3, "deleted")])
     assert [each["path"] for each in live(dataset, "path LIKE 'gs://two/%'")] == ["gs://two/a"]
 

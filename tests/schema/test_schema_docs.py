@@ -18,10 +18,10 @@ from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.dicom.notes import Notes
-from dcm2bq.schema import Definition, Kind
+from dcm2bq.schema import Definition, DefinitionKind
 from dcm2bq.tools.init import init
 from tests.support import googlesql, pages
-from tests.support.catalog import Tables
+from tests.support.catalog import DatasetCatalog
 from tests.support.googlesql import engine
 
 PAGE = Path(__file__).parents[2] / "docs" / "SCHEMA.md"
@@ -53,12 +53,12 @@ def columns() -> str:
 def _section(definition: Definition) -> Iterator[str]:
     resource = definition.resource
     arguments = ""
-    if definition.kind is Kind.FUNCTION:
+    if definition.kind is DefinitionKind.FUNCTION:
         pairs = [f"{each['name']} {each['dataType']['typeKind']}" for each in resource["arguments"]]
         arguments = f"({', '.join(pairs)})"
     yield from ("", f"### `{definition.name}{arguments}` ({definition.kind})")
     yield from ("", resource["description"], "")
-    if definition.kind is Kind.FUNCTION:
+    if definition.kind is DefinitionKind.FUNCTION:
         yield "Its columns are those of `instances_live`."
         return
     yield from ("| column | type | |", "|---|---|---|")
@@ -78,7 +78,7 @@ def page() -> str:
     return f"{before}{BEGIN}{columns()}\n\n{END}{rest.split(END)[1]}"
 
 
-def test_columns_are_those_of_the_files() -> None:
+def test_the_column_tables_match_the_schema_files() -> None:
     assert PAGE.read_text() == page(), "run: python -m tests.schema.test_schema_docs"
 
 
@@ -160,28 +160,28 @@ def state(dataset: Dataset) -> list[dict[str, Any]]:
     [each for each in QUERIES if each.startswith(("SELECT", "WITH"))],
     ids=lambda each: each[:40],
 )
-def test_queries_find_something(filled: Dataset, query: str) -> None:
+def test_a_cookbook_query_returns_rows(filled: Dataset, query: str) -> None:
     found = run(filled, query)
     assert found
     assert all(any(value not in (None, []) for value in each.values()) for each in found)
 
 
 @pytest.mark.parametrize("query", OPERATORS_QUERIES, ids=lambda each: each[:60])
-def test_queries_of_operators_find_something(filled: Dataset, query: str) -> None:
+def test_an_operations_query_returns_rows(filled: Dataset, query: str) -> None:
     name = "worse.dcm" if "dead_letters" in query else "a.dcm"
     assert run(filled, query.replace("gs://BUCKET/NAME", f"gs://bucket/{name}"))
 
 
 @pytest.mark.parametrize("query", ELSEWHERE, ids=lambda each: each[:60])
-def test_queries_of_other_pages_and_of_help_texts_run(filled: Dataset, query: str) -> None:
+def test_a_query_of_another_page_or_help_text_runs(filled: Dataset, query: str) -> None:
     assert query.startswith("SELECT")
     assert isinstance(run(filled, query), list)
 
 
 @pytest.fixture(scope="module")
-def tables() -> Tables:
+def tables() -> DatasetCatalog:
     """The dataset, and the tables of the older service as MIGRATION speaks of them."""
-    found = Tables(engine())
+    found = DatasetCatalog(engine())
     found.define(schema.load(Config(), "project"), "dicom")
     common = [
         {"name": "timestamp", "type": "TIMESTAMP"},
@@ -212,13 +212,15 @@ def tables() -> Tables:
 @pytest.mark.parametrize(
     ("place", "statement"), STATEMENTS, ids=[f"{place}: {sql[:40]}" for place, sql in STATEMENTS]
 )
-def test_a_statement_is_googles_sql(tables: Tables, place: str, statement: str) -> None:
+def test_a_documented_statement_is_valid_on_googles_engine(
+    tables: DatasetCatalog, place: str, statement: str
+) -> None:
     if statement.startswith("WITH renamed"):  # the first step of the statement before
         statement += "\nSELECT * FROM renamed"
     assert engine().analyze(statement, tables.catalog), place
 
 
-def test_every_block_of_sql_is_among_the_statements() -> None:
+def test_every_sql_block_is_analysed() -> None:
     counts = Counter(place for place, _ in STATEMENTS)
     for page in pages.PAGES:
         blocks = page.read_text().count("```sql\n")
@@ -244,7 +246,9 @@ def recipe(heart: str) -> str:
     return found[0]
 
 
-def test_values_are_found_as_arrays_and_alone(apart: Dataset, insert: Insert, row: MakeRow) -> None:
+def test_single_values_and_arrays_are_both_read(
+    apart: Dataset, insert: Insert, row: MakeRow
+) -> None:
     headers = {
         "several": '{"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "WindowCenter": [40, 50.5]}',
         "single": '{"ImageType": "ORIGINAL", "WindowCenter": -600}',
@@ -266,7 +270,7 @@ TIMES = {"09": "09:00:00", "0930": "09:30:00", "093015": "09:30:15", "093015.25"
 ODD_TIMES = ("9:30", "93015", "noon", "", "2530")
 
 
-def test_times_are_read_with_and_without_fractions(
+def test_times_with_and_without_fractions_are_read(
     apart: Dataset, insert: Insert, row: MakeRow
 ) -> None:
     rows = (
@@ -280,7 +284,7 @@ def test_times_are_read_with_and_without_fractions(
 
 
 @pytest.mark.timeout(googlesql.TIMEOUT)
-def test_google_reads_times_and_arrays_in_the_same_way() -> None:
+def test_times_and_arrays_are_read_the_same_on_googles_engine() -> None:
     cast = re.search(
         r"SAFE_CAST\(\s*REGEXP_REPLACE.*?AS TIME\s*\)", recipe("acquired_at"), re.DOTALL
     )
@@ -326,7 +330,7 @@ def test_warnings_are_grouped_without_offsets_sizes_and_counts(
     }
 
 
-def test_compacting_reads_a_dead_letters_path_as_the_view_does() -> None:
+def test_compaction_reads_the_path_of_a_dead_letter_like_the_view() -> None:
     """The local BigQuery parses some numbers in every mode that Google's takes in one alone."""
     (statement,) = (each for each in QUERIES if each.startswith("DELETE") and "dead_letter" in each)
     view = next(each for each in schema.load(Config(), "p") if each.name == "dead_letters").sql
@@ -340,7 +344,7 @@ def test_compacting_reads_a_dead_letters_path_as_the_view_does() -> None:
         assert " ".join(each.split()) in ours
 
 
-def test_compacting_leaves_what_is_live_and_what_is_open(filled: Dataset) -> None:
+def test_compaction_changes_neither_live_rows_nor_open_dead_letters(filled: Dataset) -> None:
     """Hidden rows go, then markers that hide nothing; one that closes a dead letter stays."""
     statements = [each for each in QUERIES if each.startswith("DELETE")]
     assert len(statements) == 2

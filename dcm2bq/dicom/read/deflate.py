@@ -6,9 +6,10 @@ Both are inflated forwards in chunks, and never held as a whole.
 import zlib
 from typing import Protocol, cast
 
+from dcm2bq.deadline import Deadline
 from dcm2bq.dicom.memory import Claim
 from dcm2bq.dicom.notes import Notes
-from dcm2bq.dicom.read.source import Deadline, Source, Window
+from dcm2bq.dicom.read.source import Source, Window
 from dcm2bq.errors import UnreadableDicomError
 
 CHUNK = 64 * 1024

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from dcm2bq.config import Config
+from dcm2bq.deadline import Deadline
 from dcm2bq.dicom.elements import Item
 from dcm2bq.dicom.memory import Claim
 from dcm2bq.dicom.notes import Notes
@@ -27,7 +28,7 @@ from dcm2bq.dicom.read.deflate import (
 )
 from dcm2bq.dicom.read.element_header import begins_with_odd_vr
 from dcm2bq.dicom.read.open_items import BrokenStructureError
-from dcm2bq.dicom.read.source import Deadline, Source, Window
+from dcm2bq.dicom.read.source import Source, Window
 from dcm2bq.dicom.syntax import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,

@@ -1,10 +1,10 @@
 """Sources of bytes that are read by range, and the window that the reader looks through."""
 
-import time
 from typing import BinaryIO, Protocol, cast
 
+from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom.memory import WINDOW, Claim, unbounded
-from dcm2bq.errors import ReadFailedError, UnreadableDicomError
+from dcm2bq.errors import ReadFailedError
 
 FIRST_READ = 64 * 1024
 """Bytes of the first read: most headers are shorter."""
@@ -54,48 +54,6 @@ def as_source(stream: BinaryIO | Source) -> Source:
     if hasattr(stream, "read_at"):
         return cast("Source", stream)
     return StreamSource(stream)
-
-
-_OWN_SHARE = 8
-"""An object that took this part of its time in computing alone takes too long by itself.
-
-Not more: conversions share cores. Not less: an ordinary object in bad company, or behind a
-slow service, must be tried again, and takes far less than that.
-"""
-
-
-class Deadline:
-    """The moment, by `time.monotonic`, at which there is no more time for an object.
-
-    Made, and looked at, by the thread that converts the object. Its time begins at `since`, by
-    default now: what was spent in waiting for memory is not held against the object.
-    """
-
-    __slots__ = ("_computed", "_start", "at")
-
-    def __init__(self, at: float | None = None, since: float | None = None) -> None:
-        self.at = at
-        if at is not None:
-            self._start = time.monotonic() if since is None else since
-            self._computed = time.thread_time()
-
-    def check(self) -> None:
-        """Raise once it has passed.
-
-        `UnreadableDicomError` if it is the object that takes so long to convert, else, since
-        others were waited for, `ReadFailedError`.
-        """
-        if self.at is not None and time.monotonic() > self.at:
-            computed = time.thread_time() - self._computed
-            if 0 < (self.at - self._start) / _OWN_SHARE < computed:
-                raise UnreadableDicomError(
-                    f"not converted within limits.deadlineSeconds: {computed:.1f} seconds of "
-                    "computing were not enough"
-                )
-            raise ReadFailedError("the deadline passed while the header was being read")
-
-
-NO_DEADLINE = Deadline()
 
 
 class Window:

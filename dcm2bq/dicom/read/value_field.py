@@ -49,7 +49,7 @@ _MOST_CANDIDATES = 64
 """Places in the object's end that are tried: more look like a delimiter only in hostile objects."""
 _MOST_FRAGMENTS = 2_000_000
 """Fragments that are walked over: some seconds of work, for a value that is in the window."""
-_CHECK_EVERY = 4096
+_FRAGMENTS_PER_CHECK = 4096
 """Fragments between two looks at the clock: a fragment is less work than an element."""
 _MOST_EXCESS = 1024
 """Bytes by which an encapsulated value may exceed its item: 128 headers of fragments, which some
@@ -245,7 +245,7 @@ class _Fragments:
         """Return the offset of the delimiter that the fragments from `offset` on lead to."""
         self.problem, odd = "", False
         for count in range(_MOST_FRAGMENTS):
-            if count % _CHECK_EVERY == 0:
+            if count % _FRAGMENTS_PER_CHECK == 0:
                 self._window.deadline.check()
             tag, length = self.header(offset)
             if odd and tag not in {ITEM, SEQUENCE_END}:
