@@ -1,4 +1,4 @@
-"""The short version of the mutation run."""
+"""Short runs of what `make fuzz` does at length."""
 
 import json
 import random
@@ -16,7 +16,7 @@ from tests.dicom.structure import random_object
 
 
 def test_mutated_files_are_converted_or_refused() -> None:
-    """Nothing but the taxonomy's errors, and valid JSON; both happen."""
+    """To valid JSON, or with an error of ours; both happen."""
     outcomes = run(count=2_000, seed=7)
     assert sum(outcomes.values()) == 2_000
     assert outcomes["warned"] > 100
@@ -24,7 +24,7 @@ def test_mutated_files_are_converted_or_refused() -> None:
 
 
 def test_a_valid_object_is_read_as_by_pydicom_without_a_warning() -> None:
-    """What the mutations below are made of."""
+    """The mutations in the next tests are made of such objects."""
     outcomes, found = fuzz_structure.against_pydicom(count=150, seed=7, mutated=False)
     assert found == []
     assert outcomes["converted"] == 150
@@ -37,8 +37,8 @@ def test_no_element_of_a_mutated_object_is_lost_or_changed_in_silence() -> None:
     assert outcomes["warned"] > 200
 
 
-def test_an_element_that_is_lost_or_changed_is_found() -> None:
-    """The test above could fail."""
+def test_the_comparison_detects_a_lost_and_a_changed_element() -> None:
+    """So that the test above could fail."""
     rng = random.Random(5)
     whole = random_object(rng, fuzz_structure.words(rng))
     content = bytes(whole)
@@ -65,8 +65,10 @@ def test_no_mutated_object_tells_what_privacy_rules_are_for(
     assert outcomes["converted"] > 200
 
 
-def test_the_fast_way_of_reading_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of ordinary elements only save time, and so does the size of the window."""
+def test_the_fast_way_of_reading_does_not_change_the_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor does the size of the window."""
     rng = random.Random(5)
     files = seeds()
     contents = files + [mutate(rng.choice(files), rng, files) for _ in range(1_000)]
