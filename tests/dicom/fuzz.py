@@ -43,8 +43,8 @@ def seeds() -> list[bytes]:
     """Return the files to mutate: the small ones of pydicom."""
     folder = Path(pydicom.data.__file__).parent
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    found = [path.read_bytes() for path in paths if path.stat().st_size < LARGEST_SEED_FILE]
-    return [content for content in found if content[128:132] == b"DICM"]
+    contents = [path.read_bytes() for path in paths if path.stat().st_size < LARGEST_SEED_FILE]
+    return [content for content in contents if content[128:132] == b"DICM"]
 
 
 def mutate(content: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:
@@ -82,14 +82,14 @@ def mutate(content: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes
 def outcome(content: bytes, options: dict[str, Any]) -> str:
     """Convert the content, check the result and return how the conversion ended."""
     try:
-        found = convert(BytesIO(content), options)
+        conversion = convert(BytesIO(content), options)
     except (NotDicomError, UnreadableDicomError) as refusal:
         return type(refusal).__name__
-    assert msgspec.json.decode(found.text) == found.metadata
-    assert "\0" not in found.text
-    assert "\\u0000" not in found.text.replace("\\\\", "")
-    assert len(found.warnings) <= 201
-    return "warned" if found.warnings else "converted"
+    assert msgspec.json.decode(conversion.text) == conversion.metadata
+    assert "\0" not in conversion.text
+    assert "\\u0000" not in conversion.text.replace("\\\\", "")
+    assert len(conversion.warnings) <= 201
+    return "warned" if conversion.warnings else "converted"
 
 
 def run(count: int, seed: int) -> Counter[str]:

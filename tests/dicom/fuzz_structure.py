@@ -88,7 +88,7 @@ def messages(content: bytes, options: dict[str, Any]) -> tuple[str, list[str]]:
 def silence(count: int, seed: int) -> tuple[Counter[str], list[str]]:
     """Return how `count` conversions ended, and the messages with bytes of a value."""
     rng = random.Random(seed)
-    found: list[str] = []
+    findings: list[str] = []
     outcomes: Counter[str] = Counter()
     for _ in range(count):
         whole = random_object(
@@ -102,8 +102,8 @@ def silence(count: int, seed: int) -> tuple[Counter[str], list[str]]:
         outcomes[outcome] += 1
         if told := leaks(said, secret):
             outcomes[f"{outcome} with a leak"] += 1
-            found += told
-    return outcomes, found
+            findings += told
+    return outcomes, findings
 
 
 # Against pydicom
@@ -111,19 +111,19 @@ def silence(count: int, seed: int) -> tuple[Counter[str], list[str]]:
 
 def by_pydicom(content: bytes) -> dict[Place, tuple[bytes, bool]] | None:
     """Return each place's value field and whether it is little endian; None if refused."""
-    found: dict[Place, tuple[bytes, bool]] = {}
+    places: dict[Place, tuple[bytes, bool]] = {}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             data_set = pydicom.dcmread(BytesIO(content))
-            _collect(data_set, (), found)
+            _collect(data_set, (), places)
     except Exception:
         return None
-    return found
+    return places
 
 
 def _collect(
-    data_set: pydicom.Dataset, outer: Place, found: dict[Place, tuple[bytes, bool]]
+    data_set: pydicom.Dataset, outer: Place, places: dict[Place, tuple[bytes, bool]]
 ) -> None:
     raws = {tag: data_set.get_item(tag) for tag in data_set.keys()}  # noqa: SIM118 - not elements
     for tag, raw in raws.items():
@@ -134,28 +134,28 @@ def _collect(
             element, value = raw, None
         place = (*outer, int(tag))
         if isinstance(element.value, pydicom.Sequence):
-            found[place] = (b"", True)
+            places[place] = (b"", True)
             for number, item in enumerate(element.value):
-                _collect(item, (*place, number), found)
+                _collect(item, (*place, number), places)
         elif getattr(raw, "length", 0) == UNDEFINED and tag != PIXELS:
             raise ValueError("pydicom ends a sequence under a tag of text at an inner delimiter")
         else:  # UN is little endian, whatever surrounds it (PS3.5 6.2.2)
             is_little = raw.VR == "UN" or getattr(raw, "is_little_endian", True)
-            found[place] = (value or b"", is_little)
+            places[place] = (value or b"", is_little)
 
 
 def by_us(done: Conversion) -> dict[Place, Any]:
     """Return the JSON of each place."""
-    found: dict[Place, Any] = {}
+    places: dict[Place, Any] = {}
     todo: list[tuple[Place, dict[str, Any]]] = [((), done.metadata)]
     for outer, item in todo:
         for key, value in item.items():
             place = (*outer, int(key, 16))
-            found[place] = value
+            places[place] = value
             if value["vr"] == "SQ":
                 for number, inner in enumerate(value.get("Value", [])):
                     todo.append(((*place, number), inner))
-    return found
+    return places
 
 
 def is_same(ours: dict[str, Any], theirs: bytes, content: bytes, *, little: bool) -> bool:
@@ -275,7 +275,7 @@ def against_pydicom(
 ) -> tuple[Counter[str], list[str]]:
     """Return how `count` conversions ended, and what was silently lost or changed."""
     rng = random.Random(seed)
-    found: list[str] = []
+    findings: list[str] = []
     outcomes: Counter[str] = Counter()
     for number in range(count):
         whole = random_object(rng, words(rng))
@@ -288,10 +288,10 @@ def against_pydicom(
         outcomes["warned" if done.warnings else "converted"] += 1
         if problems := lost(whole, content, done):
             outcomes["lost or changed"] += 1
-            found.append(f"{number}: {'; '.join(problems)}")
+            findings.append(f"{number}: {'; '.join(problems)}")
             if folder := os.environ.get("FUZZ_KEEP"):
                 Path(folder, f"{seed}-{number}.dcm").write_bytes(content)
-    return outcomes, found
+    return outcomes, findings
 
 
 # Privacy
@@ -300,7 +300,7 @@ def against_pydicom(
 def privacy(count: int, seed: int) -> tuple[Counter[str], list[str]]:
     """Return how `count` conversions under privacy options ended, and traces of the name."""
     rng = random.Random(seed)
-    found: list[str] = []
+    findings: list[str] = []
     outcomes: Counter[str] = Counter()
     for number in range(count):
         whole = random_object(rng, words(rng), fixed=dict.fromkeys(NAMED, SECRET))
@@ -313,11 +313,11 @@ def privacy(count: int, seed: int) -> tuple[Counter[str], list[str]]:
             texts = [str(refusal)]
         else:
             outcomes["warned" if done.warnings else "converted"] += 1
-            found += [f"{number}: {each} in {done.text}" for each in traces(done.text)]
+            findings += [f"{number}: {each} in {done.text}" for each in traces(done.text)]
             texts = [*done.warnings, *done.dropped_tags, *_keys(done.metadata)]
             texts += map(str, done.columns.values())
-        found += [f"{number}: {each}" for each in leaks(texts, windows(SECRET))]
-    return outcomes, found
+        findings += [f"{number}: {each}" for each in leaks(texts, windows(SECRET))]
+    return outcomes, findings
 
 
 def _keys(value: object) -> Iterator[str]:
@@ -348,12 +348,12 @@ def main() -> None:
     failed = False
     for name in arguments.run or RUNS:
         run, count = RUNS[name]
-        outcomes, found = run(arguments.count or count, arguments.seed)
+        outcomes, findings = run(arguments.count or count, arguments.seed)
         summary = ", ".join(f"{outcome} {n}" for outcome, n in sorted(outcomes.items()))
-        print(f"{name}, {arguments.count or count} mutations: {summary}; {len(found)} findings")  # noqa: T201
-        for each in found[:20]:
+        print(f"{name}, {arguments.count or count} mutations: {summary}; {len(findings)} findings")  # noqa: T201
+        for each in findings[:20]:
             print(f"  {each}"[:1000])  # noqa: T201
-        failed = failed or bool(found)
+        failed = failed or bool(findings)
     sys.exit(failed)
 
 

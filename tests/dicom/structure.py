@@ -215,7 +215,9 @@ def mutate(
 
 def _places(pieces: list[Piece], rng: random.Random) -> list[int]:
     """Return where to mutate: in half of the cases only items, delimiters and sequences."""
-    structural = [n for n, each in enumerate(pieces) if each.tag in DELIMITERS or each.vr == "SQ"]
+    structural = [
+        n for n, piece in enumerate(pieces) if piece.tag in DELIMITERS or piece.vr == "SQ"
+    ]
     return structural if structural and rng.random() < 0.5 else list(range(len(pieces)))
 
 

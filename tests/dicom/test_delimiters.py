@@ -83,11 +83,11 @@ class Build:
             element(0x00200010, "SH", "S1", **form),
             element(0x7FE00010, "OW", b"\1" * 64, **form),
         ]
-        found = flat(*whole, transfer_syntax=self.transfer_syntax)
+        metadata = flat(*whole, transfer_syntax=self.transfer_syntax)
         warnings = warned(*whole, transfer_syntax=self.transfer_syntax)
-        assert found.pop("StudyID") == "S1"
-        assert "PixelData" in found
-        return found, warnings
+        assert metadata.pop("StudyID") == "S1"
+        assert "PixelData" in metadata
+        return metadata, warnings
 
 
 def names(tag: int, warnings: list[str]) -> bool:

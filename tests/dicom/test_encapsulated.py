@@ -47,9 +47,9 @@ def place(content: bytes, data: bytes) -> tuple[int, int]:
     return offset, len(data) - 12 - len(DELIMITER)
 
 
-def referred(found: Conversion) -> tuple[int, int]:
+def referred(conversion: Conversion) -> tuple[int, int]:
     """Return offset and length of the reference to the pixel data."""
-    uri = found.metadata["PixelData"]["BulkDataURI"]
+    uri = conversion.metadata["PixelData"]["BulkDataURI"]
     offset, length = uri.removeprefix("?offset=").split("&length=")
     return int(offset), int(length)
 

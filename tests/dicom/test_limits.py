@@ -38,10 +38,10 @@ def bounded(*, seconds: float, mib: float) -> Iterator[None]:
     try:
         yield
     finally:
-        taken = time.process_time() - start
+        used = time.process_time() - start
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert taken < seconds
+    assert used < seconds
     assert peak < mib * MIB
 
 

@@ -50,19 +50,19 @@ def path_id(path: Path) -> str:
 def dataset_of(path: Path) -> tuple[Dataset, bytes, bytes]:
     """Return pydicom's data set, the file's bytes and the bytes that offsets refer to."""
     content = path.read_bytes()
-    found = pydicom.dcmread(BytesIO(content), force=True)
+    data_set = pydicom.dcmread(BytesIO(content), force=True)
     inflated = content
-    if str(found.file_meta.get("TransferSyntaxUID", "")) == "1.2.840.10008.1.2.1.99":
-        start = 144 + found.file_meta.FileMetaInformationGroupLength
+    if str(data_set.file_meta.get("TransferSyntaxUID", "")) == "1.2.840.10008.1.2.1.99":
+        start = 144 + data_set.file_meta.FileMetaInformationGroupLength
         inflated = zlib.decompressobj(-15).decompress(content[start:])
-    return found, content, inflated
+    return data_set, content, inflated
 
 
 class Comparison:
     """Compares a conversion with pydicom's data set and collects the differences."""
 
-    def __init__(self, found: Conversion, content: bytes, inflated: bytes) -> None:
-        self.warned = {line[:8] for line in found.warnings}
+    def __init__(self, conversion: Conversion, content: bytes, inflated: bytes) -> None:
+        self.warned = {line[:8] for line in conversion.warnings}
         self.content, self.inflated = content, inflated
         self.different: list[str] = []
         self.compared = 0

@@ -111,13 +111,13 @@ def test_no_unsound_tag_is_named_whatever_leaves_its_value_in_the_object() -> No
     ],
 )
 def test_a_vr_in_a_message_is_one_of_the_standard(elements: list[bytes], line: str) -> None:
-    assert any(each.startswith(line) for each in warned(identity(), *elements))
+    assert any(warning.startswith(line) for warning in warned(identity(), *elements))
 
 
 def test_a_choice_of_vrs_is_not_named() -> None:
     value = element(0x00280106, "", b"\1\0", implicit=True)
     lines = warned(identity(implicit=True), value, value, transfer_syntax=IMPLICIT)
-    assert any(each.startswith("00280106: duplicate") for each in lines)
+    assert any(warning.startswith("00280106: duplicate") for warning in lines)
 
 
 @pytest.mark.parametrize(("length", "shown"), [(64, "40 of 64 bytes"), (0x4E4B4A58, "40 bytes")])
@@ -127,7 +127,7 @@ def test_a_length_beyond_the_object_is_not_in_the_message(length: int, shown: st
 
 
 def test_no_message_about_a_mutated_object_carries_bytes_of_its_values() -> None:
-    outcomes, found = fuzz_structure.silence(count=1_500, seed=7)
-    assert found == []
+    outcomes, findings = fuzz_structure.silence(count=1_500, seed=7)
+    assert findings == []
     assert outcomes["UnreadableDicomError"] > 300
     assert outcomes["warned"] > 200

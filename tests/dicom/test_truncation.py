@@ -49,9 +49,9 @@ ENCAPSULATED = dicom(
 
 def boundaries(content: bytes) -> set[int]:
     """Return the offsets between two elements of the top level, found without the product."""
-    position, found = 132, set()
+    position, offsets = 132, set()
     while position < len(content):
-        found.add(position)
+        offsets.add(position)
         vr = content[position + 4 : position + 6].decode()
         if vr in {"OB", "OW", "SQ", "UN", "UT"}:
             length, start = int.from_bytes(content[position + 8 : position + 12], "little"), 12
@@ -61,7 +61,7 @@ def boundaries(content: bytes) -> set[int]:
             length = end_of_undefined(content, position + start) - position - start
         position += start + length
     assert position == len(content)
-    return found
+    return offsets
 
 
 def end_of_undefined(content: bytes, position: int) -> int:
@@ -90,10 +90,10 @@ def end_of_undefined(content: bytes, position: int) -> int:
 def verdict(content: bytes) -> str:
     """Return how a conversion ends: refused, warned, or passed without a warning."""
     try:
-        found = convert(BytesIO(content))
+        conversion = convert(BytesIO(content))
     except (NotDicomError, UnreadableDicomError):
         return "refused"
-    return "warned" if found.warnings else "passed"
+    return "warned" if conversion.warnings else "passed"
 
 
 @pytest.mark.parametrize("content", [SEQUENCES, ENCAPSULATED], ids=["sequences", "encapsulated"])
@@ -121,11 +121,11 @@ def test_ct_small_cut_at_every_byte() -> None:
     padding = content.rindex(b"\xfc\xff\xfc\xffOB")
     cuts = [*range(pixels + 40), *range(pixels + 40, padding, 997), *range(padding, len(content))]
     for cut in cuts:
-        found = verdict(content[:cut])
+        outcome = verdict(content[:cut])
         if cut not in between:
-            assert found in {"refused", "warned"}, cut
+            assert outcome in {"refused", "warned"}, cut
         elif cut > pixels:
-            assert found == "passed", cut
+            assert outcome == "passed", cut
 
 
 def test_a_deflated_file_cut_at_every_byte() -> None:
