@@ -58,6 +58,9 @@ def _section(definition: Definition) -> Iterator[str]:
         arguments = f"({', '.join(pairs)})"
     yield from ("", f"### `{definition.name}{arguments}` ({definition.kind})")
     yield from ("", resource["description"], "")
+    if definition.name == "changes_between":
+        yield "Its columns are `change` (STRING) and those of `instances_live`."
+        return
     if definition.kind is DefinitionKind.FUNCTION:
         yield "Its columns are those of `instances_live`."
         return
