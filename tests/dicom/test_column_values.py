@@ -58,8 +58,8 @@ COLUMNS = {
 """What stands in the header, and in the columns."""
 
 
-def test_all_are_lifted_from_the_top_level_only() -> None:
-    """An item's attributes are another object's."""
+def test_columns_are_lifted_from_the_top_level_only() -> None:
+    """The attributes of an item describe another object."""
     inner = item(*[element(tag, vr, "9") for tag, vr in TAGS.values()])
     outer = [element(tag, vr, WRITTEN[keyword]) for keyword, (tag, vr) in TAGS.items()]
     found = converted(dicom(sequence(0x00081140, inner), *outer)).columns
@@ -77,8 +77,8 @@ def test_all_are_lifted_from_the_top_level_only() -> None:
         {"useCommonNames": False, "useArrayWithSingleValue": True},
     ],
 )
-def test_options_do_not_touch_them(options: dict[str, object]) -> None:
-    """They come from the elements, not from the JSON."""
+def test_output_options_do_not_affect_columns(options: dict[str, object]) -> None:
+    """Columns come from the elements, not from their JSON."""
     content = dicom(identity(), element(0x00100020, "LO", "X"))
     assert converted(content, jsonOutput=options).columns == converted(content).columns
 
@@ -101,8 +101,8 @@ def test_options_do_not_touch_them(options: dict[str, object]) -> None:
         ("٢٠٢٤٠٢٢٩", None),
     ],
 )
-def test_a_study_date_is_a_date_of_bigquery_or_null(date: str, column: str | None) -> None:
-    """With a warning if there was something."""
+def test_a_study_date_is_a_bigquery_date_or_null(date: str, column: str | None) -> None:
+    """With a warning if there is a value that is not a date."""
     found = converted(dicom(identity(), element(0x00080020, "DA", date.encode())))
     assert found.columns["StudyDate"] == column
     lines = [line for line in found.warnings if "a column can hold" in line]
@@ -135,8 +135,8 @@ def test_a_study_date_is_a_date_of_bigquery_or_null(date: str, column: str | Non
         ("١٠٣٠", None),
     ],
 )
-def test_a_study_time_is_a_time_of_bigquery_or_null(time: str, column: str | None) -> None:
-    """BigQuery has no second 60; of what is less precise the rest is zero."""
+def test_a_study_time_is_a_bigquery_time_or_null(time: str, column: str | None) -> None:
+    """BigQuery has no second 60; missing parts are zero."""
     found = converted(dicom(identity(), element(0x00080030, "TM", time.encode())))
     assert found.columns["StudyTime"] == column
     lines = [
@@ -166,7 +166,7 @@ def test_a_study_time_is_a_time_of_bigquery_or_null(time: str, column: str | Non
         ("IS", "", None),
     ],
 )
-def test_a_number_is_an_integer_of_bigquery_or_null(
+def test_a_number_is_a_bigquery_integer_or_null(
     vr: str, number: str | bytes, column: str | None
 ) -> None:
     found = converted(dicom(identity(), element(0x00200013, vr, number)))
@@ -183,10 +183,10 @@ def test_a_name_keeps_its_component_groups() -> None:
 
 
 @pytest.mark.parametrize(("length", "is_lifted"), [(4096, True), (4098, False)])
-def test_text_that_is_too_long_for_a_column_stays_in_the_metadata(
+def test_text_that_is_too_long_for_a_column_is_in_the_metadata_only(
     length: int, *, is_lifted: bool
 ) -> None:
-    """All columns at their longest must fit the row beside the longest metadata."""
+    """The longest columns must fit into a row with the longest metadata."""
     text = "x" * length
     found = converted(dicom(identity(), element(0x00081030, "LO", text)))
     assert found.metadata["StudyDescription"] == text
@@ -195,21 +195,21 @@ def test_text_that_is_too_long_for_a_column_stays_in_the_metadata(
     assert bool(lines) is not is_lifted
 
 
-def test_the_longest_columns_fit_a_row_beside_the_longest_metadata() -> None:
-    """Even if each character is escaped."""
+def test_the_longest_columns_fit_into_a_row_with_the_longest_metadata() -> None:
+    """Even if every character is escaped."""
     text = [element(tag, "UT", "\x01" * 4096) for tag, _ in sorted(TAGS.values())]
     found = converted(dicom(*text))
     columns = msgspec.json.encode(dict(found.columns))
     assert 6 * 4096 * 10 < len(columns) < ROW_LIMIT_BYTES - Config().limits.output_bytes
 
 
-def test_of_an_attribute_that_is_written_twice_the_first_is_lifted() -> None:
+def test_of_a_duplicate_attribute_the_first_is_lifted() -> None:
     twice = [element(0x00081010, "SH", each) for each in ("A", "B")]
     assert converted(dicom(identity(), *twice)).columns["StationName"] == "A"
 
 
 @pytest.mark.parametrize("keyword", TAGS)
-def test_what_is_removed_from_the_metadata_is_in_no_column(keyword: str) -> None:
+def test_an_attribute_removed_by_privacy_rules_has_no_column_value(keyword: str) -> None:
     content = dicom(*[element(tag, vr, WRITTEN[each]) for each, (tag, vr) in TAGS.items()])
     found = converted(content, privacy={"remove": [keyword]}).columns
     assert found == {**COLUMNS, keyword: None}
@@ -222,7 +222,7 @@ def test_of_several_values_the_first_is_lifted() -> None:
     assert any("first of 2 values" in line for line in found.warnings)
 
 
-def test_they_are_stripped_and_decoded() -> None:
+def test_column_values_are_stripped_and_decoded() -> None:
     """By the character set of the data set."""
     found = converted(
         dicom(
@@ -236,8 +236,7 @@ def test_they_are_stripped_and_decoded() -> None:
 
 
 @pytest.mark.parametrize("vr", ["UN", "LO", "SH"])
-def test_another_vr_does_no_harm(vr: str) -> None:
-    """The text counts."""
+def test_an_unexpected_vr_is_lifted_by_its_text(vr: str) -> None:
     found = converted(dicom(identity(), element(0x0020000D, vr, "1.2.3 ")))
     assert found.columns["StudyInstanceUID"] == "1.2.3"
 
@@ -250,15 +249,14 @@ def test_another_vr_does_no_harm(vr: str) -> None:
         element(0x0020000D, "UT", "1" * 70_000),
     ],
 )
-def test_what_is_no_text_is_not_lifted(content: bytes) -> None:
+def test_a_value_that_is_not_text_is_not_lifted(content: bytes) -> None:
     """With a warning."""
     found = converted(dicom(identity(), content))
     assert found.columns["StudyInstanceUID"] is None
     assert any(line.startswith("0020000D") and "not lifted" in line for line in found.warnings)
 
 
-def test_they_do_not_depend_on_the_encoding() -> None:
-    """Implicit files have them too."""
+def test_implicit_data_sets_have_columns_too() -> None:
     content = identity(implicit=True) + element(0x00080020, "DA", "20240229", implicit=True)
     found = converted(dicom(content, transfer_syntax=IMPLICIT)).columns
     assert found["StudyDate"] == "2024-02-29"
@@ -281,10 +279,10 @@ def test_they_do_not_depend_on_the_encoding() -> None:
 )
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SOPInstanceUID", "SOPClassUID"])
 @pytest.mark.parametrize("form", ["flat", "dicom-json"])
-def test_a_uid_is_the_same_in_metadata_and_column_whatever_blanks_it_has(
+def test_a_uid_with_blanks_is_the_same_in_metadata_and_column(
     keyword: str, written: str, value: str | None, *, is_warned_of: bool, form: str
 ) -> None:
-    """Blanks around it are no part of it; those before or within it are warned of."""
+    """Blanks around it are stripped; those before or within it cause a warning."""
     tag = TAGS[keyword][0]
     content = dicom(element(0x00080005, "CS"), element(tag, "UI", written))
     found = converted(content, jsonOutput={"format": form})
@@ -299,7 +297,7 @@ def test_a_uid_is_the_same_in_metadata_and_column_whatever_blanks_it_has(
     assert bool(lines) is is_warned_of
 
 
-def test_each_of_several_uids_is_held_to_its_blanks() -> None:
+def test_blanks_in_any_of_several_uids_cause_a_warning() -> None:
     uids = [element(0x00081110, "UI", "1.2\0\\1.3 \\1.4"), element(0x0008001A, "UI", "1.2\\ 1.3")]
     found = converted(dicom(identity(), *uids))
     assert found.metadata["ReferencedStudySequence"] == ["1.2", "1.3", "1.4"]
@@ -318,8 +316,8 @@ def test_each_of_several_uids_is_held_to_its_blanks() -> None:
         ("US", b"\1\2\3"),
     ],
 )
-def test_what_the_metadata_refuses_is_not_lifted(vr: str, value: bytes) -> None:
-    """Nor what is broken by control characters; with a warning."""
+def test_a_value_that_the_metadata_refuses_is_not_lifted(vr: str, value: bytes) -> None:
+    """Nor text that is broken by control characters; with a warning."""
     found = converted(dicom(identity(), element(0x00100020, vr, value, length=len(value))))
     assert found.columns["PatientID"] is None
     assert any(line.startswith("00100020") and "not lifted" in line for line in found.warnings)
@@ -346,8 +344,8 @@ def test_an_unknown_value_that_breaks_the_vr_of_its_tag_is_not_lifted() -> None:
     ],
 )
 @pytest.mark.parametrize("vr", ["AE", "CS", "LO", "PN", "SH", "UI", "UC", "ST"])
-def test_a_column_has_what_the_metadata_has(vr: str, charset: str) -> None:
-    """Whatever way it is read; text without blanks at its ends, of several values the first."""
+def test_a_column_has_the_value_of_the_metadata(vr: str, charset: str) -> None:
+    """However it is read: text is stripped, and of several values the first is lifted."""
     printable = bytes(range(0x20, 0x7F)).replace(b"\\", b"")
     texts = [b"A", b" A ", b"A\0", b"A^B=C", b"A\\B", b"A\xe9", b"\x1b(JA", b"~", b"  ", printable]
     for text in texts:

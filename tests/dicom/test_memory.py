@@ -44,7 +44,7 @@ LARGE = dicom(identity(), *[element(0x00091000 + n, "LT", b"x" * 60_000) for n i
 """Takes some 38 MiB to convert: more than half of the budget."""
 
 
-def test_everything_is_given_back() -> None:
+def test_a_conversion_returns_its_memory_to_the_budget() -> None:
     budget = Budget(TOTAL)
     with budget.claim() as claim:
         convert_within(claim, BytesIO(LARGE), Config())
@@ -55,15 +55,15 @@ def test_everything_is_given_back() -> None:
     assert budget.free == TOTAL
 
 
-def test_what_exceeds_the_budget_alone_is_unreadable_and_names_the_limit() -> None:
+def test_an_object_that_exceeds_the_whole_budget_is_unreadable() -> None:
     empties = dicom(identity(), element(0x00091001, "SH") * 200_000)
     with pytest.raises(UnreadableDicomError, match=r"limits\.memoryBytes allows, 16777216"):
         converted(empties, limits={"memoryBytes": 16 * MIB})
     assert converted(empties, limits={"memoryBytes": 256 * MIB})
 
 
-def test_large_conversions_take_turns_and_all_end() -> None:
-    """Each alone fits, two together do not; whoever is younger begins again."""
+def test_large_conversions_take_turns_and_all_finish() -> None:
+    """Each fits alone, two together do not; the younger one begins again."""
     budget = Budget(TOTAL)
 
     def work(_: int) -> int:
@@ -75,7 +75,7 @@ def test_large_conversions_take_turns_and_all_end() -> None:
     assert budget.free == TOTAL
 
 
-def test_a_younger_claim_gives_way_to_an_older_one_that_waits() -> None:
+def test_a_younger_claim_gives_way_to_an_older_waiting_one() -> None:
     budget = Budget(TOTAL)
     older, younger = budget.claim(Deadline.after(20)), budget.claim(Deadline.after(20))
     with older, younger, ThreadPoolExecutor(1) as pool:
@@ -93,14 +93,14 @@ def test_a_younger_claim_gives_way_to_an_older_one_that_waits() -> None:
 
 
 def _charge_until(claim: Claim, other: Future[None]) -> None:
-    """Ask for a little more again and again, until another one has what it waits for."""
+    """Charge a little more, again and again, until another claim has got what it waits for."""
     while not other.done():
         claim.charge(MIB // 4)
         time.sleep(0.01)
 
 
-def test_a_younger_claim_that_waits_already_gives_way_too() -> None:
-    """It is woken for that: it would wait for the older one, and the older one for it."""
+def test_a_younger_claim_that_is_already_waiting_gives_way_too() -> None:
+    """It is woken up for this. Otherwise the two would wait for each other."""
     budget = Budget(TOTAL)
     older, younger, third = (budget.claim(Deadline.after(20)) for _ in range(3))
     with older, younger, third, ThreadPoolExecutor(2) as pool:
@@ -116,7 +116,7 @@ def test_a_younger_claim_that_waits_already_gives_way_too() -> None:
         waits.result(5)
 
 
-def test_who_waits_until_the_deadline_may_try_again_later() -> None:
+def test_waiting_for_memory_until_the_deadline_is_retryable() -> None:
     budget = Budget(TOTAL)
     with budget.claim() as other, budget.claim(Deadline.after(0.2)) as claim:
         other.charge(40 * MIB)
@@ -139,7 +139,7 @@ def test_ordinary_objects_pass_while_an_enormous_one_holds_the_rest() -> None:
         waits.result(10)
 
 
-def test_an_unusually_large_conversion_is_reported_once_before_it_goes_on() -> None:
+def test_an_unusually_large_conversion_is_reported_once_in_advance() -> None:
     reported: list[int] = []
     with Budget(TOTAL).claim(on_large=reported.append) as claim:
         convert_within(claim, BytesIO(LARGE), Config())
@@ -151,7 +151,7 @@ def test_an_unusually_large_conversion_is_reported_once_before_it_goes_on() -> N
     "limits", [{"headerBytes": 200 * MIB}, {"outputBytes": 60 * MIB}, {"elements": 10_000_000}]
 )
 def test_limits_beyond_the_budget_are_refused(limits: dict[str, int]) -> None:
-    """What somebody asks for must be possible; the defaults mean: as much as fits."""
+    """A limit that is set must be possible; a default means as much as fits."""
     with pytest.raises(ConfigError, match=next(iter(limits))):
         budget_of(config.from_overrides({"limits": {"memoryBytes": 128 * MIB, **limits}}).limits)
     assert budget_of(config.from_overrides({"limits": {"memoryBytes": 16 * MIB}}).limits)
@@ -159,8 +159,8 @@ def test_limits_beyond_the_budget_are_refused(limits: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("kind", ["US", "FL", "DS", "IS", "AT"])
 @pytest.mark.parametrize("form", ["flat", "dicom-json"])
-def test_long_lists_are_what_short_ones_are(kind: str, form: str) -> None:
-    """Whether or not their numbers are objects all at a time."""
+def test_long_lists_are_read_like_short_ones(kind: str, form: str) -> None:
+    """Although their numbers are decoded in chunks."""
     short = {
         "US": struct.pack("<3H", 1, 2, 65535),
         "FL": struct.pack("<3f", 0.1, 1e30, 3.0),
@@ -181,7 +181,7 @@ def test_long_lists_are_what_short_ones_are(kind: str, form: str) -> None:
     assert values(separator.join([short] * times)) == few * times
 
 
-def test_a_long_list_with_a_value_that_breaks_its_vr_keeps_all_of_them() -> None:
+def test_a_long_list_keeps_a_value_that_breaks_its_vr() -> None:
     field = b"\\".join([b"1"] * 9000 + [b"x"] + [b"2"] * 9000)
     creator = element(0x00090010, "LO", b"ACME")
     found = converted(dicom(identity(), creator, element(0x00091001, "IS", field)))
@@ -200,13 +200,13 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.from_regex(r"[A-Z][a-z]{1,9}", fullmatch=True), JSON, max_size=4))
-def test_what_is_measured_by_parts_is_what_the_whole_takes(metadata: dict[str, object]) -> None:
+def test_the_size_measured_by_parts_is_that_of_the_whole(metadata: dict[str, object]) -> None:
     whole = escaped_size(msgspec.json.encode(metadata)) - 2
     assert _careful_size(metadata, NO_DEADLINE) == whole
 
 
-def test_headers_too_large_to_be_written_at_once_are_made_to_fit_alike() -> None:
-    """The largest parts become references, whichever way they were measured."""
+def test_a_header_that_is_measured_by_parts_is_made_to_fit() -> None:
+    """Its largest parts become references, as in one that is measured as a whole."""
     items = [item(element(0x00091001, "LT", b"\1" * (60_000 - n))) for n in range(120)]
     content = dicom(identity(), sequence(0x00081140, *items), element(0x00100020, "LO", "X"))
     found = converted(content, limits={"outputBytes": 1_000_000})
@@ -228,10 +228,10 @@ def test_headers_too_large_to_be_written_at_once_are_made_to_fit_alike() -> None
         ({}, None),
     ],
 )  # fmt: skip
-def test_the_memory_limit_is_the_least_of_all_groups(
+def test_the_memory_limit_is_the_lowest_of_all_control_groups(
     tmp_path: Path, files: dict[str, str], expected: int | None
 ) -> None:
-    """By version 2 or 1, in a container or not; without groups it is the machine's."""
+    """Of version 2 or 1, in a container or not; without groups it is that of the machine."""
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -239,7 +239,7 @@ def test_the_memory_limit_is_the_least_of_all_groups(
 
 
 def test_a_gzip_encoded_object_is_inflated_in_constant_memory() -> None:
-    """Whatever its size; what is read before is not kept."""
+    """Bytes before the current position are not kept."""
     pixels = header(0x7FE00010, "OW", 48 * MIB) + bytes(48 * MIB)
     content = gzip.compress(dicom(identity(), element(0x00100020, "LO", "X"), pixels), 1)
     source = GunzippedSource(Window(StreamSource(BytesIO(content))), 64 * MIB)
@@ -255,7 +255,7 @@ def test_a_gzip_encoded_object_is_inflated_in_constant_memory() -> None:
 
 
 def test_a_gzip_encoded_object_can_be_read_again() -> None:
-    """A conversion that gave way begins anew."""
+    """As by a conversion that gave way and begins again."""
     content = dicom(identity(), element(0x00100020, "LO", "X"))
     source = GunzippedSource(Window(StreamSource(BytesIO(gzip.compress(content)))), MIB)
     assert convert(source).text == convert(source).text == convert(BytesIO(content)).text
@@ -279,8 +279,8 @@ def test_a_gzip_encoded_deflated_data_set_is_read() -> None:
     assert found.warnings == ()
 
 
-def test_what_was_read_is_freed_without_the_garbage_collector() -> None:
-    """Else it would stay, unpaid, until the collector comes by."""
+def test_elements_are_freed_without_the_garbage_collector() -> None:
+    """Otherwise they would stay, unpaid, until its next run."""
     gc.collect()
     gc.disable()
     try:
@@ -295,8 +295,8 @@ def test_what_was_read_is_freed_without_the_garbage_collector() -> None:
     assert after - before < 10_000
 
 
-def test_a_slow_source_is_tried_again_and_a_slow_object_is_not() -> None:
-    """By the time that the conversion computed itself."""
+def test_a_slow_source_is_retryable_and_a_slow_object_is_not() -> None:
+    """The time that the conversion itself computed decides."""
 
     class Slow(StreamSource):
         def read_at(self, offset: int, n: int, /) -> bytes:
@@ -325,8 +325,8 @@ def test_a_slow_source_is_tried_again_and_a_slow_object_is_not() -> None:
     ],
     ids=["decimals", "escapes", "texts"],
 )
-def test_one_value_of_megabytes_ends_at_the_deadline(values: bytes) -> None:
-    """The values are counted, not the elements."""
+def test_the_deadline_holds_within_a_value_of_megabytes(values: bytes) -> None:
+    """Values are counted, not elements."""
     charset = element(0x00080005, "CS", "\\ISO 2022 IR 149\\ISO 2022 IR 100")
     vr = "UC" if values[:1] != b"1" else "UN"
     tag = 0x00091001 if vr == "UC" else 0x30060050

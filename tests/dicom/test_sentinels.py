@@ -53,7 +53,7 @@ def left(done: Conversion) -> list[str]:
 
 
 @pytest.mark.parametrize("rules", RULES, ids=["profile", "remove and hash"])
-def test_no_kind_of_object_tells_the_name(rules: dict[str, Any]) -> None:
+def test_no_kind_of_object_reveals_the_name(rules: dict[str, Any]) -> None:
     told = {}
     read = 0
     for kind, content in KINDS.items():
@@ -67,8 +67,8 @@ def test_no_kind_of_object_tells_the_name(rules: dict[str, Any]) -> None:
     assert read > 0.9 * len(KINDS) * len(OUTPUTS)
 
 
-def test_without_rules_the_objects_tell_the_name() -> None:
-    """The test above could fail."""
+def test_without_rules_the_objects_reveal_the_name() -> None:
+    """Without this, the test above would prove nothing."""
     told = [
         kind
         for kind, content in KINDS.items()
@@ -77,7 +77,7 @@ def test_without_rules_the_objects_tell_the_name() -> None:
     assert len(told) > len(KINDS) / 2
 
 
-def test_no_random_object_tells_the_name(pytestconfig: pytest.Config) -> None:
+def test_no_random_object_reveals_the_name(pytestconfig: pytest.Config) -> None:
     count = 20_000 if pytestconfig.getoption("--long") else 500
     rng = random.Random(20261126)
     for _ in range(count):
