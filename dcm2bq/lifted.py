@@ -1,16 +1,16 @@
-"""The attributes that are lifted into columns of `instances`: the only list of them.
+"""The attributes that have columns in `instances`: the only list of them.
 
-The conversion lifts these attributes, the row type has a field for each, and
-`scripts/lifted_columns.py` writes their columns into `schema/`.
+The conversion and the row type follow this list directly; `scripts/lifted_columns.py` writes it
+into the files of `schema/`.
 """
 
 from typing import NamedTuple
 
 
 class Lifted(NamedTuple):
-    """An attribute and its column, which is named by the keyword.
+    """An attribute with a column, which has its keyword as name.
 
-    `type` is BigQuery's: STRING, DATE, TIME or INTEGER. `remark` ends the column's description.
+    `type` is BigQuery's: STRING, DATE, TIME or INTEGER. `remark` is appended to the description.
     """
 
     keyword: str
@@ -25,6 +25,7 @@ class Lifted(NamedTuple):
 
 
 _NO_DATE = "; null if it is not a date"
+_NO_INTEGER = "; null if it is not an integer"
 
 ORIGINAL = (
     Lifted("StudyInstanceUID", 0x0020000D),
@@ -35,7 +36,7 @@ ORIGINAL = (
     Lifted("PatientID", 0x00100020),
     Lifted("StudyDate", 0x00080020, "DATE", _NO_DATE),
 )
-"""The columns that every row has, by whichever release it was written."""
+"""The columns that exist since the first release: every row has them."""
 
 ADDED = (
     Lifted("PatientName", 0x00100010, remark=", with all component groups"),
@@ -50,14 +51,14 @@ ADDED = (
     Lifted("AccessionNumber", 0x00080050),
     Lifted("StudyDescription", 0x00081030),
     Lifted("SeriesDescription", 0x0008103E),
-    Lifted("SeriesNumber", 0x00200011, "INTEGER", "; null if it is not an integer"),
-    Lifted("InstanceNumber", 0x00200013, "INTEGER", "; null if it is not an integer"),
+    Lifted("SeriesNumber", 0x00200011, "INTEGER", _NO_INTEGER),
+    Lifted("InstanceNumber", 0x00200013, "INTEGER", _NO_INTEGER),
     Lifted("Manufacturer", 0x00080070),
     Lifted("ManufacturerModelName", 0x00081090),
     Lifted("StationName", 0x00081010),
     Lifted("BodyPartExamined", 0x00180015),
 )
-"""The columns of later releases, at the end of the table and NULL in older rows: the views fill
-them in from the header. Append to this tuple; BigQuery moves no column."""
+"""The columns of later releases, in the order of the table. They are NULL in older rows, where the
+views read them from the header. Append only: BigQuery cannot move a column."""
 
 LIFTED = (*ORIGINAL, *ADDED)

@@ -1,4 +1,4 @@
-"""Write the lifted columns into dcm2bq/schema: the columns of instances, and filled.sql.
+"""Write the lifted columns into dcm2bq/schema: the columns of `instances`, and filled.sql.
 
     python scripts/lifted_columns.py
 
@@ -16,7 +16,7 @@ from dcm2bq.lifted import ADDED, LIFTED, Lifted
 
 SCHEMA = Path(__file__).parents[1] / "dcm2bq" / "schema"
 FIELD = re.compile(r'^ {6}\{"name": "(\w+)".*\}(,?)$')
-"""A column on a line of its own, as the files write all but RECORDs."""
+"""A column on its own line: all but RECORDs are written so."""
 
 FORMS = (
     "r.metadata.{keyword}, '$'",
@@ -25,18 +25,21 @@ FORMS = (
     "r.metadata.`{tag:08X}`, '$[0]'",
     "r.metadata.`{tag:08X}`, '$.Value[0]'",
 )
-"""Where a header has a value, depending on the jsonOutput options. Written the way the local
-BigQuery returns the text of a table function, so that `init` finds no difference."""
+"""Where a value is in the metadata, depending on the options of jsonOutput.
+
+They are spelt as the local BigQuery returns the text of a table function, because `init` compares
+these texts.
+"""
 NAME = """NULLIF(RTRIM(ARRAY_TO_STRING([
       JSON_VALUE(r.metadata.`{tag:08X}`, '$.Value[0].Alphabetic'),
       JSON_VALUE(r.metadata.`{tag:08X}`, '$.Value[0].Ideographic'),
       JSON_VALUE(r.metadata.`{tag:08X}`, '$.Value[0].Phonetic')
     ], '=', ''), '='), '')"""
-"""The component groups of a name in DICOM JSON (PS3.18 F.2.2), as a data set has them."""
+"""A name in DICOM JSON (PS3.18 F.2.2), with its component groups joined as in a data set."""
 
 HEADER = """\
--- Used between `SELECT r.* REPLACE (` and `)`: the lifted columns, which rows of older releases
--- lack, read from the header in each form that the jsonOutput options can give it. Written by
+-- Goes between `SELECT r.* REPLACE (` and `)`: fills columns that rows of older releases lack
+-- from their metadata, in each form that the jsonOutput options can give it. Written by
 -- scripts/lifted_columns.py from dcm2bq/lifted.py.
 """
 CONVERSIONS = {
@@ -65,11 +68,11 @@ CONVERSIONS = {
     ':00'
   ) AS TIME)""",
 }
-"""How text of a header becomes a value of the column; equal to what the conversion lifts."""
+"""How SQL makes the value of a column from text; `dicom/columns.py` does the same in Python."""
 
 
 def field(column: Lifted) -> str:
-    """Return a column of the schema."""
+    """Return a column as a line of a schema file."""
     content = {
         "name": column.keyword,
         "type": column.type,
@@ -80,8 +83,8 @@ def field(column: Lifted) -> str:
 
 
 def with_columns(text: str) -> str:
-    """Return the schema of a table or view with the lifted columns of the list."""
-    missing = {each.keyword: field(each) for each in LIFTED}
+    """Return the schema file of a table or view, with all lifted columns."""
+    missing = {column.keyword: field(column) for column in LIFTED}
     lines = []
     for line in text.splitlines():
         match = FIELD.match(line)
@@ -96,12 +99,13 @@ def with_columns(text: str) -> str:
 
 
 def filled() -> str:
-    """Return filled.sql."""
-    return HEADER + ",\n".join(f"  {_filled(each)} AS {each.keyword}" for each in ADDED) + "\n"
+    """Return the content of filled.sql."""
+    lines = (f"  {_filled(column)} AS {column.keyword}" for column in ADDED)
+    return HEADER + ",\n".join(lines) + "\n"
 
 
 def _filled(column: Lifted) -> str:
-    """Return an expression: the column or, where that is NULL, the value in the header."""
+    """Return an expression for the column or, where it is NULL, its value in the metadata."""
     values = [f"JSON_VALUE({form.format(**column._asdict())})" for form in FORMS]
     if dictionary_VR(column.tag) == "PN":
         values[-1] = NAME.format(**column._asdict())
@@ -119,7 +123,7 @@ def _coalesce(values: list[str], indent: str) -> str:
 
 
 def contents() -> Iterator[tuple[Path, str]]:
-    """Yield each file that the script writes, and its content."""
+    """Yield each file that depends on the list, with its content."""
     for name in ("instances", "instances_live"):
         path = SCHEMA / f"{name}.json"
         yield path, with_columns(path.read_text(encoding="utf-8"))

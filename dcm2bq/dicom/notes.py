@@ -6,7 +6,7 @@ made to look so, anything can be read as a tag: one that nothing vouches for is 
 
 from dcm2bq.dicom.dictionary import creator_tag, is_named, is_private
 from dcm2bq.dicom.elements import Element, Item, find
-from dcm2bq.dicom.syntax import VRS
+from dcm2bq.dicom.vr import VRS
 
 MOST_LINES = 200
 """Lines of warnings, and dropped tags, that one object may have."""

@@ -1,5 +1,5 @@
--- Used between `SELECT r.* REPLACE (` and `)`: the lifted columns, which rows of older releases
--- lack, read from the header in each form that the jsonOutput options can give it. Written by
+-- Goes between `SELECT r.* REPLACE (` and `)`: fills columns that rows of older releases lack
+-- from their metadata, in each form that the jsonOutput options can give it. Written by
 -- scripts/lifted_columns.py from dcm2bq/lifted.py.
   COALESCE(
     r.PatientName,

@@ -1,4 +1,4 @@
-"""A bucket and a staging bucket of a test's own, in a dataset that all share."""
+"""A source and a staging bucket for each test, and one dataset for all of them."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,20 +18,20 @@ def dataset(bigquery_url: str) -> Dataset:
 
 @pytest.fixture
 def site(storage_url: str, bigquery_url: str, dataset: Dataset) -> Iterator[Site]:
-    """Fresh buckets, Cloud Storage behind a proxy."""
+    """Fresh buckets, with Cloud Storage behind a proxy."""
     with Proxy(storage_url).running() as proxy:
         yield Site(proxy, storage_url, bigquery_url, dataset)
 
 
 @pytest.fixture
 def is_long(request: pytest.FixtureRequest) -> bool:
-    """Whether the long versions are asked for."""
+    """Whether --long was given."""
     return bool(request.config.getoption("--long"))
 
 
 @pytest.fixture
 def wait_for() -> Callable[[Callable[[], bool]], None]:
-    """Return what waits until something is so."""
+    """Return a function that waits until a condition holds."""
 
     def wait(is_so: Callable[[], bool]) -> None:
         give_up = time.monotonic() + 100

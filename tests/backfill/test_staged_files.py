@@ -1,4 +1,4 @@
-"""Rows are those of the function, and their files what BigQuery's load jobs take."""
+"""Staged rows equal those of the function, in files that load jobs accept."""
 
 import gzip
 import json
@@ -26,7 +26,7 @@ from tests.support.function_stack import ROOT
 OWN = ("ingested_at", "timestamp")
 
 
-def test_rows_are_those_of_the_function(site: Site, tmp_path: Path) -> None:
+def test_staged_rows_equal_those_of_the_function(site: Site, tmp_path: Path) -> None:
     resources = [
         site.upload("ct.dcm", CT_SMALL),
         site.upload("broken.dcm", CT_SMALL[:1400]),
@@ -77,11 +77,13 @@ def test_rows_are_those_of_the_function(site: Site, tmp_path: Path) -> None:
         assert line["event"] == "finalized"
 
 
-def test_files_are_closed_at_their_size(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_closed_at_their_maximum_size(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", site.storage_url)
     monkeypatch.setattr(files, "FILE_BYTES", 40_000)
     folder = RunFolder(f"gs://{site.staging.name}/b/run", Config())
-    sink = files.Files(folder, 3)
+    sink = files.StagedFiles(folder, 3)
 
     def insert(thread: int) -> None:
         for number in range(500):
@@ -110,8 +112,8 @@ def test_files_are_closed_at_their_size(site: Site, monkeypatch: pytest.MonkeyPa
     assert {name: len(each or b"") for name, each in content.items()} == sink.sizes
 
 
-def test_a_line_holds_the_metadata_text_as_it_is() -> None:
-    """Its numbers look as BigQuery prints them; decoded and encoded anew they would not."""
+def test_a_line_contains_the_metadata_unchanged() -> None:
+    """Its numbers are written as BigQuery prints them; another round of JSON would change them."""
     event = ObjectEvent(
         event_id="1",
         kind=EventKind.FINALIZED,
@@ -127,7 +129,7 @@ def test_a_line_holds_the_metadata_text_as_it_is() -> None:
     assert f'"metadata":{text}'.encode() in files.encode(row)
 
 
-def test_a_folder_writes_nothing_over(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_folder_never_overwrites(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", site.storage_url)
     folder = RunFolder(f"gs://{site.staging.name}", Config())
     assert folder.create("a/x", b"1\r\n--")

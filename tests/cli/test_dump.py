@@ -227,7 +227,7 @@ def test_the_value_of_an_option_can_be_plain_text(dump: Dump, folder: Path) -> N
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("jsonOutput.ignorePrivate", "NAME=VALUE is expected"),
+        ("jsonOutput.ignorePrivate", "expected NAME=VALUE"),
         ("jsonOutput.ignorPrivate=true", "did you mean jsonOutput.ignorePrivate?"),
         ("jsonOutput.ignorePrivate=perhaps", "jsonOutput.ignorePrivate"),
         ("jsonOutput.format.deep=1", "jsonOutput.format.deep: no such option"),

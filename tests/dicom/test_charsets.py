@@ -1,4 +1,4 @@
-"""Character sets: what text is decoded to, with and without a right declaration."""
+"""Character sets: how text is decoded, with correct and with wrong declarations."""
 
 import pytest
 
@@ -20,8 +20,8 @@ BACKSLASH_IN_GB18030 = b"\x81\x5c".decode("gb18030")
 def name(charset: str | None, value: bytes, vr: str = "PN", tag: int = NAME) -> object:
     """Return the text of a value."""
     declared = [] if charset is None else [element(0x00080005, "CS", charset)]
-    found = flat(*declared, element(tag, vr, value))
-    return list(found.values())[-1]
+    metadata = flat(*declared, element(tag, vr, value))
+    return list(metadata.values())[-1]
 
 
 @pytest.mark.parametrize(
@@ -113,25 +113,25 @@ def test_an_item_may_have_its_own_character_set() -> None:
     """Other items inherit the outer one."""
     inner = item(element(0x00080005, "CS", "ISO_IR 192"), element(NAME, "PN", "é".encode()))
     plain = item(element(NAME, "PN", b"\xe9"))
-    found = flat(
+    metadata = flat(
         element(0x00080005, "CS", "ISO_IR 100"),
         sequence(0x00081140, inner, plain, item(sequence(0x00081199, plain))),
         element(NAME, "PN", b"\xe9"),
     )
-    first, second, third = found["ReferencedImageSequence"]
-    assert first["PatientName"] == second["PatientName"] == found["PatientName"] == "é"
+    first, second, third = metadata["ReferencedImageSequence"]
+    assert first["PatientName"] == second["PatientName"] == metadata["PatientName"] == "é"
     assert third["ReferencedSOPSequence"][0]["PatientName"] == "é"
 
 
 def test_a_character_set_that_comes_too_late_applies() -> None:
     """Elements out of order are sorted before they are decoded."""
-    found = flat(
+    metadata = flat(
         element(NAME, "PN", "é".encode()),
         sequence(0x00081140, item(element(NAME, "PN", "é".encode()))),
         element(0x00080005, "CS", "ISO_IR 192"),
     )
-    assert found["PatientName"] == "é"
-    assert found["ReferencedImageSequence"][0]["PatientName"] == "é"
+    assert metadata["PatientName"] == "é"
+    assert metadata["ReferencedImageSequence"][0]["PatientName"] == "é"
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,9 @@ def test_a_character_set_that_comes_too_late_applies() -> None:
         ("ISO_IR 87", "山".encode("iso2022_jp"), "山"),
     ],
 )
-def test_misspelt_terms_are_understood_with_a_warning(written: str, value: bytes, text: str) -> None:
+def test_misspelt_terms_are_understood_with_a_warning(
+    written: str, value: bytes, text: str
+) -> None:
     """These occur in real files."""
     assert name(written, value) == text
     lines = warned(element(0x00080005, "CS", written), identity(), element(NAME, "PN", value))
@@ -187,9 +189,9 @@ def test_a_term_that_names_a_codec_is_understood_with_a_warning(
         element(0x00081040, "LO", text.encode(codec) + b"\\x"),
         element(NAME, "PN", text.encode(codec)),
     )
-    found = flat(*elements)
-    assert found["PatientName"] == text
-    assert found["InstitutionalDepartmentName"] == [text, "x"]
+    metadata = flat(*elements)
+    assert metadata["PatientName"] == text
+    assert metadata["InstitutionalDepartmentName"] == [text, "x"]
     lines = warned(*elements)
     assert any(line.startswith("00080005 CS: a term names a codec") for line in lines)
     assert all(line.startswith("00080005 CS: ") for line in lines)
@@ -286,10 +288,10 @@ def test_characters_beyond_the_default_repertoire_are_kept_with_a_warning() -> N
         element(0x00080020, "DA", "2024é".encode()),
         element(0x00201208, "IS", "1\\2é".encode()),
     )
-    found = flat(*elements)
-    assert found["Modality"] == "É"
-    assert found["StudyDate"] == "2024é"
-    assert found["NumberOfStudyRelatedInstances"] == [1, "2é"]
+    metadata = flat(*elements)
+    assert metadata["Modality"] == "É"
+    assert metadata["StudyDate"] == "2024é"
+    assert metadata["NumberOfStudyRelatedInstances"] == [1, "2é"]
     lines = [line for line in warned(*elements) if "beyond the default repertoire" in line]
     assert len(lines) == 3
 

@@ -1,4 +1,4 @@
-"""The columns: lifted from the data set, whatever becomes of its JSON."""
+"""Columns: lifted from the data set, independently of its JSON."""
 
 import msgspec
 import pytest
@@ -14,56 +14,17 @@ from tests.dicom.build import (
     item,
     sequence,
 )
+from tests.support.lifted_values import VALUES
 
-TAGS = {
-    "StudyInstanceUID": (0x0020000D, "UI"),
-    "SeriesInstanceUID": (0x0020000E, "UI"),
-    "SOPInstanceUID": (0x00080018, "UI"),
-    "SOPClassUID": (0x00080016, "UI"),
-    "Modality": (0x00080060, "CS"),
-    "PatientID": (0x00100020, "LO"),
-    "StudyDate": (0x00080020, "DA"),
-    "PatientName": (0x00100010, "PN"),
-    "PatientBirthDate": (0x00100030, "DA"),
-    "PatientSex": (0x00100040, "CS"),
-    "StudyTime": (0x00080030, "TM"),
-    "AccessionNumber": (0x00080050, "SH"),
-    "StudyDescription": (0x00081030, "LO"),
-    "SeriesDescription": (0x0008103E, "LO"),
-    "SeriesNumber": (0x00200011, "IS"),
-    "InstanceNumber": (0x00200013, "IS"),
-    "Manufacturer": (0x00080070, "LO"),
-    "ManufacturerModelName": (0x00081090, "LO"),
-    "StationName": (0x00081010, "SH"),
-    "BodyPartExamined": (0x00180015, "CS"),
-}
-WRITTEN = {
-    **{keyword: f"1.{tag}" for keyword, (tag, _) in TAGS.items()},
-    "Modality": "CT",
-    "PatientSex": "F",
-    "BodyPartExamined": "KNEE",
-    "StudyDate": "20240229",
-    "PatientBirthDate": "19700101",
-    "StudyTime": "1030",
-    "SeriesNumber": "3",
-    "InstanceNumber": "+0004",
-}
-COLUMNS = {
-    **WRITTEN,
-    "StudyDate": "2024-02-29",
-    "PatientBirthDate": "1970-01-01",
-    "StudyTime": "10:30:00",
-    "InstanceNumber": "4",
-}
-"""What stands in the header, and in the columns."""
+COLUMNS = {keyword: value.column for keyword, value in VALUES.items()}
+ELEMENTS = [element(value.tag, value.vr, value.written) for value in VALUES.values()]
 
 
 def test_columns_are_lifted_from_the_top_level_only() -> None:
     """The attributes of an item describe another object."""
-    inner = item(*[element(tag, vr, "9") for tag, vr in TAGS.values()])
-    outer = [element(tag, vr, WRITTEN[keyword]) for keyword, (tag, vr) in TAGS.items()]
-    found = converted(dicom(sequence(0x00081140, inner), *outer)).columns
-    assert found == COLUMNS
+    inner = item(*[element(value.tag, value.vr, "9") for value in VALUES.values()])
+    columns = converted(dicom(sequence(0x00081140, inner), *ELEMENTS)).columns
+    assert columns == COLUMNS
     assert all(
         value is None for value in converted(dicom(sequence(0x00081140, inner))).columns.values()
     )
@@ -103,9 +64,9 @@ def test_output_options_do_not_affect_columns(options: dict[str, object]) -> Non
 )
 def test_a_study_date_is_a_bigquery_date_or_null(date: str, column: str | None) -> None:
     """With a warning if there is a value that is not a date."""
-    found = converted(dicom(identity(), element(0x00080020, "DA", date.encode())))
-    assert found.columns["StudyDate"] == column
-    lines = [line for line in found.warnings if "a column can hold" in line]
+    done = converted(dicom(identity(), element(0x00080020, "DA", date.encode())))
+    assert done.columns["StudyDate"] == column
+    lines = [line for line in done.warnings if "a column can hold" in line]
     assert bool(lines) is (column is None and date != "")
 
 
@@ -137,13 +98,13 @@ def test_a_study_date_is_a_bigquery_date_or_null(date: str, column: str | None) 
 )
 def test_a_study_time_is_a_bigquery_time_or_null(time: str, column: str | None) -> None:
     """BigQuery has no second 60; missing parts are zero."""
-    found = converted(dicom(identity(), element(0x00080030, "TM", time.encode())))
-    assert found.columns["StudyTime"] == column
+    done = converted(dicom(identity(), element(0x00080030, "TM", time.encode())))
+    assert done.columns["StudyTime"] == column
     lines = [
-        line for line in found.warnings if line == "00080030: not a time that a column can hold"
+        line for line in done.warnings if line == "00080030: not a time that a column can hold"
     ]
     assert bool(lines) is (column is None and time != "")
-    assert not time or found.metadata["StudyTime"] == time.rstrip()
+    assert not time or done.metadata["StudyTime"] == time.rstrip()
 
 
 @pytest.mark.parametrize(
@@ -169,17 +130,17 @@ def test_a_study_time_is_a_bigquery_time_or_null(time: str, column: str | None) 
 def test_a_number_is_a_bigquery_integer_or_null(
     vr: str, number: str | bytes, column: str | None
 ) -> None:
-    found = converted(dicom(identity(), element(0x00200013, vr, number)))
-    assert found.columns["InstanceNumber"] == column
-    lines = [line for line in found.warnings if "a column can hold" in line or "not lifted" in line]
+    done = converted(dicom(identity(), element(0x00200013, vr, number)))
+    assert done.columns["InstanceNumber"] == column
+    lines = [line for line in done.warnings if "a column can hold" in line or "not lifted" in line]
     assert bool(lines) is (column is None and number != "")
 
 
 def test_a_name_keeps_its_component_groups() -> None:
     name = "Yamada^Tarou=山田^太郎=やまだ^たろう"
     charset = element(0x00080005, "CS", "ISO_IR 192")
-    found = converted(dicom(charset, identity(), element(0x00100010, "PN", name.encode())))
-    assert found.columns["PatientName"] == name
+    done = converted(dicom(charset, identity(), element(0x00100010, "PN", name.encode())))
+    assert done.columns["PatientName"] == name
 
 
 @pytest.mark.parametrize(("length", "is_lifted"), [(4096, True), (4098, False)])
@@ -188,18 +149,20 @@ def test_text_that_is_too_long_for_a_column_is_in_the_metadata_only(
 ) -> None:
     """The longest columns must fit into a row with the longest metadata."""
     text = "x" * length
-    found = converted(dicom(identity(), element(0x00081030, "LO", text)))
-    assert found.metadata["StudyDescription"] == text
-    assert found.columns["StudyDescription"] == (text if is_lifted else None)
-    lines = [line for line in found.warnings if line.startswith("00081030 LO: not lifted")]
+    done = converted(dicom(identity(), element(0x00081030, "LO", text)))
+    assert done.metadata["StudyDescription"] == text
+    assert done.columns["StudyDescription"] == (text if is_lifted else None)
+    lines = [line for line in done.warnings if line.startswith("00081030 LO: not lifted")]
     assert bool(lines) is not is_lifted
 
 
 def test_the_longest_columns_fit_into_a_row_with_the_longest_metadata() -> None:
     """Even if every character is escaped."""
-    text = [element(tag, "UT", "\x01" * 4096) for tag, _ in sorted(TAGS.values())]
-    found = converted(dicom(*text))
-    columns = msgspec.json.encode(dict(found.columns))
+    text = [
+        element(tag, "UT", "\x01" * 4096) for tag in sorted(value.tag for value in VALUES.values())
+    ]
+    done = converted(dicom(*text))
+    columns = msgspec.json.encode(dict(done.columns))
     assert 6 * 4096 * 10 < len(columns) < ROW_LIMIT_BYTES - Config().limits.output_bytes
 
 
@@ -208,37 +171,36 @@ def test_of_a_duplicate_attribute_the_first_is_lifted() -> None:
     assert converted(dicom(identity(), *twice)).columns["StationName"] == "A"
 
 
-@pytest.mark.parametrize("keyword", TAGS)
+@pytest.mark.parametrize("keyword", VALUES)
 def test_an_attribute_removed_by_privacy_rules_has_no_column_value(keyword: str) -> None:
-    content = dicom(*[element(tag, vr, WRITTEN[each]) for each, (tag, vr) in TAGS.items()])
-    found = converted(content, privacy={"remove": [keyword]}).columns
-    assert found == {**COLUMNS, keyword: None}
+    columns = converted(dicom(*ELEMENTS), privacy={"remove": [keyword]}).columns
+    assert columns == {**COLUMNS, keyword: None}
 
 
 def test_of_several_values_the_first_is_lifted() -> None:
     """With a warning."""
-    found = converted(dicom(identity(), element(0x00100020, "LO", "A\\B")))
-    assert found.columns["PatientID"] == "A"
-    assert any("first of 2 values" in line for line in found.warnings)
+    done = converted(dicom(identity(), element(0x00100020, "LO", "A\\B")))
+    assert done.columns["PatientID"] == "A"
+    assert any("first of 2 values" in line for line in done.warnings)
 
 
 def test_column_values_are_stripped_and_decoded() -> None:
     """By the character set of the data set."""
-    found = converted(
+    done = converted(
         dicom(
             element(0x00080005, "CS", "ISO_IR 192"),
             element(0x00080018, "UI", " 1.2\0\0"),
             element(0x00100020, "LO", " é ".encode()),
         )
     )
-    assert found.columns["PatientID"] == "é"
-    assert found.columns["SOPInstanceUID"] == "1.2"
+    assert done.columns["PatientID"] == "é"
+    assert done.columns["SOPInstanceUID"] == "1.2"
 
 
 @pytest.mark.parametrize("vr", ["UN", "LO", "SH"])
 def test_an_unexpected_vr_is_lifted_by_its_text(vr: str) -> None:
-    found = converted(dicom(identity(), element(0x0020000D, vr, "1.2.3 ")))
-    assert found.columns["StudyInstanceUID"] == "1.2.3"
+    done = converted(dicom(identity(), element(0x0020000D, vr, "1.2.3 ")))
+    assert done.columns["StudyInstanceUID"] == "1.2.3"
 
 
 @pytest.mark.parametrize(
@@ -251,16 +213,16 @@ def test_an_unexpected_vr_is_lifted_by_its_text(vr: str) -> None:
 )
 def test_a_value_that_is_not_text_is_not_lifted(content: bytes) -> None:
     """With a warning."""
-    found = converted(dicom(identity(), content))
-    assert found.columns["StudyInstanceUID"] is None
-    assert any(line.startswith("0020000D") and "not lifted" in line for line in found.warnings)
+    done = converted(dicom(identity(), content))
+    assert done.columns["StudyInstanceUID"] is None
+    assert any(line.startswith("0020000D") and "not lifted" in line for line in done.warnings)
 
 
 def test_implicit_data_sets_have_columns_too() -> None:
     content = identity(implicit=True) + element(0x00080020, "DA", "20240229", implicit=True)
-    found = converted(dicom(content, transfer_syntax=IMPLICIT)).columns
-    assert found["StudyDate"] == "2024-02-29"
-    assert found["SOPInstanceUID"] == "1.2.3.4"
+    columns = converted(dicom(content, transfer_syntax=IMPLICIT)).columns
+    assert columns["StudyDate"] == "2024-02-29"
+    assert columns["SOPInstanceUID"] == "1.2.3.4"
 
 
 @pytest.mark.parametrize(
@@ -283,26 +245,26 @@ def test_a_uid_with_blanks_is_the_same_in_metadata_and_column(
     keyword: str, written: str, value: str | None, *, is_warned_of: bool, form: str
 ) -> None:
     """Blanks around it are stripped; those before or within it cause a warning."""
-    tag = TAGS[keyword][0]
+    tag = VALUES[keyword].tag
     content = dicom(element(0x00080005, "CS"), element(tag, "UI", written))
-    found = converted(content, jsonOutput={"format": form})
+    done = converted(content, jsonOutput={"format": form})
     key = keyword if form == "flat" else f"{tag:08X}"
-    metadata = found.metadata[key]
+    metadata = done.metadata[key]
     if form == "dicom-json":
         (metadata,) = metadata.get("Value", [None])
     assert metadata == value
-    column = found.columns[keyword]
+    column = done.columns[keyword]
     assert column == (value if value is None or value.isprintable() else None)
-    lines = [line for line in found.warnings if line.startswith(f"{tag:08X} UI")]
+    lines = [line for line in done.warnings if line.startswith(f"{tag:08X} UI")]
     assert bool(lines) is is_warned_of
 
 
 def test_blanks_in_any_of_several_uids_cause_a_warning() -> None:
     uids = [element(0x00081110, "UI", "1.2\0\\1.3 \\1.4"), element(0x0008001A, "UI", "1.2\\ 1.3")]
-    found = converted(dicom(identity(), *uids))
-    assert found.metadata["ReferencedStudySequence"] == ["1.2", "1.3", "1.4"]
-    assert found.metadata["RelatedGeneralSOPClassUID"] == ["1.2", "1.3"]
-    assert [line[:11] for line in found.warnings] == ["0008001A UI"]
+    done = converted(dicom(identity(), *uids))
+    assert done.metadata["ReferencedStudySequence"] == ["1.2", "1.3", "1.4"]
+    assert done.metadata["RelatedGeneralSOPClassUID"] == ["1.2", "1.3"]
+    assert [line[:11] for line in done.warnings] == ["0008001A UI"]
 
 
 @pytest.mark.parametrize(
@@ -318,9 +280,9 @@ def test_blanks_in_any_of_several_uids_cause_a_warning() -> None:
 )
 def test_a_value_that_the_metadata_refuses_is_not_lifted(vr: str, value: bytes) -> None:
     """Nor text that is broken by control characters; with a warning."""
-    found = converted(dicom(identity(), element(0x00100020, vr, value, length=len(value))))
-    assert found.columns["PatientID"] is None
-    assert any(line.startswith("00100020") and "not lifted" in line for line in found.warnings)
+    done = converted(dicom(identity(), element(0x00100020, vr, value, length=len(value))))
+    assert done.columns["PatientID"] is None
+    assert any(line.startswith("00100020") and "not lifted" in line for line in done.warnings)
 
 
 def test_an_unknown_value_that_breaks_the_vr_of_its_tag_is_not_lifted() -> None:
@@ -350,8 +312,8 @@ def test_a_column_has_the_value_of_the_metadata(vr: str, charset: str) -> None:
     texts = [b"A", b" A ", b"A\0", b"A^B=C", b"A\\B", b"A\xe9", b"\x1b(JA", b"~", b"  ", printable]
     for text in texts:
         content = dicom(element(0x00080005, "CS", charset), element(0x00081010, vr, text))
-        found = converted(content)
-        value = found.metadata["StationName"]
+        done = converted(content)
+        value = done.metadata["StationName"]
         first = value[0] if isinstance(value, list) else value
-        column = found.columns["StationName"]
+        column = done.columns["StationName"]
         assert column == (first and first.strip(" ")), text

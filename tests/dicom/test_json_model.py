@@ -54,10 +54,10 @@ def test_an_attribute_has_vr_and_value(vr: str, content: bytes | str, expected: 
 
 def test_the_items_of_a_sequence_are_objects() -> None:
     """An empty sequence has no Value; an empty item is an empty object."""
-    found = model(
+    metadata = model(
         sequence(0x00081140, item(element(VALUE, "SH", "X")), item()), sequence(0x00081115)
     )
-    assert found == {
+    assert metadata == {
         "00081115": {"vr": "SQ"},
         "00081140": {"vr": "SQ", "Value": [{"00091001": {"vr": "SH", "Value": ["X"]}}, {}]},
     }
@@ -80,15 +80,15 @@ def test_a_binary_value_is_a_reference_or_inline() -> None:
 def test_numbers_that_are_not_finite_become_references(vr: str) -> None:
     """A Value may hold JSON numbers only."""
     code = {"FL": "f", "FD": "d"}[vr]
-    found = model(element(VALUE, vr, struct.pack(f"<2{code}", 1, float("nan"))))["00091001"]
-    assert set(found) == {"vr", "BulkDataURI"}
+    metadata = model(element(VALUE, vr, struct.pack(f"<2{code}", 1, float("nan"))))["00091001"]
+    assert set(metadata) == {"vr", "BulkDataURI"}
 
 
 @pytest.mark.parametrize(("vr", "content"), [("US", b"ABC"), ("FD", b"1.5 "), ("AT", b"AB")])
 def test_broken_numbers_become_references(vr: str, content: bytes) -> None:
-    found = model(element(VALUE, vr, content, length=len(content)))["00091001"]
-    assert found["vr"] == vr
-    assert "BulkDataURI" in found
+    metadata = model(element(VALUE, vr, content, length=len(content)))["00091001"]
+    assert metadata["vr"] == vr
+    assert "BulkDataURI" in metadata
 
 
 def test_the_vr_is_that_of_the_value() -> None:
@@ -96,8 +96,8 @@ def test_the_vr_is_that_of_the_value() -> None:
     content = element(0x00280103, "", b"\1\0", implicit=True) + element(
         0x00280106, "", b"\xff\xff", implicit=True
     )
-    found = model(identity(implicit=True), content, transfer_syntax=IMPLICIT)
-    assert found["00280106"] == {"vr": "SS", "Value": [-1]}
+    metadata = model(identity(implicit=True), content, transfer_syntax=IMPLICIT)
+    assert metadata["00280106"] == {"vr": "SS", "Value": [-1]}
     assert model(element(0x00100010, "UN", "A^B "))["00100010"]["vr"] == "PN"
     assert model(element(0x00280010, "UN", b"123", length=3))["00280010"]["vr"] == "UN"
     assert model(element(VALUE, "UN", b"1234"))["00091001"]["vr"] == "UN"
@@ -110,14 +110,14 @@ def test_options_apply_to_this_format_too() -> None:
         element(VALUE, "LO", "x"),
         sequence(0x00081140, item(element(VALUE, "LO", "x"), element(0x00420011, "OB", b"12"))),
     )
-    found = model(*elements, jsonOutput={"ignorePrivate": True, "ignoreBinary": True})
-    assert found == {"00081140": {"vr": "SQ", "Value": [{}]}}
+    metadata = model(*elements, jsonOutput={"ignorePrivate": True, "ignoreBinary": True})
+    assert metadata == {"00081140": {"vr": "SQ", "Value": [{}]}}
     kept = model(*elements, jsonOutput={"ignoreGroupLength": False})
     assert kept["00080000"] == {"vr": "UL", "Value": [0]}
 
 
 def test_a_broken_sequence_becomes_a_reference() -> None:
     """With its VR."""
-    found = model(identity(), sequence(0x00081140, b"broken"))["00081140"]
-    assert set(found) == {"vr", "BulkDataURI"}
-    assert found["vr"] == "SQ"
+    metadata = model(identity(), sequence(0x00081140, b"broken"))["00081140"]
+    assert set(metadata) == {"vr", "BulkDataURI"}
+    assert metadata["vr"] == "SQ"

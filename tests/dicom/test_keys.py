@@ -1,4 +1,4 @@
-"""Keys and shape of the flat format: names, order, multiplicity, what options leave out."""
+"""Keys and shape of the flat format: names, order, multiplicity, and options that omit elements."""
 
 import struct
 from typing import Any
@@ -41,13 +41,13 @@ def test_a_tag_without_its_own_keyword_is_hexadecimal(tag: int, key: str) -> Non
 
 def test_without_common_names_every_key_is_hexadecimal() -> None:
     """Eight uppercase digits, as in PS3.18."""
-    found = flat(element(0x0008103E, "LO", "x"), jsonOutput={"useCommonNames": False})
-    assert found == {"0008103E": "x"}
+    metadata = flat(element(0x0008103E, "LO", "x"), jsonOutput={"useCommonNames": False})
+    assert metadata == {"0008103E": "x"}
 
 
 def test_elements_are_sorted_by_tag_after_group_0002() -> None:
     """At every level, even if the object has another order."""
-    found = converted(
+    done = converted(
         dicom(
             element(0x00100020, "LO", "late"),
             sequence(
@@ -56,10 +56,10 @@ def test_elements_are_sorted_by_tag_after_group_0002() -> None:
             element(0x00080060, "CS", "CT"),
         )
     )
-    keys = list(found.metadata)
+    keys = list(done.metadata)
     assert keys[0] == "FileMetaInformationVersion"
     assert keys[-3:] == ["Modality", "ReferencedImageSequence", "PatientID"]
-    inner = found.metadata["ReferencedImageSequence"][0]
+    inner = done.metadata["ReferencedImageSequence"][0]
     assert list(inner) == ["ReferencedSOPClassUID", "ReferencedSOPInstanceUID"]
 
 
@@ -68,19 +68,19 @@ def test_group_lengths_are_omitted_by_default() -> None:
     length = element(0x00080000, "UL", struct.pack("<L", 10))
     elements = (length, sequence(0x00081140, item(length)))
     assert flat(*elements) == {"ReferencedImageSequence": [{}]}
-    wanted = converted(dicom(*elements), jsonOutput={"ignoreGroupLength": False}).metadata
-    assert wanted["FileMetaInformationGroupLength"] > 0
-    assert wanted["00080000"] == 10
-    assert wanted["ReferencedImageSequence"] == [{"00080000": 10}]
+    included = converted(dicom(*elements), jsonOutput={"ignoreGroupLength": False}).metadata
+    assert included["FileMetaInformationGroupLength"] > 0
+    assert included["00080000"] == 10
+    assert included["ReferencedImageSequence"] == [{"00080000": 10}]
 
 
 def test_the_file_meta_information_can_be_omitted() -> None:
     """It is included by default."""
     content = dicom(identity())
     assert "TransferSyntaxUID" in converted(content).metadata
-    found = converted(content, jsonOutput={"ignoreMetaHeader": True})
-    assert list(found.metadata) == ["SOPClassUID", "SOPInstanceUID"]
-    assert found.transfer_syntax_uid == "1.2.840.10008.1.2.1"
+    done = converted(content, jsonOutput={"ignoreMetaHeader": True})
+    assert list(done.metadata) == ["SOPClassUID", "SOPInstanceUID"]
+    assert done.transfer_syntax_uid == "1.2.840.10008.1.2.1"
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_a_sequence_is_always_an_array() -> None:
         ),
     ]:
         for defined in (True, False):
-            found = flat(sequence(0x00081140, *items, defined=defined))
-            assert found == {"ReferencedImageSequence": expected}
+            metadata = flat(sequence(0x00081140, *items, defined=defined))
+            assert metadata == {"ReferencedImageSequence": expected}
 
 
 def test_private_elements_have_plain_values() -> None:
@@ -127,8 +127,8 @@ def test_private_elements_have_plain_values() -> None:
 def test_private_elements_can_be_omitted_at_every_level() -> None:
     """With their creators."""
     nested = sequence(0x00081140, item(element(0x00081150, "UI", "1.2"), PRIVATE))
-    found = flat(nested, PRIVATE, jsonOutput={"ignorePrivate": True})
-    assert found == {"ReferencedImageSequence": [{"ReferencedSOPClassUID": "1.2"}]}
+    metadata = flat(nested, PRIVATE, jsonOutput={"ignorePrivate": True})
+    assert metadata == {"ReferencedImageSequence": [{"ReferencedSOPClassUID": "1.2"}]}
 
 
 def test_binary_elements_can_be_omitted_at_every_level() -> None:
@@ -139,32 +139,32 @@ def test_binary_elements_can_be_omitted_at_every_level() -> None:
         element(0x00091001, "UN", b"12"),
         sequence(0x7FE00010, item(), item(b"abcd"), vr="OB", defined=False),
     )
-    found = flat(*content, jsonOutput={"ignoreBinary": True})
-    assert found == {"ReferencedImageSequence": [{}], "PatientName": "A^B"}
+    metadata = flat(*content, jsonOutput={"ignoreBinary": True})
+    assert metadata == {"ReferencedImageSequence": [{}], "PatientName": "A^B"}
 
 
 def test_of_duplicates_the_first_is_kept() -> None:
     """The tag is among the dropped ones, and the warning has the count."""
     content = element(0x00100020, "LO", "first") + element(0x00100020, "LO", "second") * 3
-    found = converted(dicom(content))
-    assert found.metadata["PatientID"] == "first"
-    assert found.columns["PatientID"] == "first"
-    assert found.dropped_tags == ("00100020",)
-    assert [line for line in found.warnings if "00100020" in line and "3 times" in line]
+    done = converted(dicom(content))
+    assert done.metadata["PatientID"] == "first"
+    assert done.columns["PatientID"] == "first"
+    assert done.dropped_tags == ("00100020",)
+    assert [line for line in done.warnings if "00100020" in line and "3 times" in line]
 
 
 def test_duplicates_in_items_are_dropped_too() -> None:
     twice = element(0x00081150, "UI", "1.1") + element(0x00081150, "UI", "1.2")
-    found = converted(dicom(sequence(0x00081140, item(twice))))
-    assert found.metadata["ReferencedImageSequence"] == [{"ReferencedSOPClassUID": "1.1"}]
-    assert found.dropped_tags == ("00081150",)
+    done = converted(dicom(sequence(0x00081140, item(twice))))
+    assert done.metadata["ReferencedImageSequence"] == [{"ReferencedSOPClassUID": "1.1"}]
+    assert done.dropped_tags == ("00081150",)
 
 
 def test_an_element_that_an_option_omits_is_not_dropped() -> None:
     """This is intended, so nothing is warned of."""
-    found = converted(dicom(PRIVATE), jsonOutput={"ignorePrivate": True})
-    assert found.dropped_tags == ()
-    assert found.warnings == ()
+    done = converted(dicom(PRIVATE), jsonOutput={"ignorePrivate": True})
+    assert done.dropped_tags == ()
+    assert done.warnings == ()
 
 
 def test_a_good_file_has_no_warnings() -> None:

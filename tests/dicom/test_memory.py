@@ -1,4 +1,4 @@
-"""One budget of memory for all conversions: what is charged, who waits, and for whom."""
+"""One budget of memory for all conversions: what is charged, and which ones wait."""
 
 import gc
 import gzip
@@ -25,7 +25,7 @@ from dcm2bq.dicom import Budget, budget_of, convert, convert_within
 from dcm2bq.dicom.memory import FIRST, MIB, Claim, GiveWayError
 from dcm2bq.dicom.read.deflate import GunzippedSource
 from dcm2bq.dicom.read.source import StreamSource, Window
-from dcm2bq.dicom.write.fit_row import _careful_size, escaped_size
+from dcm2bq.dicom.write.fit_row import _size_by_parts, escaped_size
 from dcm2bq.errors import ConfigError, ReadFailedError, UnreadableDicomError
 from dcm2bq.machine import memory_limit
 from tests.dicom.build import (
@@ -41,7 +41,7 @@ from tests.dicom.build import (
 
 TOTAL = 64 * MIB
 LARGE = dicom(identity(), *[element(0x00091000 + n, "LT", b"x" * 60_000) for n in range(200)])
-"""Takes some 38 MiB to convert: more than half of the budget."""
+"""Takes about 38 MiB to convert: more than half of the budget."""
 
 
 def test_a_conversion_returns_its_memory_to_the_budget() -> None:
@@ -116,6 +116,23 @@ def test_a_younger_claim_that_is_already_waiting_gives_way_too() -> None:
         waits.result(5)
 
 
+def test_a_claim_that_began_again_gives_way_to_one_made_before_it() -> None:
+    budget = Budget(TOTAL)
+    oldest, older, younger = (budget.claim(Deadline.after(20)) for _ in range(3))
+    with younger, ThreadPoolExecutor(1) as pool:
+        for claim in (older, oldest):
+            with claim:
+                younger.charge(30 * MIB)
+                waits = pool.submit(claim.charge, 40 * MIB)
+                with pytest.raises(GiveWayError):
+                    _charge_until(younger, waits)
+                again = threading.Thread(target=younger.begin_again)
+                again.start()
+                waits.result(10)
+            again.join(10)
+            assert younger.granted == FIRST
+
+
 def test_waiting_for_memory_until_the_deadline_is_retryable() -> None:
     budget = Budget(TOTAL)
     with budget.claim() as other, budget.claim(Deadline.after(0.2)) as claim:
@@ -173,8 +190,8 @@ def test_long_lists_are_read_like_short_ones(kind: str, form: str) -> None:
     options = {"format": form, "useCommonNames": False}
 
     def values(field: bytes) -> list[object]:
-        found = converted(dicom(identity(), element(0x00091001, kind, field)), jsonOutput=options)
-        value = found.metadata["00091001"]
+        done = converted(dicom(identity(), element(0x00091001, kind, field)), jsonOutput=options)
+        value = done.metadata["00091001"]
         return list(value["Value"] if form == "dicom-json" else value)
 
     few = values(short)
@@ -184,9 +201,9 @@ def test_long_lists_are_read_like_short_ones(kind: str, form: str) -> None:
 def test_a_long_list_keeps_a_value_that_breaks_its_vr() -> None:
     field = b"\\".join([b"1"] * 9000 + [b"x"] + [b"2"] * 9000)
     creator = element(0x00090010, "LO", b"ACME")
-    found = converted(dicom(identity(), creator, element(0x00091001, "IS", field)))
-    assert found.metadata["00091001"] == [1] * 9000 + ["x"] + [2] * 9000
-    assert found.warnings == ("00091001 IS: not an integer (offset 320)",)
+    done = converted(dicom(identity(), creator, element(0x00091001, "IS", field)))
+    assert done.metadata["00091001"] == [1] * 9000 + ["x"] + [2] * 9000
+    assert done.warnings == ("00091001 IS: not an integer (offset 320)",)
 
 
 JSON = st.recursive(
@@ -202,16 +219,16 @@ JSON = st.recursive(
 @given(st.dictionaries(st.from_regex(r"[A-Z][a-z]{1,9}", fullmatch=True), JSON, max_size=4))
 def test_the_size_measured_by_parts_is_that_of_the_whole(metadata: dict[str, object]) -> None:
     whole = escaped_size(msgspec.json.encode(metadata)) - 2
-    assert _careful_size(metadata, NO_DEADLINE) == whole
+    assert _size_by_parts(metadata, NO_DEADLINE) == whole
 
 
 def test_a_header_that_is_measured_by_parts_is_made_to_fit() -> None:
     """Its largest parts become references, as in one that is measured as a whole."""
     items = [item(element(0x00091001, "LT", b"\1" * (60_000 - n))) for n in range(120)]
     content = dicom(identity(), sequence(0x00081140, *items), element(0x00100020, "LO", "X"))
-    found = converted(content, limits={"outputBytes": 1_000_000})
-    assert escaped_size(found.text.encode()) <= 1_000_000
-    assert found.metadata["PatientID"] == "X"
+    done = converted(content, limits={"outputBytes": 1_000_000})
+    assert escaped_size(done.text.encode()) <= 1_000_000
+    assert done.metadata["PatientID"] == "X"
 
 
 @pytest.mark.parametrize(
@@ -245,12 +262,12 @@ def test_a_gzip_encoded_object_is_inflated_in_constant_memory() -> None:
     source = GunzippedSource(Window(StreamSource(BytesIO(content))), 64 * MIB)
     tracemalloc.start()
     try:
-        found = convert(source)
+        done = convert(source)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert found.metadata["PatientID"] == "X"
-    assert found.warnings == ()
+    assert done.metadata["PatientID"] == "X"
+    assert done.warnings == ()
     assert peak < 4 * MIB
 
 
@@ -274,9 +291,9 @@ def test_a_gzip_encoded_deflated_data_set_is_read() -> None:
     deflated = deflater.compress(identity() + element(0x00100020, "LO", "X")) + deflater.flush()
     content = dicom(deflated + bytes(len(deflated) % 2), transfer_syntax=DEFLATED)
     source = GunzippedSource(Window(StreamSource(BytesIO(gzip.compress(content)))), MIB)
-    found = convert(source)
-    assert found.metadata["PatientID"] == "X"
-    assert found.warnings == ()
+    done = convert(source)
+    assert done.metadata["PatientID"] == "X"
+    assert done.warnings == ()
 
 
 def test_elements_are_freed_without_the_garbage_collector() -> None:

@@ -89,31 +89,31 @@ def test_the_number_is_unchanged_and_its_text_is_bigquerys(
 ) -> None:
     """In both formats, and in items."""
     value = element(VALUE, vr, content)
-    found = converted(
+    done = converted(
         dicom(identity(), value, sequence(0x00091002, item(value))), jsonOutput={"format": form}
     )
-    assert found.text.count("67.17411800000001") == 2
-    assert json.loads(found.text) == found.metadata
-    assert json.dumps(found.metadata).count("67.174118") == 2
-    assert "67.17411800000001" not in json.dumps(found.metadata)
-    assert not found.warnings
+    assert done.text.count("67.17411800000001") == 2
+    assert json.loads(done.text) == done.metadata
+    assert json.dumps(done.metadata).count("67.174118") == 2
+    assert "67.17411800000001" not in json.dumps(done.metadata)
+    assert not done.warnings
 
 
 def test_a_number_beside_nan_is_printed_as_bigquery_prints_it() -> None:
     content = struct.pack("<2d", 67.174118, math.nan)
-    found = converted(dicom(identity(), element(VALUE, "FD", content)))
-    assert '[67.17411800000001,"NaN"]' in found.text
-    assert found.metadata["00091001"] == [67.174118, "NaN"]
+    done = converted(dicom(identity(), element(VALUE, "FD", content)))
+    assert '[67.17411800000001,"NaN"]' in done.text
+    assert done.metadata["00091001"] == [67.174118, "NaN"]
 
 
 def test_a_single_precision_number_is_printed_as_bigquery_prints_it() -> None:
     """Its shortest decimal is printed as a double."""
     for number in (15.299207, -36.373386):
         for content in (struct.pack("<f", number), struct.pack("<2f", 0.5, number)):
-            found = converted(dicom(identity(), element(VALUE, "FL", content)))
-            assert printed(number) in found.text
+            done = converted(dicom(identity(), element(VALUE, "FL", content)))
+            assert printed(number) in done.text
             assert printed(number) != repr(number)
-            assert json.loads(found.text) == found.metadata
+            assert json.loads(done.text) == done.metadata
 
 
 def test_a_header_that_is_fitted_into_a_row_keeps_its_numbers_and_its_limit() -> None:
@@ -124,10 +124,10 @@ def test_a_header_that_is_fitted_into_a_row_keeps_its_numbers_and_its_limit() ->
     )
     whole = converted(content)
     limit = len(whole.text) + whole.text.count('"') + 2 - 5000
-    found = converted(content, limits={"outputBytes": limit})
-    assert found.text.count("67.17411800000001") == 200
-    assert found.metadata["ImageComments"]["vr"] == "LT"
-    assert len(found.text) + found.text.count('"') + 2 <= limit
+    done = converted(content, limits={"outputBytes": limit})
+    assert done.text.count("67.17411800000001") == 200
+    assert done.metadata["ImageComments"]["vr"] == "LT"
+    assert len(done.text) + done.text.count('"') + 2 <= limit
     short = limit - 9000 + 5000
     assert "67.17" not in converted(content, limits={"outputBytes": short}).text
 
@@ -136,9 +136,9 @@ def test_a_header_that_is_fitted_into_a_row_keeps_its_numbers_and_its_limit() ->
 @pytest.mark.parametrize("text", [str(2**63), str(-(2**63) - 1), str(2**64), "9" * 400])
 def test_an_integer_beyond_64_bits_is_text(vr: str, text: str) -> None:
     creator = element(0x00090010, "LO", "ACME 1.0")
-    found = converted(dicom(identity(), creator, element(VALUE, vr, f"1\\{text}")))
-    assert found.metadata["00091001"] == [1, text]
-    assert found.warnings[0].startswith(f"00091001 {vr}: ")
+    done = converted(dicom(identity(), creator, element(VALUE, vr, f"1\\{text}")))
+    assert done.metadata["00091001"] == [1, text]
+    assert done.warnings[0].startswith(f"00091001 {vr}: ")
 
 
 def test_numbers_of_five_characters_and_four_decimals_are_printed_unchanged() -> None:
@@ -174,9 +174,9 @@ def samples(count: int) -> Iterator[float]:
         lambda: 10.0 ** random_.randint(-300, 300),
     ]
     for number in range(count):
-        found = kinds[number % len(kinds)]()
-        if math.isfinite(found):
-            yield found
+        double = kinds[number % len(kinds)]()
+        if math.isfinite(double):
+            yield double
 
 
 @pytest.mark.parametrize("fma", [numbers.fma, fma_by_parts], ids=["this Python", "Python 3.12"])
@@ -192,9 +192,9 @@ def test_numbers_that_skip_printing_would_be_printed_the_same(
     for size in (1, 2, 8, 100):
         for start in range(0, len(doubles), size):
             part = doubles[start : start + size]
-            found = printable([*part, 7])
-            assert found == [*part, 7]
-            texts = json.loads(encode(found), parse_float=Decimal, parse_int=Decimal)
+            marked = printable([*part, 7])
+            assert marked == [*part, 7]
+            texts = json.loads(encode(marked), parse_float=Decimal, parse_int=Decimal)
             assert texts[:-1] == expected[start : start + size]
     clear = [number for number in doubles if is_clear(number)]
     assert [Decimal(repr(each)) for each in clear] == [Decimal(printed(each)) for each in clear]
@@ -301,11 +301,11 @@ def packed(
 
 def check(*elements: bytes) -> None:
     """Assert that the engine accepts the text and prints its values, and that no double changed."""
-    found = converted(dicom(identity(), *elements))
-    text = accepted(found.text)
-    assert text is not None, found.text
-    assert exactly(text) == exactly(found.text)
-    assert json.loads(found.text) == found.metadata
+    done = converted(dicom(identity(), *elements))
+    text = accepted(done.text)
+    assert text is not None, done.text
+    assert exactly(text) == exactly(done.text)
+    assert json.loads(done.text) == done.metadata
 
 
 def accepted(text: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What the privacy options name leaves the output, at every level and in every form."""
+"""Privacy options: attributes are removed and pseudonymised at every level and in both formats."""
 
 import hashlib
 import hmac
@@ -162,11 +162,11 @@ def test_remove_precedes_hash_and_both_precede_the_profile() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"remove": ["PatientNames"]}, "privacy.remove: PatientNames is neither a keyword"),
-        ({"hash": ["private"]}, "privacy.hash: private is not one attribute"),
-        ({"hash": ["OverlayData"]}, "privacy.hash: OverlayData is not one attribute"),
-        ({"hash": ["StudyDate"]}, "privacy.hash: StudyDate is DA, which can only be removed"),
-        ({"hash": ["PatientWeight"]}, "privacy.hash: PatientWeight is DS, which can only be"),
+        ({"remove": ["PatientNames"]}, "privacy.remove: PatientNames is not a keyword"),
+        ({"hash": ["private"]}, "privacy.hash: private names several attributes"),
+        ({"hash": ["OverlayData"]}, "privacy.hash: OverlayData names several attributes"),
+        ({"hash": ["StudyDate"]}, "privacy.hash: StudyDate has VR DA, which can only be removed"),
+        ({"hash": ["PatientWeight"]}, "privacy.hash: PatientWeight has VR DS, which can only be"),
         ({"hash": ["00091001"]}, "privacy.hash: 00091001 is not in the data dictionary"),
         (
             {"hash": ["PatientID"], "hashKeyVariable": "NO_SUCH"},
@@ -430,10 +430,10 @@ def test_with_rules_a_value_that_fits_its_tag_is_kept(
     """Numbers, printable text, and bytes if the dictionary has bytes; UN is never inlined."""
     content = dicom(identity(), element(tag, vr, value))
     options = {"privacy": {"remove": ["PatientName"]}, "bulkData": {"inlineMaxBytes": 100}}
-    found = list(convert(io.BytesIO(content), options).metadata.values())[-1]
+    last = list(convert(io.BytesIO(content), options).metadata.values())[-1]
     if isinstance(expected, dict) and "BulkDataURI" in expected:
         expected = {"BulkDataURI": expected["BulkDataURI"].format(len(content) - len(value))}
-    assert found == expected
+    assert last == expected
 
 
 @pytest.mark.parametrize("vr", ["UN", "OB"])
@@ -459,7 +459,7 @@ def test_with_rules_an_unknown_tag_that_could_be_text_is_left_out(vr: str) -> No
     done = private(content, remove=["PatientName"])
     assert "4E53454D" not in done.metadata
     assert done.metadata["00189999"] == "of a newer edition"
-    assert any("left out: its tag is not known" in line for line in done.warnings)
+    assert any("left out: its tag is unknown" in line for line in done.warnings)
 
 
 def test_with_rules_pixel_data_with_an_inferred_end_is_not_inlined() -> None:
@@ -506,6 +506,8 @@ def test_one_newline_at_the_end_of_the_key_is_ignored(monkeypatch: pytest.Monkey
 
 
 def test_a_key_may_be_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DCM2BQ_HASH_KEY", "\udcff" * 16)  # as Python has what is not UTF-8
+    monkeypatch.setenv(
+        "DCM2BQ_HASH_KEY", "\udcff" * 16
+    )  # how Python shows bytes that are not UTF-8
     expected = hmac.new(b"\xff" * 16, "Müller".encode(), hashlib.sha256).hexdigest().upper()
     assert private(NESTED, hash=["PatientID"]).metadata["PatientID"] == expected

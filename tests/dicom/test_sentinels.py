@@ -1,4 +1,4 @@
-"""A name that the rules are for leaves no trace, wherever an object hides it."""
+"""A name that the rules remove leaves no trace, wherever it is in the object."""
 
 import io
 import random
@@ -42,9 +42,9 @@ def converted(content: bytes, options: dict[str, Any]) -> Conversion | None:
 
 
 def left(done: Conversion) -> list[str]:
-    """Return where a conversion tells the name, or where to find it.
+    """Return where a conversion reveals the name.
 
-    A reference to what the rules name would point to what was to be hidden.
+    Attributes that the rules select must not be references: these would point to the name.
     """
     named = {"PatientName", "00100010", "PatientID", "00100020"} & done.metadata.keys()
     assert not [key for key in named if "BulkDataURI" in str(done.metadata[key])]
@@ -54,27 +54,27 @@ def left(done: Conversion) -> list[str]:
 
 @pytest.mark.parametrize("rules", RULES, ids=["profile", "remove and hash"])
 def test_no_kind_of_object_reveals_the_name(rules: dict[str, Any]) -> None:
-    told = {}
+    revealed = {}
     read = 0
     for kind, content in KINDS.items():
         for number, output in enumerate(OUTPUTS):
             done = converted(content, {**output, "privacy": rules})
             read += done is not None
             if done and (traces_left := left(done)):
-                told[f"{kind}, output {number}"] = traces_left
-    assert told == {}
+                revealed[f"{kind}, output {number}"] = traces_left
+    assert revealed == {}
     assert len(KINDS) > 60
     assert read > 0.9 * len(KINDS) * len(OUTPUTS)
 
 
 def test_without_rules_the_objects_reveal_the_name() -> None:
     """Without this, the test above would prove nothing."""
-    told = [
+    revealed = [
         kind
         for kind, content in KINDS.items()
         if (done := converted(content, OUTPUTS[1])) and traces(done.text)
     ]
-    assert len(told) > len(KINDS) / 2
+    assert len(revealed) > len(KINDS) / 2
 
 
 def test_no_random_object_reveals_the_name(pytestconfig: pytest.Config) -> None:

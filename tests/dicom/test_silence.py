@@ -56,7 +56,7 @@ def test_an_unsound_tag_is_named_by_its_offset_alone(tag: int) -> None:
     for kind in (dicom(identity(), twice), dicom(identity(), sequence(0x00081140, item(twice)))):
         found = converted(kind)
         assert [line.partition(" (")[0] for line in found.warnings] == [
-            "1 bytes are no multiple of 2",
+            "1 bytes are not a multiple of 2",
             "duplicate, the first is kept",
         ]
         assert all("offset" in line for line in found.warnings)

@@ -1,4 +1,4 @@
-"""Which objects are warned of when they have Rows and no pixel data."""
+"""Which objects have a warning if they have Rows but no pixel data."""
 
 import pytest
 from pydicom import uid

@@ -1,4 +1,4 @@
-"""Values of the flat format, VR by VR, right and wrong."""
+"""Values in the flat format by VR, valid and broken."""
 
 import base64
 import json
@@ -25,9 +25,9 @@ from tests.dicom.build import (
 )
 
 VALUE = 0x00091001
+"""A tag that is in no dictionary."""
 CREATOR = element(0x00090010, "LO", "ACME 1.0")
-"""Without it no message names the private tags of its block."""
-"""A tag of which no dictionary knows the VR."""
+"""Its block may be named in messages."""
 
 
 def value(vr: str, content: bytes | str) -> Any:
@@ -113,9 +113,9 @@ def test_leading_spaces_of_long_text_are_kept(vr: str) -> None:
 )
 def test_a_decimal_string_becomes_a_number(text: str, expected: Any) -> None:
     """Integer text becomes an integer."""
-    found = value("DS", text)
-    assert found == expected
-    assert type(found) is type(expected)
+    result = value("DS", text)
+    assert result == expected
+    assert type(result) is type(expected)
 
 
 @pytest.mark.parametrize(
@@ -155,10 +155,10 @@ def test_numbers_that_are_not_finite_become_text(vr: str, code: str) -> None:
 def test_single_precision_becomes_the_shortest_text_that_reads_back(number: float) -> None:
     """It gives the same four bytes."""
     content = struct.pack("<f", number)
-    found = value("FL", content)
-    assert struct.pack("<f", found) == content
+    result = value("FL", content)
+    assert struct.pack("<f", result) == content
     digits = [d for d in range(1, 10) if struct.pack("<f", float(f"{number:.{d}g}")) == content]
-    assert found == float(f"{struct.unpack('<f', content)[0]:.{digits[0]}g}")
+    assert result == float(f"{struct.unpack('<f', content)[0]:.{digits[0]}g}")
 
 
 @pytest.mark.parametrize("vr", ["US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT"])
@@ -199,25 +199,25 @@ def test_bytes_that_are_neither_numbers_nor_text_become_a_reference(vr: str) -> 
     """With offset, length and VR."""
     broken = element(VALUE, vr, b"\1\2\3", length=3)
     content = dicom(identity(), CREATOR, broken, element(0x00100020, "LO", "X"))
-    found = converted(content)
-    assert found.metadata["00091001"] == {
+    done = converted(content)
+    assert done.metadata["00091001"] == {
         "BulkDataURI": f"?offset={content.index(bytes([1, 2, 3]))}&length=3",
         "vr": vr,
     }
-    assert found.metadata["PatientID"] == "X"
-    assert any(line.startswith(f"00091001 {vr}: ") for line in found.warnings)
+    assert done.metadata["PatientID"] == "X"
+    assert any(line.startswith(f"00091001 {vr}: ") for line in done.warnings)
 
 
 def test_a_broken_nested_value_does_not_affect_others() -> None:
     """Neither its neighbours nor its item nor the sequences around it."""
     broken = element(0x00280010, "US", b"\xff", length=1) + element(0x00280011, "US", b"\2\0")
     nested = sequence(0x00081140, item(sequence(0x00081199, item(broken), item())))
-    found = flat(identity(), nested, element(0x00100020, "LO", "X"))
-    inner = found["ReferencedImageSequence"][0]["ReferencedSOPSequence"]
+    metadata = flat(identity(), nested, element(0x00100020, "LO", "X"))
+    inner = metadata["ReferencedImageSequence"][0]["ReferencedSOPSequence"]
     assert inner[0]["Rows"]["vr"] == "US"
     assert inner[0]["Columns"] == 2
     assert inner[1] == {}
-    assert found["PatientID"] == "X"
+    assert metadata["PatientID"] == "X"
 
 
 def test_nul_within_text_is_replaced_with_a_warning() -> None:
@@ -246,10 +246,10 @@ def test_us_or_ss_depends_on_the_pixel_representation(
         ),
         implicit=True,
     )
-    found = flat(identity(implicit=True), nested, content, transfer_syntax=IMPLICIT)
-    assert found["ZeroVelocityPixelValue"] == expected
-    assert found["SmallestImagePixelValue"] == expected
-    inner = found["ReferencedImageSequence"][0]["ReferencedSOPSequence"][0]
+    metadata = flat(identity(implicit=True), nested, content, transfer_syntax=IMPLICIT)
+    assert metadata["ZeroVelocityPixelValue"] == expected
+    assert metadata["SmallestImagePixelValue"] == expected
+    inner = metadata["ReferencedImageSequence"][0]["ReferencedSOPSequence"][0]
     assert inner["LargestImagePixelValue"] == expected
 
 
@@ -257,13 +257,13 @@ def test_the_nearest_pixel_representation_counts() -> None:
     """That of the item takes precedence over that of the data set."""
     unsigned = element(0x00280103, "", b"\0\0", implicit=True)
     inner = item(unsigned, element(0x00280106, "", b"\xff\xff", implicit=True))
-    found = flat(
+    metadata = flat(
         identity(implicit=True),
         sequence(0x00081140, inner, implicit=True),
         element(0x00280103, "", b"\1\0", implicit=True),
         transfer_syntax=IMPLICIT,
     )
-    assert found["ReferencedImageSequence"][0]["SmallestImagePixelValue"] == 65535
+    assert metadata["ReferencedImageSequence"][0]["SmallestImagePixelValue"] == 65535
 
 
 @pytest.mark.parametrize("tag", [0x00281101, 0x00283002])
@@ -273,8 +273,8 @@ def test_first_and_third_value_of_a_lut_descriptor_are_unsigned(tag: int) -> Non
     content = element(0x00280103, "", b"\1\0", implicit=True) + element(
         tag, "", values, implicit=True
     )
-    found = flat(identity(implicit=True), content, transfer_syntax=IMPLICIT)
-    assert list(found.values())[-1] == [65535, -2, 65533]
+    metadata = flat(identity(implicit=True), content, transfer_syntax=IMPLICIT)
+    assert list(metadata.values())[-1] == [65535, -2, 65533]
     explicit = flat(identity(), element(tag, "SS", values))
     assert list(explicit.values())[-1] == [65535, -2, 65533]
 
@@ -297,7 +297,7 @@ def test_first_and_third_value_of_a_lut_descriptor_are_unsigned(tag: int) -> Non
 )
 def test_repeating_groups_have_the_vr_of_the_implicit_transfer_syntax(tag: int, vr: str) -> None:
     """OB or OW is OW, except for curves and audio, which are bytes (PS3.5-2004 A.1)."""
-    found = converted(
+    done = converted(
         dicom(
             identity(implicit=True),
             element(tag, "", b"1234", implicit=True),
@@ -305,7 +305,7 @@ def test_repeating_groups_have_the_vr_of_the_implicit_transfer_syntax(tag: int, 
         ),
         jsonOutput={"format": "dicom-json"},
     )
-    assert found.metadata[f"{tag:08X}"]["vr"] == vr
+    assert done.metadata[f"{tag:08X}"]["vr"] == vr
 
 
 @pytest.mark.parametrize(
@@ -323,13 +323,13 @@ def test_a_private_creator_is_recognised_by_its_letters(creator: str, vr: str) -
     """Case and blanks do not matter, in implicit data sets and in UN."""
     implicit = not vr
     value = struct.pack("<f", 800)
-    found = flat(
+    metadata = flat(
         identity(implicit=implicit),
         element(0x20010010, "LO", creator, implicit=implicit),
         element(0x20011003, vr, value, implicit=implicit),
         transfer_syntax=IMPLICIT if implicit else EXPLICIT,
     )
-    assert found["20011003"] == 800
+    assert metadata["20011003"] == 800
 
 
 def test_group_lengths_and_private_creators_have_their_vr_in_implicit_data_sets() -> None:
@@ -342,17 +342,17 @@ def test_group_lengths_and_private_creators_have_their_vr_in_implicit_data_sets(
         + element(0x00210010, "", "NOBODY", implicit=True)
         + element(0x00211009, "", "1.5 ", implicit=True)
     )
-    found = flat(
+    metadata = flat(
         identity(implicit=True),
         content,
         transfer_syntax=IMPLICIT,
         jsonOutput={"ignoreGroupLength": False},
     )
-    assert found["00080000"] == 5
-    assert found["00090000"] == 4
-    assert found["00190010"] == "SIEMENS MR HEADER"
-    assert found["00191009"] == "1.5"
-    assert set(found["00211009"]) == {"BulkDataURI"}
+    assert metadata["00080000"] == 5
+    assert metadata["00090000"] == 4
+    assert metadata["00190010"] == "SIEMENS MR HEADER"
+    assert metadata["00191009"] == "1.5"
+    assert set(metadata["00211009"]) == {"BulkDataURI"}
 
 
 @pytest.mark.parametrize("vr", ["OB", "OD", "OF", "OL", "OV", "OW", "UN"])
@@ -360,8 +360,8 @@ def test_a_binary_value_becomes_a_reference(vr: str) -> None:
     """Its offset counts from the first byte of the object, at any depth."""
     marker = b"*MARKER*"
     content = dicom(identity(), sequence(0x00081140, item(element(VALUE, vr, marker))))
-    found = converted(content).metadata["ReferencedImageSequence"][0]["00091001"]
-    assert found == {"BulkDataURI": f"?offset={content.index(marker)}&length=8"}
+    reference = converted(content).metadata["ReferencedImageSequence"][0]["00091001"]
+    assert reference == {"BulkDataURI": f"?offset={content.index(marker)}&length=8"}
 
 
 def test_bulk_data_uris_start_with_the_given_root() -> None:
@@ -369,9 +369,9 @@ def test_bulk_data_uris_start_with_the_given_root() -> None:
     content = dicom(identity(), element(VALUE, "OB", b"12"))
     option = {"jsonOutput": {"explicitBulkDataRoot": True}}
     root = "gs://bucket/a%3Fb?generation=7"
-    found = convert(BytesIO(content), option, bulk_data_root=root).metadata["00091001"]
+    with_root = convert(BytesIO(content), option, bulk_data_root=root).metadata["00091001"]
     offset = len(content) - 2
-    assert found == {"BulkDataURI": f"{root}&offset={offset}&length=2"}
+    assert with_root == {"BulkDataURI": f"{root}&offset={offset}&length=2"}
     without = convert(BytesIO(content), option).metadata["00091001"]
     assert without == {"BulkDataURI": f"?offset={offset}&length=2"}
     off = convert(BytesIO(content), bulk_data_root=root).metadata["00091001"]
@@ -381,9 +381,9 @@ def test_bulk_data_uris_start_with_the_given_root() -> None:
 def test_short_binary_values_can_be_kept_inline() -> None:
     """In base64, up to the length of the option."""
     elements = (element(VALUE, "OB", b"1234"), element(VALUE + 1, "OB", b"123456"))
-    found = flat(*elements, bulkData={"inlineMaxBytes": 4})
-    assert found["00091001"] == {"InlineBinary": base64.b64encode(b"1234").decode()}
-    assert set(found["00091002"]) == {"BulkDataURI"}
+    metadata = flat(*elements, bulkData={"inlineMaxBytes": 4})
+    assert metadata["00091001"] == {"InlineBinary": base64.b64encode(b"1234").decode()}
+    assert set(metadata["00091002"]) == {"BulkDataURI"}
 
 
 @pytest.mark.parametrize(
@@ -399,13 +399,13 @@ def test_short_binary_values_can_be_kept_inline() -> None:
 )
 def test_inline_binary_values_are_little_endian(vr: str, content: bytes, little: bytes) -> None:
     """Whatever the transfer syntax."""
-    found = flat(
+    metadata = flat(
         identity(big=True),
         element(VALUE, vr, content, big=True),
         transfer_syntax=BIG,
         bulkData={"inlineMaxBytes": 99},
     )
-    assert found["00091001"] == {"InlineBinary": base64.b64encode(little).decode()}
+    assert metadata["00091001"] == {"InlineBinary": base64.b64encode(little).decode()}
 
 
 @pytest.mark.parametrize(
@@ -426,8 +426,8 @@ def test_inline_binary_values_are_little_endian(vr: str, content: bytes, little:
 def test_big_endian_values_are_the_same_numbers(vr: str, content: bytes, expected: Any) -> None:
     """At every level."""
     nested = sequence(0x00081140, item(element(VALUE, vr, content, big=True), big=True), big=True)
-    found = flat(identity(big=True), nested, transfer_syntax=BIG)
-    assert found["ReferencedImageSequence"] == [{"00091001": expected}]
+    metadata = flat(identity(big=True), nested, transfer_syntax=BIG)
+    assert metadata["ReferencedImageSequence"] == [{"00091001": expected}]
 
 
 def test_un_of_a_known_tag_is_read_by_the_dictionary() -> None:
@@ -439,10 +439,10 @@ def test_un_of_a_known_tag_is_read_by_the_dictionary() -> None:
         element(0x00191009, "UN", "1.5 ", big=True),
         element(0x00280010, "UN", b"\2\1", big=True),
     )
-    found = flat(*elements, transfer_syntax=BIG)
-    assert found["PatientName"] == "A^B"
-    assert found["00191009"] == "1.5"
-    assert found["Rows"] == 258
+    metadata = flat(*elements, transfer_syntax=BIG)
+    assert metadata["PatientName"] == "A^B"
+    assert metadata["00191009"] == "1.5"
+    assert metadata["Rows"] == 258
 
 
 @pytest.mark.parametrize(
@@ -451,8 +451,8 @@ def test_un_of_a_known_tag_is_read_by_the_dictionary() -> None:
 def test_un_that_does_not_fit_the_dictionary_becomes_a_reference(tag: int, content: bytes) -> None:
     """With a warning and with the VR UN."""
     elements = (identity(), element(tag, "UN", content, length=len(content)))
-    (found,) = [value for value in flat(*elements).values() if isinstance(value, dict)]
-    assert set(found) == {"BulkDataURI"}
+    (reference,) = [value for value in flat(*elements).values() if isinstance(value, dict)]
+    assert set(reference) == {"BulkDataURI"}
     assert any(line.startswith(f"{tag:08X}: UN does not hold") for line in warned(*elements))
 
 
@@ -461,23 +461,23 @@ def test_long_text_becomes_a_reference(vr: str, size: int) -> None:
     """With its VR, if it exceeds the limit and not if it reaches it."""
     content = element(VALUE, vr, "x" * size)
     bound = min(size, 65_536)
-    found = flat(content, bulkData={"textMaxBytes": bound - 1})["00091001"]
-    assert found["vr"] == vr
-    assert f"length={size}" in found["BulkDataURI"]
+    metadata = flat(content, bulkData={"textMaxBytes": bound - 1})["00091001"]
+    assert metadata["vr"] == vr
+    assert f"length={size}" in metadata["BulkDataURI"]
     assert flat(content, bulkData={"textMaxBytes": size})["00091001"] == "x" * size
 
 
 def test_long_arrays_of_numbers_become_references() -> None:
     content = sequence(0x00081140, item(element(VALUE, "US", bytes(4096))))
-    found = flat(content, bulkData={"textMaxBytes": 4095})["ReferencedImageSequence"][0]
-    assert found["00091001"]["vr"] == "US"
+    metadata = flat(content, bulkData={"textMaxBytes": 4095})["ReferencedImageSequence"][0]
+    assert metadata["00091001"]["vr"] == "US"
     assert flat(content)["ReferencedImageSequence"][0]["00091001"] == [0] * 2048
 
 
 def test_the_text_is_the_metadata_as_json() -> None:
     """Valid, and without unnecessary escapes."""
-    found = converted(dicom(identity(), element(0x00100010, "PN", 'Müller^"J\\')))
-    assert json.loads(found.text) == found.metadata
+    done = converted(dicom(identity(), element(0x00100010, "PN", 'Müller^"J\\')))
+    assert json.loads(done.text) == done.metadata
 
 
 def test_un_that_does_not_fit_the_dictionary_is_binary_and_can_be_omitted() -> None:

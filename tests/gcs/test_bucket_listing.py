@@ -1,4 +1,4 @@
-"""Every file gives the same through ranged requests as read whole."""
+"""Every file read by ranged requests gives the same result as read whole."""
 
 import os
 import threading
@@ -34,7 +34,7 @@ SYNTHETIC = {
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves the content that the test is about, by ranges."""
+    """Serves the content of the test by ranges."""
 
     protocol_version = "HTTP/1.1"
     content = b""
@@ -67,7 +67,7 @@ def store() -> Iterator[Store]:
 
 
 def outcome(source: object, hops: int) -> Conversion | str:
-    """Return the conversion, or the reason of the refusal."""
+    """Return the conversion, or the reason why it was refused."""
     try:
         return convert(source, {"limits": {"hops": hops}})  # type: ignore[arg-type]
     except RejectedEventError as error:
@@ -85,13 +85,13 @@ def check(store: Store, content: bytes, hops: int = 16) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_a_file_gives_the_same_through_ranges(store: Store, path: Path) -> None:
+def test_a_file_read_by_ranges_gives_the_same_result(store: Store, path: Path) -> None:
     check(store, path.read_bytes())
 
 
 @pytest.mark.parametrize("hops", [0, 16])
 @pytest.mark.parametrize("name", SYNTHETIC)
-def test_an_encapsulated_object_gives_the_same_through_ranges(
+def test_an_encapsulated_object_read_by_ranges_gives_the_same_result(
     store: Store, name: str, hops: int
 ) -> None:
     source = SYNTHETIC[name]

@@ -1,4 +1,4 @@
-"""Ranged reads of one generation, when Cloud Storage answers oddly, slowly or not at all."""
+"""Ranged reads of one generation, with answers that are odd, slow or missing."""
 
 import copy
 import gzip
@@ -31,13 +31,13 @@ type Answer = Callable[["Handler"], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Gives the next answer of the script, then right ones."""
+    """Gives the next answer of the script, and correct answers after its end."""
 
     protocol_version = "HTTP/1.1"
     content = CONTENT
 
     def do_GET(self) -> None:
-        # A copy: a connection that is kept open has one handler for all its requests.
+        # A copy, since one handler serves all requests of a connection.
         self.server.requests.append(copy.copy(self))  # type: ignore[attr-defined]
         script: list[Answer] = self.server.script  # type: ignore[attr-defined]
         (script.pop(0) if script else right)(self)
@@ -79,7 +79,7 @@ def whole(handler: Handler) -> None:
 
 
 def cut(handler: Handler) -> None:
-    """Promise more than comes."""
+    """Promise more bytes than are sent."""
     first, end = handler.range
     where = f"bytes {first}-{end - 1}/{len(handler.content)}"
     body = handler.content[first:end]
@@ -99,14 +99,14 @@ def stall(handler: Handler) -> None:
 
 
 def drip_head(handler: Handler) -> None:
-    """Send the head a byte now and then."""
+    """Send the head slowly, byte by byte."""
     for _ in range(60):
         handler.wfile.write(b"H")
         time.sleep(0.1)
 
 
 def drip(handler: Handler) -> None:
-    """Send a byte now and then: no single wait is long."""
+    """Send the body slowly, byte by byte: no single wait is long."""
     first, end = handler.range
     handler.send_response_only(206)
     handler.send_header("Content-Length", str(end - first))
@@ -126,7 +126,7 @@ def metadata(**resource: Any) -> Answer:
 
 
 def refused(code: int, reason: str, message: str) -> Answer:
-    """Refuse as the service does: a read of content in plain text, any other in JSON."""
+    """Refuse like the service: reads of content in plain text, other requests in JSON."""
 
     def answer(handler: Handler) -> None:
         error = google_error(code, reason, message)
@@ -145,7 +145,7 @@ class Server(ThreadingHTTPServer):
         self.requests: list[Handler] = []
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients that hang up are what the tests are about."""
+        """Log nothing: the tests make clients hang up."""
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def read(
     return store.open(stored(**changes), Deadline.after(seconds)).read_at(offset, n)
 
 
-def test_a_range_of_exactly_one_generation_is_asked_for(server: Server) -> None:
+def test_a_range_of_exactly_one_generation_is_requested(server: Server) -> None:
     assert read(options={"input": {"userProject": "payer"}}) == CONTENT[100:5100]
     (request,) = server.requests
     split = urlsplit(request.path)
@@ -197,13 +197,13 @@ def test_the_end_of_the_object_shortens_a_read(server: Server) -> None:
     assert len(server.requests) == 1
 
 
-def test_a_whole_answer_serves_for_a_range_that_is_the_whole(server: Server) -> None:
+def test_a_whole_answer_is_accepted_for_the_range_of_the_whole_object(server: Server) -> None:
     server.script = [whole]
     assert read(offset=0, n=len(CONTENT)) == CONTENT
 
 
 @pytest.mark.parametrize("once", [cut, stall, status(429), status(500), status(503), status(504)])
-def test_what_passes_is_tried_again(server: Server, once: Answer) -> None:
+def test_a_transient_failure_is_retried(server: Server, once: Answer) -> None:
     server.script = [once]
     assert read(seconds=4) == CONTENT[100:5100]
     assert len(server.requests) == 2
@@ -226,7 +226,7 @@ def test_what_passes_is_tried_again(server: Server, once: Answer) -> None:
         (whole, ReadFailedError, "Cloud Storage: the answer is not the range 100-5099"),
     ],
 )
-def test_a_wrong_answer_is_told_by_its_status(
+def test_a_wrong_answer_is_reported_by_its_status(
     server: Server, answer: Answer, error: type[Exception], message: str
 ) -> None:
     server.script = [answer]
@@ -244,7 +244,7 @@ def test_the_deadline_holds_however_slowly_the_answer_comes(server: Server, answ
     assert time.monotonic() - start < 2
 
 
-def test_without_a_size_the_objects_metadata_is_asked(server: Server) -> None:
+def test_a_missing_size_is_read_from_the_metadata(server: Server) -> None:
     server.script = [metadata(size="10240")]
     assert read(size=None) == CONTENT[100:5100]
     query = parse_qs(urlsplit(server.requests[0].path).query)
@@ -253,10 +253,10 @@ def test_without_a_size_the_objects_metadata_is_asked(server: Server) -> None:
     assert len(server.requests) == 2
 
 
-def test_without_a_size_the_metadata_also_tells_the_encoding(
+def test_with_a_missing_size_the_encoding_is_read_from_the_metadata_too(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A notification without data names neither; one request asks for both."""
+    """A notification without data has neither; one request returns both."""
     stored = gzip.compress(CONTENT)
     monkeypatch.setattr(Handler, "content", stored)
     server.script = [metadata(size=str(len(stored)), contentEncoding="GZip")]
@@ -267,7 +267,7 @@ def test_without_a_size_the_metadata_also_tells_the_encoding(
 @pytest.mark.parametrize(
     "body", [b"{}", b'{"size": "x"}', b'{"size": []}', b"[]", b'{"size": "\xff"}', b"{"]
 )
-def test_metadata_without_a_size_is_no_answer(server: Server, body: bytes) -> None:
+def test_metadata_without_a_size_is_a_failed_read(server: Server, body: bytes) -> None:
     server.script = [lambda handler: handler.answer(200, body)]
     with pytest.raises(ReadFailedError, match=r"metadata"):
         read(size=None)
@@ -282,16 +282,16 @@ def test_a_gzipped_object_is_inflated_as_it_is_read(monkeypatch: pytest.MonkeyPa
         read(options={"limits": {"inflatedBytes": 1000}}, **changes)
 
 
-def test_an_object_that_only_claims_to_be_gzipped_is_read_as_it_is(server: Server) -> None:
+def test_an_object_that_only_claims_to_be_gzipped_is_read_unchanged(server: Server) -> None:
     assert read(content_encoding="gzip") == CONTENT[100:5100]
     assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("is_gzipped", [True, False])
-def test_no_byte_is_fetched_twice_to_tell_a_gzipped_object(
+def test_detecting_a_gzipped_object_fetches_no_byte_twice(
     server: Server, monkeypatch: pytest.MonkeyPatch, *, is_gzipped: bool
 ) -> None:
-    """Both kinds of a small object cost two reads."""
+    """A small object costs two reads, whether it is gzipped or not."""
     content = random.Random(1).randbytes(300_000)
     held = gzip.compress(content) if is_gzipped else content
     monkeypatch.setattr(Handler, "content", held)
@@ -321,20 +321,20 @@ def test_no_byte_is_fetched_twice_to_tell_a_gzipped_object(
 def test_content_codings_are_compared_without_regard_to_case(
     monkeypatch: pytest.MonkeyPatch, encoding: str, *, is_inflated: bool
 ) -> None:
-    """One layer is inflated, whatever else the list names (RFC 9110 8.4)."""
+    """One layer is inflated, whatever other codings are listed (RFC 9110 8.4)."""
     stored = gzip.compress(CONTENT)
     monkeypatch.setattr(Handler, "content", stored)
     found = read(offset=0, n=10, size=len(stored), content_encoding=encoding)
     assert found == (CONTENT if is_inflated else stored)[:10]
 
 
-def test_nobody_listening_is_told_when_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_connection_is_reported_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     with pytest.raises(ReadFailedError, match="Cloud Storage: no answer \\(NewConnectionError"):
         read(seconds=0.5)
 
 
-def test_an_unknown_host_is_told_when_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_host_is_reported_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://storage.invalid")
     with pytest.raises(ReadFailedError, match="Cloud Storage: no answer \\(NameResolutionError"):
         read(seconds=0.5)
@@ -407,7 +407,7 @@ ENCRYPTED = metadata(customerEncryption={"encryptionAlgorithm": "AES256", "keySh
         ),
     ],
 )
-def test_a_read_refused_in_plain_text_is_told_by_the_metadata(
+def test_a_read_refused_in_plain_text_is_explained_by_the_metadata(
     server: Server, answers: list[Answer], error: type[Exception], message: str
 ) -> None:
     """The service's text is never quoted."""
@@ -418,8 +418,8 @@ def test_a_read_refused_in_plain_text_is_told_by_the_metadata(
     assert len(server.requests) == len(answers)
 
 
-def test_the_text_of_a_refusal_counts_where_the_metadata_cannot_be_had(server: Server) -> None:
-    """Within the deadline, and well before it."""
+def test_the_text_of_a_refusal_counts_if_the_metadata_cannot_be_read(server: Server) -> None:
+    """Well before the deadline."""
     server.script = [refused(400, KEY, KEY_TEXT), *[status(503)] * 50]
     start = time.monotonic()
     with pytest.raises(RejectedEventError):
@@ -427,7 +427,7 @@ def test_the_text_of_a_refusal_counts_where_the_metadata_cannot_be_had(server: S
     assert time.monotonic() - start < 20
 
 
-def test_an_event_that_names_a_customers_key_is_rejected_unread(server: Server) -> None:
+def test_an_object_under_a_customers_key_is_rejected_unread(server: Server) -> None:
     with pytest.raises(RejectedEventError, match="customer-supplied key"):
         read(has_customer_key=True)
     assert server.requests == []
@@ -446,7 +446,7 @@ def test_an_event_that_names_a_customers_key_is_rejected_unread(server: Server) 
         (400, "invalid", ReadFailedError, "Cloud Storage: HTTP 400 (invalid)"),
     ],
 )
-def test_refused_metadata_is_told_by_its_reason(
+def test_refused_metadata_is_reported_by_its_reason(
     server: Server, code: int, reason: str, error: type[Exception], message: str
 ) -> None:
     server.script = [refused(code, reason, "PATIENT")]
@@ -457,7 +457,7 @@ def test_refused_metadata_is_told_by_its_reason(
 
 def test_a_listing_names_the_option_for_requester_pays(server: Server) -> None:
     store = Store(config.from_overrides({}))
-    # The client may look at the bucket itself, too.
+    # The client may also read the metadata of the bucket.
     server.script = [refused(400, "required", f"{PAYS_TEXT} PATIENT")] * 2
     with pytest.raises(ReadFailedError) as raised:
         list(store.list("scans"))

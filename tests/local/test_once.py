@@ -250,7 +250,7 @@ def test_missing_packages_are_reported_with_the_command_that_installs_them() -> 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--option", "input.namePattern"], "NAME=VALUE is expected"),
+        (["--option", "input.namePattern"], "expected NAME=VALUE"),
         (["--option", "input.pattern=x"], "input.pattern: no such option"),
         (["--json"], "--json needs --query"),
         (["--query", ""], "--query: the query is empty; give a SELECT statement"),

@@ -1,4 +1,4 @@
-"""Every kind of fault: what the event is answered, how soon, and what the tables hold then."""
+"""Every kind of fault: how the event is answered, how soon, and what the tables hold then."""
 
 import json
 import threading
@@ -27,11 +27,11 @@ Report = Callable[[str], None]
 
 DEADLINE = 2
 BURIAL = 8
-"""Seconds beyond the deadline in which a dead letter may be written."""
+"""Seconds after the deadline in which a dead letter may be written."""
 SLACK = 2.5
-"""Seconds for the function and this machine themselves, which other tests keep busy."""
+"""Seconds for the function and a machine that other tests keep busy."""
 REFRESH = 5
-"""Seconds that a refresh of the access token may take by itself."""
+"""Seconds that a refresh of the access token may take."""
 
 STATUSES = (400, 401, 403, 404, 412, 429, 500, 502, 503, 504)
 ANY: dict[str, dict[str, Any]] = {
@@ -43,7 +43,7 @@ ANY: dict[str, dict[str, Any]] = {
     **{each: {"how": each} for each in SPOILT},
 }
 STORAGE = {**ANY, "an empty body": {"status": 206}, "no range": {"status": 206, "body": b"x" * 700}}
-del STORAGE["HTTP 404"]  # means that the generation is gone
+del STORAGE["HTTP 404"]  # it means that the generation is gone
 BIGQUERY = {
     **ANY,
     "no JSON, and HTTP 200": {"status": 200, "body": b"{"},
@@ -61,7 +61,7 @@ del BIGQUERY["other range"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a delivery fared: the HTTP status of its answer, and the seconds until it came."""
+    """The HTTP status of a delivery, and the seconds until the answer."""
 
     event: Event
     status: int
@@ -88,7 +88,7 @@ def upload(stack: Stack) -> Event:
 
 
 def old(event: Event) -> Event:
-    """Return the event as if it had been delivered for longer than it may be."""
+    """Return the event as if its deliveries had failed for longer than allowed."""
     return replace(event, time=(datetime.now(UTC) - timedelta(hours=13)).isoformat())
 
 
@@ -99,7 +99,7 @@ def post(stack: Stack, event: Event, url: str | None = None) -> Outcome:
 
 
 def assert_comes_right(stack: Stack, event: Event) -> None:
-    """Hold that the next delivery makes one live row, and that nothing is left open."""
+    """Assert that the next delivery makes one live row and leaves no dead letter open."""
     assert event.post(stack.url).status_code == 200
     path = f"gs://{stack.bucket.name}/{event.data['name']}"
     live = stack.dataset.query("SELECT version FROM instances_live WHERE path = @p", {"p": path})
@@ -117,7 +117,7 @@ def open_reasons(stack: Stack, event: Event) -> list[str]:
 
 @pytest.fixture(scope="module")
 def storage_outcomes(hasty: Stack) -> dict[tuple[str, str], Outcome]:
-    """Each fault of Cloud Storage, upon a new event and upon an old one, all at once."""
+    """Every fault of Cloud Storage, for a new event and for an old one, all at once."""
     events, faults = {}, []
     for name, fault in STORAGE.items():
         for age in ("new", "old"):
@@ -132,7 +132,7 @@ def storage_outcomes(hasty: Stack) -> dict[tuple[str, str], Outcome]:
 
 
 @pytest.mark.parametrize("fault", STORAGE)
-def test_a_fault_of_cloud_storage_means_delivery_again(
+def test_a_fault_of_cloud_storage_means_redelivery(
     hasty: Stack, storage_outcomes: dict[tuple[str, str], Outcome], fault: str
 ) -> None:
     outcome = storage_outcomes[fault, "new"]
@@ -144,7 +144,7 @@ def test_a_fault_of_cloud_storage_means_delivery_again(
 
 
 @pytest.mark.parametrize("fault", STORAGE)
-def test_a_fault_of_cloud_storage_that_lasts_becomes_a_dead_letter(
+def test_a_lasting_fault_of_cloud_storage_becomes_a_dead_letter(
     hasty: Stack, storage_outcomes: dict[tuple[str, str], Outcome], fault: str
 ) -> None:
     outcome = storage_outcomes[fault, "old"]
@@ -156,7 +156,7 @@ def test_a_fault_of_cloud_storage_that_lasts_becomes_a_dead_letter(
 
 
 @pytest.mark.parametrize("fault", BIGQUERY)
-def test_a_fault_of_bigquery_means_delivery_again(hasty: Stack, fault: str) -> None:
+def test_a_fault_of_bigquery_means_redelivery(hasty: Stack, fault: str) -> None:
     event = upload(hasty)
     hasty.bigquery.faults = [Fault("instances/insertAll", **BIGQUERY[fault])]
     outcome = post(hasty, event)
@@ -169,7 +169,7 @@ def test_a_fault_of_bigquery_means_delivery_again(hasty: Stack, fault: str) -> N
 
 
 @pytest.mark.parametrize("fault", ["HTTP 403", "HTTP 503", "row errors"])
-def test_a_fault_of_bigquery_that_lasts_becomes_a_dead_letter(hasty: Stack, fault: str) -> None:
+def test_a_lasting_fault_of_bigquery_becomes_a_dead_letter(hasty: Stack, fault: str) -> None:
     event = old(upload(hasty))
     hasty.bigquery.faults = [Fault("instances/insertAll", **BIGQUERY[fault])]
     outcome = post(hasty, event)
@@ -194,7 +194,7 @@ def test_a_dead_letter_of_a_row_that_was_stored_after_all_is_closed_by_retry(
     assert_comes_right(hasty, event)
 
 
-def test_a_bigquery_that_is_wholly_away_leaves_even_an_old_event_to_the_trigger(
+def test_while_bigquery_is_down_even_an_old_event_is_left_to_the_trigger(
     hasty: Stack,
 ) -> None:
     event = old(upload(hasty))
@@ -230,7 +230,7 @@ def elsewhere(stack: Stack, **environ: str) -> dict[str, str]:
     ],
     ids=["BigQuery, no such name", "Cloud Storage, no such name", "Cloud Storage, refused"],
 )
-def test_a_server_that_cannot_be_found_means_delivery_again(
+def test_a_server_that_cannot_be_found_means_redelivery(
     hasty: Stack, variable: str, url: str
 ) -> None:
     event = upload(hasty)
@@ -287,7 +287,7 @@ def token_endpoint(fault: Callable[[Tokens], None]) -> Iterator[ThreadingHTTPSer
 
 
 def write_key(path: Path, token_uri: str) -> None:
-    """Write the key of a service account whose tokens come from elsewhere."""
+    """Write the key of a service account with another token endpoint."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(
         serialization.Encoding.PEM,

@@ -15,7 +15,7 @@ from dcm2bq.errors import ConfigError, ServiceError
 from dcm2bq.lifted import ADDED
 from dcm2bq.schema import Definition, DefinitionKind
 from dcm2bq.schema.compare import compare
-from dcm2bq.tools.init import Action, Entry, init
+from dcm2bq.tools.init import SchemaAction, SchemaEntry, init
 
 MakeRow = Callable[..., dict[str, Any]]
 Insert = Callable[..., None]
@@ -41,7 +41,7 @@ class Place:
         self.dataset, self.config, self.client = dataset, config, client
         self.definitions = {each.name: each for each in schema.load(config, dataset.project)}
 
-    def init(self, **options: Any) -> dict[str, Entry]:
+    def init(self, **options: Any) -> dict[str, SchemaEntry]:
         entries = init(self.dataset, self.config, **options)
         assert entries[0].kind == "dataset"
         return {each.name: each for each in entries[1:]}
@@ -120,14 +120,14 @@ def descriptions(table: Mapping[str, Any]) -> set[tuple[str, str]]:
     return {(each["name"], each["description"]) for each in table["schema"]["fields"]}
 
 
-def actions(entries: Mapping[str, Entry]) -> dict[str, Action]:
+def actions(entries: Mapping[str, SchemaEntry]) -> dict[str, SchemaAction]:
     return {name: each.action for name, each in entries.items() if each.action != "unchanged"}
 
 
 def test_fresh_and_again(place: Place) -> None:
     entries = place.init()
     assert list(entries) == NAMES
-    assert set(actions(entries).values()) == {Action.CREATED}
+    assert set(actions(entries).values()) == {SchemaAction.CREATED}
     assert len(actions(entries)) == len(NAMES)
     before = place.snapshot()
     entries = place.init()
@@ -155,7 +155,7 @@ def test_other_names_and_another_location(
     made = config(instancesTableId="objects", deadLetterTableId="failures")
     place = Place(connect(made), made, client)
     entries = init(place.dataset, made, location="europe-west1")
-    assert entries[0] == Entry("dataset", place.dataset.name, Action.CREATED)
+    assert entries[0] == SchemaEntry("dataset", place.dataset.name, SchemaAction.CREATED)
     assert [each.name for each in entries[1:3]] == ["objects", "failures"]
     assert (place.dataset.get() or {})["location"] == "europe-west1"
     assert place.dataset.query("SELECT * FROM instances_live") == []
@@ -197,7 +197,7 @@ def test_columns_are_added(place: Place, insert: Insert, row: MakeRow) -> None:
     assert place.snapshot() == before
     entries = place.init()
     assert entries == told
-    assert entries["instances"].action is Action.UPDATED
+    assert entries["instances"].action is SchemaAction.UPDATED
     assert entries["instances"].details == ("column Modality added", "column metadata added")
     insert(place.dataset, "instances", row("gs://b/new", 1, Modality="CT"))
     found = place.dataset.query("SELECT path, Modality FROM instances_live ORDER BY path")
@@ -290,8 +290,8 @@ def test_labels_stay_though_a_view_is_replaced(ready: Place) -> None:
 def test_a_view_is_mended(ready: Place, name: str, sql: str, columns: tuple[str, ...]) -> None:
     """After another query or other columns, its query and descriptions are right again."""
     ready.sql(f"CREATE OR REPLACE VIEW D.{name} AS {sql}")
-    assert ready.init()[name] == Entry(
-        "view", name, Action.UPDATED, ("query", *columns, "description")
+    assert ready.init()[name] == SchemaEntry(
+        "view", name, SchemaAction.UPDATED, ("query", *columns, "description")
     )
     assert ready.dataset.query(f"SELECT * FROM {name}") == []
     assert actions(ready.init()) == {}
@@ -302,7 +302,10 @@ def test_a_description_of_a_view_is_renewed(ready: Place) -> None:
     column(resource, "PatientID")["description"] = "old"
     ready.dataset.patch_table(resource, ["schema"])
     entry = ready.init()["studies"]
-    assert (entry.action, entry.details) == (Action.UPDATED, ("description of column PatientID",))
+    assert (entry.action, entry.details) == (
+        SchemaAction.UPDATED,
+        ("description of column PatientID",),
+    )
     assert actions(ready.init()) == {}
 
 
@@ -321,7 +324,7 @@ def test_a_description_of_a_view_is_renewed(ready: Place) -> None:
 )
 def test_a_function_is_mended(ready: Place, statement: str, details: tuple[str, ...]) -> None:
     ready.sql(statement)
-    assert ready.init()["study"] == Entry("function", "study", Action.UPDATED, details)
+    assert ready.init()["study"] == SchemaEntry("function", "study", SchemaAction.UPDATED, details)
     assert ready.dataset.query("SELECT path FROM study('1')") == []
     assert actions(ready.init()) == {}
 
@@ -528,7 +531,7 @@ def test_the_privacy_options_are_a_label_that_other_options_do_not_meet(place: P
     init(place.dataset, hashed)
     labels = (place.dataset.get_table("instances") or {})["labels"]
     assert labels == {"dcm2bq_privacy": hashed.privacy.fingerprint}
-    assert {each.action for each in init(place.dataset, hashed)} == {Action.UNCHANGED}
+    assert {each.action for each in init(place.dataset, hashed)} == {SchemaAction.UNCHANGED}
     others = [
         Privacy(),
         Privacy(hash=("PatientID", "PatientName")),

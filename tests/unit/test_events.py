@@ -31,7 +31,7 @@ def delivery(data: Any = None, **attributes: str | None) -> Delivery:
     return Delivery(merged, content)
 
 
-def test_a_storage_event_is_taken_over_whole() -> None:
+def test_every_field_of_a_storage_event_is_kept() -> None:
     data = {
         **DATA,
         "contentType": "application/dicom",
@@ -64,8 +64,8 @@ def test_all_four_types_are_known(kind: EventKind) -> None:
     assert parse(delivery(type=f"google.cloud.storage.object.v1.{kind}")).kind is kind
 
 
-def test_a_customers_key_is_noticed_and_delivered_again() -> None:
-    """The key itself, or what is known of it, is not."""
+def test_a_customers_key_is_noticed_and_survives_redelivery() -> None:
+    """The key and its digest are not kept."""
     encryption = {"encryptionAlgorithm": "AES256", "keySha256": SENTINEL}
     event = parse(delivery({**DATA, "customerEncryption": encryption}))
     assert event.object.has_customer_key
@@ -74,7 +74,7 @@ def test_a_customers_key_is_noticed_and_delivered_again() -> None:
     assert not parse(delivery({**DATA, "customerEncryption": {}})).object.has_customer_key
 
 
-def test_generation_and_size_come_as_numbers_too() -> None:
+def test_generation_and_size_may_be_numbers() -> None:
     event = parse(delivery({**DATA, "generation": 1700000000000001, "size": 5}))
     assert (event.object.generation, event.object.size) == (1700000000000001, 5)
 
@@ -87,7 +87,7 @@ def test_a_size_may_be_missing() -> None:
     "name",
     ["a b.dcm", "Ünïcode/画像.dcm", "a#b?c=d.dcm", "100%25.dcm", 'it\'s "x".dcm', "`a;--.dcm"],
 )
-def test_names_are_kept_as_they_are(name: str) -> None:
+def test_names_are_kept_unchanged(name: str) -> None:
     event = parse(delivery({**DATA, "name": name}))
     assert event.object.name == name
     assert event.object.path == f"gs://scans/{name}"
@@ -146,7 +146,7 @@ def test_times_are_read_to_the_microsecond_in_utc(time: str, expected: datetime)
         (delivery({**DATA, "md5Hash": 1}), "data.md5Hash: is not text"),
     ],
 )
-def test_what_is_wrong_is_named_without_its_value(wrong: Delivery, message: str) -> None:
+def test_a_wrong_field_is_named_without_its_value(wrong: Delivery, message: str) -> None:
     with pytest.raises(InvalidEventError) as error:
         parse(wrong)
     assert str(error.value).startswith(message)
@@ -174,7 +174,7 @@ def test_a_delivery_made_of_an_event_is_that_event(
     assert parse(deliver(event)) == event
 
 
-def test_what_is_recorded_beside_a_cloud_event_is_left_out() -> None:
+def test_attributes_recorded_beside_a_cloud_event_are_left_out() -> None:
     kept = recorded({**ATTRIBUTES, "error": "x", "resolved": True}, b"{}", "m")
     assert kept == Delivery(ATTRIBUTES, b"{}")
 
@@ -189,7 +189,7 @@ def test_what_is_recorded_beside_a_cloud_event_is_left_out() -> None:
     ],
 )
 @pytest.mark.parametrize("data", [b"", json.dumps(DATA).encode()])
-def test_a_notification_of_cloud_storage_is_an_event_with_data_or_without(
+def test_a_notification_of_cloud_storage_becomes_an_event_with_or_without_data(
     event_type: str, kind: EventKind, data: bytes
 ) -> None:
     attributes = {
@@ -225,12 +225,12 @@ def test_a_notification_whose_data_is_about_another_object_is_refused(name: str)
 
 
 @pytest.mark.parametrize("attributes", [{}, {"eventType": "OBJECT_OTHER"}, {"ce-type": "x"}])
-def test_what_was_recorded_and_is_no_event_is_refused(attributes: dict[str, Any]) -> None:
+def test_a_record_that_is_not_an_event_is_refused(attributes: dict[str, Any]) -> None:
     with pytest.raises(InvalidEventError):
         parse(recorded(attributes, b"{}", None))
 
 
-def test_an_event_beyond_any_that_cloud_storage_sends_is_refused() -> None:
+def test_an_event_larger_than_any_of_cloud_storage_is_refused() -> None:
     with pytest.raises(InvalidEventError, match=r"^id: exceeds 4096 characters$"):
         parse(delivery(id="x" * 4097))
     with pytest.raises(InvalidEventError, match=r"^data: exceeds 1048576 bytes$"):
@@ -256,7 +256,7 @@ def test_an_excerpt_of_a_delivery_fits_a_row() -> None:
         ("generation", "12"),
     ],
 )
-def test_attributes_that_agree_with_the_data_are_taken(attribute: str, value: str) -> None:
+def test_attributes_that_agree_with_the_data_are_accepted(attribute: str, value: str) -> None:
     assert parse(delivery(**{attribute: value})) == parse(delivery())
 
 
@@ -297,14 +297,16 @@ def test_attributes_that_disagree_with_the_data_are_refused(
     ],
     ids=["text", "encoded", "slashes encoded", "encoded twice", "raw UTF-8"],
 )
-def test_a_subject_is_known_however_it_was_encoded(name: str, encode: Callable[[str], str]) -> None:
+def test_a_subject_is_recognised_however_it_was_encoded(
+    name: str, encode: Callable[[str], str]
+) -> None:
     data = {**DATA, "name": name}
     assert parse(delivery(data, subject=f"objects/{encode(name)}")).object.name == name
     with pytest.raises(InvalidEventError):
         parse(delivery(data, subject=f"objects/{encode(name)}x"))
 
 
-def test_what_is_more_than_a_day_ahead_is_refused() -> None:
+def test_an_event_more_than_a_day_in_the_future_is_refused() -> None:
     def at(days: float) -> datetime:
         return datetime.now(UTC) + timedelta(days=days)
 
@@ -322,7 +324,7 @@ def test_what_is_more_than_a_day_ahead_is_refused() -> None:
             parse(delivery(time=time))
 
 
-def test_what_an_excerpt_keeps_can_be_encoded() -> None:
+def test_an_excerpt_can_be_encoded_as_utf8() -> None:
     excerpt = Delivery({"ce-\ud800": "ü\udfff"}, b"").excerpt
     assert excerpt.attributes == {"ce-\\ud800": "ü\\udfff"}
 

@@ -1,4 +1,4 @@
-"""Each exit status is an honest one, and in docs/OPERATIONS.md."""
+"""Every exit status is right, and listed in docs/OPERATIONS.md."""
 
 import re
 from pathlib import Path

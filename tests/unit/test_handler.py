@@ -1,4 +1,4 @@
-"""What the handler does about events that may end the process."""
+"""How the handler deals with events that may end the process."""
 
 import json
 from collections.abc import Callable
@@ -55,8 +55,8 @@ def delivery(**data: int) -> Delivery:
     return Delivery(attributes, json.dumps({**named, **data}).encode())
 
 
-def test_an_event_that_never_ended_is_given_up_before_it_is_begun_again() -> None:
-    """By Pub/Sub's own count, where the event has it; an event that fails goes by its age."""
+def test_an_event_that_never_finishes_becomes_a_dead_letter_before_it_is_started() -> None:
+    """By Pub/Sub's own count, if the event has one; for an event that fails, its age counts."""
     sink = Sink()
     handler = Handler(Config(), Store(), sink)
     assert handler.handle(delivery(deliveryAttempt=94)).result is Result.INSERTED
@@ -67,8 +67,8 @@ def test_an_event_that_never_ended_is_given_up_before_it_is_begun_again() -> Non
     assert "delivered 95 times and never finished" in sink.rows[-1].attributes
 
 
-def test_an_unusually_large_conversion_is_told_before_it_goes_on() -> None:
-    """Should the process be killed, the last line names the object."""
+def test_an_unusually_large_conversion_is_reported_before_it_continues() -> None:
+    """If the process is killed, its last line names the object."""
     told: list[tuple[str, int]] = []
     memory = Budget(64 * MIB)
     handler = Handler(
@@ -96,7 +96,7 @@ def test_the_memory_of_a_row_is_held_until_it_is_inserted() -> None:
     assert memory.free == memory.total
 
 
-def test_time_is_left_to_insert_what_was_converted() -> None:
+def test_converting_leaves_time_for_the_insert() -> None:
     ends: list[float] = []
 
     class Watched(Budget):

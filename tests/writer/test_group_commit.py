@@ -1,4 +1,4 @@
-"""Rows of concurrent callers share inserts, and each caller gets the truth about its own."""
+"""Rows of concurrent callers share inserts, and each caller gets the verdict on its own row."""
 
 import random
 import threading
@@ -49,7 +49,7 @@ def row(number: int, metadata: str = "{}") -> rows.InstanceRow:
 
 
 def insert(writer: RowSink, each: rows.InstanceRow, seconds: float = 20) -> Dcm2BqError | None:
-    """Insert a row; return the error that its caller gets."""
+    """Insert a row; return the error that its caller gets, if any."""
     try:
         writer.insert(each, Deadline.after(seconds))
     except Dcm2BqError as error:
@@ -61,13 +61,13 @@ def stored(bigquery: InsertAll) -> set[str]:
     return {each["path"] for each in bigquery.stored.values()}
 
 
-def test_who_is_alone_waits_for_nobody(writer: RowSink, bigquery: InsertAll) -> None:
+def test_a_lone_caller_never_waits(writer: RowSink, bigquery: InsertAll) -> None:
     assert insert(writer, row(0)) is None
     assert insert(writer, row(1)) is None
     assert bigquery.batches == [1, 1]
 
 
-def test_rows_that_come_meanwhile_share_the_next_insert(
+def test_rows_that_arrive_during_an_insert_share_the_next_one(
     writer: RowSink, bigquery: InsertAll
 ) -> None:
     bigquery.seconds = 0.2
@@ -78,7 +78,7 @@ def test_rows_that_come_meanwhile_share_the_next_insert(
     assert len(bigquery.batches) <= 4
 
 
-def test_a_bad_row_costs_none_of_its_neighbours(writer: RowSink, bigquery: InsertAll) -> None:
+def test_a_bad_row_does_not_affect_its_neighbours(writer: RowSink, bigquery: InsertAll) -> None:
     bigquery.seconds = 0.1
     bigquery.is_bad = lambda each: each["path"].endswith("/7.dcm")
     with ThreadPoolExecutor(16) as pool:
@@ -89,7 +89,7 @@ def test_a_bad_row_costs_none_of_its_neighbours(writer: RowSink, bigquery: Inser
     assert len(bigquery.stored) == 15
 
 
-def test_a_request_that_is_refused_whole_is_sent_in_parts(
+def test_a_request_refused_as_a_whole_is_sent_again_in_parts(
     writer: RowSink, bigquery: InsertAll
 ) -> None:
     def fail(_: int, batch: list[dict[str, Any]]) -> Any:
@@ -105,7 +105,7 @@ def test_a_request_that_is_refused_whole_is_sent_in_parts(
 
 
 @pytest.mark.parametrize("status", [413, 400, 200])
-def test_a_row_that_bigquery_can_never_take_is_too_large(
+def test_a_row_that_bigquery_can_never_store_is_too_large(
     writer: RowSink, bigquery: InsertAll, status: int
 ) -> None:
     large = row(0, "x" * ROW_LIMIT_BYTES)
@@ -132,7 +132,7 @@ def test_a_row_that_waits_too_long_is_answered_in_time(
     assert insert(writer, row(2)) is None
 
 
-def test_under_64_threads_with_faults_every_caller_gets_the_truth(
+def test_under_64_threads_with_faults_every_caller_gets_its_own_verdict(
     writer: RowSink, bigquery: InsertAll
 ) -> None:
     chance = random.Random(20260102)
@@ -170,7 +170,7 @@ def test_under_64_threads_with_faults_every_caller_gets_the_truth(
     assert stored(bigquery) == {row(n).path for n in range(400)} - large - bad
 
 
-def test_a_batch_has_500_rows_or_5_mb_and_a_larger_row_goes_alone() -> None:
+def test_a_batch_has_at_most_500_rows_or_5_mb_and_a_larger_row_is_sent_alone() -> None:
     sent: list[list[int]] = []
     gate = threading.Event()
 
@@ -196,7 +196,7 @@ def test_a_batch_has_500_rows_or_5_mb_and_a_larger_row_goes_alone() -> None:
     assert sum(len(each) for each in sent) == len(sizes)
 
 
-def test_what_nobody_foresaw_reaches_the_sender_and_no_one_is_acknowledged() -> None:
+def test_an_unforeseen_error_reaches_the_sender_and_acknowledges_nobody() -> None:
     started, gate = threading.Event(), threading.Event()
     batches: list[int] = []
 
@@ -230,7 +230,7 @@ def test_what_nobody_foresaw_reaches_the_sender_and_no_one_is_acknowledged() -> 
     assert attempt() == "stored"
 
 
-def test_who_has_little_time_left_does_not_send_for_others() -> None:
+def test_a_caller_with_little_time_left_does_not_send_for_others() -> None:
     deadlines: list[float] = []
     gate, now = threading.Event(), time.monotonic()
 
@@ -254,7 +254,7 @@ def test_who_has_little_time_left_does_not_send_for_others() -> None:
     assert deadlines == [30, 60]
 
 
-def test_an_answer_about_rows_that_were_not_sent_is_no_answer(
+def test_an_answer_about_rows_that_were_not_sent_is_a_failure(
     writer: RowSink, bigquery: InsertAll
 ) -> None:
     body = b'{"insertErrors": [{"index": 5, "errors": [{"reason": "invalid"}]}]}'
@@ -273,7 +273,7 @@ def test_an_answer_about_rows_that_were_not_sent_is_no_answer(
         ("SENTINEL", "metadata", "no reason"),
     ],
 )
-def test_a_refusal_names_reasons_and_columns_and_no_other_text(
+def test_a_refusal_quotes_only_reasons_and_columns(
     writer: RowSink, bigquery: InsertAll, reason: str, location: str, told: str
 ) -> None:
     error = f'{{"reason": "{reason}", "location": "{location}", "message": "SENTINEL"}}'

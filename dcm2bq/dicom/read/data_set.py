@@ -11,15 +11,18 @@ from dcm2bq.dicom.elements import ALL_PIXEL_DATA, Element, Item
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.read.data_set_end import DataSetEnd
 from dcm2bq.dicom.read.delimiters import Delimiters
-from dcm2bq.dicom.read.element_header import begins_element, hidden_item_syntax, read_header
+from dcm2bq.dicom.read.element_header import (
+    RUN,
+    begins_element,
+    hidden_item_syntax,
+    read_header,
+    run_of,
+)
 from dcm2bq.dicom.read.open_items import BrokenFramingError, OpenItem, OpenSequence
-from dcm2bq.dicom.read.ordinary import RUN, run_of
 from dcm2bq.dicom.read.source import StreamSource, Window
 from dcm2bq.dicom.read.value_field import CutValueError, ValueFields
 from dcm2bq.dicom.syntax import (
-    BINARY_VRS,
     DELIMITER_GROUP,
-    FRAGMENTED_VRS,
     HEADER,
     IMPLICIT_LITTLE,
     ITEM,
@@ -30,6 +33,7 @@ from dcm2bq.dicom.syntax import (
     Syntax,
     to_little,
 )
+from dcm2bq.dicom.vr import BINARY_VRS, FRAGMENTED_VRS
 from dcm2bq.errors import UnreadableDicomError
 
 _CHECK_EVERY = 1024

@@ -4,7 +4,14 @@ from dcm2bq.dicom.elements import PIXEL_DATA
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.read.open_items import BrokenFramingError
 from dcm2bq.dicom.read.source import Window
-from dcm2bq.dicom.syntax import HEADER, ITEM, ITEM_END, SEQUENCE_END, Syntax, is_vr
+from dcm2bq.dicom.syntax import (
+    HEADER,
+    ITEM,
+    ITEM_END,
+    SEQUENCE_END,
+    Syntax,
+)
+from dcm2bq.dicom.vr import is_vr
 
 _PADDING_SEEN = 64 * 1024
 """Bytes that are looked at to tell padding."""

@@ -18,12 +18,11 @@ from dcm2bq.dicom.syntax import (
     ITEM,
     ITEM_END,
     LONG_HEADER,
-    LONG_VRS,
     SEQUENCE_END,
-    SHORT_VRS,
     UNDEFINED,
     Syntax,
 )
+from dcm2bq.dicom.vr import LONG_VRS, SHORT_VRS
 
 _MOST_BYTES = 64 * 1024
 """How far ahead headers are looked at: as far as the first read of an object reaches."""

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from itertools import permutations
 
+from dcm2bq.dicom.dictionary import PUBLIC_VR
+from dcm2bq.dicom.elements import Element
 from dcm2bq.dicom.notes import Notes
-from dcm2bq.dicom.read.open_items import BrokenFramingError, OpenItem
-from dcm2bq.dicom.read.ordinary import run_of
+from dcm2bq.dicom.read.open_items import BrokenFramingError, OpenItem, Run, RunEnd
 from dcm2bq.dicom.read.source import Window
 from dcm2bq.dicom.syntax import (
     DELIMITER_GROUP,
@@ -15,17 +16,24 @@ from dcm2bq.dicom.syntax import (
     ITEM,
     ITEM_END,
     LONG_HEADER,
-    LONG_VRS,
     SEQUENCE_END,
-    SHORT_VRS,
     UNDEFINED,
     Syntax,
-    is_vr,
-    is_vr_like,
 )
+from dcm2bq.dicom.vr import BINARY_VRS, LONG_VRS, SHORT_VRS, is_vr, is_vr_like
 
 _LONGEST_CHAIN = 16
 """Headers without a known VR that are looked at, at a time, to tell how they are to be read."""
+
+RUN = 32 * 1024
+"""The most bytes of a run: a window of megabytes holds more elements than one step may cost."""
+
+_SQ = "SQ"
+_SQ_CODE = b"SQ"
+_IMPLICIT_VRS = {tag: vr for tag, vr in PUBLIC_VR.items() if tag and vr not in BINARY_VRS}
+_explicit_header = EXPLICIT_LITTLE.explicit.unpack_from
+_implicit_header = IMPLICIT_LITTLE.tag_and_length.unpack_from
+_long_length = EXPLICIT_LITTLE.long.unpack_from
 
 type Header = tuple[int, str, int, int]
 """Tag, VR as written (the dictionary's if there is none), offset and length of the value."""
@@ -313,3 +321,52 @@ def _tag_at(window: Window, position: int, syntax: Syntax) -> int:
         return 0
     group, number, _ = syntax.tag_and_length.unpack(head)
     return int(group << 16 | number)
+
+
+def run_of(syntax: Syntax) -> Run | None:
+    """Return the loop for an encoding, None if there is none."""
+    if not syntax.little:
+        return None
+    return _implicit_run if syntax.implicit else _explicit_run
+
+
+def _explicit_run(item: OpenItem, window: Window, position: int, most: int) -> RunEnd:
+    data, base = window.data, window.base
+    append, vr_of = item.elements.append, SHORT_VRS.get
+    at = position - base
+    horizon = min(item.limit, window.end, position + RUN) - base
+    last = horizon - HEADER
+    while 0 <= at <= last:
+        group, number, code, length = _explicit_header(data, at)
+        vr = vr_of(code)
+        start = at + HEADER
+        end = start + length
+        if vr is None or end > horizon or length > most or group == DELIMITER_GROUP:
+            tag = group << 16 | number
+            if code == _SQ_CODE and at + LONG_HEADER <= horizon and group != DELIMITER_GROUP:
+                return at + base, tag, at + base + LONG_HEADER, _long_length(data, at + 8)[0]
+            return at + base, tag if tag == ITEM_END else 0, 0, 0
+        append(Element(group << 16 | number, vr, start + base, length, data[start:end], vr))
+        at = end
+    return at + base, 0, 0, 0
+
+
+def _implicit_run(item: OpenItem, window: Window, position: int, most: int) -> RunEnd:
+    data, base = window.data, window.base
+    append, vr_of = item.elements.append, _IMPLICIT_VRS.get
+    at = position - base
+    horizon = min(item.limit, window.end, position + RUN) - base
+    last = horizon - HEADER
+    while 0 <= at <= last:
+        group, number, length = _implicit_header(data, at)
+        tag = group << 16 | number
+        vr = vr_of(tag)
+        start = at + HEADER
+        end = start + length
+        if vr is None or end > horizon or length > most or vr == _SQ:
+            if vr == _SQ:
+                return at + base, tag, start + base, length
+            return at + base, tag if tag == ITEM_END else 0, 0, 0
+        append(Element(tag, vr, start + base, length, data[start:end], vr))
+        at = end
+    return at + base, 0, 0, 0

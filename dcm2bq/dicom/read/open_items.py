@@ -7,7 +7,9 @@ import msgspec
 from dcm2bq.dicom.dictionary import creator_tag, is_named, is_private, private_vr, public_vr
 from dcm2bq.dicom.elements import Item
 from dcm2bq.dicom.read.source import Window
-from dcm2bq.dicom.syntax import Syntax
+from dcm2bq.dicom.syntax import (
+    Syntax,
+)
 
 type RunEnd = tuple[int, int, int, int]
 """Where a run ended; if a sequence stands there, its tag and its value's offset and length; if

@@ -23,11 +23,9 @@ from dcm2bq.dicom.syntax import (
     HEADER,
     IMPLICIT_LITTLE,
     LONG_HEADER,
-    LONG_VRS,
     Syntax,
-    is_vr,
-    is_vr_like,
 )
+from dcm2bq.dicom.vr import LONG_VRS, is_vr, is_vr_like
 from dcm2bq.errors import NotDicomError, UnreadableDicomError
 
 _PREAMBLE = 128

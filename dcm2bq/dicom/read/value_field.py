@@ -1,6 +1,9 @@
 """Value fields: which are kept, which stay in the object, and where those of no length end."""
 
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from struct import Struct
 
 from dcm2bq.config import Config
 from dcm2bq.dicom.elements import (
@@ -10,11 +13,24 @@ from dcm2bq.dicom.elements import (
     Element,
 )
 from dcm2bq.dicom.notes import Notes
-from dcm2bq.dicom.read.encapsulated import find_end
 from dcm2bq.dicom.read.open_items import OpenItem
-from dcm2bq.dicom.read.source import Window
-from dcm2bq.dicom.syntax import BINARY_VRS, HEADER
+from dcm2bq.dicom.read.source import HOP_READ, SMALL, Window
+from dcm2bq.dicom.syntax import (
+    HEADER,
+    ITEM,
+    SEQUENCE_END,
+)
+from dcm2bq.dicom.vr import BINARY_VRS
 
+_HEADER = Struct("<HHL")
+_TABLE_ENTRY = 4
+_TAIL_READS = (64 * 1024, 128 * 1024, 256 * 1024, 512 * 1024)
+_MOST_CANDIDATES = 64
+_MOST_FRAGMENTS = 2_000_000
+_CHECK_EVERY = 4096
+"""Fragments that are visited before the clock is looked at."""
+_ITEM_TAG = re.compile(rb"(?=\xfe\xff\x00\xe0)")
+_DELIMITER = re.compile(rb"(?=\xfe\xff\xdd\xe0\x00{4})")
 _MOST_EXCESS = 1024
 """Bytes that the length of an item may leave out of an encapsulated value in it: 128 headers
 of fragments, which some writers forget to count."""
@@ -96,3 +112,158 @@ class ValueFields:
         window = self._window
         window.fill(start, length)
         return window.data[start - window.base : start - window.base + length]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The offset of the delimiter; that of the object's end if it is not `delimited`.
+
+    Unless it was `walked` to, from fragment to fragment, anything may stand before it.
+    """
+
+    offset: int
+    delimited: bool = True
+    walked: bool = True
+    problem: str = ""
+
+
+def find_end(
+    window: Window,
+    start: int,
+    limit: int,
+    *,
+    hops: int | None = None,
+    last_frame: int | None = None,
+    may_follow: Callable[[bytes], bool] | None = None,
+) -> End | None:
+    """Return the end of the encapsulated value whose Basic Offset Table stands at `start`.
+
+    `hops` is the most reads that may be spent on tables and fragments; None is no bound.
+    `last_frame` is the last entry of the Extended Offset Table (PS3.3 C.7.6.3.1.8).
+    `may_follow` tells whether the last bytes of an object are such as may follow pixel
+    data; without it the tail is not searched, and None is returned if no end is found.
+    """
+    fragments = _Fragments(window, start, limit, hops)
+    tag, length = fragments.header(start)
+    first = start + HEADER + length if tag == ITEM else start
+    end = None
+    if tag == ITEM and window.random_access:
+        if last_frame is not None:
+            end = fragments.walk(first + last_frame)
+        if end is None and length >= _TABLE_ENTRY:
+            entry = fragments.read(first - _TABLE_ENTRY, _TABLE_ENTRY)
+            end = fragments.walk(first + int.from_bytes(entry, "little"))
+    if end is None:
+        end = fragments.walk(first)
+    if end is not None:
+        return End(end, problem=fragments.problem)
+    if may_follow is None:
+        return None
+    fragments.hold_small_rest()
+    return _by_tail(window, start, may_follow)
+
+
+class _Fragments:
+    """The fragments of one value, walked within a budget of reads.
+
+    A read is counted as if it brought `HOP_READ` bytes, or all that is left of the object
+    from `start` on where that is small, whatever the window happens to hold: the outcome must
+    not depend on that.
+    """
+
+    def __init__(self, window: Window, start: int, limit: int, budget: int | None) -> None:
+        self._window = window
+        self._start = start
+        self._limit = limit
+        self._budget = budget
+        self._covered = range(0)
+        self._rest_is_small = window.random_access and window.size - start <= SMALL
+        self.problem = ""
+
+    def read(self, offset: int, n: int) -> bytes:
+        """Return the `n` bytes from `offset` on; nothing beyond the limit or the budget."""
+        if offset + n > self._limit:
+            return b""
+        window = self._window
+        if offset not in self._covered or offset + n > self._covered.stop:
+            if self._budget == 0:
+                return b""
+            if self._budget is not None:
+                self._budget -= 1
+            small = self._rest_is_small
+            self._covered = (
+                range(self._start, window.size) if small else range(offset, offset + HOP_READ)
+            )
+        if offset < window.base or offset + n > window.end:
+            self.hold_small_rest()
+        if offset < window.base or offset + n > window.end:
+            if window.random_access:
+                window.jump(offset, n)
+            else:
+                window.fill(offset, n)
+        return window.data[offset - window.base : offset - window.base + n]
+
+    def hold_small_rest(self) -> None:
+        """Hold all that is left of the object, if that is small."""
+        if self._rest_is_small:
+            self._window.fill(self._start, self._window.size - self._start)
+
+    def header(self, offset: int) -> tuple[int, int]:
+        """Return tag and length of the item or delimiter at `offset`; zeros if there is none."""
+        header = self.read(offset, HEADER)
+        if len(header) < HEADER:
+            return 0, 0
+        group, element, length = _HEADER.unpack(header)
+        return group << 16 | element, length
+
+    def walk(self, offset: int) -> int | None:
+        """Return the offset of the delimiter that the fragments from `offset` on lead to."""
+        self.problem, odd = "", False
+        for count in range(_MOST_FRAGMENTS):
+            if count % _CHECK_EVERY == 0:
+                self._window.deadline.check()
+            tag, length = self.header(offset)
+            if odd and tag not in {ITEM, SEQUENCE_END}:
+                offset += 1
+                tag, length = self.header(offset)
+                self.problem = "the odd length of a fragment leaves out its padding"
+            odd = length % 2 == 1
+            if tag != ITEM:
+                return offset if tag == SEQUENCE_END else None
+            offset += HEADER + length
+        return None
+
+
+def _by_tail(window: Window, start: int, may_follow: Callable[[bytes], bool]) -> End:
+    """Look for the delimiter in the last bytes of the object."""
+    begin, tail = window.size, b""
+    for size in _TAIL_READS:
+        further = max(start, window.size - size)
+        tail = window.peek(further, begin - further) + tail
+        begin = further
+        end = _delimiter_in(tail, (begin - start) % 2, may_follow)
+        if end is not None:
+            if begin < window.base or window.end < window.size:
+                window.hold(begin, tail)
+            problem = "the end is inferred from the object's last bytes"
+            return End(begin + end, walked=False, problem=problem)
+        if begin == start:
+            break
+    return End(window.size, delimited=False, walked=False, problem="no end was found")
+
+
+def _delimiter_in(tail: bytes, odd: int, may_follow: Callable[[bytes], bool]) -> int | None:
+    """Return where in the tail the delimiter stands behind which all bytes are elements.
+
+    The first such place is it, unless a fragment that begins before it ends at a later one.
+    """
+    places = [match.start() for match in _DELIMITER.finditer(tail) if match.start() % 2 == odd]
+    ends = [place for place in places[:_MOST_CANDIDATES] if may_follow(tail[place + HEADER :])]
+    if not ends:
+        return None
+    for match in _ITEM_TAG.finditer(tail, 0, ends[0]):
+        place = match.start()
+        length = _HEADER.unpack_from(tail, place)[2]
+        if place + HEADER + length in ends:
+            return int(place + HEADER + length)
+    return ends[0]

@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 from dcm2bq.config import JsonOutput
 from dcm2bq.dicom.dictionary import KEYWORDS
-from dcm2bq.dicom.syntax import BINARY_VRS
 from dcm2bq.dicom.values import NUMBER_VRS, BadValueError, Values
+from dcm2bq.dicom.vr import BINARY_VRS
 
 type Json = dict[str, Any]
 """The elements of a data set or of an item, in the output."""
