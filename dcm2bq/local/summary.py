@@ -140,7 +140,7 @@ def to_json(value: Any) -> str:
 
 def print_changes(out: Console, stack: Stack, changes: Iterable[Change]) -> None:
     """Print a line for each change with what became of it."""
-    for batch in itertools.batched(changes, _IDS_PER_QUERY, strict=False):
+    for batch in itertools.batched(changes, _IDS_PER_QUERY):
         ids = ",".join(each.event.id for change in batch for each in change.deliveries)
         sql = _OUTCOMES_SQL.format(instances=stack.config.big_query.instances_table_id)
         found = {row["id"]: row for row in stack.dataset.query(sql, {"ids": ids})}

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dcm2bq
+from dcm2bq import version
 from dcm2bq.errors import ReadFailedError
 
 NEEDED = (
@@ -84,6 +85,8 @@ def _content(info: str) -> Iterator[tuple[str, bytes]]:
         place = file.relative_to(root)
         if file.is_file() and not _LEFT_OUT.intersection(place.parts):
             yield f"dcm2bq/{place.as_posix()}", file.read_bytes()
+    # Not run by workers, but without it their rows would name another version.
+    yield "dcm2bq/_function/main.py", version.entry_point().read_bytes()
     needed = "".join(f"Requires-Dist: {name}\n" for name in NEEDED)
     yield (
         f"{info}/METADATA",
