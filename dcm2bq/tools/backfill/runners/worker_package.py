@@ -28,9 +28,17 @@ Their versions and hashes are in REQUIREMENTS, which `make lock` takes from the 
 """
 REQUIREMENTS = Path(__file__).with_name("worker_requirements.txt")
 
-# What Apache Beam's container for Python 3.13 on x86-64 installs, whatever machine this is.
+# Workers run the Python version that launches the job, in Apache Beam's container for x86-64.
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _WORKER = (
-    *("--implementation", "cp", "--python-version", "3.13", "--abi", "cp313"),
+    *(
+        "--implementation",
+        "cp",
+        "--python-version",
+        _PYTHON,
+        "--abi",
+        f"cp{_PYTHON.replace('.', '')}",
+    ),
     *("--platform", "manylinux_2_28_x86_64", "--platform", "manylinux2014_x86_64"),
 )
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # so that the same code gives the same wheel
@@ -91,7 +99,7 @@ def _content(info: str) -> Iterator[tuple[str, bytes]]:
     yield (
         f"{info}/METADATA",
         f"Metadata-Version: 2.1\nName: dcm2bq\nVersion: {dcm2bq.__version__}\n"
-        f"Requires-Python: ==3.13.*\n{needed}".encode(),
+        f"Requires-Python: =={_PYTHON}.*\n{needed}".encode(),
     )
     yield (
         f"{info}/WHEEL",
