@@ -51,12 +51,11 @@ def test_each_job_ends(path: Path) -> None:
 
 
 @every_workflow
-def test_only_the_job_that_pushes_keeps_credentials(path: Path) -> None:
+def test_no_checkout_leaves_credentials_behind(path: Path) -> None:
     for name, job in jobs(path).items():
         for step in job.get("steps", []):
             if str(step.get("uses")).startswith("actions/checkout@"):
-                keeps = step.get("with", {}).get("persist-credentials", True)
-                assert keeps == (name == "propose"), name
+                assert step["with"]["persist-credentials"] is False, name
 
 
 @every_workflow
