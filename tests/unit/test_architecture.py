@@ -23,6 +23,7 @@ BELOW_CLI = {
     "machine",
     "terminal",
     "events",
+    "version",
     "dicom",
     "rows",
     "transport",
@@ -50,7 +51,8 @@ MAY_IMPORT = {
     "terminal": set(),
     "events": {"errors", "stored_object"},
     "dicom": {"config", "deadline", "errors", "lifted", "machine"},
-    "rows": {"events", "lifted"},
+    "version": set(),
+    "rows": {"events", "lifted", "version"},
     "transport": {"deadline", "emulators", "errors"},
     "google_errors": {"emulators", "errors"},
     "gcs": {
