@@ -1,4 +1,4 @@
-"""Fresh datasets in the local BigQuery, made by `init`, and rows to put into them."""
+"""New datasets in the local BigQuery, made by `init`, and rows for them."""
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ def client(bigquery_url: str) -> Iterator[bigquery.Client]:
 
 @pytest.fixture(scope="session")
 def config() -> Callable[..., Config]:
-    """Make a configuration with a dataset of its own."""
+    """Make a configuration with a new dataset name."""
 
     def make(**options: str) -> Config:
         name = f"schema_{uuid.uuid4().hex[:12]}"
@@ -41,7 +41,7 @@ def config() -> Callable[..., Config]:
 
 @pytest.fixture(scope="session")
 def connect(bigquery_url: str) -> Callable[[Config], Dataset]:
-    """Make the project's own access to a dataset."""
+    """Make a `Dataset` of the product."""
 
     def make(config: Config) -> Dataset:
         with pytest.MonkeyPatch.context() as patch:
