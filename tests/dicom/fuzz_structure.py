@@ -100,9 +100,9 @@ def silence(count: int, seed: int) -> tuple[Counter[str], list[str]]:
         secret = secret_letters(content) | windows(*whole.values)
         outcome, said = messages(content, rng.choice(fuzz.OPTIONS))
         outcomes[outcome] += 1
-        if told := leaks(said, secret):
+        if leaked := leaks(said, secret):
             outcomes[f"{outcome} with a leak"] += 1
-            findings += told
+            findings += leaked
     return outcomes, findings
 
 
@@ -240,19 +240,19 @@ def lost(whole: Object, content: bytes, done: Conversion) -> list[str]:
             if not any("BulkDataURI" in ours.get(place[:n], {}) for n in range(len(place))):
                 problems.append((place, value, f"lost {name}: {value!r}"))
         elif not is_same(ours[place], value, content, little=little):
-            told = f"changed {name}: {value[:50]!r} to {str(ours[place])[:200]}"
-            problems.append((place, value, told))
+            problem = f"changed {name}: {value[:50]!r} to {str(ours[place])[:200]}"
+            problems.append((place, value, problem))
     if problems:
         # If a place is read as in the object before the mutation, that is right.
         before = by_us(convert(BytesIO(bytes(whole)), ALL))
         right = {place: each for place, each in ours.items() if before.get(place) == each}
         texts = "\n".join(map(str, right.values()))
         problems = [
-            (place, value, told)
-            for place, value, told in problems
+            (place, value, problem)
+            for place, value, problem in problems
             if place not in right and not (value and value.decode("latin_1").strip() in texts)
         ]
-    return [told for _, _, told in problems] + [
+    return [problem for _, _, problem in problems] + [
         f"lost value {value!r}" for value in whole.values if value in content and value not in kept
     ]
 

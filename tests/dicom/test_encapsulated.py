@@ -262,7 +262,7 @@ def test_a_value_without_end_is_the_rest_of_the_object(hops: int) -> None:
         conversion = converted(content[:-cut], limits={"hops": hops})
         offset, _ = place(content, data)
         assert referred(conversion) == (offset, len(content) - cut - offset)
-        assert any("no end was conversion" in line for line in conversion.warnings)
+        assert any("no end was found" in line for line in conversion.warnings)
 
 
 def test_a_tail_full_of_delimiters_is_searched_in_bounded_time() -> None:

@@ -302,7 +302,7 @@ def test_a_deadline_that_has_passed_ends_the_reading() -> None:
 
 
 def test_the_deadline_holds_for_the_writing_too() -> None:
-    """Looked at every so many items."""
+    """The writer checks it, too."""
     code_value = Element(0x00080100, "SH", 0, 1, b"X", "SH")
     elements = [Element(0x00081140, "SQ", 0, 0, [[code_value]], "SQ")]
     passed = Deadline.after(-1)

@@ -16,10 +16,10 @@ until a sequence begins or the item ends (`_read_elements`); between items it re
 until one begins or the sequence ends (`_read_items`). Values are cut out, never interpreted; those
 that stay in the object are skipped, and their bytes not fetched.
 
-What breaks these rules is read on as long as no element can be lost by it. A misplaced delimiter
-or item is understood by what follows (`delimiters`). Content that makes no sense inside a sequence
-of known length leaves that sequence in the object (`_recover`); everywhere else, before the pixel
-data, it makes the object unreadable.
+Objects that break these rules are read as far as no element can be lost. What follows a misplaced
+delimiter or item decides what it closes (`delimiters`). If the bytes inside a sequence of known
+length make no sense, that sequence is left in the object (`_recover`); anywhere else before the end
+of the pixel data they make the object unreadable.
 """
 
 from functools import cached_property
@@ -224,7 +224,7 @@ class DataSetReader:
     def _read_fragments(self, item: OpenItem, element: Element) -> None:
         """Append an element with an encapsulated value (A.4)."""
         if element.vr == "OW" and item.syntax.implicit:
-            element.vr = "OB"  # the dictionary says OW, but fragments are bytes
+            element.vr = element.written = "OB"  # the dictionary says OW, but fragments are bytes
         end = self._fields.fragments(element, item, self._may_follow)
         if end is None:
             tag = self._known(item, element.tag)
@@ -547,7 +547,7 @@ class DataSetReader:
         if not item.top_level or tag not in ALL_PIXEL_DATA:
             raise self._exceeds(item, tag, start)
         element.length = actual = self._window.size - start
-        # A length beyond the object's size could be bytes of a value: it is not told.
+        # A length beyond the object's size could be bytes of a value: leave it out.
         of = f" of {length}" if length <= self._window.size else ""
         reason = f"the object is cut: {actual}{of} bytes"
         self._notes.add(reason, tag=tag, vr=element.vr, offset=start)

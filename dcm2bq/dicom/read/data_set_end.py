@@ -68,7 +68,7 @@ class DataSetEnd:
         return self._is_padding(position, "cut inside an element's header")
 
     def give_up(self) -> None:
-        """End the data set before the last element that was begun after the pixel data."""
+        """End the data set before the element after the pixel data that could not be read."""
         rest = self._window.size - self._last_start
         reason = f"{rest} bytes after the pixel data are not elements"
         self._notes.add(reason, offset=self._last_start)

@@ -14,10 +14,10 @@ value, and held by the window as a whole. `run_of` returns a loop that reads as 
 follow each other. It only saves time: wherever it stops, `read_header` reads the next header, in
 every encoding, and it would read ordinary ones alike.
 
-`read_header` also reads headers that break the rules. Writers invent VRs, leave them out or put
-the length in the wrong place, and nothing in such a header says which. What follows its value
-does: each way to read it is tried, and the right one leads to the end of the item or to another
-sound header (`_Look`).
+`read_header` also reads headers that break the rules. Writers invent VRs, omit them or put the
+length in the wrong place, and such a header does not show which. What follows its value does: the
+right way to read it leads to the end of the item or to another sound header, so that each way is
+tried (`_Look`).
 """
 
 from collections.abc import Callable
@@ -213,7 +213,7 @@ def _long_form(window: Window, position: int, item: OpenItem, notes: Notes) -> t
     The two reserved bytes must be zero and must not be decoded (PS3.5 7.1.2). Some writers put
     the length there, in a header of 8 bytes; others leave garbage. The right reading is the one
     that a sound element follows; if that holds for both or neither, it is the standard's,
-    because nothing else tells garbage from a length.
+    because a length cannot be told from garbage otherwise.
     """
     start = position + LONG_HEADER
     length = _length(window, position, item.syntax, _LONG)

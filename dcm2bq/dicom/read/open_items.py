@@ -108,8 +108,7 @@ class OpenSequence(msgspec.Struct, gc=False):
     items: list[Item]
     """The items read so far, the open one included."""
     stray: bool = False
-    """Whether it stands for no sequence, but for one item outside any. Both are dropped at its
-    end."""
+    """Whether this is not a sequence but an item outside any; it is dropped at its end."""
 
     @property
     def known_tag(self) -> int | None:

@@ -144,7 +144,7 @@ class Window:
         return max(n, self._source.size - offset) if self.end and self._is_small else n
 
     def _charge(self, n: int) -> None:
-        """Pay for a read of `n` bytes, as far as it is longer than all before."""
+        """Pay for a read of `n` bytes, minus what the longest read before has cost."""
         if n > self._longest:
             self.memory.charge(WINDOW * (n - self._longest))
             self._longest = n

@@ -19,7 +19,7 @@ question. `find_end` tries, in this order:
 3. for a value at the top level, a search of the object's last bytes.
 
 The walks have a budget of reads, and find what reading all fragments would find. The search is a
-sound guess, and the caller is told so. If little of the object is left, it is read at once, which
+sound guess, which a warning reports. If little of the object is left, it is read at once, which
 counts as one read. A fragment of odd length may be followed by a padding byte, against the
 standard.
 """
