@@ -38,7 +38,8 @@ _DEFAULTS = Config()
 _MOST_LEVELS = 500
 """Nesting that BigQuery allows in a JSON value."""
 _LEVELS_OF_ELEMENT = 4
-"""Levels outside and inside the sequences: a name in DICOM JSON is an object in an array in one."""
+"""Levels that are not of sequences: the metadata itself and, in DICOM JSON, a name, which is an
+object in an array in an object."""
 _WIDE = 2
 """Bytes per byte of UTF-8 in a Python string that has characters beyond ASCII."""
 _PIXELS = (*ALL_PIXEL_DATA, PIXEL_DATA_PROVIDER_URL)

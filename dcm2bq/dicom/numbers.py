@@ -83,7 +83,11 @@ def printable_one(x: float) -> float:
 
 
 def encode(value: Any) -> bytes:
-    """Return JSON text in which every number has the value that BigQuery prints."""
+    """Return JSON text in which every number has the value that BigQuery prints.
+
+    >>> encode(printable([67.174118, 0.5]))
+    b'[67.17411800000001,0.5]'
+    """
     return _encoder.encode(value)
 
 
