@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.bench_cold_start import make_environment
 from dcm2bq.local import servers
+from tests.support.environment import make_environment
 
 if importlib.util.find_spec("apache_beam") is None:
     collect_ignore = ["beam"]  # run from the environment that has Apache Beam

@@ -12,12 +12,12 @@ from pathlib import Path
 import pydicom.data
 import pytest
 
-from benchmarks.bench_reading import encapsulated
 from dcm2bq import config
 from dcm2bq.dicom import Conversion, convert
 from dcm2bq.errors import RejectedEventError
 from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.gcs.store import Store
+from tests.support.sparse import encapsulated
 
 BUNDLED = Path(pydicom.data.__file__).parent
 FOLDERS = [BUNDLED, Path(os.environ.get("DCM2BQ_CORPUS", os.devnull))]

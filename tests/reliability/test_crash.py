@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 import requests
 
-from benchmarks.bench_function import OURS, descendants, function
 from tests.reliability.conftest import THREADS, MakeStack
 from tests.reliability.state_machine import CONTENTS
 from tests.support.cloud import Event
+from tests.support.function_process import OURS, descendants, function
 from tests.support.function_stack import Stack, unique
 
 Report = Callable[[str], None]

@@ -16,10 +16,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from benchmarks.bench_function import OURS, function
 from tests.reliability.conftest import MakeStack, retry_dead_letters
 from tests.reliability.state_machine import CONTENTS
 from tests.support.cloud import Event, google_error, row_error
+from tests.support.function_process import OURS, function
 from tests.support.function_stack import Stack, unique
 from tests.support.proxy import SPOILT, Fault
 

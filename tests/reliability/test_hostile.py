@@ -18,9 +18,9 @@ import pytest
 import requests
 from pydicom.data import get_testdata_file
 
-from benchmarks.bench_function import descendants
 from dcm2bq.local import servers
 from tests.support.cloud import Bucket, Event
+from tests.support.function_process import descendants
 from tests.support.function_stack import ROOT, unique
 from tests.support.hostile import MIB, Content, hostile
 from tests.support.insertall import InsertAll

@@ -1,21 +1,19 @@
 """The function at its highest concurrency: every event is served, and memory stays flat."""
 
-import resource
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
-from benchmarks.bench_function import descendants
 from tests.reliability.conftest import MakeStack
 from tests.reliability.state_machine import CONTENTS
 from tests.reliability.test_crash import start
 from tests.support.cloud import Event
+from tests.support.function_process import resident_bytes
 from tests.support.function_stack import Stack, unique
 
 Report = Callable[[str], None]
@@ -24,12 +22,6 @@ CONCURRENT = 64
 """Four times as many as the function has threads: the others queue, as in a burst."""
 LONG_SECONDS, SHORT_SECONDS = 180, 8
 GROWTH_BYTES = 24 * 2**20
-
-
-def resident_bytes(pid: int) -> int:
-    """Return the memory that the largest of a process and its children has now."""
-    pages = (Path(f"/proc/{each}/statm").read_text().split()[1] for each in descendants(pid))
-    return max(map(int, pages)) * resource.getpagesize()
 
 
 class Load:

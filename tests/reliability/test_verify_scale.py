@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.bench_function import peak_bytes
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import from_overrides
 from dcm2bq.tools.init import init
+from tests.support.function_process import peak_bytes
 from tests.support.function_stack import unique
 from tests.support.listing import CREATED, Listing
 
