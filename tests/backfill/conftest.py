@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
-from tests.support.backfill_site import Site, fresh_dataset
+from tests.support.backfill_site import Site, empty_dataset
 from tests.support.proxy import Proxy
 
 
 @pytest.fixture(scope="package")
-def dataset(bigquery_url: str) -> Dataset:
+def dataset(bigquery_url: str) -> Iterator[Dataset]:
     """The tables and views that all backfills share."""
-    return fresh_dataset(bigquery_url)
+    with empty_dataset(bigquery_url) as dataset:
+        yield dataset
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from dcm2bq import config
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.local import servers
 from dcm2bq.local.bucket import Bucket
-from dcm2bq.tools.init import init
+from tests.support.datasets import fresh_dataset
 from tests.support.function_stack import ROOT, unique
 from tests.support.proxy import Proxy
 
@@ -158,11 +160,9 @@ def finish(process: subprocess.Popen[str]) -> Done:
     return Done(process.returncode, out, err)
 
 
-def fresh_dataset(bigquery_url: str) -> Dataset:
-    """Make tables and views that are empty."""
-    options = config.from_overrides({"bigQuery": {"datasetId": unique("test_")}})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
-        made = Dataset(options)
-    init(made, options)
-    return made
+@contextmanager
+def empty_dataset(bigquery_url: str) -> Iterator[Dataset]:
+    """Make tables and views that are empty; drop them when the block ends."""
+    settings = config.from_overrides({"bigQuery": {"datasetId": unique("test_")}})
+    with fresh_dataset(bigquery_url, settings) as dataset:
+        yield dataset
