@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodeready(node: Any) -> None:
     """Note the process of a worker of pytest-xdist."""
-    node.config.stash[WORKERS].append(node.workerinfo["pid"])
+    node.config.stash[WORKERS].append(node.gateway._rinfo().pid)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

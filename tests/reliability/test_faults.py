@@ -1,14 +1,11 @@
 """Every kind of fault: what the event is answered, how soon, and what the tables hold then."""
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from tests.reliability.state_machine import CONTENTS
 from tests.support.cloud import Event, google_error, row_error
 from tests.support.function_process import OURS, function
 from tests.support.function_stack import Stack, unique
+from tests.support.http_server import Exchange, serving
 from tests.support.proxy import SPOILT, Fault
 
 Report = Callable[[str], None]
@@ -242,48 +240,27 @@ def test_a_server_that_cannot_be_found_means_delivery_again(
     assert_comes_right(hasty, event)
 
 
-TOKENS: dict[str, Callable[["Tokens"], None]] = {
-    "HTTP 500": lambda server: server.answer(500, b"{}"),
-    "invalid_grant": lambda server: server.answer(400, b'{"error": "invalid_grant"}'),
-    "no JSON": lambda server: server.answer(200, b"<html>"),
-    "no token": lambda server: server.answer(200, b"{}"),
-    "stall": lambda _server: time.sleep(8),
-    "reset": lambda server: server.connection.close(),
+TOKENS: dict[str, Callable[[Exchange], object]] = {
+    "HTTP 500": lambda exchange: exchange.answer(500, b"{}"),
+    "invalid_grant": lambda exchange: exchange.answer(400, b'{"error": "invalid_grant"}'),
+    "no JSON": lambda exchange: exchange.answer(200, b"<html>"),
+    "no token": lambda exchange: exchange.answer(200, b"{}"),
+    "stall": lambda _exchange: time.sleep(8),
+    "reset": lambda exchange: exchange.reset(),
 }
 
 
-class Tokens(BaseHTTPRequestHandler):
+class TokenEndpoint:
     """A token endpoint that fails."""
 
-    def do_POST(self) -> None:
-        self.server.requests += 1  # type: ignore[attr-defined]
-        self.close_connection = True
-        self.server.fault(self)  # type: ignore[attr-defined]
+    def __init__(self) -> None:
+        self.fault = "reset"
+        self.requests = 0
 
-    def answer(self, status: int, body: bytes) -> None:
-        self.send_response_only(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
-
-
-@contextmanager
-def token_endpoint(fault: Callable[[Tokens], None]) -> Iterator[ThreadingHTTPServer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Tokens)
-    server.daemon_threads, server.block_on_close = True, False
-    server.fault, server.requests = fault, 0  # type: ignore[attr-defined]
-    server.handle_error = lambda *_: None  # type: ignore[method-assign]
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    def serve(self, exchange: Exchange) -> None:
+        self.requests += 1
+        exchange.hang_up()
+        TOKENS[self.fault](exchange)
 
 
 def write_key(path: Path, token_uri: str) -> None:
@@ -308,25 +285,26 @@ def write_key(path: Path, token_uri: str) -> None:
 @pytest.fixture(scope="module", params=["BIGQUERY_EMULATOR_HOST", "STORAGE_EMULATOR_HOST"])
 def tokenless(
     hasty: Stack, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, ThreadingHTTPServer]]:
+) -> Iterator[tuple[str, TokenEndpoint]]:
     """A function that needs an access token for one of the services, and the endpoint."""
-    with token_endpoint(TOKENS["reset"]) as server:
+    endpoint = TokenEndpoint()
+    with serving(endpoint.serve) as token_url:
         key = tmp_path_factory.mktemp("key") / "key.json"
-        write_key(key, f"http://127.0.0.1:{server.server_address[1]}/token")
+        write_key(key, f"{token_url}/token")
         environ = {request.param: "", "GOOGLE_APPLICATION_CREDENTIALS": str(key)}
         with function(OURS, 0, 4, environ=elsewhere(hasty, **environ)) as (port, _):
-            yield f"http://127.0.0.1:{port}", server
+            yield f"http://127.0.0.1:{port}", endpoint
 
 
 @pytest.mark.parametrize("fault", TOKENS)
 def test_without_an_access_token_an_event_is_delivered_again(
-    hasty: Stack, tokenless: tuple[str, ThreadingHTTPServer], fault: str
+    hasty: Stack, tokenless: tuple[str, TokenEndpoint], fault: str
 ) -> None:
-    url, server = tokenless
-    server.fault, server.requests = TOKENS[fault], 0  # type: ignore[attr-defined]
+    url, endpoint = tokenless
+    endpoint.fault, endpoint.requests = fault, 0
     event = upload(hasty)
     outcome = post(hasty, event, url)
-    assert server.requests > 0  # type: ignore[attr-defined]
+    assert endpoint.requests > 0
     assert outcome.status == 500
     assert outcome.seconds < DEADLINE + REFRESH + SLACK
     assert hasty.rows(event.data["name"]) == []
