@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dcm2bq.local import servers
-from tests.support.environment import make_environment
+from tests.support.environment import kept_environment
 
 if importlib.util.find_spec("apache_beam") is None:
     collect_ignore = ["beam"]  # run from the environment that has Apache Beam
@@ -95,6 +95,6 @@ def storage_url(server_folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bare_python() -> Path:
     """The Python of an environment with what Google installs, and nothing else."""
-    return make_environment(tmp_path_factory.mktemp("environment"))
+    return kept_environment(TESTS.parent / ".work")

@@ -1,7 +1,6 @@
 """A bucket and a staging bucket of a test's own, in a dataset that all share."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -28,16 +27,3 @@ def site(storage_url: str, bigquery_url: str, dataset: Dataset) -> Iterator[Site
 def is_long(request: pytest.FixtureRequest) -> bool:
     """Whether the long versions are asked for."""
     return bool(request.config.getoption("--long"))
-
-
-@pytest.fixture
-def wait_for() -> Callable[[Callable[[], bool]], None]:
-    """Return what waits until something is so."""
-
-    def wait(is_so: Callable[[], bool]) -> None:
-        give_up = time.monotonic() + 100
-        while not is_so():
-            assert time.monotonic() < give_up
-            time.sleep(0.02)
-
-    return wait

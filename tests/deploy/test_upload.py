@@ -22,6 +22,7 @@ from tests.support import upload
 from tests.support.cloud import Bucket
 from tests.support.datasets import fresh_dataset
 from tests.support.function_stack import ROOT, unique
+from tests.support.processes import guarded
 
 CT_SMALL = Path(str(get_testdata_file("CT_small.dcm")))
 
@@ -115,7 +116,7 @@ def function(folder: Path, python: Path, environ: dict[str, str]) -> Iterator[st
     port = servers.free_port()
     program = python.with_name("functions-framework")
     process = subprocess.Popen(
-        [program, "--target=ingest", "--host=127.0.0.1", f"--port={port}"],
+        guarded([program, "--target=ingest", "--host=127.0.0.1", f"--port={port}"]),
         cwd=folder,
         env={
             "PATH": os.environ["PATH"],

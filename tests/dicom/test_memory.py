@@ -329,7 +329,7 @@ def test_one_value_of_megabytes_ends_at_the_deadline(values: bytes) -> None:
     vr = "UC" if values[:1] != b"1" else "UN"
     tag = 0x00091001 if vr == "UC" else 0x30060050
     content = dicom(charset, identity(), *[element(tag, vr, values)] * 8)
-    start = time.monotonic()
+    start, deadline = time.process_time(), time.monotonic() + 0.01
     with pytest.raises((UnreadableDicomError, ReadFailedError)):
-        convert(BytesIO(content), {"bulkData": {"textMaxBytes": 8 * MIB}}, deadline=start + 0.01)
-    assert time.monotonic() - start < 2
+        convert(BytesIO(content), {"bulkData": {"textMaxBytes": 8 * MIB}}, deadline=deadline)
+    assert time.process_time() - start < 2

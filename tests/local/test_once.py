@@ -207,7 +207,7 @@ def test_a_huge_file_takes_no_memory_and_no_copy(tmp_path: Path) -> None:
         env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
         check=False,
     )
     assert (done.returncode, "1 object in " in done.stdout) == (0, True), done.stderr

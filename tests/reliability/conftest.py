@@ -11,9 +11,10 @@ import pytest
 from dcm2bq import cli
 from tests.conftest import FIGURES
 from tests.support.function_stack import ROOT, Stack, function_stack
+from tests.support.patience import scaled
 
 THREADS = 16
-OVERRIDES = {"bigQuery": {"timeoutSeconds": 3}, "limits": {"deadlineSeconds": 4}}
+OVERRIDES = {"bigQuery": {"timeoutSeconds": scaled(3)}, "limits": {"deadlineSeconds": scaled(4)}}
 
 MakeStack = Callable[..., AbstractContextManager[Stack]]
 

@@ -19,15 +19,16 @@ from tests.support.cloud import Event, google_error, row_error
 from tests.support.function_process import OURS, function
 from tests.support.function_stack import Stack, unique
 from tests.support.http_server import Exchange, serving
-from tests.support.proxy import SPOILT, Fault
+from tests.support.patience import patience, scaled
+from tests.support.proxy import PATIENCE, SPOILT, Fault
 
 Report = Callable[[str], None]
 
-DEADLINE = 2
+DEADLINE = scaled(2)
 BURIAL = 8
 """Seconds beyond the deadline in which a dead letter may be written."""
 SLACK = 2.5
-"""Seconds for the function and this machine themselves, which other tests keep busy."""
+"""Seconds for the function and an idle machine themselves."""
 REFRESH = 5
 """Seconds that a refresh of the access token may take by itself."""
 
@@ -69,7 +70,7 @@ class Outcome:
 @pytest.fixture(scope="module")
 def hasty(make_stack: MakeStack) -> Iterator[Stack]:
     """A function with a short deadline."""
-    options = {"bigQuery": {"timeoutSeconds": 2}, "limits": {"deadlineSeconds": DEADLINE}}
+    options = {"bigQuery": {"timeoutSeconds": DEADLINE}, "limits": {"deadlineSeconds": DEADLINE}}
     with make_stack(**options) as stack:
         yield stack
 
@@ -135,7 +136,7 @@ def test_a_fault_of_cloud_storage_means_delivery_again(
 ) -> None:
     outcome = storage_outcomes[fault, "new"]
     assert outcome.status == 500
-    assert outcome.seconds < DEADLINE + SLACK
+    assert outcome.seconds < DEADLINE + SLACK * patience()
     assert hasty.rows(outcome.event.data["name"]) == []
     assert open_reasons(hasty, outcome.event) == []
     assert_comes_right(hasty, outcome.event)
@@ -147,7 +148,7 @@ def test_a_fault_of_cloud_storage_that_lasts_becomes_a_dead_letter(
 ) -> None:
     outcome = storage_outcomes[fault, "old"]
     assert outcome.status == 200
-    assert outcome.seconds < DEADLINE + BURIAL + SLACK
+    assert outcome.seconds < DEADLINE + BURIAL + SLACK * patience()
     assert hasty.rows(outcome.event.data["name"]) == []
     assert open_reasons(hasty, outcome.event) == ["ReadFailedError"]
     assert_comes_right(hasty, outcome.event)
@@ -159,7 +160,7 @@ def test_a_fault_of_bigquery_means_delivery_again(hasty: Stack, fault: str) -> N
     hasty.bigquery.faults = [Fault("instances/insertAll", **BIGQUERY[fault])]
     outcome = post(hasty, event)
     assert outcome.status == 500
-    assert outcome.seconds < DEADLINE + SLACK
+    assert outcome.seconds < DEADLINE + SLACK * patience()
     if "after" not in BIGQUERY[fault] and "how" not in BIGQUERY[fault]:
         assert hasty.rows(event.data["name"]) == []
     hasty.bigquery.faults = []
@@ -172,7 +173,7 @@ def test_a_fault_of_bigquery_that_lasts_becomes_a_dead_letter(hasty: Stack, faul
     hasty.bigquery.faults = [Fault("instances/insertAll", **BIGQUERY[fault])]
     outcome = post(hasty, event)
     assert outcome.status == 200
-    assert outcome.seconds < DEADLINE + BURIAL + SLACK
+    assert outcome.seconds < DEADLINE + BURIAL + SLACK * patience()
     hasty.bigquery.faults = []
     (letter,) = [row for row in hasty.dead_letters() if row["message_id"] == event.id]
     assert letter["attributes"]["error_type"] == "WriteFailedError"
@@ -199,7 +200,7 @@ def test_a_bigquery_that_is_wholly_away_leaves_even_an_old_event_to_the_trigger(
     hasty.bigquery.faults = [Fault("insertAll", 503)]
     outcome = post(hasty, event)
     assert outcome.status == 500
-    assert outcome.seconds < DEADLINE + BURIAL + SLACK
+    assert outcome.seconds < DEADLINE + BURIAL + SLACK * patience()
     hasty.bigquery.faults = []
     assert_comes_right(hasty, event)
 
@@ -207,7 +208,7 @@ def test_a_bigquery_that_is_wholly_away_leaves_even_an_old_event_to_the_trigger(
 def elsewhere(stack: Stack, **environ: str) -> dict[str, str]:
     """Return the environment of a function on the stack, with other servers."""
     options = {
-        "bigQuery": {"datasetId": stack.dataset.dataset_id, "timeoutSeconds": 2},
+        "bigQuery": {"datasetId": stack.dataset.dataset_id, "timeoutSeconds": DEADLINE},
         "limits": {"deadlineSeconds": DEADLINE},
     }
     return {
@@ -235,7 +236,7 @@ def test_a_server_that_cannot_be_found_means_delivery_again(
     with function(OURS, 0, 4, environ=elsewhere(hasty, **{variable: url})) as (port, _):
         outcome = post(hasty, event, f"http://127.0.0.1:{port}")
     assert outcome.status == 500
-    assert outcome.seconds < DEADLINE + SLACK
+    assert outcome.seconds < DEADLINE + SLACK * patience()
     assert hasty.rows(event.data["name"]) == []
     assert_comes_right(hasty, event)
 
@@ -245,7 +246,7 @@ TOKENS: dict[str, Callable[[Exchange], object]] = {
     "invalid_grant": lambda exchange: exchange.answer(400, b'{"error": "invalid_grant"}'),
     "no JSON": lambda exchange: exchange.answer(200, b"<html>"),
     "no token": lambda exchange: exchange.answer(200, b"{}"),
-    "stall": lambda _exchange: time.sleep(8),
+    "stall": lambda _exchange: time.sleep(PATIENCE),
     "reset": lambda exchange: exchange.reset(),
 }
 
@@ -306,6 +307,6 @@ def test_without_an_access_token_an_event_is_delivered_again(
     outcome = post(hasty, event, url)
     assert endpoint.requests > 0
     assert outcome.status == 500
-    assert outcome.seconds < DEADLINE + REFRESH + SLACK
+    assert outcome.seconds < DEADLINE + REFRESH + SLACK * patience()
     assert hasty.rows(event.data["name"]) == []
     assert_comes_right(hasty, event)

@@ -20,6 +20,7 @@ from dcm2bq.local import servers
 from dcm2bq.local.bucket import Bucket
 from tests.support.datasets import fresh_dataset
 from tests.support.function_stack import ROOT, unique
+from tests.support.processes import guarded
 from tests.support.proxy import Proxy
 
 PYTHON = ROOT / ".venv-backfill" / "bin" / "python"
@@ -88,7 +89,7 @@ class Site:
         """Start any command in the environment of the backfill."""
         assert PYTHON.exists(), "make test makes .venv-backfill"
         return subprocess.Popen(
-            [sys.executable, "-c", INTERRUPTIBLE, *command],
+            guarded([sys.executable, "-c", INTERRUPTIBLE, *command]),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

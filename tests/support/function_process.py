@@ -19,6 +19,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from dcm2bq.local import servers
+from tests.support.patience import patience
+from tests.support.processes import guarded
 
 ROOT = Path(__file__).parents[2]
 OURS = ROOT / "main.py"
@@ -28,13 +30,13 @@ TICKS = os.sysconf("SC_CLK_TCK")
 @contextmanager
 def stubs(file: Path, *more: Path) -> Iterator[int]:
     """Run the stand-ins; yield their port."""
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         str(ROOT / "tests" / "support" / "stubs.py"),
         str(file),
         *map(str, more),
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(guarded(command), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield int(process.stdout.readline())
@@ -57,8 +59,12 @@ def function(
     script = python.with_name("functions-framework")
     stub = f"http://127.0.0.1:{stub_port}"
     folder = tempfile.TemporaryDirectory(prefix="dcm2bq-bench-")
+    command: list[str | Path] = [
+        *(script, "--target=ingest", f"--source={source}"),
+        *("--host=127.0.0.1", f"--port={port}"),
+    ]
     process = subprocess.Popen(
-        [script, "--target=ingest", f"--source={source}", "--host=127.0.0.1", f"--port={port}"],
+        guarded(command) if wait else command,  # who measures the start counts no guard
         env={
             "PATH": os.environ["PATH"],
             "XDG_RUNTIME_DIR": folder.name,  # where gunicorn keeps a socket, if not in HOME
@@ -150,7 +156,7 @@ def event(number: int, size: int, suffix: str) -> tuple[bytes, dict[str, str]]:
 
 
 def _wait_for(port: int) -> None:
-    give_up = time.monotonic() + 60
+    give_up = time.monotonic() + 60 * patience()
     while time.monotonic() < give_up:
         try:
             deliver(port, 1, 1, 0)

@@ -15,8 +15,8 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 
 SPOILT = ("stall", "drip the head", "drip the body", "cut", "reset in the body", "other range")
-PATIENCE = 8.0
-"""How long a stalled or dripping answer goes on, in seconds."""
+PATIENCE = 120.0
+"""Seconds that a stalled or dripping answer goes on: longer than any deadline of the tests."""
 
 
 @dataclass
@@ -95,7 +95,7 @@ class Proxy:
             exchange.reset()
 
     def _forward(self, exchange: Exchange) -> tuple[int, dict[str, str], bytes]:
-        connection = HTTPConnection(self._upstream, timeout=60)
+        connection = HTTPConnection(self._upstream, timeout=600)
         headers = _end_to_end(exchange.headers.items())
         try:
             with self.under_way(exchange.requestline):
@@ -126,7 +126,7 @@ def _spoil(exchange: Exchange, how: str, status: int, headers: dict[str, str], b
         case "stall":
             time.sleep(PATIENCE)
         case "drip the head":
-            exchange.drip(f"HTTP/1.1 {status} X\r\nX: ".encode() + b"x" * 1000, PATIENCE)
+            exchange.drip(f"HTTP/1.1 {status} X\r\nX: ".encode() + b"x" * 10_000, PATIENCE)
         case "drip the body":
             exchange.head(status, len(body) + 1000, headers)
             exchange.drip(body, PATIENCE)
