@@ -25,7 +25,7 @@ if ((${#beam[@]})); then
     running+=($!)
 fi
 if ((${#here[@]})); then
-    workers=(-n "${TEST_WORKERS:-3}" --dist loadfile)
+    workers=(-n "${TEST_WORKERS:-3}" --dist loadfile --no-loadscope-reorder)
     "$BIN/pytest" "${workers[@]}" "${here[@]}" "${options[@]}" &
     running=($! "${running[@]}")
 fi
