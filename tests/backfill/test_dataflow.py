@@ -19,10 +19,10 @@ from dcm2bq.tools.backfill.runners import worker_package
 from tests.support.backfill_site import (
     MR_SMALL,
     PYTHON,
-    Done,
     Site,
     finish,
 )
+from tests.support.commands import Done
 from tests.support.http_server import Exchange, serving
 from tests.support.proxy import Fault
 

@@ -41,7 +41,6 @@ BROKEN = f"""
 import runpy
 from dcm2bq.config import Config
 from dcm2bq.handler import Handler
-from tests.support.patience import scaled
 
 function = runpy.run_path({str(ROOT / "main.py")!r})
 

@@ -27,7 +27,7 @@ ENOUGH = 250
 
 
 @dataclass
-class Load:
+class EventQueue:
     """Delivers events until told to stop, as a trigger does: again what was not acknowledged."""
 
     pending: list[Event]
@@ -137,7 +137,7 @@ def test_what_was_acknowledged_is_stored(
 def crash(stack: Stack, number: signal.Signals, wanted: int) -> str:
     """End the function again and again, so often during inserts; return the figures."""
     chance = random.Random(20260103)
-    history, load = History(stack, chance), Load([])
+    history, load = History(stack, chance), EventQueue([])
     kills = during_inserts = 0
     while during_inserts < wanted:
         load.pending += history.events(ENOUGH - len(load.pending))

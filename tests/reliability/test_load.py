@@ -24,7 +24,7 @@ LONG_SECONDS, SHORT_SECONDS = 180, 8
 GROWTH_BYTES = 24 * 2**20
 
 
-class Load:
+class Burst:
     """Delivers events about one object, each a change of its own, from many threads."""
 
     def __init__(self, event: Event, url: str) -> None:
@@ -70,9 +70,9 @@ def test_under_load_every_event_is_served_and_memory_is_flat(
 def load(stack: Stack, url: str, pid: int, seconds: float) -> str:
     """Warm the function up, load it for so long; return the figures."""
     event = stack.bucket.upload(unique("load-") + ".dcm", CONTENTS["one instance"])
-    Load(event, url).run(seconds / 3)
+    Burst(event, url).run(seconds / 3)
     before = resident_bytes(pid)
-    run = Load(event, url)
+    run = Burst(event, url)
     run.run(seconds)
     after = resident_bytes(pid)
     assert run.refused == []

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from dcm2bq import config
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.local import servers
 from dcm2bq.local.bucket import Bucket
+from tests.support.commands import Done
 from tests.support.datasets import fresh_dataset
 from tests.support.function_stack import ROOT, unique
 from tests.support.processes import guarded
@@ -35,20 +35,6 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execv(sys.argv[1], sys.argv[1:])
 """
 """Runs a command that hears an interrupt, even where a shell lets its background jobs ignore it."""
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command left behind."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def run(self) -> str:
-        """The id of the run."""
-        return self.err.partition("run ")[2].partition(":")[0]
 
 
 class Site:

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dcm2bq import cli
+from tests.support.commands import Done
 from tests.support.function_stack import Stack, function_stack
 from tests.support.patience import scaled
 
@@ -32,15 +32,6 @@ def stack(running_stack: Stack) -> Iterator[Stack]:
     yield running_stack
     running_stack.storage.faults.clear()
     running_stack.bigquery.faults.clear()
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command left behind."""
-
-    status: int
-    out: str
-    err: str
 
 
 class Command:

@@ -1,11 +1,9 @@
 """A missing key stops what runs: no event is to blame, and none becomes a dead letter."""
 
-import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
@@ -17,36 +15,9 @@ from dcm2bq.handler import Handler
 from dcm2bq.tools import indexing
 from dcm2bq.tools.backfill.stage import _Work
 from tests.dicom.build import dicom, identity
+from tests.support.in_memory import MemorySink, MemoryStore
 
 CONTENT = dicom(identity())
-
-
-class Memory(io.BytesIO):
-    """An object that is read from memory."""
-
-    size = len(CONTENT)
-    bytes_read = 0
-
-    def read_at(self, offset: int, n: int, /) -> bytes:
-        return CONTENT[offset : offset + n]
-
-
-class Store:
-    def open(self, _event: ObjectEvent, _deadline: float) -> Memory:
-        return Memory()
-
-
-@dataclass
-class Sink:
-    """Remembers what is inserted."""
-
-    rows: list[Any] = field(default_factory=list)
-
-    def insert(self, row: Any, _deadline: float) -> None:
-        self.rows.append(row)
-
-    def insert_dead_letter(self, row: Any, _deadline: float) -> None:
-        self.rows.append(row)
 
 
 @dataclass
@@ -83,14 +54,16 @@ def event(number: int) -> ObjectEvent:
 def test_the_handler_raises_it_however_old_the_event_is(
     options: config.Config, *, is_last: bool | None
 ) -> None:
-    sink = Sink()
+    sink = MemorySink()
     with pytest.raises(ConfigError, match="DCM2BQ_HASH_KEY must hold 16 bytes"):
-        Handler(options, Store(), sink).handle(events.deliver(event(1)), is_last=is_last)
+        Handler(options, MemoryStore(CONTENT), sink).handle(
+            events.deliver(event(1)), is_last=is_last
+        )
     assert sink.rows == []
 
 
 def test_a_backfill_stops_at_the_first_object(options: config.Config) -> None:
-    sink = Sink()
+    sink = MemorySink()
     given: list[int] = []
 
     def listed() -> Iterator[ObjectEvent]:
@@ -99,7 +72,7 @@ def test_a_backfill_stops_at_the_first_object(options: config.Config) -> None:
             yield event(number)
 
     with ThreadPoolExecutor(2) as pool:
-        work = _Work(Handler(options, Store(), sink), pool, 2, lambda _: None)
+        work = _Work(Handler(options, MemoryStore(CONTENT), sink), pool, 2, lambda _: None)
         with pytest.raises(ConfigError, match="DCM2BQ_HASH_KEY"):
             work.do(listed())
     assert sink.rows == []
