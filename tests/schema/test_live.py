@@ -19,7 +19,7 @@ KEYS = "path, version, timestamp, ingested_at, event, StudyInstanceUID, SOPInsta
 INDEXED = {"finalized", "metadataUpdated"}
 
 
-class Bucket:
+class ChangingBucket:
     """A bucket, and the rows that the function makes of its events.
 
     `live` is the truth: path -> generation, time of the last change, SOPInstanceUID.
@@ -159,7 +159,7 @@ def test_instances_live_equals_the_bucket_once_every_event_has_arrived(
     buckets = {}
     for number in range(1000):
         name = f"bucket-{number}"
-        buckets[name] = Bucket(name, rng, row, versioned=rng.random() < 0.5)
+        buckets[name] = ChangingBucket(name, rng, row, versioned=rng.random() < 0.5)
         for _ in range(rng.randint(1, 12)):
             buckets[name].step()
     load(dataset, [row for each in buckets.values() for row in each.deliver()])
