@@ -11,7 +11,7 @@
     |- SupersededError           that generation no longer exists: acknowledge, write nothing
     |- JobFailedError            a job that a tool started has failed; its log says why
     |- RetryableError            answer HTTP 500, so that the event is delivered again
-       |- ReadFailedError        Cloud Storage did not return the object
+       |- ReadFailedError        the object could not be read, or not in time
        |- WriteFailedError       BigQuery did not store the row
        |- ServiceError           another request to a service failed: the message names it
 
@@ -91,7 +91,7 @@ class RetryableError(Dcm2BqError):
 
 
 class ReadFailedError(RetryableError):
-    """Cloud Storage did not return the object, or not all of it, or not the listing."""
+    """The object or the listing could not be read, or not before the deadline."""
 
 
 class WriteFailedError(RetryableError):

@@ -293,10 +293,10 @@ def test_a_header_is_refused_soon_after_its_limit() -> None:
 def test_numbers_that_take_too_long_make_an_object_unreadable() -> None:
     numbers = (b"1\\" * 32_000)[:-1] + b" "
     content = dicom(identity(), *[element(0x00281000 + n, "IS", numbers) for n in range(300)])
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(UnreadableDicomError, match=r"not converted within limits\.deadlineSeconds"):
         convert(BytesIO(content), {"bulkData": {"textMaxBytes": 100_000}}, timeout=0.3)
-    assert time.monotonic() - start < 3
+    assert time.process_time() - start < 3
 
 
 def test_many_places_that_look_like_the_end_of_pixel_data_take_bounded_time() -> None:

@@ -209,7 +209,7 @@ def test_an_event_is_logged_in_one_line(stack: Stack) -> None:
     headers = {f"ce-{k}": v for k, v in event.attributes.items()}
     headers["Content-Type"] = "application/json"
     headers["X-Cloud-Trace-Context"] = "0123456789abcdef0123456789abcdef/1;o=1"
-    answer = requests.post(stack.url, json.dumps(event.data), headers=headers, timeout=60)
+    answer = requests.post(stack.url, json.dumps(event.data), headers=headers, timeout=600)
     assert answer.status_code == 200
 
     (line,) = stack.log_lines(event.id)
@@ -260,7 +260,7 @@ def test_a_developer_setting_elsewhere_or_an_empty_one_prevents_nothing() -> Non
     program = "import runpy, sys; runpy.run_path(sys.argv[1])"
     for environ in ({"DEBUG": "1"}, {"K_SERVICE": "dcm2bq", "DEBUG": ""}, {"K_SERVICE": "dcm2bq"}):
         command = [sys.executable, "-c", program, str(ROOT / "main.py")]
-        subprocess.run(command, env={"PYTHONPATH": str(ROOT), **environ}, timeout=60, check=True)
+        subprocess.run(command, env={"PYTHONPATH": str(ROOT), **environ}, timeout=600, check=True)
 
 
 def start(**environ: str) -> subprocess.CompletedProcess[str]:
@@ -271,7 +271,7 @@ def start(**environ: str) -> subprocess.CompletedProcess[str]:
         env={"PATH": "/usr/bin:/bin", **environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
 

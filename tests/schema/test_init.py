@@ -1,7 +1,7 @@
 """`init` on the local BigQuery, and `compare` for differences that it cannot have."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,8 @@ from dcm2bq.lifted import ADDED
 from dcm2bq.schema import Definition, DefinitionKind
 from dcm2bq.schema.compare import compare
 from dcm2bq.tools.init import SchemaAction, SchemaEntry, init
+from tests.schema.conftest import with_own_dataset
+from tests.support.datasets import fresh_dataset
 
 MakeRow = Callable[..., dict[str, Any]]
 Insert = Callable[..., None]
@@ -78,16 +80,11 @@ def place(
 
 
 @pytest.fixture(scope="module")
-def ready(
-    config: Callable[..., Config],
-    connect: Callable[[Config], Dataset],
-    client: bigquery.Client,
-) -> Place:
-    """A dataset after `init`, for tests that restore it."""
-    made = config()
-    place = Place(connect(made), made, client)
-    place.init()
-    return place
+def ready(bigquery_url: str, client: bigquery.Client) -> Iterator[Place]:
+    """A dataset in order, for tests that leave it so."""
+    made = with_own_dataset()
+    with fresh_dataset(bigquery_url, made) as dataset:
+        yield Place(dataset, made, client)
 
 
 @pytest.fixture

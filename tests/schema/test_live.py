@@ -22,7 +22,7 @@ KEYS = "path, version, timestamp, ingested_at, event, StudyInstanceUID, SOPInsta
 INDEXED = {"finalized", "metadataUpdated"}
 
 
-class Bucket:
+class ChangingBucket:
     """A bucket and the rows that the function makes from its events.
 
     `live` is what the bucket holds: path -> generation, time of the last change, SOPInstanceUID.
@@ -154,18 +154,18 @@ def any_rows(name: str, rng: random.Random, row: MakeRow, start: int = 0) -> lis
     return rows
 
 
-def random_buckets(count: int, rng: random.Random, row: MakeRow) -> dict[str, Bucket]:
+def random_buckets(count: int, rng: random.Random, row: MakeRow) -> dict[str, ChangingBucket]:
     """Return buckets by name, after some changes."""
     buckets = {}
     for number in range(count):
         name = f"bucket-{number}"
-        buckets[name] = Bucket(name, rng, row, versioned=rng.random() < 0.5)
+        buckets[name] = ChangingBucket(name, rng, row, versioned=rng.random() < 0.5)
         for _ in range(rng.randint(1, 12)):
             buckets[name].step()
     return buckets
 
 
-def assert_live(dataset: Dataset | EngineDataset, buckets: Mapping[str, Bucket]) -> None:
+def assert_live(dataset: Dataset | EngineDataset, buckets: Mapping[str, ChangingBucket]) -> None:
     """Check that `instances_live` has the objects of each bucket."""
     shown: dict[str, list[tuple[Any, ...]]] = {name: [] for name in buckets}
     for found in live(dataset, "path LIKE 'gs://bucket-%'"):
