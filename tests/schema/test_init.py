@@ -448,7 +448,7 @@ def test_a_change_that_the_service_did_not_make_is_told(place: Place, path: str)
     with pytest.raises(ServiceError) as caught:
         place.init()
     assert str(caught.value) == (
-        f"{place.dataset.name}.instances: BigQuery accepted a change and did not make it: "
+        f"BigQuery: {place.dataset.name}.instances: a change was accepted but not made: "
         f"column {path} added"
     )
 
