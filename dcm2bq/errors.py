@@ -49,7 +49,7 @@ class NotDicomError(RejectedEventError):
 
 
 class UnreadableDicomError(RejectedEventError):
-    """The object is DICOM, but its framing is broken or it exceeds a limit.
+    """The object is DICOM, but its structure is broken or it exceeds a limit.
 
     `offset` is in bytes from the object's first byte, or from the first byte of the inflated
     data set in a deflated transfer syntax. `tag` is eight uppercase hex digits.

@@ -102,7 +102,7 @@ class Store:
         # Imported here: the import is slow, and the function never lists.
         from google.cloud.storage.client import Client  # noqa: PLC0415
 
-        if not emulators.url(emulators.STORAGE):
+        if self.transport.base == SERVICE:  # decided once, for reads and listings alike
             return Client()
         options = {"api_endpoint": self.transport.base}
         return Client(emulators.PROJECT, emulators.credentials(), client_options=options)

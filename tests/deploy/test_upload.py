@@ -21,6 +21,7 @@ from dcm2bq import config
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.local import servers
 from dcm2bq.tools.init import init
+from dcm2bq.version import VERSION
 from tests.support import upload
 from tests.support.cloud import Bucket
 from tests.support.function_stack import ROOT, unique
@@ -102,11 +103,14 @@ def test_the_archive_alone_ingests_a_file(
     }
     with function(unpacked, bare_python, environ) as url:
         assert event.post(url).status_code == 200
-    (row,) = dataset.query("SELECT path, version, PatientID FROM instances_live")
+    (row,) = dataset.query(
+        "SELECT path, version, PatientID, info.dcm2bq_version AS code FROM instances_live"
+    )
     assert row == {
         "path": f"gs://{event.data['bucket']}/ct.dcm",
         "version": event.data["generation"],
         "PatientID": "1CT1",
+        "code": VERSION,
     }
 
 

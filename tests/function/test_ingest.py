@@ -14,6 +14,7 @@ import requests
 from pydicom.data import get_testdata_file
 
 from dcm2bq.lifted import ADDED
+from dcm2bq.version import VERSION
 from tests.support.cloud import Event
 from tests.support.function_stack import ROOT, Stack, unique
 
@@ -58,6 +59,7 @@ def test_a_finalized_object_becomes_a_row(stack: Stack, *, structured: bool) -> 
     assert row["metadata"]["Rows"] == 128
     info = row["info"]
     assert info["event_id"] == event.id
+    assert info["dcm2bq_version"] == VERSION
     assert info["transfer_syntax_uid"] == "1.2.840.10008.1.2.1"
     assert 0 < info["bytes_read"] <= len(CT_SMALL)
     assert info["input"] == {

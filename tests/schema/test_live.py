@@ -375,7 +375,7 @@ def test_some_orders_of_duplicated_events_give_the_same_rows_on_googles_engine(
 ) -> None:
     orders = rows_in_every_order(story, row)
     sample = random.Random(20240107).sample(orders, min(len(orders), 15))
-    for batch in itertools.batched(sample, 5, strict=False):
+    for batch in itertools.batched(sample, 5):
         rows = [each for order in batch for each in order]
         dataset = EngineDataset()
         dataset.insert("instances", *rows)
