@@ -11,7 +11,7 @@
     |- SupersededError           that generation no longer exists: acknowledge, write nothing
     |- JobFailedError            a job that a tool started has failed; its log says why
     |- RetryableError            answer HTTP 500, so that the event is delivered again
-       |- ReadFailedError        Cloud Storage did not return the object
+       |- ReadFailedError        the object could not be read, or not in time
        |- WriteFailedError       BigQuery did not store the row
        |- ServiceError           another request to a service failed: the message names it
 
@@ -49,7 +49,7 @@ class NotDicomError(RejectedEventError):
 
 
 class UnreadableDicomError(RejectedEventError):
-    """The object is DICOM, but its framing is broken or it exceeds a limit.
+    """The object is DICOM, but its structure is broken or it exceeds a limit.
 
     `offset` is in bytes from the object's first byte, or from the first byte of the inflated
     data set in a deflated transfer syntax. `tag` is eight uppercase hex digits.
@@ -91,7 +91,7 @@ class RetryableError(Dcm2BqError):
 
 
 class ReadFailedError(RetryableError):
-    """Cloud Storage did not return the object, or not all of it, or not the listing."""
+    """The object or the listing could not be read, or not before the deadline."""
 
 
 class WriteFailedError(RetryableError):

@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from dcm2bq import __version__
 from dcm2bq.events import Delivery, ObjectEvent
 from dcm2bq.lifted import LIFTED
+from dcm2bq.version import VERSION
 
 
 class InputInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +138,7 @@ def info(
         transfer_syntax_uid=transfer_syntax_uid,
         warnings=warnings,
         dropped_tags=dropped_tags,
-        dcm2bq_version=__version__,
+        dcm2bq_version=VERSION,
     )
 
 

@@ -15,7 +15,6 @@ from types import TracebackType
 
 import click
 
-from dcm2bq import __version__
 from dcm2bq.cli import (
     backfill_command,
     config_command,
@@ -34,6 +33,7 @@ from dcm2bq.cli.common import (
     status_of,
 )
 from dcm2bq.tools.display import printable, say
+from dcm2bq.version import VERSION
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,7 +95,7 @@ def _discard_output() -> None:
     cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.version_option(VERSION, message="%(prog)s %(version)s")
 def commands(*, debug: bool) -> None:
     """Put DICOM headers from Cloud Storage into BigQuery.
 

@@ -60,7 +60,11 @@ def is_private(tag: int) -> bool:
 
 
 def creator_tag(tag: int) -> int:
-    """Return the tag of the creator of a private tag's block; a creator's own tag (PS3.5 7.8.1)."""
+    """Return the tag of the creator of a private tag's block; a creator's own tag (PS3.5 7.8.1).
+
+    >>> f"{creator_tag(0x00191009):08X}"
+    '00190010'
+    """
     number = tag & 0xFFFF
     return tag if number <= CREATOR_LAST else tag & 0xFFFF0000 | number >> 8
 

@@ -14,7 +14,8 @@ rest.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import Self
 
@@ -130,6 +131,16 @@ class Claim:
         self.count += count
         self.kept += kept
         self.charge(ELEMENT * count + kept)
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Give back at the end what elements were charged: they were read on trial and dropped."""
+        count, kept = self.count, self.kept
+        try:
+            yield
+        finally:
+            self.used -= ELEMENT * (self.count - count) + self.kept - kept
+            self.count, self.kept = count, kept
 
     @property
     def read(self) -> int:

@@ -8,7 +8,6 @@ shortest decimal that reads back: for 67.174118 it is 67.17411800000001. The rea
 `printable` marks the doubles concerned; `encode` writes them as BigQuery does.
 """
 
-import math
 import sys
 from functools import lru_cache
 from math import frexp
@@ -43,7 +42,10 @@ def fma_by_parts(x: float, y: float, z: float) -> float:
 
 _SPLITTER = 2.0**27 + 1
 """Splits the 53 bits of a double into two halves, whose products are exact."""
-fma = math.fma if sys.version_info >= (3, 13) else fma_by_parts
+if sys.version_info >= (3, 13):
+    from math import fma
+else:
+    fma = fma_by_parts
 
 
 def printable(numbers: list[Any]) -> list[Any]:
@@ -81,7 +83,11 @@ def printable_one(x: float) -> float:
 
 
 def encode(value: Any) -> bytes:
-    """Return JSON text in which every number has the value that BigQuery prints."""
+    """Return JSON text in which every number has the value that BigQuery prints.
+
+    >>> encode(printable([67.174118, 0.5]))
+    b'[67.17411800000001,0.5]'
+    """
     return _encoder.encode(value)
 
 

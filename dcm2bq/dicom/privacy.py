@@ -25,6 +25,7 @@ from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
 from dcm2bq.dicom.dictionary import is_private, most_values, public_vr
 from dcm2bq.dicom.elements import (
+    CHECK_EVERY,
     MADE,
     SPECIFIC_CHARACTER_SET,
     Element,
@@ -54,9 +55,6 @@ _LEAST_KEY_BYTES = 16
 """128 bits: a shorter key could be guessed."""
 _MOST_TAGS = 4096
 """Most tags whose actions are cached: more than real collections have."""
-_CHECK_EVERY = 1024
-"""Elements that are treated before the clock is checked."""
-
 SOP_INSTANCE_UID = 0x00080018
 MEDIA_STORAGE_SOP_INSTANCE_UID = 0x00020003
 """The same UID under another tag (PS3.10 7.1)."""
@@ -155,7 +153,7 @@ class Rules:
         count = 0
         for elements, outer in todo:
             count += len(elements)
-            if count >= _CHECK_EVERY:
+            if count >= CHECK_EVERY:
                 deadline.check()
                 count = 0
             elements.sort(key=tag_of)

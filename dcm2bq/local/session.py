@@ -35,6 +35,8 @@ class Session:
 
     def apply(self, changes: Changes) -> Iterator[Change]:
         """Apply the changes to the bucket; yield each one when it is done."""
+        for name in changes.removed:
+            self.failures.pop(name, None)
         for change in self.stack.apply(changes, self.folder.root):
             self.failures.pop(change.name, None)
             if change.failure:

@@ -129,7 +129,7 @@ def to_json(value: Any) -> str:
 
 def print_changes(out: Console, stack: Stack, changes: Iterable[Change]) -> None:
     """Print a line for each change with its outcome."""
-    for batch in itertools.batched(changes, _CHANGES_PER_QUERY, strict=False):
+    for batch in itertools.batched(changes, _CHANGES_PER_QUERY):
         ids = ",".join(d.event.id for change in batch for d in change.deliveries)
         sql = _OUTCOMES_SQL.format(instances=stack.config.big_query.instances_table_id)
         outcomes = {row["id"]: row for row in stack.dataset.query(sql, {"ids": ids})}

@@ -1,19 +1,19 @@
 """A source and a staging bucket for each test, and one dataset for all of them."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
-from tests.support.backfill_site import Site, fresh_dataset
+from tests.support.backfill_site import Site, empty_dataset
 from tests.support.proxy import Proxy
 
 
 @pytest.fixture(scope="package")
-def dataset(bigquery_url: str) -> Dataset:
+def dataset(bigquery_url: str) -> Iterator[Dataset]:
     """The tables and views that all backfills share."""
-    return fresh_dataset(bigquery_url)
+    with empty_dataset(bigquery_url) as dataset:
+        yield dataset
 
 
 @pytest.fixture
@@ -27,16 +27,3 @@ def site(storage_url: str, bigquery_url: str, dataset: Dataset) -> Iterator[Site
 def is_long(request: pytest.FixtureRequest) -> bool:
     """Whether --long was given."""
     return bool(request.config.getoption("--long"))
-
-
-@pytest.fixture
-def wait_for() -> Callable[[Callable[[], bool]], None]:
-    """Return a function that waits until a condition holds."""
-
-    def wait(is_so: Callable[[], bool]) -> None:
-        give_up = time.monotonic() + 100
-        while not is_so():
-            assert time.monotonic() < give_up
-            time.sleep(0.02)
-
-    return wait

@@ -5,7 +5,6 @@ import os
 import signal
 import threading
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from dcm2bq.local import servers
 from dcm2bq.local.eventarc import Event, EventDelivery, Trigger
 from tests.support.backfill_site import MR_SMALL, Site, finish
 from tests.support.function_stack import ROOT
+from tests.support.patience import until
 
 BAD = b"not DICOM"
 
@@ -90,12 +90,11 @@ def test_an_interrupted_run_can_be_resumed(
     site: Site,
     counts: tuple[int, int, int],
     how: str,
-    wait_for: Callable[[Callable[[], bool]], None],
 ) -> None:
     good, bad, shard = counts
     bad_paths, _ = fill(site, good, bad)
     process = site.start("--shard-objects", str(shard))
-    wait_for(lambda: site.staged_records() >= 1 or process.poll() is not None)
+    until(lambda: site.staged_records() >= 1 or process.poll() is not None)
     assert process.poll() is None
     if how == "SIGKILL":
         os.killpg(process.pid, signal.SIGKILL)

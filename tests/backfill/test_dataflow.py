@@ -5,11 +5,9 @@ import json
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +19,11 @@ from dcm2bq.tools.backfill.runners import worker_package
 from tests.support.backfill_site import (
     MR_SMALL,
     PYTHON,
-    Done,
     Site,
     finish,
 )
+from tests.support.commands import Done
+from tests.support.http_server import Exchange, serving
 from tests.support.proxy import Fault
 
 WORKER = "worker@my-project.iam.gserviceaccount.com"
@@ -52,50 +51,33 @@ print(json.dumps([dcm2bq.__file__, pydicom.__file__, beam.__file__]))
 pytestmark = pytest.mark.timeout(300)
 
 
-class _Tokens(BaseHTTPRequestHandler):
-    """Exchanges any token: Beam will not stage files without credentials."""
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        content = json.dumps(
-            {
-                "access_token": "none",
-                "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
-                "token_type": "Bearer",
-                "expires_in": 3600,
-            }
-        ).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
+def exchange_token(exchange: Exchange) -> None:
+    """Exchange any token: Beam will not stage files without credentials."""
+    exchange.answer_json(
+        {
+            "access_token": "none",
+            "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+            "token_type": "Bearer",
+            "expires_in": 3600,
+        }
+    )
 
 
 @contextmanager
 def credentials(folder: Path) -> Iterator[Path]:
     """Run a token server on this machine; yield a file of credentials that asks it."""
-    server = HTTPServer(("127.0.0.1", 0), _Tokens)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
     token, file = folder / "token", folder / "credentials.json"
     token.write_text("none")
-    content = {
-        "type": "external_account",
-        "audience": "//iam.googleapis.com/locations/global/workforcePools/p/providers/p",
-        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
-        "token_url": f"http://127.0.0.1:{server.server_address[1]}/token",
-        "credential_source": {"file": str(token)},
-    }
-    file.write_text(json.dumps(content))
-    try:
+    with serving(exchange_token) as url:
+        content = {
+            "type": "external_account",
+            "audience": "//iam.googleapis.com/locations/global/workforcePools/p/providers/p",
+            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+            "token_url": f"{url}/token",
+            "credential_source": {"file": str(token)},
+        }
+        file.write_text(json.dumps(content))
         yield file
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @dataclass(frozen=True)
@@ -223,50 +205,28 @@ def test_a_package_with_another_hash_is_refused(
         worker_package.locked_wheels(tmp_path)
 
 
-class _Jobs(BaseHTTPRequestHandler):
-    """A Dataflow that takes any job, and whose jobs end as `end` says."""
+def jobs(end: str) -> Callable[[Exchange], None]:
+    """Return a Dataflow that takes any job, and whose jobs end so; none is taken without an end."""
 
-    end = "JOB_STATE_FAILED"
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self._answer({"id": "job-1", "currentState": "JOB_STATE_RUNNING"})
-
-    def do_GET(self) -> None:
-        if "/messages" in self.path:
+    def serve(exchange: Exchange) -> None:
+        content: dict[str, Any] = {"id": "job-1", "currentState": end}
+        if exchange.command == "POST":
+            content["currentState"] = "JOB_STATE_RUNNING"
+        elif "/messages" in exchange.path:
             text = "SENTINEL^PATIENT: Traceback"
             message = {"id": "1", "time": "2026-01-01T00:00:00Z", "messageText": text}
-            self._answer({"jobMessages": [{**message, "messageImportance": "JOB_MESSAGE_ERROR"}]})
-        else:
-            self._answer({"id": "job-1", "currentState": self.end})
+            content = {"jobMessages": [{**message, "messageImportance": "JOB_MESSAGE_ERROR"}]}
+        exchange.answer_json(content, 200 if end else 403)
 
-    def _answer(self, content: dict[str, Any]) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(200 if self.end else 403)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
+    return serve
 
 
 def submit(site: Site, folder: Path, end: str) -> Done:
     """Submit a job to a Dataflow on this machine, and wait for its end."""
-    handler = type("Jobs", (_Jobs,), {"end": end})
-    server = HTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    endpoint = f"--dataflow_endpoint=http://localhost:{server.server_address[1]}"
-    try:
-        with credentials(folder) as file:
-            command = site.start(*FLAGS, "--", endpoint, GOOGLE_APPLICATION_CREDENTIALS=str(file))
-            return finish(command)
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(jobs(end)) as url, credentials(folder) as file:
+        endpoint = f"--dataflow_endpoint={url.replace('127.0.0.1', 'localhost')}"
+        command = site.start(*FLAGS, "--", endpoint, GOOGLE_APPLICATION_CREDENTIALS=str(file))
+        return finish(command)
 
 
 @pytest.mark.parametrize("state", ["FAILED", "CANCELLED"])

@@ -19,7 +19,7 @@ from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run_records import Run, new_id
 from dcm2bq.tools.backfill.runners import pipeline
 from dcm2bq.tools.backfill.runners.in_process import run as run_locally
-from tests.support.backfill_site import CT_SMALL, Site, fresh_dataset
+from tests.support.backfill_site import CT_SMALL, Site, empty_dataset
 from tests.support.proxy import Fault, Proxy
 
 SHARDS = [
@@ -29,9 +29,10 @@ SHARDS = [
 
 
 @pytest.fixture(scope="module")
-def dataset(bigquery_url: str) -> Dataset:
+def dataset(bigquery_url: str) -> Iterator[Dataset]:
     """The tables and views."""
-    return fresh_dataset(bigquery_url)
+    with empty_dataset(bigquery_url) as dataset:
+        yield dataset
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ import pytest
 from click import Option
 from pydicom.data import get_testdata_file
 
-from dcm2bq import __version__, cli, config
+from dcm2bq import cli, config
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.errors import ConfigError
 from dcm2bq.local import servers
+from dcm2bq.version import VERSION
 
 COMMAND = str(Path(sys.executable).with_name("dcm2bq"))
 CT_SMALL = str(get_testdata_file("CT_small.dcm"))
@@ -28,9 +29,9 @@ def help_of(capsys: pytest.CaptureFixture[str], *args: str) -> str:
     return out
 
 
-def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_that_of_the_rows(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == 0
-    assert capsys.readouterr().out == f"dcm2bq {__version__}\n"
+    assert capsys.readouterr().out == f"dcm2bq {VERSION}\n"
 
 
 def test_the_help_lists_every_command_and_an_example(

@@ -348,7 +348,7 @@ def test_the_deadline_holds_within_a_value_of_megabytes(values: bytes) -> None:
     vr = "UC" if values[:1] != b"1" else "UN"
     tag = 0x00091001 if vr == "UC" else 0x30060050
     content = dicom(charset, identity(), *[element(tag, vr, values)] * 8)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises((UnreadableDicomError, ReadFailedError)):
         convert(BytesIO(content), {"bulkData": {"textMaxBytes": 8 * MIB}}, timeout=0.01)
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.function_stack import Stack, function_stack
+from tests.support.patience import scaled
 
 OVERRIDES = {
-    "bigQuery": {"timeoutSeconds": 3},
-    "limits": {"deadlineSeconds": 4},
+    "bigQuery": {"timeoutSeconds": scaled(3)},
+    "limits": {"deadlineSeconds": scaled(4)},
     "log": {"level": "DEBUG"},
 }
 

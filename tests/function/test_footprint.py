@@ -5,14 +5,14 @@ from pathlib import Path
 
 import requests
 
-from benchmarks.bench_function import (
+from tests.support.function_process import (
     OURS,
     deliver,
     function,
     peak_bytes,
     stubs,
 )
-from benchmarks.bench_reading import MIB, native
+from tests.support.sparse import MIB, native
 
 GIB = 1024 * MIB
 

@@ -15,6 +15,7 @@ from pydicom.data import get_testdata_file
 
 from tests.support.cloud import TYPE_PREFIX, Bucket, Event
 from tests.support.function_stack import Stack, function_stack, unique
+from tests.support.patience import scaled
 from tests.support.proxy import Fault
 
 CT_SMALL = Path(str(get_testdata_file("CT_small.dcm"))).read_bytes()
@@ -269,8 +270,8 @@ def guarded(
     """A function that accepts events of one bucket."""
     name = unique("guarded-")
     overrides = {
-        "bigQuery": {"timeoutSeconds": 3},
-        "limits": {"deadlineSeconds": 4},
+        "bigQuery": {"timeoutSeconds": scaled(3)},
+        "limits": {"deadlineSeconds": scaled(4)},
         "input": {"buckets": [name]},
     }
     folder = tmp_path_factory.mktemp("guarded")

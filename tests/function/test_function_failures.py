@@ -29,6 +29,7 @@ from tests.support.function_stack import (
     unique,
 )
 from tests.support.leaks import leaks, windows
+from tests.support.patience import scaled
 from tests.support.proxy import Fault
 
 CT_SMALL = Path(str(get_testdata_file("CT_small.dcm"))).read_bytes()
@@ -247,7 +248,10 @@ def test_a_lost_answer_leaves_one_live_row(stack: Stack) -> None:
 def test_a_missing_table_means_redelivery_until_it_exists(
     tmp_path: Path, bigquery_url: str, storage_url: str
 ) -> None:
-    overrides = {"bigQuery": {"timeoutSeconds": 3}, "limits": {"deadlineSeconds": 4}}
+    overrides = {
+        "bigQuery": {"timeoutSeconds": scaled(3)},
+        "limits": {"deadlineSeconds": scaled(4)},
+    }
     with function_stack(tmp_path, bigquery_url, storage_url, overrides) as stack:
         stack.dataset.query("DROP TABLE instances")
         event = upload(stack)

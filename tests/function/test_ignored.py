@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.support.function_stack import function_stack
+from tests.support.patience import scaled
 
 SENTINEL = "SENTINEL^PATIENT"
 IGNORED = {
@@ -19,7 +20,7 @@ IGNORED = {
 def test_ignored_events_are_counted_by_reason_and_never_named(
     tmp_path: Path, bigquery_url: str, storage_url: str
 ) -> None:
-    overrides = {"bigQuery": {"timeoutSeconds": 3}}
+    overrides = {"bigQuery": {"timeoutSeconds": scaled(3)}}
     with function_stack(tmp_path, bigquery_url, storage_url, overrides) as stack:
         for name, (content, _) in IGNORED.items():
             assert stack.bucket.upload(name, content).post(stack.url).status_code == 200
@@ -40,7 +41,7 @@ def test_ignored_events_are_counted_by_reason_and_never_named(
 def test_the_line_of_an_ignored_event_says_why(
     tmp_path: Path, bigquery_url: str, storage_url: str
 ) -> None:
-    overrides = {"bigQuery": {"timeoutSeconds": 3}, "log": {"level": "DEBUG"}}
+    overrides = {"bigQuery": {"timeoutSeconds": scaled(3)}, "log": {"level": "DEBUG"}}
     with function_stack(tmp_path, bigquery_url, storage_url, overrides) as stack:
         event = stack.bucket.upload("notes.txt", b"text")
         assert event.post(stack.url).status_code == 200

@@ -14,6 +14,7 @@ import requests
 from pydicom.data import get_testdata_file
 
 from dcm2bq.lifted import ADDED
+from dcm2bq.version import VERSION
 from tests.support.cloud import Event
 from tests.support.function_stack import ROOT, Stack, unique
 
@@ -58,6 +59,7 @@ def test_a_finalized_object_becomes_a_row(stack: Stack, *, structured: bool) -> 
     assert row["metadata"]["Rows"] == 128
     info = row["info"]
     assert info["event_id"] == event.id
+    assert info["dcm2bq_version"] == VERSION
     assert info["transfer_syntax_uid"] == "1.2.840.10008.1.2.1"
     assert 0 < info["bytes_read"] <= len(CT_SMALL)
     assert info["input"] == {
@@ -207,7 +209,7 @@ def test_an_event_is_logged_in_one_line(stack: Stack) -> None:
     headers = {f"ce-{k}": v for k, v in event.attributes.items()}
     headers["Content-Type"] = "application/json"
     headers["X-Cloud-Trace-Context"] = "0123456789abcdef0123456789abcdef/1;o=1"
-    answer = requests.post(stack.url, json.dumps(event.data), headers=headers, timeout=60)
+    answer = requests.post(stack.url, json.dumps(event.data), headers=headers, timeout=600)
     assert answer.status_code == 200
 
     (line,) = stack.log_lines(event.id)
@@ -258,7 +260,7 @@ def test_a_developer_setting_elsewhere_or_an_empty_one_prevents_nothing() -> Non
     program = "import runpy, sys; runpy.run_path(sys.argv[1])"
     for environ in ({"DEBUG": "1"}, {"K_SERVICE": "dcm2bq", "DEBUG": ""}, {"K_SERVICE": "dcm2bq"}):
         command = [sys.executable, "-c", program, str(ROOT / "main.py")]
-        subprocess.run(command, env={"PYTHONPATH": str(ROOT), **environ}, timeout=60, check=True)
+        subprocess.run(command, env={"PYTHONPATH": str(ROOT), **environ}, timeout=600, check=True)
 
 
 def start(**environ: str) -> subprocess.CompletedProcess[str]:
@@ -269,7 +271,7 @@ def start(**environ: str) -> subprocess.CompletedProcess[str]:
         env={"PATH": "/usr/bin:/bin", **environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
 

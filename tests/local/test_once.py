@@ -196,7 +196,7 @@ def test_a_huge_file_is_neither_copied_nor_held_in_memory(tmp_path: Path) -> Non
         env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
         check=False,
     )
     assert (done.returncode, "1 object in " in done.stdout) == (0, True), done.stderr

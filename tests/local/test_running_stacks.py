@@ -5,15 +5,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from urllib.parse import urlsplit
 
 import pytest
 
 from dcm2bq import config
 from dcm2bq.local import servers
 from dcm2bq.local.running_stacks import RunningStack, find, registered
+from tests.support.http_server import Exchange, serving
 
 
 @pytest.fixture(autouse=True)
@@ -26,20 +26,11 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def bigquery() -> Iterator[int]:
     """A server that answers the probe like a running BigQuery."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200 if self.path == servers.BIGQUERY_PROBE else 500)
-            self.end_headers()
+    def serve(exchange: Exchange) -> None:
+        exchange.answer(200 if exchange.path == servers.BIGQUERY_PROBE else 500)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
+    with serving(serve) as url:
+        yield urlsplit(url).port or 0
 
 
 def a_stack(port: int, *, root: str = "/scans", pid: int | None = None) -> RunningStack:

@@ -4,12 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from dcm2bq.local.scratch_folder import scratch_folder
+from tests.support.patience import until
 
 HOLD = (
     "import sys\n"
@@ -52,10 +52,7 @@ def test_the_folder_is_private_and_removed_after_the_block() -> None:
 def test_a_killed_process_leaves_no_folder() -> None:
     process, folder = hold()
     end(process)
-    give_up = time.monotonic() + 10
-    while folder.exists() and time.monotonic() < give_up:
-        time.sleep(0.02)
-    assert not folder.exists()
+    until(lambda: not folder.exists())
 
 
 def test_the_next_start_removes_abandoned_folders_and_keeps_those_in_use() -> None:

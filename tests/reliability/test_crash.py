@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 import requests
 
-from benchmarks.bench_function import OURS, descendants, function
 from tests.reliability.conftest import THREADS, MakeStack
 from tests.reliability.state_machine import CONTENTS
 from tests.support.cloud import Event
+from tests.support.function_process import OURS, descendants, function
 from tests.support.function_stack import Stack, unique
 
 Report = Callable[[str], None]
@@ -27,7 +27,7 @@ ENOUGH = 250
 
 
 @dataclass
-class Load:
+class EventQueue:
     """Delivers events like a trigger, again and again until they are acknowledged."""
 
     pending: list[Event]
@@ -137,7 +137,7 @@ def test_what_was_acknowledged_is_stored(
 def crash(stack: Stack, number: signal.Signals, wanted: int) -> str:
     """Kill the function until that many kills fell into inserts; return the figures."""
     chance = random.Random(20260103)
-    history, load = History(stack, chance), Load([])
+    history, load = History(stack, chance), EventQueue([])
     kills = during_inserts = 0
     while during_inserts < wanted:
         load.pending += history.events(ENOUGH - len(load.pending))

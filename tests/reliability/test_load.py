@@ -1,21 +1,19 @@
 """The function at its highest concurrency: every event is served, and memory stays flat."""
 
-import resource
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
-from benchmarks.bench_function import descendants
 from tests.reliability.conftest import MakeStack
 from tests.reliability.state_machine import CONTENTS
 from tests.reliability.test_crash import start
 from tests.support.cloud import Event
+from tests.support.function_process import resident_bytes
 from tests.support.function_stack import Stack, unique
 
 Report = Callable[[str], None]
@@ -26,13 +24,7 @@ LONG_SECONDS, SHORT_SECONDS = 180, 8
 GROWTH_BYTES = 24 * 2**20
 
 
-def resident_bytes(pid: int) -> int:
-    """Return the current memory of the largest among a process and its children."""
-    pages = (Path(f"/proc/{each}/statm").read_text().split()[1] for each in descendants(pid))
-    return max(map(int, pages)) * resource.getpagesize()
-
-
-class Load:
+class Burst:
     """Delivers events about one object, each a separate change, from many threads."""
 
     def __init__(self, event: Event, url: str) -> None:
@@ -78,9 +70,9 @@ def test_under_load_every_event_is_served_and_memory_is_flat(
 def load(stack: Stack, url: str, pid: int, seconds: float) -> str:
     """Warm the function up, load it for that long, and return the figures."""
     event = stack.bucket.upload(unique("load-") + ".dcm", CONTENTS["one instance"])
-    Load(event, url).run(seconds / 3)
+    Burst(event, url).run(seconds / 3)
     before = resident_bytes(pid)
-    run = Load(event, url)
+    run = Burst(event, url)
     run.run(seconds)
     after = resident_bytes(pid)
     assert run.refused == []

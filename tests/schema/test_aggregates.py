@@ -1,4 +1,4 @@
-"""The figures of `studies` and `series`."""
+"""The values of `studies`, `series` and `patients`."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
@@ -32,7 +32,7 @@ def size(count: int) -> dict[str, Any]:
 
 
 def test_counts_and_sizes_of_studies_and_series(dataset: Dataset, load: Load, row: MakeRow) -> None:
-    """Instances count once wherever they lie; deleted and superseded rows count nowhere."""
+    """An instance at several paths counts once; deleted and superseded rows do not count."""
     load(
         dataset,
         [
@@ -74,7 +74,7 @@ def test_counts_and_sizes_of_studies_and_series(dataset: Dataset, load: Load, ro
 def test_columns_are_the_same_for_every_json_format(
     dataset: Dataset, load: Load, row: MakeRow, form: str
 ) -> None:
-    """Whatever `jsonOutput` says, the same columns come out."""
+    """Whatever the `jsonOutput` options are."""
     header: dict[str, Any] = {}
     for keyword, tag, value in [
         ("StudyDescription", "00081030", "Knee"),
@@ -96,7 +96,7 @@ def test_columns_are_the_same_for_every_json_format(
 
 
 def test_missing_attributes_are_null(dataset: Dataset, load: Load, row: MakeRow) -> None:
-    """Empty elements are null, a modality that nobody gives is no modality."""
+    """Empty elements are NULL, and `ModalitiesInStudy` is empty."""
     header: dict[str, Any] = {
         "StudyDescription": None,
         "SeriesNumber": "seven",
@@ -123,7 +123,7 @@ def test_objects_without_uids_belong_to_no_study(
 
 
 def test_patients_are_grouped_by_id_and_issuer(dataset: Dataset, load: Load, row: MakeRow) -> None:
-    """With every name, birth date and sex that the objects give, and what there is of them."""
+    """With all names, birth dates and sexes of their objects, and counts."""
 
     def scan(number: int, study: str, issuer: str | None, **columns: Any) -> dict[str, Any]:
         about = {"PatientID": "P-7", "info": {"input": {"size": 10}}, **columns}
@@ -177,7 +177,7 @@ def test_the_issuer_is_read_from_every_json_format(
 
 
 def test_new_view_columns_follow_the_existing_ones() -> None:
-    """New ones come after them, so that `SELECT *` and exports by position go on."""
+    """So that `SELECT *` and exports by position keep working."""
     shown = {each.name: each.resource for each in schema.load(Config(), "project")}
     for name, last in (("studies", "last_timestamp"), ("series", "last_timestamp")):
         names = [field["name"] for field in shown[name]["schema"]["fields"]]

@@ -1,4 +1,4 @@
-"""The columns lifted from the header: in rows of this release, and of those without them."""
+"""The columns lifted from the header, in rows of this release and of older ones."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -42,7 +42,7 @@ EXPECTED = {
 
 
 def header(form: str) -> Conversion:
-    """Return the conversion of an object that has every column, in a form of the JSON."""
+    """Return the conversion, in one of `FORMS`, of an object with a value for every column."""
     written = {
         value.tag: (value.vr, ODD[keyword][0] if keyword in ODD else value.written)
         for keyword, value in USUAL.items()
@@ -57,7 +57,7 @@ def header(form: str) -> Conversion:
 def test_rows_of_every_release_show_every_column(
     dataset: Dataset, insert: Insert, row: MakeRow, form: str, release: str
 ) -> None:
-    """In the view and in the functions that stand for it; older rows by their header."""
+    """In the view and the functions; older rows get the values from their headers."""
     study = f"{release} {form}"
     done = header(form)
     lifted = {} if release == "older" else added(done.columns)
@@ -82,12 +82,12 @@ def test_rows_of_every_release_show_every_column(
 
 
 def added(attributes: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Return what a row of this release has in the columns that older ones lack."""
+    """Return a row's values in the columns that older rows lack."""
     return {each.keyword: attributes[each.keyword] for each in ADDED}
 
 
 def test_the_columns_of_the_first_release_are_unchanged() -> None:
-    """Rows of every release have them: no view need fill them in."""
+    """Rows of every release have them, so no view fills them in."""
     assert [each.keyword for each in ORIGINAL] == [
         "StudyInstanceUID",
         "SeriesInstanceUID",
@@ -103,7 +103,7 @@ def test_the_columns_of_the_first_release_are_unchanged() -> None:
 def test_studies_and_series_show_the_lifted_columns(
     dataset: Dataset, insert: Insert, row: MakeRow
 ) -> None:
-    """Rows of both releases beside each other in one study."""
+    """With rows of both releases in one study."""
     for number, form in enumerate(FORMS):
         done = header(form)
         lifted = added(done.columns) if number % 2 else {}
@@ -150,7 +150,7 @@ TEXTS = {
 @pytest.mark.parametrize("column", TEXTS)
 @pytest.mark.timeout(googlesql.TIMEOUT)
 def test_older_rows_get_the_values_that_this_release_lifts(column: str, row: MakeRow) -> None:
-    """By Google's own engine, whatever the text: the same value, or none."""
+    """On Google's engine, for any text: the same value or NULL."""
     (tag,) = [each.tag for each in ADDED if each.keyword == column]
     vr = {"StudyTime": "TM", "PatientBirthDate": "DA", "SeriesNumber": "IS"}[column]
     rows = []
@@ -168,7 +168,7 @@ def test_older_rows_get_the_values_that_this_release_lifts(column: str, row: Mak
 def test_extreme_values_are_stored_unchanged(
     dataset: Dataset, insert: Insert, row: MakeRow
 ) -> None:
-    """Dates, times and integers are text in JSON; what is lifted never fails a row."""
+    """Dates, times and integers are sent as text; no lifted value makes BigQuery refuse a row."""
     extremes = {
         "PatientBirthDate": (0x00100030, "DA", "00010101"),
         "StudyTime": (0x00080030, "TM", "235959.999999"),

@@ -1,4 +1,4 @@
-"""Each rule of the view `dead_letters`, by a small case of its own."""
+"""The rules of the view `dead_letters`, each by a small case, on both SQL engines."""
 
 import base64
 import json
@@ -12,6 +12,10 @@ import pytest
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.events import Delivery
 from dcm2bq.rows import dead_letter_row
+from tests.support import googlesql
+from tests.support.googlesql_views import EngineDataset
+
+pytestmark = pytest.mark.timeout(googlesql.TIMEOUT)
 
 Insert = Callable[..., None]
 MakeRow = Callable[..., dict[str, Any]]
@@ -40,7 +44,7 @@ def letter(
     data: bytes | None = None,
     subscription: str | None = None,
 ) -> dict[str, Any]:
-    """Return a row as the function writes it, unless a `subscription` or more is given."""
+    """Return a row of the function or, with `subscription`, of the dead-letter topic."""
     reason = {"error_type": "NotDicomError", "error": "no DICOM"} if subscription is None else {}
     attributes = {"ce-id": "m", "ce-type": TYPE + event, **reason, **(attributes or {})}
     data = content(name, generation) if data is None else data
@@ -58,9 +62,27 @@ def resolution(name: str, *, seen: float, **changes: Any) -> dict[str, Any]:
     return letter(name, seen=seen, attributes=attributes, **changes)
 
 
+@pytest.fixture(params=["local BigQuery", "Google's engine"])
+def dataset(request: pytest.FixtureRequest) -> Dataset | EngineDataset:
+    """The module's dataset on the local BigQuery, or an empty one on Google's engine."""
+    if request.param == "local BigQuery":
+        dataset: Dataset = request.getfixturevalue("dataset")  # the one that this one overrides
+        return dataset
+    return EngineDataset()
+
+
+@pytest.fixture
+def insert(request: pytest.FixtureRequest, dataset: Dataset | EngineDataset) -> Insert:
+    """Insert rows into a table of the dataset."""
+    if isinstance(dataset, EngineDataset):
+        return lambda _, table, *rows: dataset.insert(table, *rows)
+    insert: Insert = request.getfixturevalue("insert")
+    return insert
+
+
 @pytest.fixture
 def shown(dataset: Dataset) -> Callable[[str], list[dict[str, Any]]]:
-    """What the view shows of one object of the bucket `b`."""
+    """Return what the view shows of one object in the bucket `b`."""
 
     def run(name: str) -> list[dict[str, Any]]:
         return dataset.query(
@@ -77,7 +99,7 @@ Shown = Callable[[str], list[dict[str, Any]]]
 def test_a_dead_letter_of_the_function_is_shown(
     dataset: Dataset, insert: Insert, shown: Shown
 ) -> None:
-    """The row as the function makes it, whole."""
+    """The row is made by the function's own code."""
     delivery = Delivery(
         attributes={"ce-id": "event-1", "ce-type": TYPE + "finalized", "ce-subject": "objects/x"},
         data=content("a b#%'\"ü.dcm", 1_700_000_000_000_001, size="7"),
@@ -105,7 +127,7 @@ def test_a_dead_letter_of_the_function_is_shown(
 def test_a_message_of_the_dead_letter_topic_is_shown(
     dataset: Dataset, insert: Insert, shown: Shown
 ) -> None:
-    """The CloudEvent's attributes, and what Pub/Sub adds when it gives up."""
+    """It has the CloudEvent's attributes and those that Pub/Sub adds when it gives up."""
     attributes = {
         "CloudPubSubDeadLetterSourceDeliveryCount": "100",
         "CloudPubSubDeadLetterSourceSubscription": "eventarc-sub",
@@ -122,7 +144,7 @@ def test_a_message_of_the_dead_letter_topic_is_shown(
 def test_cloud_storage_notifications_are_shown_like_events(
     dataset: Dataset, insert: Insert
 ) -> None:
-    """Without a payload the attributes tell the object; events have their CloudEvent names."""
+    """Without a payload, the attributes name the object; event types are translated."""
     kinds = {
         "OBJECT_FINALIZE": "finalized",
         "OBJECT_DELETE": "deleted",
@@ -165,7 +187,7 @@ GARBAGE = {
 
 
 def test_malformed_dead_letters_are_shown_by_message_id(dataset: Dataset, insert: Insert) -> None:
-    """It fails nothing, it is not lost, and it can be resolved."""
+    """They neither make the view fail nor get lost, and they can be resolved."""
     rows = [
         {
             "subscription_name": SUBSCRIPTION,
@@ -204,7 +226,7 @@ def test_malformed_dead_letters_of_different_messages_are_not_merged(
 def test_malformed_versions_are_shown(
     dataset: Dataset, insert: Insert, row: MakeRow, shown: Shown
 ) -> None:
-    """No marker closes them, and they fail nothing."""
+    """No marker closes them, and they do not make the view fail."""
     versions = ["", "-1x", "5 5", "99999999999999999999", "x"]
     rows = [letter("versions", generation=each) for each in versions]
     insert(dataset, "dead_letter", *rows)
@@ -215,7 +237,7 @@ def test_malformed_versions_are_shown(
 def test_dead_letters_are_grouped_by_path_version_and_event(
     dataset: Dataset, insert: Insert, shown: Shown
 ) -> None:
-    """The last letter speaks; number or text, a generation is the same."""
+    """The last one gives reason and message. A generation may be a number or text."""
     last = {"error_type": "UnreadableDicomError", "error": "last"}
     insert(
         dataset,
@@ -255,7 +277,7 @@ def test_dead_letters_of_both_sources_are_grouped(
 def test_a_resolution_closes_earlier_dead_letters(
     dataset: Dataset, insert: Insert, shown: Shown
 ) -> None:
-    """The next failure opens a new line, which counts from there."""
+    """The next failure opens a new entry, which counts from there."""
     rows = [
         letter("resolved", seen=1),
         letter("resolved", seen=2),
@@ -275,7 +297,7 @@ def test_a_resolution_closes_earlier_dead_letters(
 def test_a_resolution_written_by_pub_sub_closes_a_dead_letter(
     dataset: Dataset, insert: Insert, shown: Shown
 ) -> None:
-    """Attributes of Pub/Sub are texts: `"true"` resolves as `true` does."""
+    """Attributes of Pub/Sub are strings: `"true"` counts like `true`."""
     resolved = {"resolved": "true"}
     insert(
         dataset,
@@ -329,7 +351,7 @@ def test_a_row_of_another_object_or_an_earlier_row_closes_nothing(
 def test_a_row_closes_a_dead_letter_and_the_next_failure_reopens_it(
     dataset: Dataset, insert: Insert, row: MakeRow, shown: Shown
 ) -> None:
-    """Failure at 10, success at 20, failure at 30: one open letter, that of 30."""
+    """Failure at 10, success at 20, failure at 30: one open entry, that of 30."""
     insert(dataset, "dead_letter", letter("again", seen=10))
     insert(dataset, "instances", row("gs://b/again", 5, ingested=20))
     assert shown("again") == []
@@ -344,7 +366,7 @@ def test_a_row_closes_a_dead_letter_and_the_next_failure_reopens_it(
 def test_a_marker_of_the_same_or_a_higher_generation_closes_every_event(
     dataset: Dataset, insert: Insert, row: MakeRow, shown: Shown, marker: str
 ) -> None:
-    """Whenever it came; a lower one and one of another path close nothing."""
+    """At any time; a lower marker and one of another path close nothing."""
     name = f"marker {marker}"
     events = ["archived", "deleted", "finalized", "metadataUpdated"]
     insert(

@@ -10,6 +10,7 @@ from dcm2bq.schema import Definition, DefinitionKind
 from tests.support import googlesql, product_sql
 from tests.support.catalog import DatasetCatalog, columns_of
 from tests.support.googlesql import SqlError, engine
+from tests.support.googlesql_views import evaluate
 
 pytestmark = pytest.mark.timeout(googlesql.TIMEOUT)
 
@@ -46,6 +47,12 @@ def test_table_functions_have_the_columns_of_instances_live(catalog: DatasetCata
     assert catalog.columns["study"] == live
     assert catalog.columns["ingested_between"] == live
     assert catalog.columns["changes_between"] == change + live
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS.values(), ids=lambda each: each.name)
+def test_every_definition_can_be_evaluated(definition: Definition) -> None:
+    arguments = {each["name"]: "2024-01-01" for each in definition.resource.get("arguments", [])}
+    assert evaluate(f"SELECT * FROM {definition.name}", arguments=arguments) == []
 
 
 def test_a_difference_in_names_types_or_order_is_detected(catalog: DatasetCatalog) -> None:

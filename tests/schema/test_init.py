@@ -1,7 +1,7 @@
-"""`init` against the local BigQuery, and what differs, for what it cannot show."""
+"""`init` on the local BigQuery, and `compare` for differences that it cannot have."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,8 @@ from dcm2bq.lifted import ADDED
 from dcm2bq.schema import Definition, DefinitionKind
 from dcm2bq.schema.compare import compare
 from dcm2bq.tools.init import SchemaAction, SchemaEntry, init
+from tests.schema.conftest import with_own_dataset
+from tests.support.datasets import fresh_dataset
 
 MakeRow = Callable[..., dict[str, Any]]
 Insert = Callable[..., None]
@@ -35,7 +37,7 @@ NAMES = [
 
 
 class Place:
-    """A dataset, its configuration, and the statements to bring it out of shape."""
+    """A dataset, its configuration, and ways to change its objects."""
 
     def __init__(self, dataset: Dataset, config: Config, client: bigquery.Client) -> None:
         self.dataset, self.config, self.client = dataset, config, client
@@ -50,7 +52,7 @@ class Place:
         self.client.query_and_wait(statement.replace("D.", f"{self.dataset.name}."))
 
     def create(self, name: str, edit: Callable[[dict[str, Any]], object]) -> None:
-        """Create the table `name` as `edit` changes its definition."""
+        """Create the table `name` from its definition, changed by `edit`."""
         if self.dataset.get() is None:
             self.dataset.create(None)
         resource = copy.deepcopy(self.definitions[name].resource)
@@ -58,7 +60,7 @@ class Place:
         self.dataset.create_table(resource)
 
     def snapshot(self) -> list[Any]:
-        """Return what is there: the names, and each table whole."""
+        """Return the names of all objects, and the complete tables."""
         name = self.dataset.name
         names = [each.table_id for each in self.client.list_tables(name)]
         routines = [each.routine_id for each in self.client.list_routines(name)]
@@ -72,22 +74,17 @@ def place(
     connect: Callable[[Config], Dataset],
     client: bigquery.Client,
 ) -> Place:
-    """A dataset that is not there yet."""
+    """A dataset that does not exist yet."""
     made = config()
     return Place(connect(made), made, client)
 
 
 @pytest.fixture(scope="module")
-def ready(
-    config: Callable[..., Config],
-    connect: Callable[[Config], Dataset],
-    client: bigquery.Client,
-) -> Place:
+def ready(bigquery_url: str, client: bigquery.Client) -> Iterator[Place]:
     """A dataset in order, for tests that leave it so."""
-    made = config()
-    place = Place(connect(made), made, client)
-    place.init()
-    return place
+    made = with_own_dataset()
+    with fresh_dataset(bigquery_url, made) as dataset:
+        yield Place(dataset, made, client)
 
 
 @pytest.fixture
@@ -96,7 +93,7 @@ def definitions() -> dict[str, Definition]:
 
 
 def column(resource: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Return a column of a table, `info.input.size` for one inside RECORDs."""
+    """Return a column of a table; one inside RECORDs is written like `info.input.size`."""
     fields: list[dict[str, Any]] = resource["schema"]["fields"]
     *records, last = path.split(".")
     for record in records:
@@ -189,7 +186,7 @@ def test_a_dry_run_changes_nothing(place: Place) -> None:
 
 
 def test_columns_are_added(place: Place, insert: Insert, row: MakeRow) -> None:
-    """A dry run tells it, the views show it at once, and what was there stays."""
+    """A dry run reports it, the views show the columns at once, and rows are kept."""
     place.create("instances", lambda table: without(table, "Modality", "metadata"))
     insert(place.dataset, "instances", row("gs://b/old", 1))
     before = place.snapshot()
@@ -208,7 +205,7 @@ def test_columns_are_added(place: Place, insert: Insert, row: MakeRow) -> None:
 def test_a_table_of_an_older_release_gains_the_lifted_columns(
     place: Place, insert: Insert, row: MakeRow
 ) -> None:
-    """At its end; its rows show in the views what their headers have, beside new ones."""
+    """At its end. The views show older rows with the values in their headers, next to new rows."""
     later = [each.keyword for each in ADDED]
     place.create("instances", lambda table: without(table, *later))
     insert(place.dataset, "instances", row("gs://b/old", 1, metadata='{"StationName": "CT1"}'))
@@ -224,7 +221,7 @@ def test_a_table_of_an_older_release_gains_the_lifted_columns(
 
 
 def test_columns_are_added_below_views_that_are_there(ready: Place) -> None:
-    """A view over `SELECT *` is made anew when its table has grown."""
+    """The view of a `SELECT *` is replaced when its table has gained columns."""
     definitions = schema.load(ready.config, ready.dataset.project)
     extra = {"name": "later", "type": "STRING", "description": "A column of a later version"}
     for each in definitions:
@@ -288,7 +285,7 @@ def test_labels_stay_though_a_view_is_replaced(ready: Place) -> None:
     ],
 )
 def test_a_view_is_mended(ready: Place, name: str, sql: str, columns: tuple[str, ...]) -> None:
-    """Another query, other columns: the view answers as it should, with its descriptions."""
+    """After another query or other columns, its query and descriptions are right again."""
     ready.sql(f"CREATE OR REPLACE VIEW D.{name} AS {sql}")
     assert ready.init()[name] == SchemaEntry(
         "view", name, SchemaAction.UPDATED, ("query", *columns, "description")
@@ -409,7 +406,7 @@ def test_what_cannot_be_changed_is_refused(definitions: dict[str, Definition], w
 
 
 def test_every_refusal_is_told_before_anything_is_changed(place: Place) -> None:
-    """Tables, columns and kinds are named; what could be changed is not either."""
+    """Tables, columns and kinds are named; possible changes are not made either."""
 
     def edit(table: dict[str, Any]) -> None:
         without(table, "path", "Modality")
@@ -446,7 +443,7 @@ def test_a_view_where_a_table_must_be_is_refused(definitions: dict[str, Definiti
 
 @pytest.mark.parametrize("path", ["info.bytes_read", "info.input.crc32c"])
 def test_a_change_that_the_service_did_not_make_is_told(place: Place, path: str) -> None:
-    """The local BigQuery accepts columns inside RECORDs and does not add them."""
+    """The local BigQuery accepts new columns inside RECORDs without adding them."""
     place.create("instances", lambda table: without(table, path))
     with pytest.raises(ServiceError) as caught:
         place.init()
@@ -461,7 +458,7 @@ def test_a_change_that_the_service_did_not_make_is_told(place: Place, path: str)
 
 
 def as_stored(resource: Any) -> Any:
-    """Return a resource with the other spelling of everything that has two."""
+    """Return a resource in which everything with two spellings has the other one."""
     types = {"INTEGER": "INT64", "RECORD": "STRUCT", "BOOLEAN": "BOOL", "FLOAT": "FLOAT64"}
     if isinstance(resource, Sequence) and not isinstance(resource, str):
         return [as_stored(each) for each in resource]
@@ -499,7 +496,7 @@ def test_layout_and_comments_of_a_query_are_no_difference(
 
 
 def test_another_query_is_a_difference(definitions: dict[str, Definition]) -> None:
-    """White space and dashes inside a text are no layout."""
+    """White space and dashes inside a string are not layout."""
     definition = definitions["dead_letters"]
     assert definition.sql is not None
     for old, new in [("' deliveries", "'deliveries"), ("'gs://'", "'gs://--'"), ("AND", "OR")]:
@@ -508,7 +505,7 @@ def test_another_query_is_a_difference(definitions: dict[str, Definition]) -> No
 
 
 def test_rows_that_expire_are_told_of(definitions: dict[str, Definition]) -> None:
-    """A sandbox, or a default of the dataset, lets them."""
+    """The sandbox, or a default of the dataset, makes rows expire."""
     found = copy.deepcopy(definitions["instances"].resource)
     found["timePartitioning"]["expirationMs"] = "5184000000"
     assert compare(found, definitions["instances"]).notes == [
@@ -517,7 +514,7 @@ def test_rows_that_expire_are_told_of(definitions: dict[str, Definition]) -> Non
 
 
 def test_what_a_column_has_beside_is_kept(definitions: dict[str, Definition]) -> None:
-    """Policy tags, for instance, are the owner's."""
+    """Such as policy tags, which the owner sets."""
     definition = definitions["instances"]
     found = copy.deepcopy(definition.resource)
     column(found, "PatientID").update(description="old", policyTags={"names": ["t"]})

@@ -1,6 +1,6 @@
-"""docs/SCHEMA.md: its columns are those of the files, its queries run; those of others, too.
+"""docs/SCHEMA.md matches the schema files, and its queries run, like those of other pages.
 
-Every statement that a page or a help text shows is analysed by Google's own engine as well.
+Google's own engine analyses every statement that a page or a help text shows.
 """
 
 import base64
@@ -19,9 +19,10 @@ from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.schema import Definition, DefinitionKind
-from dcm2bq.tools.init import init
+from tests.schema.conftest import with_own_dataset
 from tests.support import googlesql, pages
 from tests.support.catalog import DatasetCatalog
+from tests.support.datasets import fresh_dataset
 from tests.support.googlesql import engine
 
 PAGE = Path(__file__).parents[2] / "docs" / "SCHEMA.md"
@@ -38,7 +39,7 @@ ELSEWHERE = [
     for place, statement in STATEMENTS
     if place not in {"SCHEMA.md", "OPERATIONS.md", "MIGRATION.md"}
 ]
-"""Those of other pages and of help texts; tests/deploy runs those of MIGRATION."""
+"""The statements of other pages and of help texts; tests/deploy runs those of MIGRATION.md."""
 
 Insert = Callable[..., None]
 MakeRow = Callable[..., dict[str, Any]]
@@ -58,6 +59,9 @@ def _section(definition: Definition) -> Iterator[str]:
         arguments = f"({', '.join(pairs)})"
     yield from ("", f"### `{definition.name}{arguments}` ({definition.kind})")
     yield from ("", resource["description"], "")
+    if definition.name == "changes_between":
+        yield "Its columns are `change` (STRING) and those of `instances_live`."
+        return
     if definition.kind is DefinitionKind.FUNCTION:
         yield "Its columns are those of `instances_live`."
         return
@@ -73,7 +77,7 @@ def _rows(fields: list[Mapping[str, Any]], prefix: str = "") -> Iterator[str]:
 
 
 def page() -> str:
-    """Return the page with its columns made anew."""
+    """Return the page with newly generated column tables."""
     before, rest = PAGE.read_text().split(BEGIN)
     return f"{before}{BEGIN}{columns()}\n\n{END}{rest.split(END)[1]}"
 
@@ -84,7 +88,7 @@ def test_the_column_tables_match_the_schema_files() -> None:
 
 @pytest.fixture(scope="module")
 def filled(dataset: Dataset, insert: Insert, row: MakeRow) -> Dataset:
-    """One study, with something for every query to find."""
+    """A study for which every query returns rows."""
     header = """{"Manufacturer": "Acme", "InstanceNumber": 1, "SliceThickness": 5.0,
         "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "WindowCenter": 40,
         "AcquisitionTime": "093015.25",
@@ -180,7 +184,7 @@ def test_a_query_of_another_page_or_help_text_runs(filled: Dataset, query: str) 
 
 @pytest.fixture(scope="module")
 def tables() -> DatasetCatalog:
-    """The dataset, and the tables of the older service as MIGRATION speaks of them."""
+    """The dataset, and the tables of the older service that MIGRATION.md mentions."""
     found = DatasetCatalog(engine())
     found.define(schema.load(Config(), "project"), "dicom")
     common = [
@@ -231,17 +235,15 @@ def test_every_sql_block_is_analysed() -> None:
 
 
 @pytest.fixture(scope="module")
-def apart(config: Callable[..., Config], connect: Callable[[Config], Dataset]) -> Dataset:
-    """A dataset that only some recipes of the cookbook fill."""
-    made = config()
-    dataset = connect(made)
-    init(dataset, made)
-    return dataset
+def apart(bigquery_url: str) -> Iterator[Dataset]:
+    """A dataset with rows for only some queries of the cookbook."""
+    with fresh_dataset(bigquery_url, with_own_dataset()) as dataset:
+        yield dataset
 
 
-def recipe(heart: str) -> str:
-    """Return the query of the cookbook that has something in it."""
-    found: list[str] = [each for each in QUERIES if heart in each]
+def recipe(part: str) -> str:
+    """Return the query of the cookbook that contains a text."""
+    found: list[str] = [each for each in QUERIES if part in each]
     assert len(found) == 1
     return found[0]
 
@@ -331,7 +333,7 @@ def test_warnings_are_grouped_without_offsets_sizes_and_counts(
 
 
 def test_compaction_reads_the_path_of_a_dead_letter_like_the_view() -> None:
-    """The local BigQuery parses some numbers in every mode that Google's takes in one alone."""
+    """The local BigQuery would not notice a wrong `wide_number_mode`; the real one would."""
     (statement,) = (each for each in QUERIES if each.startswith("DELETE") and "dead_letter" in each)
     view = next(each for each in schema.load(Config(), "p") if each.name == "dead_letters").sql
     assert view is not None
@@ -345,7 +347,7 @@ def test_compaction_reads_the_path_of_a_dead_letter_like_the_view() -> None:
 
 
 def test_compaction_changes_neither_live_rows_nor_open_dead_letters(filled: Dataset) -> None:
-    """Hidden rows go, then markers that hide nothing; one that closes a dead letter stays."""
+    """Hidden rows are deleted, then markers that hide nothing, unless they close a dead letter."""
     statements = [each for each in QUERIES if each.startswith("DELETE")]
     assert len(statements) == 2
     before = state(filled)

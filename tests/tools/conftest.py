@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dcm2bq import cli
+from tests.support.commands import Done
 from tests.support.function_stack import Stack, function_stack
+from tests.support.patience import scaled
 
 
 @pytest.fixture(scope="package")
@@ -17,7 +18,10 @@ def running_stack(
     tmp_path_factory: pytest.TempPathFactory, bigquery_url: str, storage_url: str
 ) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("tools")
-    overrides = {"bigQuery": {"timeoutSeconds": 3}, "limits": {"deadlineSeconds": 4}}
+    overrides = {
+        "bigQuery": {"timeoutSeconds": scaled(3)},
+        "limits": {"deadlineSeconds": scaled(4)},
+    }
     with function_stack(folder, bigquery_url, storage_url, overrides) as stack:
         yield stack
 
@@ -28,15 +32,6 @@ def stack(running_stack: Stack) -> Iterator[Stack]:
     yield running_stack
     running_stack.storage.faults.clear()
     running_stack.bigquery.faults.clear()
-
-
-@dataclass(frozen=True)
-class Done:
-    """The result of a command."""
-
-    status: int
-    out: str
-    err: str
 
 
 class Command:
@@ -54,8 +49,8 @@ class Command:
     def configure(self, stack: Stack, **overrides: Any) -> None:
         """Use the function's configuration, overridden by `overrides`."""
         options = {
-            "bigQuery": {"datasetId": stack.dataset.dataset_id, "timeoutSeconds": 3},
-            "limits": {"deadlineSeconds": 4},
+            "bigQuery": {"datasetId": stack.dataset.dataset_id, "timeoutSeconds": scaled(3)},
+            "limits": {"deadlineSeconds": scaled(4)},
             **overrides,
         }
         self._patch.setenv("DCM2BQ_CONFIG", json.dumps(options))

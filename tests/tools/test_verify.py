@@ -18,9 +18,10 @@ from dcm2bq.handler import Result
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.verify import Comparison, Repair
 from tests.support.cloud import Bucket, Event
+from tests.support.commands import Done
 from tests.support.function_stack import ROOT, Stack, unique
 from tests.support.proxy import Fault
-from tests.tools.conftest import Command, Done
+from tests.tools.conftest import Command
 
 DOWNLOAD = "alt=media"
 

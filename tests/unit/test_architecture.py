@@ -23,6 +23,7 @@ BELOW_CLI = {
     "machine",
     "terminal",
     "events",
+    "version",
     "dicom",
     "rows",
     "transport",
@@ -50,7 +51,8 @@ MAY_IMPORT = {
     "terminal": set(),
     "events": {"errors", "stored_object"},
     "dicom": {"config", "deadline", "errors", "lifted", "machine"},
-    "rows": {"events", "lifted"},
+    "version": set(),
+    "rows": {"events", "lifted", "version"},
     "transport": {"deadline", "emulators", "errors"},
     "google_errors": {"emulators", "errors"},
     "gcs": {
@@ -70,6 +72,36 @@ MAY_IMPORT = {
     "cli": BELOW_CLI,
 }
 """What a module or package of dcm2bq may import of the others."""
+IN_DICOM_MAY_IMPORT: dict[str, set[str]] = {
+    # What the standard says.
+    "vr": set(),
+    "syntax": set(),
+    "dictionary": set(),
+    "sop_classes": set(),
+    # What passes from reading to writing, and what both report and pay.
+    "elements": set(),
+    "notes": {"dictionary", "elements", "vr"},
+    "memory": set(),
+    # Bytes become elements.
+    "read": {"dictionary", "elements", "memory", "notes", "syntax", "vr"},
+    # Values: what the bytes of an element mean.
+    "charset": set(),
+    "grisu2": set(),
+    "numbers": {"grisu2"},
+    "values": {"charset", "numbers"},
+    # Rules apply to elements.
+    "columns": {"charset", "elements", "notes", "values"},
+    "privacy": {"charset", "dictionary", "elements", "notes", "values", "vr"},
+    # Elements become JSON.
+    "write": {
+        *("charset", "dictionary", "elements", "memory", "notes", "numbers", "values", "vr"),
+    },
+    # The face of the library.
+    "conversion": {
+        *("columns", "elements", "memory", "notes", "privacy", "read", "sop_classes", "write"),
+    },
+}
+"""What a module or package of dcm2bq.dicom may import of the others."""
 STRANGERS = {"dicom/read": "dicom/write", "dicom/write": "dicom/read"}
 """Packages within one that must not know each other."""
 RESTRICTED = {
@@ -129,6 +161,23 @@ def test_a_module_imports_only_what_the_table_allows(file: Path) -> None:
                 assert any(is_within(here, allowed, "/") for allowed in places), (
                     f"{here} imports {name}"
                 )
+
+
+DICOM_FILES = [file for file in FILES if place(file).startswith("dicom/")]
+
+
+@pytest.mark.parametrize("file", DICOM_FILES, ids=place)
+def test_a_module_of_dicom_imports_only_what_its_table_allows(file: Path) -> None:
+    """The cut between reading, rules and writing."""
+    module = place(file).split("/")[1]
+    for name in imports(file):
+        if is_within(name, "dcm2bq.dicom", "."):
+            other = name.split(".")[2]
+            assert other == module or other in IN_DICOM_MAY_IMPORT[module], f"{file}: {name}"
+
+
+def test_every_module_of_dicom_is_in_its_table() -> None:
+    assert {place(file).split("/")[1] for file in DICOM_FILES} == IN_DICOM_MAY_IMPORT.keys()
 
 
 def test_every_module_is_in_the_table() -> None:
@@ -192,9 +241,10 @@ def test_nothing_imports_main() -> None:
     assert not [file for file in FILES if "main" in set(imports(file))]
 
 
-def test_the_table_has_no_cycles() -> None:
+@pytest.mark.parametrize("table", [MAY_IMPORT, IN_DICOM_MAY_IMPORT])
+def test_the_tables_have_no_cycles(table: dict[str, set[str]]) -> None:
     placed: set[str] = set()
-    while left := {module for module in MAY_IMPORT if module not in placed}:
-        ready = {module for module in left if MAY_IMPORT[module] - {module} <= placed}
+    while left := {module for module in table if module not in placed}:
+        ready = {module for module in left if table[module] - {module} <= placed}
         assert ready, f"cycle among {sorted(left)}"
         placed |= ready

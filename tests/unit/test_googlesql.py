@@ -1,4 +1,4 @@
-"""Google's SQL engine, as the tests use it: like BigQuery, compiled once, required in CI."""
+"""Google's SQL engine in the tests: like BigQuery, compiled once, and required in CI."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from tests.support.googlesql import SqlError, engine
 pytestmark = pytest.mark.timeout(googlesql.TIMEOUT)
 
 NO_FUNCTIONS = b"\0asm\1\0\0\0"
-"""The least WebAssembly module."""
+"""The smallest WebAssembly module."""
 
 
 def test_a_query_is_evaluated() -> None:

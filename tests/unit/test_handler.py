@@ -3,46 +3,18 @@
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from io import BytesIO
 
 from dcm2bq.config import Config
 from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom import Budget, Claim
-from dcm2bq.dicom.read.source import StreamSource
 from dcm2bq.events import Delivery
 from dcm2bq.handler import Handler, Result
 from dcm2bq.rows import DeadLetterRow, InstanceRow
-from dcm2bq.stored_object import StoredObject
 from tests.dicom.build import dicom, element, identity
+from tests.support.in_memory import MemorySink, MemoryStore
 
 MIB = 1024 * 1024
 LARGE = dicom(identity(), *[element(0x00091000 + n, "LT", b"x" * 60_000) for n in range(100)])
-
-
-class Reader(StreamSource):
-    """An object in memory."""
-
-    bytes_read = 0
-
-
-class Store:
-    """Holds one object."""
-
-    def open(self, stored: StoredObject, deadline: Deadline) -> Reader:  # noqa: ARG002
-        return Reader(BytesIO(LARGE))
-
-
-class Sink:
-    """Keeps rows in a list."""
-
-    def __init__(self) -> None:
-        self.rows: list[InstanceRow | DeadLetterRow] = []
-
-    def insert(self, row: InstanceRow, deadline: Deadline) -> None:  # noqa: ARG002
-        self.rows.append(row)
-
-    def insert_dead_letter(self, row: DeadLetterRow, deadline: Deadline) -> None:  # noqa: ARG002
-        self.rows.append(row)
 
 
 def delivery(**data: int) -> Delivery:
@@ -57,8 +29,8 @@ def delivery(**data: int) -> Delivery:
 
 def test_an_event_that_never_finishes_becomes_a_dead_letter_before_it_is_started() -> None:
     """By Pub/Sub's own count, if the event has one; for an event that fails, its age counts."""
-    sink = Sink()
-    handler = Handler(Config(), Store(), sink)
+    sink = MemorySink()
+    handler = Handler(Config(), MemoryStore(LARGE), sink)
     assert handler.handle(delivery(deliveryAttempt=94)).result is Result.INSERTED
     outcome = handler.handle(delivery(deliveryAttempt=95))
     assert outcome.result is Result.DEAD_LETTERED
@@ -73,8 +45,8 @@ def test_an_unusually_large_conversion_is_reported_before_it_continues() -> None
     memory = Budget(64 * MIB)
     handler = Handler(
         Config(),
-        Store(),
-        Sink(),
+        MemoryStore(LARGE),
+        MemorySink(),
         memory=memory,
         on_large=lambda e, n: told.append((e.object.path, n)),
     )
@@ -87,11 +59,11 @@ def test_an_unusually_large_conversion_is_reported_before_it_continues() -> None
 def test_the_memory_of_a_row_is_held_until_it_is_inserted() -> None:
     memory, free = Budget(64 * MIB), []
 
-    class Watching(Sink):
+    class Watching(MemorySink):
         def insert(self, row: InstanceRow, deadline: Deadline) -> None:  # noqa: ARG002
             free.append(memory.free)
 
-    Handler(Config(), Store(), Watching(), memory=memory).handle(delivery())
+    Handler(Config(), MemoryStore(LARGE), Watching(), memory=memory).handle(delivery())
     assert memory.total - free[0] > 4 * 6_000_000 - 8 * MIB
     assert memory.free == memory.total
 
@@ -108,10 +80,10 @@ def test_converting_leaves_time_for_the_insert() -> None:
             ends.append(deadline.at)
             return super().claim(deadline, on_large)
 
-    class Watching(Sink):
+    class Watching(MemorySink):
         def insert(self, row: InstanceRow, deadline: Deadline) -> None:  # noqa: ARG002
             ends.append(deadline.at)
 
-    Handler(Config(), Store(), Watching(), memory=Watched(64 * MIB)).handle(delivery())
+    Handler(Config(), MemoryStore(LARGE), Watching(), memory=Watched(64 * MIB)).handle(delivery())
     converted, inserted = ends
     assert inserted - converted > 4, "of 50 seconds"

@@ -1,16 +1,13 @@
 """A missing key stops the run: no event is to blame, and none becomes a dead letter."""
 
-import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
 from dcm2bq import config, events
-from dcm2bq.deadline import Deadline
 from dcm2bq.dicom import privacy_rules
 from dcm2bq.errors import ConfigError, NotDicomError
 from dcm2bq.events import EventKind, ObjectEvent
@@ -19,36 +16,9 @@ from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools import indexing
 from dcm2bq.tools.backfill.staging import ShardObjects
 from tests.dicom.build import dicom, identity
+from tests.support.in_memory import MemorySink, MemoryStore
 
 CONTENT = dicom(identity())
-
-
-class Memory(io.BytesIO):
-    """An object that is read from memory."""
-
-    size = len(CONTENT)
-    bytes_read = 0
-
-    def read_at(self, offset: int, n: int, /) -> bytes:
-        return CONTENT[offset : offset + n]
-
-
-class Store:
-    def open(self, _stored: StoredObject, _deadline: Deadline) -> Memory:
-        return Memory()
-
-
-@dataclass
-class Sink:
-    """Keeps the inserted rows."""
-
-    rows: list[Any] = field(default_factory=list)
-
-    def insert(self, row: Any, _deadline: Deadline) -> None:
-        self.rows.append(row)
-
-    def insert_dead_letter(self, row: Any, _deadline: Deadline) -> None:
-        self.rows.append(row)
 
 
 @dataclass
@@ -87,14 +57,16 @@ def event(number: int) -> ObjectEvent:
 def test_the_handler_raises_it_whatever_the_age_of_the_event(
     options: config.Config, *, is_last: bool | None
 ) -> None:
-    sink = Sink()
+    sink = MemorySink()
     with pytest.raises(ConfigError, match="DCM2BQ_HASH_KEY must hold 16 bytes"):
-        Handler(options, Store(), sink).handle(events.deliver(event(1)), is_last=is_last)
+        Handler(options, MemoryStore(CONTENT), sink).handle(
+            events.deliver(event(1)), is_last=is_last
+        )
     assert sink.rows == []
 
 
 def test_a_backfill_stops_at_the_first_object(options: config.Config) -> None:
-    sink = Sink()
+    sink = MemorySink()
     given: list[int] = []
 
     def listed() -> Iterator[ObjectEvent]:
@@ -103,7 +75,7 @@ def test_a_backfill_stops_at_the_first_object(options: config.Config) -> None:
             yield event(number)
 
     with ThreadPoolExecutor(2) as pool:
-        objects = ShardObjects(Handler(options, Store(), sink), lambda _: None)
+        objects = ShardObjects(Handler(options, MemoryStore(CONTENT), sink), lambda _: None)
         with pytest.raises(ConfigError, match="DCM2BQ_HASH_KEY"):
             objects.handle(listed(), pool, 2)
     assert sink.rows == []

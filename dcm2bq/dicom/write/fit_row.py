@@ -7,15 +7,12 @@ from operator import attrgetter
 from typing import Any
 
 from dcm2bq.deadline import Deadline
-from dcm2bq.dicom.elements import MADE, Element, Item
+from dcm2bq.dicom.elements import CHECK_EVERY, MADE, Element, Item
 from dcm2bq.dicom.memory import ESCAPED, JSON, PART, Claim
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.numbers import encode
 from dcm2bq.dicom.write.formats import Json
 from dcm2bq.dicom.write.writer import Writer
-
-_CHECK_EVERY = 1024
-"""Values that are measured before the clock is checked."""
 
 _AT_ONCE = 32 * 1024 * 1024
 """Longest JSON, in bytes, that is written as a whole to be measured: several times a row.
@@ -101,7 +98,7 @@ class _Fit:
     def count(self, n: int) -> None:
         """Count parts that are made or compared, and check the clock from time to time."""
         self._count += n
-        if self._count >= _CHECK_EVERY:
+        if self._count >= CHECK_EVERY:
             self._count = 0
             self._deadline.check()
 
@@ -194,7 +191,7 @@ def _size_by_parts(value: Any, deadline: Deadline) -> int:
     todo = [value]
     while todo:
         measured += 1
-        if not measured % _CHECK_EVERY:
+        if not measured % CHECK_EVERY:
             deadline.check()
         part = todo.pop()
         if isinstance(part, dict):  # {"key":value,"key":value}, with escaped quotes

@@ -11,6 +11,7 @@ from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
 from dcm2bq.dicom.dictionary import MOST_KEYS, is_private
 from dcm2bq.dicom.elements import (
+    CHECK_EVERY,
     LEAST_HELD,
     MADE,
     PIXEL_REPRESENTATION,
@@ -39,8 +40,6 @@ _LUT_DESCRIPTORS = frozenset({0x00281100, 0x00281101, 0x00281102, 0x00281103, 0x
 _SPECIAL = _LUT_DESCRIPTORS | {SPECIFIC_CHARACTER_SET}
 _MANY_VALUES = 4096
 """Values that are written before they are paid for and the clock is checked: some milliseconds."""
-_CHECK_EVERY = 1024
-"""Elements that are written before the clock is checked."""
 _OMITTED = object()
 _SHORT = 128
 """Longest value, in bytes, that stays a Python object; longer ones become JSON text at once.
@@ -143,7 +142,7 @@ class Writer:
         count = 0
         for elements, out, outer in self._todo:
             count += len(elements)
-            if count >= _CHECK_EVERY:
+            if count >= CHECK_EVERY:
                 self._deadline.check()
                 count = 0
             self._write_items(elements, out, _Scope(elements, outer, outer.charset))
@@ -169,12 +168,12 @@ class Writer:
     def _write_items(self, elements: Item, out: Json, scope: _Scope) -> None:
         """Add the elements of one item, but not those of the items in its sequences."""
         elements.sort(key=tag_of)
-        if len(elements) <= _CHECK_EVERY:
+        if len(elements) <= CHECK_EVERY:
             self._write_some(elements, out, scope)
             return
-        for start in range(0, len(elements), _CHECK_EVERY):
+        for start in range(0, len(elements), CHECK_EVERY):
             self._deadline.check()
-            self._write_some(elements[start : start + _CHECK_EVERY], out, scope)
+            self._write_some(elements[start : start + CHECK_EVERY], out, scope)
 
     def _write_some(self, elements: Item, out: Json, scope: _Scope) -> None:
         """Add elements of one item, in the order of their tags.

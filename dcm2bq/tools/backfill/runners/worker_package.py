@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dcm2bq
+from dcm2bq import version
 from dcm2bq.errors import ServiceError
 
 NEEDED = (
@@ -28,9 +29,17 @@ Their versions and hashes are in `REQUIREMENTS`, which `make lock` derives from 
 """
 REQUIREMENTS = Path(__file__).with_name("worker_requirements.txt")
 
-# The platform of Apache Beam's container for Python 3.13, whatever this machine is.
+# Workers run the Python version that launches the job, in Apache Beam's container for x86-64.
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _WORKER = (
-    *("--implementation", "cp", "--python-version", "3.13", "--abi", "cp313"),
+    *(
+        "--implementation",
+        "cp",
+        "--python-version",
+        _PYTHON,
+        "--abi",
+        f"cp{_PYTHON.replace('.', '')}",
+    ),
     *("--platform", "manylinux_2_28_x86_64", "--platform", "manylinux2014_x86_64"),
 )
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's earliest time: the same code gives the same wheel
@@ -86,11 +95,13 @@ def _content(info: str) -> Iterator[tuple[str, bytes]]:
         place = file.relative_to(root)
         if file.is_file() and not _LEFT_OUT.intersection(place.parts):
             yield f"dcm2bq/{place.as_posix()}", file.read_bytes()
+    # Not run by workers, but without it their rows would name another version.
+    yield "dcm2bq/_function/main.py", version.entry_point().read_bytes()
     needed = "".join(f"Requires-Dist: {name}\n" for name in NEEDED)
     yield (
         f"{info}/METADATA",
         f"Metadata-Version: 2.1\nName: dcm2bq\nVersion: {dcm2bq.__version__}\n"
-        f"Requires-Python: ==3.13.*\n{needed}".encode(),
+        f"Requires-Python: =={_PYTHON}.*\n{needed}".encode(),
     )
     yield (
         f"{info}/WHEEL",
