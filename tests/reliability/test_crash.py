@@ -22,7 +22,7 @@ from tests.support.function_stack import Stack, unique
 
 Report = Callable[[str], None]
 
-ENOUGH = 250
+ENOUGH = 120
 """Events that wait while the function runs: it must never be idle when it is killed."""
 
 

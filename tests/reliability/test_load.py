@@ -20,7 +20,7 @@ Report = Callable[[str], None]
 
 CONCURRENT = 64
 """Four times as many as the function has threads: the others queue, as in a burst."""
-LONG_SECONDS, SHORT_SECONDS = 180, 8
+LONG_SECONDS, SHORT_SECONDS = 180, 4
 GROWTH_BYTES = 24 * 2**20
 
 
