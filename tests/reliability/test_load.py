@@ -58,7 +58,7 @@ class Burst:
                     self.refused.append(status)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_under_load_every_event_is_served_and_memory_is_flat(
     make_stack: MakeStack, report: Report, *, is_long: bool
 ) -> None:
