@@ -36,8 +36,8 @@ import json, sys
 import apache_beam as beam
 import dcm2bq, pydicom
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
-from dcm2bq.tools.backfill import pipeline
-from dcm2bq.tools.backfill.run import Records, Run
+from dcm2bq.tools.backfill.runners import pipeline
+from dcm2bq.tools.backfill.run_records import Records, Run
 
 import msgspec
 content = msgspec.json.decode(open(sys.argv[1], "rb").read())
