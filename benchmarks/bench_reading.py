@@ -23,8 +23,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from dcm2bq import dicom
 from dcm2bq.config import Config
-from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.deadline import Deadline
 from dcm2bq.gcs.store import Store
+from dcm2bq.stored_object import StoredObject
 from tests.support.function_process import stubs
 from tests.support.sparse import MIB, SparseObject, encapsulated, native
 
@@ -87,16 +88,8 @@ def read_costs() -> dict[int, float]:
         with stubs(content, pem) as port:
             os.environ["SSL_CERT_FILE"] = str(pem)
             os.environ["STORAGE_EMULATOR_HOST"] = f"https://127.0.0.1:{port}"
-            event = ObjectEvent(
-                event_id="1",
-                kind=Kind.FINALIZED,
-                time=datetime.now(UTC),
-                bucket="stub",
-                name="content",
-                generation=1,
-                size=MIB,
-            )
-            reader = Store(Config()).open(event, time.monotonic() + 600)
+            stored = StoredObject(bucket="stub", name="content", generation=1, size=MIB)
+            reader = Store(Config()).open(stored, Deadline.after(600))
             return {n: _cpu(reader, n) for n in (8, *(1024 * kib for kib in (16, 64, 256, 1024)))}
 
 

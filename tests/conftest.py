@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -85,6 +86,8 @@ def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bigquery_url(server_folder: Path, storage_url: str) -> Iterator[str]:
     """A running BigQuery, whose load jobs read from the running Cloud Storage."""
+    if sys.version_info[:2] != (3, 13):
+        pytest.skip("the local BigQuery runs on Python 3.13 only")
     with servers.bigquery_server(server_folder, storage=storage_url) as url:
         yield url
 

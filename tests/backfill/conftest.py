@@ -1,4 +1,4 @@
-"""A bucket and a staging bucket of a test's own, in a dataset that all share."""
+"""A source and a staging bucket for each test, and one dataset for all of them."""
 
 from collections.abc import Iterator
 
@@ -18,12 +18,12 @@ def dataset(bigquery_url: str) -> Iterator[Dataset]:
 
 @pytest.fixture
 def site(storage_url: str, bigquery_url: str, dataset: Dataset) -> Iterator[Site]:
-    """Fresh buckets, Cloud Storage behind a proxy."""
+    """Fresh buckets, with Cloud Storage behind a proxy."""
     with Proxy(storage_url).running() as proxy:
         yield Site(proxy, storage_url, bigquery_url, dataset)
 
 
 @pytest.fixture
 def is_long(request: pytest.FixtureRequest) -> bool:
-    """Whether the long versions are asked for."""
+    """Whether --long was given."""
     return bool(request.config.getoption("--long"))

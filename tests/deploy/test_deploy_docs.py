@@ -12,7 +12,8 @@ import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import from_overrides
-from dcm2bq.handler import Ignored, Result
+from dcm2bq.handler import Result
+from dcm2bq.ignored import Ignored
 from tests.support.datasets import fresh_dataset
 from tests.support.function_stack import ROOT, unique
 

@@ -18,6 +18,7 @@ from pydicom.data import get_testdata_file
 
 from dcm2bq import config
 from dcm2bq.local import servers
+from dcm2bq.version import VERSION
 from tests.support import upload
 from tests.support.cloud import Bucket
 from tests.support.datasets import fresh_dataset
@@ -102,11 +103,14 @@ def test_the_archive_alone_ingests_a_file(
     with fresh_dataset(bigquery_url, settings) as dataset:
         with function(unpacked, bare_python, environ) as url:
             assert event.post(url).status_code == 200
-        (row,) = dataset.query("SELECT path, version, PatientID FROM instances_live")
+        (row,) = dataset.query(
+            "SELECT path, version, PatientID, info.dcm2bq_version AS code FROM instances_live"
+        )
     assert row == {
         "path": f"gs://{event.data['bucket']}/ct.dcm",
         "version": event.data["generation"],
         "PatientID": "1CT1",
+        "code": VERSION,
     }
 
 

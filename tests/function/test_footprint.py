@@ -1,4 +1,4 @@
-"""What the function needs with requirements.txt alone installed, however large the objects."""
+"""Memory and requests of the function with only requirements.txt installed, for large objects."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is ignored is counted in the log by reason, at INFO, without a line for each event."""
+"""Ignored events are counted by reason in the log at INFO, without a line for each event."""
 
 import json
 from collections import Counter
@@ -29,7 +29,7 @@ def test_ignored_events_are_counted_by_reason_and_never_named(
         log = stack.log_file
         at_once = [json.loads(line) for line in log.read_text().splitlines()]
         assert [line["ignored"] for line in at_once if "ignored" in line] == [{"name": 1}]
-    text = log.read_text()  # the end of the process tells the rest
+    text = log.read_text()  # the rest is logged when the process ends
     lines = [line for line in map(json.loads, text.splitlines()) if "ignored" in line]
     counts: Counter[str] = sum((Counter(line["ignored"]) for line in lines), Counter())
     assert len(lines) == 2

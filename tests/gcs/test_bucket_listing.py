@@ -1,9 +1,7 @@
-"""Every file gives the same through ranged requests as read whole."""
+"""Every file read by ranged requests gives the same result as read whole."""
 
 import os
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 
@@ -11,10 +9,11 @@ import pydicom.data
 import pytest
 
 from dcm2bq import config
+from dcm2bq.deadline import Deadline
 from dcm2bq.dicom import Conversion, convert
 from dcm2bq.errors import RejectedEventError
-from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.gcs.store import Store
+from dcm2bq.stored_object import StoredObject
 from tests.support.http_server import Exchange, serving
 from tests.support.sparse import encapsulated
 
@@ -34,7 +33,7 @@ SYNTHETIC = {
 
 
 class Content:
-    """Serves the content that the test is about, by ranges."""
+    """Serves the content of the test by ranges."""
 
     def __init__(self) -> None:
         self.content = b""
@@ -58,7 +57,7 @@ def store(served: Content) -> Iterator[Store]:
 
 
 def outcome(source: object, hops: int) -> Conversion | str:
-    """Return the conversion, or the reason of the refusal."""
+    """Return the conversion, or the reason why it was refused."""
     try:
         return convert(source, {"limits": {"hops": hops}})  # type: ignore[arg-type]
     except RejectedEventError as error:
@@ -67,16 +66,8 @@ def outcome(source: object, hops: int) -> Conversion | str:
 
 def check(store: Store, served: Content, content: bytes, hops: int = 16) -> None:
     served.content = content
-    event = ObjectEvent(
-        event_id="1",
-        kind=Kind.FINALIZED,
-        time=datetime.now(UTC),
-        bucket="scans",
-        name="a.dcm",
-        generation=1,
-        size=len(content),
-    )
-    reader = store.open(event, time.monotonic() + 60)
+    stored = StoredObject(bucket="scans", name="a.dcm", generation=1, size=len(content))
+    reader = store.open(stored, Deadline.after(60))
     ranged, whole = outcome(reader, hops), outcome(BytesIO(content), hops=10**6)
     if ranged != whole:
         assert isinstance(ranged, Conversion)
@@ -84,13 +75,15 @@ def check(store: Store, served: Content, content: bytes, hops: int = 16) -> None
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_a_file_gives_the_same_through_ranges(store: Store, served: Content, path: Path) -> None:
+def test_a_file_read_by_ranges_gives_the_same_result(
+    store: Store, served: Content, path: Path
+) -> None:
     check(store, served, path.read_bytes())
 
 
 @pytest.mark.parametrize("hops", [0, 16])
 @pytest.mark.parametrize("name", SYNTHETIC)
-def test_an_encapsulated_object_gives_the_same_through_ranges(
+def test_an_encapsulated_object_read_by_ranges_gives_the_same_result(
     store: Store, served: Content, name: str, hops: int
 ) -> None:
     source = SYNTHETIC[name]

@@ -1,4 +1,4 @@
-"""Ranged reads of one generation, when Cloud Storage answers oddly, slowly or not at all."""
+"""Ranged reads of one generation, with answers that are odd, slow or missing."""
 
 import copy
 import gzip
@@ -7,21 +7,21 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
 from dcm2bq import config
+from dcm2bq.deadline import Deadline
 from dcm2bq.errors import (
     ReadFailedError,
     RejectedEventError,
     SupersededError,
     UnreadableDicomError,
 )
-from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.gcs.store import Store
+from dcm2bq.stored_object import StoredObject
 from tests.support.cloud import google_error, media_refusal
 from tests.support.http_server import Exchange, serving
 from tests.support.patience import patience
@@ -69,7 +69,7 @@ def whole(request: Requested) -> None:
 
 
 def cut(request: Requested) -> None:
-    """Promise more than comes."""
+    """Promise more bytes than are sent."""
     first, end = request.range
     request.exchange.head(206, end - first, request.where(first, end))
     request.exchange.wfile.write(request.content[first : (first + end) // 2])
@@ -88,12 +88,12 @@ def stall(request: Requested) -> None:
 
 
 def drip_head(request: Requested) -> None:
-    """Send the head a byte now and then."""
+    """Send the head slowly, byte by byte."""
     request.exchange.drip(b"H" * 10_000, LONG)
 
 
 def drip(request: Requested) -> None:
-    """Send a byte now and then: no single wait is long."""
+    """Send the body slowly, byte by byte: no single wait is long."""
     first, end = request.range
     request.exchange.head(206, end - first, request.where(first, end))
     request.exchange.drip(b"x" * 10_000, LONG)
@@ -108,7 +108,7 @@ def metadata(**resource: Any) -> Answer:
 
 
 def refused(code: int, reason: str, message: str) -> Answer:
-    """Refuse as the service does: a read of content in plain text, any other in JSON."""
+    """Refuse like the service: reads of content in plain text, other requests in JSON."""
 
     def answer(request: Requested) -> None:
         error = google_error(code, reason, message)
@@ -119,7 +119,7 @@ def refused(code: int, reason: str, message: str) -> Answer:
 
 
 class ScriptedStorage:
-    """Gives the next answer of the script, then right ones."""
+    """Gives the next answer of the script, and correct answers after its end."""
 
     def __init__(self) -> None:
         self.content = CONTENT
@@ -127,7 +127,7 @@ class ScriptedStorage:
         self.requests: list[Exchange] = []
 
     def serve(self, exchange: Exchange) -> None:
-        # A copy: a connection that is kept open has one exchange for all its requests.
+        # A copy, since one exchange serves all requests of a connection.
         self.requests.append(copy.copy(exchange))
         answer = self.script.pop(0) if self.script else right
         answer(Requested(exchange, self.content))
@@ -141,27 +141,24 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedStorage]:
         yield storage
 
 
-def event(**changes: Any) -> ObjectEvent:
+def stored(**changes: Any) -> StoredObject:
     given: dict[str, Any] = {
-        "event_id": "1",
-        "kind": Kind.FINALIZED,
-        "time": datetime.now(UTC),
         "bucket": "scans",
         "name": "a b/ü#?%.dcm",
         "generation": 17,
         "size": len(CONTENT),
     }
-    return ObjectEvent(**{**given, **changes})
+    return StoredObject(**{**given, **changes})
 
 
 def read(
     seconds: float = 60, offset: int = 100, n: int = 5000, options: Any = None, **changes: Any
 ) -> bytes:
     store = Store(config.from_overrides(options or {}))
-    return store.open(event(**changes), time.monotonic() + seconds).read_at(offset, n)
+    return store.open(stored(**changes), Deadline.after(seconds)).read_at(offset, n)
 
 
-def test_a_range_of_exactly_one_generation_is_asked_for(server: ScriptedStorage) -> None:
+def test_a_range_of_exactly_one_generation_is_requested(server: ScriptedStorage) -> None:
     assert read(options={"input": {"userProject": "payer"}}) == CONTENT[100:5100]
     (request,) = server.requests
     split = urlsplit(request.path)
@@ -181,13 +178,15 @@ def test_the_end_of_the_object_shortens_a_read(server: ScriptedStorage) -> None:
     assert len(server.requests) == 1
 
 
-def test_a_whole_answer_serves_for_a_range_that_is_the_whole(server: ScriptedStorage) -> None:
+def test_a_whole_answer_is_accepted_for_the_range_of_the_whole_object(
+    server: ScriptedStorage,
+) -> None:
     server.script = [whole]
     assert read(offset=0, n=len(CONTENT)) == CONTENT
 
 
 @pytest.mark.parametrize("once", [cut, stall, status(429), status(500), status(503), status(504)])
-def test_what_passes_is_tried_again(server: ScriptedStorage, once: Answer) -> None:
+def test_a_transient_failure_is_retried(server: ScriptedStorage, once: Answer) -> None:
     server.script = [once]
     assert read(seconds=4) == CONTENT[100:5100]
     assert len(server.requests) == 2
@@ -205,12 +204,12 @@ def test_what_passes_is_tried_again(server: ScriptedStorage, once: Answer) -> No
         ),
         (status(302), ReadFailedError, "Cloud Storage: HTTP 302"),
         (status(404), SupersededError, "that generation no longer exists"),
-        (elsewhere, ReadFailedError, "Cloud Storage: not the range 100-5099"),
-        (shorter, ReadFailedError, "Cloud Storage: not the range 100-5099"),
-        (whole, ReadFailedError, "Cloud Storage: not the range 100-5099"),
+        (elsewhere, ReadFailedError, "Cloud Storage: the answer is not the range 100-5099"),
+        (shorter, ReadFailedError, "Cloud Storage: the answer is not the range 100-5099"),
+        (whole, ReadFailedError, "Cloud Storage: the answer is not the range 100-5099"),
     ],
 )
-def test_a_wrong_answer_is_told_by_its_status(
+def test_a_wrong_answer_is_reported_by_its_status(
     server: ScriptedStorage, answer: Answer, error: type[Exception], message: str
 ) -> None:
     server.script = [answer]
@@ -230,7 +229,7 @@ def test_the_deadline_holds_however_slowly_the_answer_comes(
     assert time.monotonic() - start < 1 + patience()
 
 
-def test_without_a_size_the_objects_metadata_is_asked(server: ScriptedStorage) -> None:
+def test_a_missing_size_is_read_from_the_metadata(server: ScriptedStorage) -> None:
     server.script = [metadata(size="10240")]
     assert read(size=None) == CONTENT[100:5100]
     query = parse_qs(urlsplit(server.requests[0].path).query)
@@ -239,8 +238,10 @@ def test_without_a_size_the_objects_metadata_is_asked(server: ScriptedStorage) -
     assert len(server.requests) == 2
 
 
-def test_without_a_size_the_metadata_also_tells_the_encoding(server: ScriptedStorage) -> None:
-    """A notification without data names neither; one request asks for both."""
+def test_with_a_missing_size_the_encoding_is_read_from_the_metadata_too(
+    server: ScriptedStorage,
+) -> None:
+    """A notification without data has neither; one request returns both."""
     stored = gzip.compress(CONTENT)
     server.content = stored
     server.script = [metadata(size=str(len(stored)), contentEncoding="GZip")]
@@ -251,7 +252,7 @@ def test_without_a_size_the_metadata_also_tells_the_encoding(server: ScriptedSto
 @pytest.mark.parametrize(
     "body", [b"{}", b'{"size": "x"}', b'{"size": []}', b"[]", b'{"size": "\xff"}', b"{"]
 )
-def test_metadata_without_a_size_is_no_answer(server: ScriptedStorage, body: bytes) -> None:
+def test_metadata_without_a_size_is_a_failed_read(server: ScriptedStorage, body: bytes) -> None:
     server.script = [lambda request: request.exchange.answer(200, body)]
     with pytest.raises(ReadFailedError, match=r"metadata"):
         read(size=None)
@@ -265,25 +266,27 @@ def test_a_gzipped_object_is_inflated_as_it_is_read(server: ScriptedStorage) -> 
         read(options={"limits": {"inflatedBytes": 1000}}, **changes)
 
 
-def test_an_object_that_only_claims_to_be_gzipped_is_read_as_it_is(server: ScriptedStorage) -> None:
+def test_an_object_that_only_claims_to_be_gzipped_is_read_unchanged(
+    server: ScriptedStorage,
+) -> None:
     assert read(content_encoding="gzip") == CONTENT[100:5100]
     assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("is_gzipped", [True, False])
-def test_no_byte_is_fetched_twice_to_tell_a_gzipped_object(
+def test_detecting_a_gzipped_object_fetches_no_byte_twice(
     server: ScriptedStorage, *, is_gzipped: bool
 ) -> None:
-    """Both kinds of a small object cost two reads."""
+    """A small object costs two reads, whether it is gzipped or not."""
     content = random.Random(1).randbytes(300_000)
-    stored = gzip.compress(content) if is_gzipped else content
-    server.content = stored
+    held = gzip.compress(content) if is_gzipped else content
+    server.content = held
     store = Store(config.from_overrides({}))
-    changes = event(size=len(stored), content_encoding="gzip")
-    reader = store.open(changes, time.monotonic() + 5)
+    gzipped = stored(size=len(held), content_encoding="gzip")
+    reader = store.open(gzipped, Deadline.after(5))
     assert reader.read_at(0, 65536) == content[:65536]
     assert reader.read_at(60_000, 240_000) == content[60_000:]
-    assert reader.bytes_read == len(stored)
+    assert reader.bytes_read == len(held)
     assert len(server.requests) == 2
 
 
@@ -303,22 +306,22 @@ def test_no_byte_is_fetched_twice_to_tell_a_gzipped_object(
 def test_content_codings_are_compared_without_regard_to_case(
     server: ScriptedStorage, encoding: str, *, is_inflated: bool
 ) -> None:
-    """One layer is inflated, whatever else the list names (RFC 9110 8.4)."""
+    """One layer is inflated, whatever other codings are listed (RFC 9110 8.4)."""
     stored = gzip.compress(CONTENT)
     server.content = stored
     found = read(offset=0, n=10, size=len(stored), content_encoding=encoding)
     assert found == (CONTENT if is_inflated else stored)[:10]
 
 
-def test_nobody_listening_is_told_when_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_connection_is_reported_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
-    with pytest.raises(ReadFailedError, match="Cloud Storage: no answer, NewConnectionError"):
+    with pytest.raises(ReadFailedError, match="Cloud Storage: no answer \\(NewConnectionError"):
         read(seconds=0.5)
 
 
-def test_an_unknown_host_is_told_when_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_host_is_reported_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://storage.invalid")
-    with pytest.raises(ReadFailedError, match="Cloud Storage: no answer, NameResolutionError"):
+    with pytest.raises(ReadFailedError, match="Cloud Storage: no answer \\(NameResolutionError"):
         read(seconds=0.5)
 
 
@@ -387,7 +390,7 @@ ENCRYPTED = metadata(customerEncryption={"encryptionAlgorithm": "AES256", "keySh
         ),
     ],
 )
-def test_a_read_refused_in_plain_text_is_told_by_the_metadata(
+def test_a_read_refused_in_plain_text_is_explained_by_the_metadata(
     server: ScriptedStorage, answers: list[Answer], error: type[Exception], message: str
 ) -> None:
     """The service's text is never quoted."""
@@ -398,10 +401,10 @@ def test_a_read_refused_in_plain_text_is_told_by_the_metadata(
     assert len(server.requests) == len(answers)
 
 
-def test_the_text_of_a_refusal_counts_where_the_metadata_cannot_be_had(
+def test_the_text_of_a_refusal_counts_if_the_metadata_cannot_be_read(
     server: ScriptedStorage,
 ) -> None:
-    """Within the deadline, and well before it."""
+    """Well before the deadline."""
     server.script = [refused(400, KEY, KEY_TEXT), *[status(503)] * 50]
     start = time.monotonic()
     with pytest.raises(RejectedEventError):
@@ -409,7 +412,7 @@ def test_the_text_of_a_refusal_counts_where_the_metadata_cannot_be_had(
     assert time.monotonic() - start < 20 * patience()
 
 
-def test_an_event_that_names_a_customers_key_is_rejected_unread(server: ScriptedStorage) -> None:
+def test_an_object_under_a_customers_key_is_rejected_unread(server: ScriptedStorage) -> None:
     with pytest.raises(RejectedEventError, match="customer-supplied key"):
         read(has_customer_key=True)
     assert server.requests == []
@@ -428,7 +431,7 @@ def test_an_event_that_names_a_customers_key_is_rejected_unread(server: Scripted
         (400, "invalid", ReadFailedError, "Cloud Storage: HTTP 400 (invalid)"),
     ],
 )
-def test_refused_metadata_is_told_by_its_reason(
+def test_refused_metadata_is_reported_by_its_reason(
     server: ScriptedStorage, code: int, reason: str, error: type[Exception], message: str
 ) -> None:
     server.script = [refused(code, reason, "PATIENT")]
@@ -439,7 +442,7 @@ def test_refused_metadata_is_told_by_its_reason(
 
 def test_a_listing_names_the_option_for_requester_pays(server: ScriptedStorage) -> None:
     store = Store(config.from_overrides({}))
-    # The client may look at the bucket itself, too.
+    # The client may also read the metadata of the bucket.
     server.script = [refused(400, "required", f"{PAYS_TEXT} PATIENT")] * 2
     with pytest.raises(ReadFailedError) as raised:
         list(store.list("scans"))

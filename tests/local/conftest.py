@@ -29,13 +29,13 @@ ODD_NAMES = (
 
 @dataclass(frozen=True)
 class Cli:
-    """Runs the command with an environment of its own, by which its processes are found."""
+    """Runs the command; a mark in its environment identifies its processes."""
 
     environ: dict[str, str]
     mark: str
 
     def run(self, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run the command to its end."""
+        """Run the command and wait for its end."""
         return subprocess.run(
             [COMMAND, *args],
             env={**self.environ, **environ},
@@ -56,13 +56,13 @@ class Cli:
         )
 
     def processes(self) -> list[str]:
-        """Return the command lines of every process that came from here and still runs."""
+        """Return the command lines of all processes started here that are still running."""
         return list(processes(self.mark).values())
 
 
 @pytest.fixture(scope="module")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
-    """The command; nothing that it started outlives the test module."""
+    """The command. Checks after the module that no process it started is left."""
     runtime = tmp_path_factory.mktemp("runtime")
     mark = uuid.uuid4().hex
     cli = Cli({**os.environ, **marked(mark), "XDG_RUNTIME_DIR": str(runtime)}, mark)

@@ -1,4 +1,4 @@
-"""What the runs under faults share: the function with many threads, and their figures."""
+"""The function with many threads, and the figures of the runs under faults."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ MakeStack = Callable[..., AbstractContextManager[Stack]]
 
 @pytest.fixture(scope="session")
 def is_long(request: pytest.FixtureRequest) -> bool:
-    """Whether the long versions are asked for."""
+    """Whether the long versions were requested."""
     return bool(request.config.getoption("--long"))
 
 
@@ -36,7 +36,7 @@ def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
 def make_stack(
     tmp_path_factory: pytest.TempPathFactory, bigquery_url: str, storage_url: str
 ) -> MakeStack:
-    """Run the function of a source folder on a dataset of its own."""
+    """Run the function of a source folder with its own dataset."""
 
     def make(source: Path = ROOT, **overrides: Any) -> AbstractContextManager[Stack]:
         folder = tmp_path_factory.mktemp("reliability")
@@ -60,7 +60,7 @@ def running_stack(make_stack: MakeStack) -> Iterator[Stack]:
 
 @pytest.fixture
 def stack(running_stack: Stack) -> Iterator[Stack]:
-    """The function without faults."""
+    """The function, without faults."""
     yield running_stack
     running_stack.storage.faults = []
     running_stack.bigquery.faults = []

@@ -1,4 +1,4 @@
-"""Every kind of fault: what the event is answered, how soon, and what the tables hold then."""
+"""Every kind of fault: how the event is answered, how soon, and what the tables hold then."""
 
 import json
 import time
@@ -25,12 +25,12 @@ from tests.support.proxy import PATIENCE, SPOILT, Fault
 Report = Callable[[str], None]
 
 DEADLINE = scaled(2)
-BURIAL = 8
-"""Seconds beyond the deadline in which a dead letter may be written."""
+GRACE = 8
+"""Seconds after the deadline in which a dead letter may be written."""
 SLACK = 2.5
-"""Seconds for the function and an idle machine themselves."""
+"""Seconds for the function itself on an idle machine."""
 REFRESH = 5
-"""Seconds that a refresh of the access token may take by itself."""
+"""Seconds that a refresh of the access token may take."""
 
 STATUSES = (400, 401, 403, 404, 412, 429, 500, 502, 503, 504)
 ANY: dict[str, dict[str, Any]] = {
@@ -42,7 +42,7 @@ ANY: dict[str, dict[str, Any]] = {
     **{each: {"how": each} for each in SPOILT},
 }
 STORAGE = {**ANY, "an empty body": {"status": 206}, "no range": {"status": 206, "body": b"x" * 700}}
-del STORAGE["HTTP 404"]  # means that the generation is gone
+del STORAGE["HTTP 404"]  # it means that the generation is gone
 BIGQUERY = {
     **ANY,
     "no JSON, and HTTP 200": {"status": 200, "body": b"{"},
@@ -60,7 +60,7 @@ del BIGQUERY["other range"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a delivery fared: the HTTP status of its answer, and the seconds until it came."""
+    """The HTTP status of a delivery, and the seconds until the answer."""
 
     event: Event
     status: int
@@ -107,7 +107,7 @@ def upload(stack: Stack) -> Event:
 
 
 def old(event: Event) -> Event:
-    """Return the event as if it had been delivered for longer than it may be."""
+    """Return the event as if its deliveries had failed for longer than allowed."""
     return replace(event, time=(datetime.now(UTC) - timedelta(hours=13)).isoformat())
 
 
@@ -152,7 +152,7 @@ def look_at_one(stack: Stack, outcome: Outcome) -> Seen:
 
 @pytest.fixture(scope="module")
 def storage_faults(hasty: Stack) -> dict[tuple[str, str], Seen]:
-    """Each fault of Cloud Storage, upon a new event and upon an old one, all at once."""
+    """Every fault of Cloud Storage, for a new event and for an old one, all at once."""
     events, faults = {}, []
     for name, fault in STORAGE.items():
         for age in ("new", "old"):
@@ -167,7 +167,7 @@ def storage_faults(hasty: Stack) -> dict[tuple[str, str], Seen]:
 
 
 @pytest.mark.parametrize("fault", STORAGE)
-def test_a_fault_of_cloud_storage_means_delivery_again(
+def test_a_fault_of_cloud_storage_means_redelivery(
     storage_faults: dict[tuple[str, str], Seen], fault: str
 ) -> None:
     seen = storage_faults[fault, "new"]
@@ -179,12 +179,12 @@ def test_a_fault_of_cloud_storage_means_delivery_again(
 
 
 @pytest.mark.parametrize("fault", STORAGE)
-def test_a_fault_of_cloud_storage_that_lasts_becomes_a_dead_letter(
+def test_a_lasting_fault_of_cloud_storage_becomes_a_dead_letter(
     storage_faults: dict[tuple[str, str], Seen], fault: str
 ) -> None:
     seen = storage_faults[fault, "old"]
     assert seen.outcome.status == 200
-    assert seen.outcome.seconds < DEADLINE + BURIAL + SLACK * patience()
+    assert seen.outcome.seconds < DEADLINE + GRACE + SLACK * patience()
     assert seen.rows == 0
     assert seen.reasons == ["ReadFailedError"]
     seen.assert_comes_right()
@@ -192,7 +192,7 @@ def test_a_fault_of_cloud_storage_that_lasts_becomes_a_dead_letter(
 
 @pytest.fixture(scope="module")
 def bigquery_faults(hasty: Stack) -> dict[str, Seen]:
-    """Each fault of BigQuery, one after the other: rows of concurrent events share inserts."""
+    """Every fault of BigQuery, one after the other: rows of concurrent events share inserts."""
     outcomes = {}
     for name, fault in BIGQUERY.items():
         event = upload(hasty)
@@ -203,9 +203,7 @@ def bigquery_faults(hasty: Stack) -> dict[str, Seen]:
 
 
 @pytest.mark.parametrize("fault", BIGQUERY)
-def test_a_fault_of_bigquery_means_delivery_again(
-    bigquery_faults: dict[str, Seen], fault: str
-) -> None:
+def test_a_fault_of_bigquery_means_redelivery(bigquery_faults: dict[str, Seen], fault: str) -> None:
     seen = bigquery_faults[fault]
     assert seen.outcome.status == 500
     assert seen.outcome.seconds < DEADLINE + SLACK * patience()
@@ -215,12 +213,12 @@ def test_a_fault_of_bigquery_means_delivery_again(
 
 
 @pytest.mark.parametrize("fault", ["HTTP 403", "HTTP 503", "row errors"])
-def test_a_fault_of_bigquery_that_lasts_becomes_a_dead_letter(hasty: Stack, fault: str) -> None:
+def test_a_lasting_fault_of_bigquery_becomes_a_dead_letter(hasty: Stack, fault: str) -> None:
     event = old(upload(hasty))
     hasty.bigquery.faults = [Fault("instances/insertAll", **BIGQUERY[fault])]
     outcome = post(hasty, event)
     assert outcome.status == 200
-    assert outcome.seconds < DEADLINE + BURIAL + SLACK * patience()
+    assert outcome.seconds < DEADLINE + GRACE + SLACK * patience()
     hasty.bigquery.faults = []
     (letter,) = [row for row in hasty.dead_letters() if row["message_id"] == event.id]
     assert letter["attributes"]["error_type"] == "WriteFailedError"
@@ -243,14 +241,14 @@ def test_a_dead_letter_of_a_row_that_was_stored_after_all_is_closed_by_retry(
     look_at_one(hasty, outcome).assert_comes_right()
 
 
-def test_a_bigquery_that_is_wholly_away_leaves_even_an_old_event_to_the_trigger(
+def test_while_bigquery_is_down_even_an_old_event_is_left_to_the_trigger(
     hasty: Stack,
 ) -> None:
     event = old(upload(hasty))
     hasty.bigquery.faults = [Fault("insertAll", 503)]
     outcome = post(hasty, event)
     assert outcome.status == 500
-    assert outcome.seconds < DEADLINE + BURIAL + SLACK * patience()
+    assert outcome.seconds < DEADLINE + GRACE + SLACK * patience()
     hasty.bigquery.faults = []
     look_at_one(hasty, outcome).assert_comes_right()
 
@@ -279,7 +277,7 @@ def elsewhere(stack: Stack, **environ: str) -> dict[str, str]:
     ],
     ids=["BigQuery, no such name", "Cloud Storage, no such name", "Cloud Storage, refused"],
 )
-def test_a_server_that_cannot_be_found_means_delivery_again(
+def test_a_server_that_cannot_be_found_means_redelivery(
     hasty: Stack, variable: str, url: str
 ) -> None:
     event = upload(hasty)
@@ -316,7 +314,7 @@ class TokenEndpoint:
 
 
 def write_key(path: Path, token_uri: str) -> None:
-    """Write the key of a service account whose tokens come from elsewhere."""
+    """Write the key of a service account with another token endpoint."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(
         serialization.Encoding.PEM,

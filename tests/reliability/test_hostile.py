@@ -38,7 +38,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a delivery was answered, and within how many seconds."""
+    """The answer to a delivery, and the seconds until it came."""
 
     event: Event
     status: int
@@ -56,7 +56,7 @@ class Function:
 
     @property
     def peak_mib(self) -> int:
-        """The most memory that it has used."""
+        """Its peak memory."""
         if (peak := self.limit.peak_bytes) is not None:
             return peak // MIB
         status = [Path(f"/proc/{each}/status").read_text() for each in descendants(self.pid)]
@@ -73,11 +73,11 @@ class Function:
 def function(
     folder: Path, storage: str, bigquery: str, *, prefix: tuple[str, ...] = (), **limits: int
 ) -> Iterator[Function]:
-    """Run the function as deployed, in a group of its own of at most `MEMORY`."""
+    """Run the function as deployed, in a control group of at most `MEMORY`."""
     port, log = servers.free_port(), folder / "log"
     script = Path(sys.executable).with_name("functions-framework")
     with limited(MEMORY) as limit, log.open("wb") as output:
-        if limit.kind != "cgroup":  # which the function would see by itself
+        if limit.kind != "cgroup":  # the function sees a control group by itself
             limits["memoryBytes"] = int(MEMORY * 0.7) - 70 * MIB
         command = [
             *(*limit.prefix, *prefix, str(script), "--target=ingest"),
@@ -116,7 +116,7 @@ def upload(bucket: Bucket, name: str, make: Content) -> Event:
 
 
 def outcomes(stored: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Return what became of each object, by its generation: a row, or a dead letter's reason."""
+    """Return by generation what became of each object: a row, or the reason of a dead letter."""
     found = {}
     for row in stored.values():
         if "attributes" in row:
@@ -135,10 +135,10 @@ def _decoded(data: str) -> bytes:
 
 
 @pytest.mark.timeout(1800)
-def test_in_little_memory_each_object_ends_and_ordinary_ones_are_served(
+def test_in_little_memory_every_object_finishes_and_ordinary_ones_are_served(
     tmp_path: Path, storage_url: str, *, is_long: bool, report: Report
 ) -> None:
-    """Under a hard limit, at full concurrency: no process dies, nothing comes twice."""
+    """Under a hard limit at full concurrency no process dies and no event needs redelivery."""
     state = InsertAll()
     bucket = Bucket(storage_url, unique("hostile-"))
     events = [upload(bucket, name, make) for name, make in objects(is_long=is_long)]
@@ -147,7 +147,7 @@ def test_in_little_memory_each_object_ends_and_ordinary_ones_are_served(
     is_over = threading.Event()
     with (
         state.running() as bigquery,
-        # Time is the other test's: here it must not depend on what else the machine does.
+        # The other test is about time; this one must not depend on the load of the machine.
         function(tmp_path, storage_url, bigquery, deadlineSeconds=scaled(90)) as running,
     ):
         workers = descendants(running.pid)
@@ -191,7 +191,7 @@ def test_in_little_memory_each_object_ends_and_ordinary_ones_are_served(
 def test_the_deadline_holds_within_a_second_on_one_core(
     tmp_path: Path, storage_url: str, *, is_long: bool, report: Report
 ) -> None:
-    """Whatever the object: an answer comes in time, and what is too slow becomes a dead letter."""
+    """Every object is answered in time, and one that is too slow becomes a dead letter."""
     state, seconds = InsertAll(), scaled(5)
     bucket = Bucket(storage_url, unique("slow-"))
     events = [upload(bucket, name, make) for name, make in objects(is_long=is_long)]
@@ -207,7 +207,7 @@ def test_the_deadline_holds_within_a_second_on_one_core(
         ) as running,
     ):
         answers = [running.deliver(event) for event in events]
-        # Where others use that core too, an object may not have had its part of the time.
+        # If others use that core too, an object may not have had its share of the time.
         again = [running.deliver(answer.event) for answer in answers if answer.status != 200]
     found = outcomes(state.stored)
     late = [

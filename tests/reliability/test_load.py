@@ -25,7 +25,7 @@ GROWTH_BYTES = 24 * 2**20
 
 
 class Burst:
-    """Delivers events about one object, each a change of its own, from many threads."""
+    """Delivers events about one object, each a separate change, from many threads."""
 
     def __init__(self, event: Event, url: str) -> None:
         self.seconds: list[float] = []
@@ -35,14 +35,14 @@ class Burst:
         self._lock = threading.Lock()
 
     def run(self, seconds: float) -> None:
-        """Deliver without a pause for so long."""
+        """Deliver without a pause for that long."""
         give_up = time.monotonic() + seconds
         with ThreadPoolExecutor(CONCURRENT) as pool:
             for each in [pool.submit(self._work, give_up) for _ in range(CONCURRENT)]:
                 each.result()
 
     def percentile(self, share: float) -> int:
-        """Return the milliseconds within which this share of the events was answered."""
+        """Return the milliseconds within which that share of the events was answered."""
         ordered = sorted(self.seconds)
         return round(1000 * ordered[int(share * (len(ordered) - 1))])
 
@@ -68,7 +68,7 @@ def test_under_load_every_event_is_served_and_memory_is_flat(
 
 
 def load(stack: Stack, url: str, pid: int, seconds: float) -> str:
-    """Warm the function up, load it for so long; return the figures."""
+    """Warm the function up, load it for that long, and return the figures."""
     event = stack.bucket.upload(unique("load-") + ".dcm", CONTENTS["one instance"])
     Burst(event, url).run(seconds / 3)
     before = resident_bytes(pid)

@@ -1,4 +1,4 @@
-"""`dcm2bq verify` on a large bucket: every difference is found, and memory does not grow."""
+"""`dcm2bq verify` on a large bucket: every difference is found in constant memory."""
 
 import json
 import os
@@ -20,11 +20,11 @@ from tests.support.listing import CREATED, Listing
 Report = Callable[[str], None]
 
 EVERY = 10_007
-"""So often a row is missing; and an object, two numbers further on."""
+"""One row in that many is missing, and one object, two numbers further on."""
 
 
 def fill(dataset: Dataset, first: int, count: int) -> None:
-    """Make the rows of objects, all but those that shall be missing."""
+    """Insert the rows of the objects, except those that are to be missing."""
     dataset.query(
         f"""
         INSERT INTO `{dataset.name}.instances`
@@ -39,7 +39,7 @@ def fill(dataset: Dataset, first: int, count: int) -> None:
 
 
 def verify(environ: Mapping[str, str]) -> tuple[list[dict[str, str]], str, int]:
-    """Run the command; return what it found, what it said, and its peak memory in bytes."""
+    """Run the command; return its findings, its messages and its peak memory in bytes."""
     command = [str(Path(sys.executable).with_name("dcm2bq")), "verify", "gs://large", "--json"]
     with subprocess.Popen(
         command, env={**os.environ, **environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -1,4 +1,4 @@
-"""Fresh datasets in the local BigQuery, made by `init`, and rows to put into them."""
+"""New datasets in the local BigQuery, made by `init`, and rows for them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack

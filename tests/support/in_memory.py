@@ -2,9 +2,10 @@
 
 from io import BytesIO
 
+from dcm2bq.deadline import Deadline
 from dcm2bq.dicom.read.source import StreamSource
-from dcm2bq.events import ObjectEvent
 from dcm2bq.rows import DeadLetterRow, InstanceRow
+from dcm2bq.stored_object import StoredObject
 
 
 class MemoryReader(StreamSource):
@@ -19,7 +20,7 @@ class MemoryStore:
     def __init__(self, content: bytes) -> None:
         self._content = content
 
-    def open(self, event: ObjectEvent, deadline: float) -> MemoryReader:  # noqa: ARG002
+    def open(self, stored: StoredObject, deadline: Deadline) -> MemoryReader:  # noqa: ARG002
         """Return a reader of the content."""
         return MemoryReader(BytesIO(self._content))
 
@@ -30,10 +31,10 @@ class MemorySink:
     def __init__(self) -> None:
         self.rows: list[InstanceRow | DeadLetterRow] = []
 
-    def insert(self, row: InstanceRow, deadline: float) -> None:  # noqa: ARG002
+    def insert(self, row: InstanceRow, deadline: Deadline) -> None:  # noqa: ARG002
         """Keep a row."""
         self.rows.append(row)
 
-    def insert_dead_letter(self, row: DeadLetterRow, deadline: float) -> None:  # noqa: ARG002
+    def insert_dead_letter(self, row: DeadLetterRow, deadline: Deadline) -> None:  # noqa: ARG002
         """Keep a dead letter."""
         self.rows.append(row)

@@ -15,7 +15,7 @@ def patience() -> float:
     """Return how many times longer than on an idle machine things may take."""
     load = max(os.getloadavg()[0], _runnable())
     factor = float(os.environ.get("TEST_PATIENCE", "1"))
-    return factor * max(1.0, load / (os.process_cpu_count() or 1))
+    return factor * max(1.0, load / (os.cpu_count() or 1))
 
 
 def scaled(seconds: float) -> int:

@@ -1,4 +1,4 @@
-"""A function whose dead letters the commands are for, and the commands on its dataset."""
+"""A running function, and the commands on its dataset."""
 
 import json
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def running_stack(
 
 @pytest.fixture
 def stack(running_stack: Stack) -> Iterator[Stack]:
-    """The function without faults."""
+    """The running function; faults injected by a test are removed after it."""
     yield running_stack
     running_stack.storage.faults.clear()
     running_stack.bigquery.faults.clear()
@@ -47,7 +47,7 @@ class Command:
         self.configure(stack)
 
     def configure(self, stack: Stack, **overrides: Any) -> None:
-        """Take the function's configuration with other options over it."""
+        """Use the function's configuration, overridden by `overrides`."""
         options = {
             "bigQuery": {"datasetId": stack.dataset.dataset_id, "timeoutSeconds": scaled(3)},
             "limits": {"deadlineSeconds": scaled(4)},
@@ -64,7 +64,7 @@ class Command:
 def command(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
-    """The command line, on the stack."""
+    """Runs commands on the stack."""
     return Command(stack, monkeypatch, capsys)
 
 

@@ -1,10 +1,11 @@
-"""What the handler does about events that may end the process."""
+"""How the handler deals with events that may end the process."""
 
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from dcm2bq.config import Config
+from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom import Budget, Claim
 from dcm2bq.events import Delivery
 from dcm2bq.handler import Handler, Result
@@ -26,8 +27,8 @@ def delivery(**data: int) -> Delivery:
     return Delivery(attributes, json.dumps({**named, **data}).encode())
 
 
-def test_an_event_that_never_ended_is_given_up_before_it_is_begun_again() -> None:
-    """By Pub/Sub's own count, where the event has it; an event that fails goes by its age."""
+def test_an_event_that_never_finishes_becomes_a_dead_letter_before_it_is_started() -> None:
+    """By Pub/Sub's own count, if the event has one; for an event that fails, its age counts."""
     sink = MemorySink()
     handler = Handler(Config(), MemoryStore(LARGE), sink)
     assert handler.handle(delivery(deliveryAttempt=94)).result is Result.INSERTED
@@ -38,8 +39,8 @@ def test_an_event_that_never_ended_is_given_up_before_it_is_begun_again() -> Non
     assert "delivered 95 times and never finished" in sink.rows[-1].attributes
 
 
-def test_an_unusually_large_conversion_is_told_before_it_goes_on() -> None:
-    """Should the process be killed, the last line names the object."""
+def test_an_unusually_large_conversion_is_reported_before_it_continues() -> None:
+    """If the process is killed, its last line names the object."""
     told: list[tuple[str, int]] = []
     memory = Budget(64 * MIB)
     handler = Handler(
@@ -47,7 +48,7 @@ def test_an_unusually_large_conversion_is_told_before_it_goes_on() -> None:
         MemoryStore(LARGE),
         MemorySink(),
         memory=memory,
-        on_large=lambda e, n: told.append((e.path, n)),
+        on_large=lambda e, n: told.append((e.object.path, n)),
     )
     handler.handle(delivery())
     ((path, size),) = told
@@ -59,7 +60,7 @@ def test_the_memory_of_a_row_is_held_until_it_is_inserted() -> None:
     memory, free = Budget(64 * MIB), []
 
     class Watching(MemorySink):
-        def insert(self, row: InstanceRow, deadline: float) -> None:  # noqa: ARG002
+        def insert(self, row: InstanceRow, deadline: Deadline) -> None:  # noqa: ARG002
             free.append(memory.free)
 
     Handler(Config(), MemoryStore(LARGE), Watching(), memory=memory).handle(delivery())
@@ -67,21 +68,21 @@ def test_the_memory_of_a_row_is_held_until_it_is_inserted() -> None:
     assert memory.free == memory.total
 
 
-def test_time_is_left_to_insert_what_was_converted() -> None:
+def test_converting_leaves_time_for_the_insert() -> None:
     ends: list[float] = []
 
     class Watched(Budget):
         def claim(
             self,
-            deadline: float | None = None,
+            deadline: Deadline = NO_DEADLINE,
             on_large: Callable[[int], object] | None = None,
         ) -> Claim:
-            ends.append(deadline or 0)
+            ends.append(deadline.at)
             return super().claim(deadline, on_large)
 
     class Watching(MemorySink):
-        def insert(self, row: InstanceRow, deadline: float) -> None:  # noqa: ARG002
-            ends.append(deadline)
+        def insert(self, row: InstanceRow, deadline: Deadline) -> None:  # noqa: ARG002
+            ends.append(deadline.at)
 
     Handler(Config(), MemoryStore(LARGE), Watching(), memory=Watched(64 * MIB)).handle(delivery())
     converted, inserted = ends

@@ -23,7 +23,7 @@ def plan(*args: str, folder: Path = ROOT) -> str:
 def test_every_lock_is_audited() -> None:
     locks = {each.stem for each in ROOT.glob("requirements*.txt")}
     assert len(locks) == 3
-    (loop,) = (line for line in plan("audit").splitlines() if " for each in " in line)
+    (loop,) = (line for line in plan("audit").splitlines() if " for lock in " in line)
     assert set(loop.partition(" in ")[2].partition(";")[0].split()) == locks
     assert "|| status=1" in plan("audit")  # one lock's findings do not hide the next one's
 

@@ -1,4 +1,4 @@
-"""A missing key stops what runs: no event is to blame, and none becomes a dead letter."""
+"""A missing key stops the run: no event is to blame, and none becomes a dead letter."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +10,11 @@ import pytest
 from dcm2bq import config, events
 from dcm2bq.dicom import privacy_rules
 from dcm2bq.errors import ConfigError, NotDicomError
-from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.handler import Handler
+from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools import indexing
-from dcm2bq.tools.backfill.stage import _Work
+from dcm2bq.tools.backfill.staging import ShardObjects
 from tests.dicom.build import dicom, identity
 from tests.support.in_memory import MemorySink, MemoryStore
 
@@ -41,17 +42,19 @@ def options(request: pytest.FixtureRequest) -> config.Config:
 def event(number: int) -> ObjectEvent:
     return ObjectEvent(
         event_id=f"e{number}",
-        kind=Kind.FINALIZED,
+        kind=EventKind.FINALIZED,
         time=datetime(2026, 1, 1, tzinfo=UTC),
-        bucket="scans",
-        name=f"{number}.dcm",
-        generation=number + 1,
-        size=len(CONTENT),
+        object=StoredObject(
+            bucket="scans",
+            name=f"{number}.dcm",
+            generation=number + 1,
+            size=len(CONTENT),
+        ),
     )
 
 
 @pytest.mark.parametrize("is_last", [True, False, None])
-def test_the_handler_raises_it_however_old_the_event_is(
+def test_the_handler_raises_it_whatever_the_age_of_the_event(
     options: config.Config, *, is_last: bool | None
 ) -> None:
     sink = MemorySink()
@@ -72,16 +75,16 @@ def test_a_backfill_stops_at_the_first_object(options: config.Config) -> None:
             yield event(number)
 
     with ThreadPoolExecutor(2) as pool:
-        work = _Work(Handler(options, MemoryStore(CONTENT), sink), pool, 2, lambda _: None)
+        objects = ShardObjects(Handler(options, MemoryStore(CONTENT), sink), lambda _: None)
         with pytest.raises(ConfigError, match="DCM2BQ_HASH_KEY"):
-            work.do(listed())
+            objects.handle(listed(), pool, 2)
     assert sink.rows == []
     assert len(given) < 20
 
 
 def test_repairs_and_retries_stop_at_the_first_one() -> None:
-    """Other errors of an attempt are its own."""
-    attempts = indexing.attempt(Attempt, [NotDicomError("x"), ConfigError("key"), None])
+    """Other errors concern only their attempt."""
+    attempts = indexing.attempt_each(Attempt, [NotDicomError("x"), ConfigError("key"), None])
     assert isinstance(next(attempts).error, NotDicomError)
     with pytest.raises(ConfigError, match="key"):
         next(attempts)
