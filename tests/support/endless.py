@@ -1,4 +1,4 @@
-"""A test that never ends, with every kind of process below it: for tests/unit/test_termination."""
+"""A test that never ends, with every kind of process below it: for tests/local/test_termination."""
 
 import os
 import threading
