@@ -114,5 +114,5 @@ resource "google_cloudfunctions2_function" "ingest" {
   }
 
   # The tables, with the columns of this release, exist before the first row.
-  depends_on = [time_sleep.grants, terraform_data.columns]
+  depends_on = [time_sleep.grants, time_sleep.keys, terraform_data.columns]
 }

@@ -234,6 +234,4 @@ resource "time_sleep" "grants" {
     { for grant in google_pubsub_topic_iam_member.dead_letter[*] : "topic/dead_letter" => grant.id },
     { for name, grant in google_secret_manager_secret_iam_member.this : "secret/${name}" => grant.id },
   )
-
-  depends_on = [time_sleep.keys]
 }

@@ -145,14 +145,14 @@ run "the_grants_made_are_those_of_the_list" {
     error_message = "what is granted is not what the output lists"
   }
   assert {
-    condition = { for name, grant in google_project_iam_member.this : name => grant.condition[*].expression if length(grant.condition) > 0 } == { build_source = [
-      join(" || ", [
+    condition = [for name, grant in google_project_iam_member.this : "${name}: ${grant.condition[0].expression}" if length(grant.condition) > 0] == [
+      join("", ["build_source: ", join(" || ", [
         "resource.name == \"projects/_/buckets/my-project-dcm2bq-source\"",
         "resource.name.startsWith(\"projects/_/buckets/my-project-dcm2bq-source/\")",
         "resource.name == \"projects/_/buckets/gcf-v2-sources-123456789012-us-central1\"",
         "resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-123456789012-us-central1/\")",
-      ])
-    ] }
+      ])])
+    ]
     error_message = "the build can read more than its source"
   }
   assert {

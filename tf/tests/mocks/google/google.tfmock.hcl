@@ -62,6 +62,11 @@ mock_resource "google_monitoring_dashboard" {
 }
 
 override_resource {
+  target = google_project_iam_custom_role.loader
+  values = { id = "projects/my-project/roles/dcm2bq_loader" }
+}
+
+override_resource {
   target = google_service_account.this["runtime"]
   values = { email = "runtime@", member = "serviceAccount:runtime" }
 }
