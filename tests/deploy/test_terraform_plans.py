@@ -16,10 +16,13 @@ from tests.support import google_api, terraform
 from tests.support.google_api import Answer, Request
 
 RUNNER = os.environ.get("TERRAFORM_RUNNER")
-pytestmark = pytest.mark.skipif(
-    RUNNER is None or shutil.which("terraform") is None,
-    reason="TERRAFORM_RUNNER names no runner that has the providers",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        RUNNER is None or shutil.which("terraform") is None,
+        reason="TERRAFORM_RUNNER names no runner that has the providers",
+    ),
+    pytest.mark.timeout(2400),  # 14 applies and plans take a minute on an idle machine
+]
 
 KEY = "projects/p/locations/us-central1/keyRings/r/cryptoKeys/k"
 TAG = "projects/p/locations/us/taxonomies/1/policyTags/2"
@@ -35,7 +38,7 @@ COMBINATIONS = {
     "existing_identities": 'identities = { runtime = "a@p.iam.gserviceaccount.com" }',
     "a_network": 'vpc = { subnetwork = "s" }\ntopic_regions = ["us-central1"]\nrequest_logs = false',
     "a_connector": 'vpc_connector = { id = "projects/p/locations/l/connectors/c" }',
-    "readers_and_tags": "dataset = { readers = [\"group:g@example.org\"], policy_tags = { "
+    "readers_and_tags": 'dataset = { readers = ["group:g@example.org"], policy_tags = { '
     f'PatientName = "{TAG}" }}, time_travel_hours = 48, storage_billing = "PHYSICAL" }}',
     "alerts_and_a_budget": 'alerts = { emails = ["a@example.org"], silence_hours = 12 }\n'
     'budget = { billing_account = "012345-6789AB-CDEF01", monthly_amount = 9 }',
@@ -82,7 +85,9 @@ def run(folder: Path, files: dict[str, str], **environ: str) -> Changes:
     messages = [json.loads(line) for line in done.stdout.splitlines() if line[:1] == "{"]
     errors = [each for each in messages if each.get("@level") == "error"]
     assert (done.returncode, errors) == (0, []), done.stdout[-5000:] + done.stderr
-    return {each["@testrun"]: changes(each["test_plan"]) for each in messages if "test_plan" in each}
+    return {
+        each["@testrun"]: changes(each["test_plan"]) for each in messages if "test_plan" in each
+    }
 
 
 def changes(plan: dict[str, Any]) -> dict[str, list[str]]:
@@ -129,7 +134,8 @@ override_data {
     expiration_policy          = [{ ttl = "" }]
     retry_policy               = [{ minimum_backoff = "10s", maximum_backoff = "600s" }]
     dead_letter_policy         = [{
-      dead_letter_topic = "projects/my-project/topics/dcm2bq-dead-letter", max_delivery_attempts = 100
+      dead_letter_topic     = "projects/my-project/topics/dcm2bq-dead-letter"
+      max_delivery_attempts = 100
     }]
   }
 }

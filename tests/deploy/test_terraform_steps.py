@@ -162,9 +162,7 @@ class Table:
             self.interruptions -= 1
             self.columns = [*self.columns, column(f"theirs_{self.interruptions}")]
             self.version += 1
-        if request.headers["If-match" if "If-match" in request.headers else "If-Match"] != str(
-            self.version
-        ):
+        if request.headers["If-match"] != str(self.version):  # as urllib spells it
             return 412, {"error": {"message": "Precondition check failed."}}
         assert set(request.body) == {"schema"}
         self.columns, self.version = request.body["schema"]["fields"], self.version + 1
@@ -215,7 +213,10 @@ def test_a_policy_tag_that_terraform_sets_is_set(api: Api) -> None:
     table = api.answer = Table([column("PatientName"), column("PatientID")])
     done = complete(api, [column("PatientName", policyTags={"names": [TAG]}), column("PatientID")])
     assert done.stdout == f"{TABLE}: PatientName tagged\n"
-    assert table.columns == [column("PatientName", policyTags={"names": [TAG]}), column("PatientID")]
+    assert table.columns == [
+        column("PatientName", policyTags={"names": [TAG]}),
+        column("PatientID"),
+    ]
 
 
 def test_a_column_that_is_added_meanwhile_is_not_lost(api: Api) -> None:
@@ -241,7 +242,7 @@ def test_whoever_may_not_change_the_table_is_told_which_role_it_takes(api: Api) 
 
 
 def test_the_token_is_in_no_state() -> None:
-    """An ephemeral value can be in provisioners and providers only; a data source is in the state."""
+    """An ephemeral value can only be in provisioners and providers; data sources are in the state."""
     text = "\n".join(file.read_text() for file in (ROOT / "tf").glob("*.tf"))
     assert text.count('ephemeral "google_client_config" "this" {}') == 1
     assert 'data "google_client_config"' not in text

@@ -33,9 +33,11 @@ def copy(into: Path) -> Path:
         file.write_text(
             text.replace(EPHEMERAL, MOCKABLE).replace("= ephemeral.google_", "= data.google_")
         )
-    subprocess.run(["git", "init", "--quiet"], cwd=into, check=True)  # by which a runner finds the root
+    subprocess.run(
+        ["git", "init", "--quiet"], cwd=into, check=True
+    )  # by which a runner finds the root
     return into / "tf"
 
 
 if __name__ == "__main__":
-    print(copy(Path(sys.argv[1])))
+    copy(Path(sys.argv[1]))

@@ -9,11 +9,12 @@ import json
 import os
 from typing import Any
 
-from google_api import Refused, call, endpoint, stop, stop_for
+from google_api import RefusedError, call, endpoint, stop, stop_for
 
 Column = dict  # of the REST API: name, type, mode, fields, description, policyTags
 
 SAME_TYPE = {"INT64": "INTEGER", "FLOAT64": "FLOAT", "BOOL": "BOOLEAN", "STRUCT": "RECORD"}
+CHANGED_MEANWHILE = 412  # the answer when the etag is no longer the table's
 ATTEMPTS = 5  # as often as others may change the table between reading and writing it
 
 
@@ -44,7 +45,7 @@ def merge(live: list[Column], wanted: list[Column], parent: str = "") -> list[st
 
 
 def complete(url: str, wanted: list[Column]) -> list[str]:
-    """Read the table, and write it if it lacks something; raises `Refused`."""
+    """Read the table, and write it if it lacks something; raises `RefusedError`."""
     table = call("GET", url)
     fields: list[Column] = table.get("schema", {}).get("fields", [])
     changes = merge(fields, wanted)
@@ -63,8 +64,8 @@ def main() -> None:
     for attempt in range(ATTEMPTS):
         try:
             changes = complete(f"{base}/{table}", wanted)
-        except Refused as refused:
-            if refused.status == 412 and attempt + 1 < ATTEMPTS:  # the etag is another
+        except RefusedError as refused:
+            if refused.status == CHANGED_MEANWHILE and attempt + 1 < ATTEMPTS:
                 continue
             stop_for(
                 f"the columns of {table} were not completed",

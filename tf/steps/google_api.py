@@ -1,8 +1,8 @@
 """Calls of Google's APIs with the token of Terraform's provider.
 
 The token is in the environment variable DCM2BQ_TOKEN: on a command line every user of the machine
-could read it. It is sent to Google only, and never printed. Whatever machine applies runs this, so it
-keeps to Python 3.8 and the standard library.
+could read it. It is sent to Google only, and never printed. This runs on whatever machine applies,
+so it keeps to Python 3.8 and the standard library.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 PAUSES = (1, 2, 4, 8, 16)  # seconds between attempts: half a minute, as long as an API may falter
 TIMEOUT_SECONDS = 60
+SERVER_ERROR = 500  # and above
 
 ADVICE = {
     401: "The token has expired: run terraform apply again.",
@@ -24,7 +25,7 @@ ADVICE = {
 }
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An answer other than success; `status` is 0 if there was none."""
 
     def __init__(self, status: int, reason: str) -> None:
@@ -53,12 +54,12 @@ def endpoint(variable: str, default: str) -> str:
 def call(
     method: str, url: str, body: dict[str, Any] | None = None, etag: str | None = None
 ) -> dict[str, Any]:
-    """Call an API, several times if it falters; raises `Refused`."""
+    """Call an API, several times if it falters; raises `RefusedError`."""
     for pause in (*PAUSES, None):
         try:
             return _call(method, url, body, etag)
-        except Refused as refused:
-            passes = refused.status in (0, 429) or refused.status >= 500
+        except RefusedError as refused:
+            passes = refused.status in (0, 429) or refused.status >= SERVER_ERROR
             if pause is None or not passes:
                 raise
             time.sleep(pause)
@@ -79,9 +80,9 @@ def _call(method: str, url: str, body: dict[str, Any] | None, etag: str | None) 
             answer: dict[str, Any] = json.load(response)
             return answer
     except urllib.error.HTTPError as error:
-        raise Refused(error.code, f"HTTP {error.code}: {_reason(error)}") from None
+        raise RefusedError(error.code, f"HTTP {error.code}: {_reason(error)}") from None
     except OSError as error:
-        raise Refused(0, f"no answer: {error}") from None
+        raise RefusedError(0, f"no answer: {error}") from None
 
 
 def _reason(error: urllib.error.HTTPError) -> str:
@@ -92,7 +93,7 @@ def _reason(error: urllib.error.HTTPError) -> str:
         return text[:200] or error.reason
 
 
-def stop_for(what: str, refused: Refused, advice: dict[int, str]) -> NoReturn:
+def stop_for(what: str, refused: RefusedError, advice: dict[int, str]) -> NoReturn:
     """End with a message: what could not be done, why, and what to do."""
     known = {**ADVICE, **advice}
     stop(f"{what}: {refused}\n{known.get(refused.status, 'Run terraform apply again.')}")

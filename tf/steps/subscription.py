@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 
-from google_api import Refused, call, endpoint, stop_for
+from google_api import RefusedError, call, endpoint, stop_for
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     body = {"subscription": {"name": name, **settings}, "updateMask": mask}
     try:
         call("PATCH", f"{base}/{name}", body)
-    except Refused as refused:
+    except RefusedError as refused:
         stop_for(
             f"the subscription {name} was not changed",
             refused,
