@@ -54,10 +54,10 @@ ENCRYPTED = (
 WAITS: dict[str, tuple[str, ...]] = {
     # identities, a pause, grants, a pause, and what needs the grants
     "time_sleep.identities": AGENTS,
-    **{
-        grant: ("time_sleep.identities", "google_project_service.this")
-        for grant in (*GRANTS, *LATE_GRANTS, KEY_GRANT)
-    },
+    **dict.fromkeys(
+        (*GRANTS, *LATE_GRANTS, KEY_GRANT),
+        ("time_sleep.identities", "google_project_service.this"),
+    ),
     "time_sleep.grants": GRANTS,
     "time_sleep.keys": (KEY_GRANT,),
     "google_pubsub_subscription.dead_letter": ("time_sleep.grants",),

@@ -1,4 +1,4 @@
-"""A plan after an apply shows nothing, whatever the variables; a drift shows, and nothing else does.
+"""A plan after an apply shows nothing, whatever the variables; a drift shows, and only it.
 
 Runs terraform with mock providers: by TERRAFORM_RUNNER, or where its registry can be reached.
 """
@@ -36,7 +36,9 @@ COMBINATIONS = {
     "a_key": f'kms_key = "{KEY}"\nbackfill = {{ enabled = true }}',
     "grants_by_others": f'grants = false\nkms_grants = false\nkms_key = "{KEY}"',
     "existing_identities": 'identities = { runtime = "a@p.iam.gserviceaccount.com" }',
-    "a_network": 'vpc = { subnetwork = "s" }\ntopic_regions = ["us-central1"]\nrequest_logs = false',
+    "a_network": """vpc = { subnetwork = "s" }
+        topic_regions = ["us-central1"]
+        request_logs = false""",
     "a_connector": 'vpc_connector = { id = "projects/p/locations/l/connectors/c" }',
     "readers_and_tags": 'dataset = { readers = ["group:g@example.org"], policy_tags = { '
     f'PatientName = "{TAG}" }}, time_travel_hours = 48, storage_billing = "PHYSICAL" }}',
@@ -62,9 +64,8 @@ type Changes = dict[str, dict[str, list[str]]]
 def again(name: str, variables: str) -> str:
     """Return a test file that applies with some variables, and plans the same again."""
     given = f'project_id = "my-project"\nregion = "us-central1"\n{variables}'
-    return f'{HEAD}\nvariables {{\n{given}\n}}\nrun "{name}" {{}}\nrun "{name}_again" {{\n' + (
-        "  command = plan\n}\n"
-    )
+    runs = f'run "{name}" {{}}\nrun "{name}_again" {{\n  command = plan\n}}\n'
+    return f"{HEAD}\nvariables {{\n{given}\n}}\n{runs}"
 
 
 def run(folder: Path, files: dict[str, str], **environ: str) -> Changes:

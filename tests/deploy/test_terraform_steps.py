@@ -162,7 +162,7 @@ class Table:
             self.interruptions -= 1
             self.columns = [*self.columns, column(f"theirs_{self.interruptions}")]
             self.version += 1
-        if request.headers["If-match"] != str(self.version):  # as urllib spells it
+        if request.headers["If-Match"] != str(self.version):
             return 412, {"error": {"message": "Precondition check failed."}}
         assert set(request.body) == {"schema"}
         self.columns, self.version = request.body["schema"]["fields"], self.version + 1
@@ -242,7 +242,7 @@ def test_whoever_may_not_change_the_table_is_told_which_role_it_takes(api: Api) 
 
 
 def test_the_token_is_in_no_state() -> None:
-    """An ephemeral value can only be in provisioners and providers; data sources are in the state."""
+    """An ephemeral value can only be in provisioners and providers; a data source is in states."""
     text = "\n".join(file.read_text() for file in (ROOT / "tf").glob("*.tf"))
     assert text.count('ephemeral "google_client_config" "this" {}') == 1
     assert 'data "google_client_config"' not in text

@@ -71,9 +71,9 @@ def main() -> None:
                 f"the columns of {table} were not completed",
                 refused,
                 {
-                    403: "Whoever applies needs roles/bigquery.dataOwner on the dataset, for policy "
-                    "tags also roles/datacatalog.categoryFineGrainedReader or "
-                    "roles/bigquery.admin: grant it, then run terraform apply again.",
+                    403: "Whoever applies needs roles/bigquery.dataOwner on the dataset, and to "
+                    "set policy tags the right to see their taxonomy (roles/datacatalog.viewer): "
+                    "grant it, then run terraform apply again.",
                     404: "The table was deleted meanwhile: run terraform apply again.",
                 },
             )
