@@ -54,9 +54,9 @@ check "dataset_is_closed" {
   }
 }
 
-# Terraform makes the tables, and does not change the columns of one that exists: the provider would drop
-# each column that is not in `schema`, past deletion_protection, and remove each policy tag. A step adds
-# what is missing.
+# Terraform makes the tables, and does not change columns or labels of one that exists: the provider would
+# drop each column that is not in `schema`, past deletion_protection, and remove each policy tag; it
+# would set the privacy label of an imported table. A step adds what is missing.
 resource "google_bigquery_table" "table" {
   #checkov:skip=CKV_GCP_80: the dataset's default key encrypts its tables: kms_key
   #checkov:skip=CKV_GCP_121: on by default; dataset.deletion_protection switches it off before a tear-down
@@ -78,8 +78,9 @@ resource "google_bigquery_table" "table" {
   }
 
   lifecycle {
-    # The label is the fingerprint of the options that made the existing rows: it stays what it was.
-    ignore_changes = [schema, description, labels["dcm2bq_privacy"]]
+    # The label dcm2bq_privacy is the fingerprint of the options that made the existing rows: it stays
+    # what it was. The step sets the other labels.
+    ignore_changes = [schema, description, labels]
 
     precondition {
       condition     = each.key != "instances" || length(setsubtract(keys(var.dataset.policy_tags), [for column in each.value.schema.fields : column.name])) == 0
@@ -101,14 +102,15 @@ locals {
   ] }
 }
 
-# Adds the columns that a table lacks, and sets the policy tags of dataset.policy_tags. It removes
-# nothing, and leaves descriptions and tags of others alone.
+# Adds the columns that a table lacks, and sets labels and the policy tags of dataset.policy_tags. It
+# removes nothing, and leaves descriptions, tags and labels of others alone.
 resource "terraform_data" "columns" {
   for_each = local.tables
 
   triggers_replace = {
     table   = "projects/${google_bigquery_table.table[each.key].project}/datasets/${google_bigquery_table.table[each.key].dataset_id}/tables/${google_bigquery_table.table[each.key].table_id}"
     columns = sha256(jsonencode(local.columns[each.key]))
+    labels  = local.labels
   }
 
   provisioner "local-exec" {
@@ -118,6 +120,7 @@ resource "terraform_data" "columns" {
       DCM2BQ_TOKEN   = ephemeral.google_client_config.this.access_token
       DCM2BQ_TABLE   = self.triggers_replace.table
       DCM2BQ_COLUMNS = jsonencode(local.columns[each.key])
+      DCM2BQ_LABELS  = jsonencode(local.labels)
     }
   }
 }

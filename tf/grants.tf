@@ -128,7 +128,7 @@ resource "google_project_iam_member" "this" {
 
     content {
       title       = "the function's source"
-      description = "Only ${join(" and ", local.build_buckets)}"
+      description = "Nothing but ${join(" and ", local.build_buckets)}"
       expression  = condition.value
     }
   }

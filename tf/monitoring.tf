@@ -13,11 +13,11 @@ locals {
 
   metrics = {
     events = {
-      description = "Events, by outcome"
+      description = "Events that were answered, by outcome"
       filter      = "jsonPayload.outcome:*"
       value       = null
       unit        = "1"
-      labels      = { outcome = "The outcome of the event" }
+      labels      = { outcome = "What became of the event" }
     }
     dead_letters = {
       description = "Dead letters of the function, by error"
@@ -38,7 +38,7 @@ locals {
       filter      = "jsonPayload.milliseconds>=0"
       value       = "milliseconds"
       unit        = "ms"
-      labels      = { outcome = "The outcome of the event" }
+      labels      = { outcome = "What became of the event" }
     }
   }
 }

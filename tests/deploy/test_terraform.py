@@ -1,4 +1,4 @@
-"""The examples in the docs set variables of tf/ that exist."""
+"""The examples in the docs set variables that exist; what was moved has arrived."""
 
 import re
 from typing import Any
@@ -43,3 +43,22 @@ def _fields_exist(value: Any, type_: str) -> None:
 
 def test_the_docs_have_examples() -> None:
     assert len(examples()) >= 10
+
+
+def test_what_was_moved_is_declared_at_its_new_address_only() -> None:
+    """Otherwise an apply over an earlier version would destroy it."""
+    declared, moves = set(), []
+    for file in TF.glob("*.tf"):
+        content = hcl2.loads(file.read_text())
+        for block in content.get("resource", []):
+            for type_, named in block.items():
+                declared |= {f"{type_}.{name}".replace('"', "") for name in named}
+        moves += content.get("moved", [])
+    assert len(moves) == 24
+    for move in moves:
+        before, after = (
+            re.sub(r"^\$\{|\}$", "", str(move[end])).partition("[") for end in ("from", "to")
+        )
+        assert after[0] in declared
+        assert before[0] not in declared or before[0] == after[0]
+        assert before[0].partition(".")[0] == after[0].partition(".")[0]

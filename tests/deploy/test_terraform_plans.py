@@ -68,13 +68,17 @@ def again(name: str, variables: str) -> str:
     return f"{HEAD}\nvariables {{\n{given}\n}}\n{runs}"
 
 
-def run(folder: Path, files: dict[str, str], **environ: str) -> Changes:
+def run(
+    folder: Path, files: dict[str, str], *, more: dict[str, str] | None = None, **environ: str
+) -> Changes:
     """Run test files in a copy of the repository; return what each plan shows."""
     tf = terraform.copy(folder)
     for file in (tf / "tests").glob("*.tftest.hcl"):
         file.unlink()
     for name, text in files.items():
         (tf / "tests" / f"{name}.tftest.hcl").write_text(text)
+    for name, text in (more or {}).items():
+        (tf / name).write_text(text)
     assert RUNNER is not None
     done = subprocess.run(
         [RUNNER, "test", tf, "-json", "-verbose"],
@@ -156,3 +160,43 @@ def test_a_drift_shows_in_a_plan_and_is_healed_by_an_apply(tmp_path: Path) -> No
     assert [each.path.rpartition("/")[2] for each in patched[3:]] == ["none-of-dcm2bq-deleted"]
     assert patched[3].body["subscription"]["ackDeadlineSeconds"] == 600
     assert shown["afterwards"] == {}
+
+
+IMPORTS = """
+import {
+  to = google_bigquery_table.table["instances"]
+  id = "projects/my-project/datasets/dicom/tables/instances"
+}
+import {
+  to = google_bigquery_dataset.dicom
+  id = "projects/my-project/datasets/dicom"
+}
+"""
+
+IMPORTED = """
+override_resource {
+  target = google_bigquery_table.table["instances"]
+  values = { effective_labels = { ward = "7", dcm2bq_privacy = "%s" } }
+}
+override_resource {
+  target = google_bigquery_dataset.dicom
+}
+"""
+
+
+def test_an_imported_table_is_accepted_by_its_label_and_left_as_it_is(tmp_path: Path) -> None:
+    """`labels` of an imported resource are empty: the label is in `effective_labels`."""
+    (vector, *_) = json.loads((terraform.ROOT / "tests/deploy/privacy.json").read_text())
+    head = f'{HEAD}\nvariables {{\nproject_id = "my-project"\nregion = "us-central1"\n'
+    privacy = f"privacy = {json.dumps(vector['terraform'])}\n}}\n"
+    plan = "{\n  command = plan\n%s}\n"
+    refused = plan % "  expect_failures = [google_bigquery_table.table]\n"
+    files = {
+        "same": f'{head}{privacy}{IMPORTED % vector["fingerprint"]}run "same" {plan % ""}',
+        "other": f'{head}{privacy}{IMPORTED % "f0"}run "other" {refused}',
+        "none": f'{head}}}\n{IMPORTED % "f0"}run "none" {refused}',
+    }
+    shown = run(tmp_path, files, more={"imports.tf": IMPORTS})
+    assert not any("delete" in actions for actions in shown["same"].values())
+    assert shown["same"]['google_bigquery_table.table["dead_letter"]'] == ["create"]
+    assert shown["same"].get('google_bigquery_table.table["instances"]', []) in ([], ["update"])

@@ -152,20 +152,23 @@ class Table:
 
     def __init__(self, columns: list[dict[str, Any]]) -> None:
         self.columns, self.version, self.interruptions = columns, 1, 0
+        self.labels = {"cost_center": "radiology", "dcm2bq_privacy": "f0"}
 
     def __call__(self, request: Request) -> Answer:
         assert request.path == f"/bigquery/v2/{TABLE}"
         if request.method == "GET":
-            state = {"etag": str(self.version), "schema": {"fields": self.columns}}
-            return 200, deepcopy(state)
+            fields, labels = deepcopy(self.columns), dict(self.labels)
+            return 200, {"etag": str(self.version), "schema": {"fields": fields}, "labels": labels}
         if self.interruptions:
             self.interruptions -= 1
             self.columns = [*self.columns, column(f"theirs_{self.interruptions}")]
             self.version += 1
         if request.headers["If-Match"] != str(self.version):
             return 412, {"error": {"message": "Precondition check failed."}}
-        assert set(request.body) == {"schema"}
-        self.columns, self.version = request.body["schema"]["fields"], self.version + 1
+        assert set(request.body) <= {"schema", "labels"}
+        self.columns = request.body.get("schema", {"fields": self.columns})["fields"]
+        self.labels = request.body.get("labels", self.labels)
+        self.version += 1
         return 200, {}
 
 
@@ -173,8 +176,11 @@ def column(name: str, type_: str = "STRING", **more: Any) -> dict[str, Any]:
     return {"name": name, "type": type_, **more}
 
 
-def complete(api: Api, wanted: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
-    return run("columns", api, DCM2BQ_TABLE=TABLE, DCM2BQ_COLUMNS=json.dumps(wanted))
+def complete(
+    api: Api, columns: list[dict[str, Any]], labels: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    given = {"DCM2BQ_COLUMNS": json.dumps(columns), "DCM2BQ_LABELS": json.dumps(labels or {})}
+    return run("columns", api, DCM2BQ_TABLE=TABLE, **given)
 
 
 def test_columns_are_added_and_none_is_dropped_changed_or_untagged(api: Api) -> None:
@@ -205,7 +211,7 @@ def test_columns_are_added_and_none_is_dropped_changed_or_untagged(api: Api) -> 
 def test_a_table_that_has_everything_is_not_written(api: Api) -> None:
     api.answer = Table([column("path"), column("ward")])
     done = complete(api, [column("path")])
-    assert done.stdout == f"{TABLE}: has every column\n"
+    assert done.stdout == f"{TABLE}: complete\n"
     assert [request.method for request in api.requests] == ["GET"]
 
 
@@ -217,6 +223,18 @@ def test_a_policy_tag_that_terraform_sets_is_set(api: Api) -> None:
         column("PatientName", policyTags={"names": [TAG]}),
         column("PatientID"),
     ]
+
+
+def test_labels_are_set_and_those_of_others_stay(api: Api) -> None:
+    table = api.answer = Table([column("path")])
+    done = complete(api, [column("path")], {"application": "dcm2bq", "cost_center": "research"})
+    assert done.stdout == f"{TABLE}: label application set, label cost_center set\n"
+    assert table.labels == {
+        "application": "dcm2bq",
+        "cost_center": "research",
+        "dcm2bq_privacy": "f0",
+    }
+    assert complete(api, [column("path")], {"application": "dcm2bq"}).stdout.endswith("complete\n")
 
 
 def test_a_column_that_is_added_meanwhile_is_not_lost(api: Api) -> None:
@@ -237,7 +255,7 @@ def test_a_table_of_another_kind_is_refused_before_anything_is_changed(api: Api)
 def test_whoever_may_not_change_the_table_is_told_which_role_it_takes(api: Api) -> None:
     api.answer = lambda _: (403, {"error": {"message": "Access Denied"}})
     failed = complete(api, [column("path")])
-    assert f"the columns of {TABLE} were not completed: HTTP 403: Access Denied" in failed.stderr
+    assert f"the table {TABLE} was not completed: HTTP 403: Access Denied" in failed.stderr
     assert "roles/bigquery.dataOwner" in failed.stderr
 
 

@@ -1,6 +1,7 @@
-"""Add the columns that a table lacks, and set policy tags; never drop or change anything else.
+"""Add the columns that a table lacks, set labels and policy tags; never drop or change other things.
 
-DCM2BQ_TABLE is projects/P/datasets/D/tables/T, DCM2BQ_COLUMNS the columns of this release as JSON.
+DCM2BQ_TABLE is projects/P/datasets/D/tables/T. DCM2BQ_COLUMNS holds the columns of this release,
+DCM2BQ_LABELS the labels, as JSON.
 """
 
 from __future__ import annotations
@@ -44,31 +45,40 @@ def merge(live: list[Column], wanted: list[Column], parent: str = "") -> list[st
     return changes
 
 
-def complete(url: str, wanted: list[Column]) -> list[str]:
+def complete(url: str, columns: list[Column], labels: dict[str, str]) -> list[str]:
     """Read the table, and write it if it lacks something; raises `RefusedError`."""
     table = call("GET", url)
     fields: list[Column] = table.get("schema", {}).get("fields", [])
-    changes = merge(fields, wanted)
+    existing: dict[str, str] = table.get("labels", {})
+    patch: dict[str, Any] = {}
+    changes = merge(fields, columns)
     if changes:
-        call("PATCH", url, {"schema": {"fields": fields}}, etag=table["etag"])
+        patch["schema"] = {"fields": fields}
+    missing = {key: value for key, value in labels.items() if existing.get(key) != value}
+    if missing:
+        patch["labels"] = {**existing, **missing}
+        changes += [f"label {key} set" for key in sorted(missing)]
+    if patch:
+        call("PATCH", url, patch, etag=table["etag"])
     return changes
 
 
 def main() -> None:
     """Complete the table, again if somebody else changed it meanwhile."""
     table = os.environ["DCM2BQ_TABLE"]
-    wanted: list[Any] = json.loads(os.environ["DCM2BQ_COLUMNS"])
+    columns: list[Column] = json.loads(os.environ["DCM2BQ_COLUMNS"])
+    labels: dict[str, str] = json.loads(os.environ["DCM2BQ_LABELS"])
     base = endpoint(
         "GOOGLE_BIG_QUERY_CUSTOM_ENDPOINT", "https://bigquery.googleapis.com/bigquery/v2/"
     )
     for attempt in range(ATTEMPTS):
         try:
-            changes = complete(f"{base}/{table}", wanted)
+            changes = complete(f"{base}/{table}", columns, labels)
         except RefusedError as refused:
             if refused.status == CHANGED_MEANWHILE and attempt + 1 < ATTEMPTS:
                 continue
             stop_for(
-                f"the columns of {table} were not completed",
+                f"the table {table} was not completed",
                 refused,
                 {
                     403: "Whoever applies needs roles/bigquery.dataOwner on the dataset, and to "
@@ -77,7 +87,7 @@ def main() -> None:
                     404: "The table was deleted meanwhile: run terraform apply again.",
                 },
             )
-        print(f"{table}: {', '.join(changes) or 'has every column'}")
+        print(f"{table}: {', '.join(changes) or 'complete'}")
         return
 
 
