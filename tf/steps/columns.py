@@ -1,4 +1,4 @@
-"""Add the columns that a table lacks, set labels and policy tags; never drop or change other things.
+"""Add the columns that a table lacks, set labels and policy tags; never drop or change the rest.
 
 DCM2BQ_TABLE is projects/P/datasets/D/tables/T. DCM2BQ_COLUMNS holds the columns of this release,
 DCM2BQ_LABELS the labels, as JSON.
