@@ -1,7 +1,7 @@
-"""The function: takes Cloud Storage object events from Eventarc, and answers each.
+"""The function `ingest`: it handles the Cloud Storage object events that Eventarc delivers.
 
-An event is acknowledged (HTTP 200) only when its row or its dead letter is durable. The
-answer to everything else is HTTP 500, upon which the trigger delivers the event again.
+An event is acknowledged (HTTP 200) only when its row or its dead letter is durable. Everything
+else is answered with HTTP 500, so that the trigger delivers the event again.
 """
 
 import json
@@ -24,21 +24,21 @@ from dcm2bq.events import Delivery, ObjectEvent, parse, received
 from dcm2bq.handler import Handler, Outcome, Result
 
 
-def _refuse_settings_of_a_desk(environ: Mapping[str, str]) -> None:
-    """Raise `ConfigError` where the service runs in the cloud as if on a developer's machine.
+def _refuse_developer_settings(environ: Mapping[str, str]) -> None:
+    """Raise `ConfigError` if settings for a developer's machine are set in the cloud.
 
-    With DEBUG the framework answers errors with a console that runs code; with the variable
-    of an emulator, headers and tokens would go to whatever host it names.
+    With DEBUG the framework answers errors with a console that runs code. With the variable of
+    an emulator, headers and tokens would go to the host that it names.
     """
-    if not environ.get("K_SERVICE"):  # which Cloud Run sets
+    if not environ.get("K_SERVICE"):  # set by Cloud Run
         return
     for name, value in environ.items():
         if value and (name in {"DEBUG", "FLASK_DEBUG"} or name.endswith("_EMULATOR_HOST")):
-            raise ConfigError(f"{name} is set, which is for a developer's machine: unset it")
+            raise ConfigError(f"{name} is set, but is for a developer's machine only: unset it")
 
 
 try:
-    _refuse_settings_of_a_desk(os.environ)
+    _refuse_developer_settings(os.environ)
     CONFIG = config.load()
     dicom.privacy_rules(CONFIG.privacy)
     MEMORY = dicom.budget_of(CONFIG.limits)
@@ -53,7 +53,7 @@ _making = threading.Lock()
 
 @functions_framework.cloud_event
 def ingest(event: CloudEvent) -> None:
-    """Handle one event; raise `RetryableError` for one that must be delivered again."""
+    """Handle one event; raise `RetryableError` if it must be delivered again."""
     _serve(_delivery(event))
 
 
@@ -68,42 +68,43 @@ def _serve(delivery: Delivery) -> None:
 
 
 def refuse(_: Exception) -> tuple[str, int]:
-    """Answer a request that is no CloudEvent, without quoting it as the framework would."""
+    """Answer a request that is not a CloudEvent, without quoting it as the framework would."""
     log.write("WARNING", "not a CloudEvent", outcome="refused")
     return "not a CloudEvent\n", HTTPStatus.BAD_REQUEST
 
 
-def serve_as_it_came(error: Exception) -> tuple[str, int] | HTTPException:
-    """Handle a request that the framework failed to make a CloudEvent of.
+def serve_unparsed(error: Exception) -> tuple[str, int] | HTTPException:
+    """Handle a request that the framework failed to turn into a CloudEvent.
 
-    It gives up on lone details (JSON that is nested too deeply, an extension with the name of
-    its own field ...) by an exception, which would be answered 500 at every delivery. So the
-    request itself is read, and becomes a row, or a dead letter with the reason.
+    A detail such as deeply nested JSON, or an extension named like one of its own fields, makes
+    it raise an exception, which would be answered with 500 at every delivery. The request itself
+    is read instead, and becomes a row, or a dead letter with the reason.
     """
     if isinstance(error, HTTPException):
         return error
-    if isinstance(error, RetryableError):  # `ingest` has done what can be done
+    if isinstance(error, RetryableError):  # raised and logged by `ingest`
         raise error
     _serve(received(dict(flask.request.headers), flask.request.get_data()))
     return "OK", HTTPStatus.OK
 
 
 functions_framework.errorhandler(HTTPStatus.BAD_REQUEST)(refuse)
-functions_framework.errorhandler(Exception)(serve_as_it_came)
+functions_framework.errorhandler(Exception)(serve_unparsed)
 
 
 def _handler() -> Handler:
-    """Return this process's handler; its clients are made for the first event.
+    """Return this process's handler; its clients are made with the first event.
 
-    Not at import: that runs before gunicorn forks, and connections do not survive a fork.
+    They cannot be made at import, because gunicorn forks after it, and connections do not survive
+    a fork.
     """
     with _making:
         if not _handlers:
-            from dcm2bq.bigquery.row_sink import Writer  # noqa: PLC0415
+            from dcm2bq.bigquery.row_sink import RowSink  # noqa: PLC0415
             from dcm2bq.gcs.store import Store  # noqa: PLC0415
 
-            store, writer = Store(CONFIG), Writer(CONFIG)
-            _handlers.append(Handler(CONFIG, store, writer, memory=MEMORY, on_large=_log_large))
+            store, sink = Store(CONFIG), RowSink(CONFIG)
+            _handlers.append(Handler(CONFIG, store, sink, memory=MEMORY, on_large=_log_large))
         return _handlers[0]
 
 
@@ -136,14 +137,14 @@ def _log_outcome(delivery: Delivery, outcome: Outcome, started: float) -> None:
 
 
 def _log_large(event: ObjectEvent, memory_bytes: int) -> None:
-    """Leave a trace before the conversion goes on, should it be the process's last."""
+    """Log an unusually large object before it is converted, in case that ends the process."""
     log.write(
         "INFO",
         "the object is unusually large",
         event_id=event.event_id,
-        path=event.path,
-        generation=str(event.generation),
-        size=event.size,
+        path=event.object.path,
+        generation=str(event.object.generation),
+        size=event.object.size,
         memory_bytes=memory_bytes,
     )
 
@@ -155,7 +156,7 @@ def _log_failure(delivery: Delivery, error: Exception, started: float) -> None:
         event = None
     log.write(
         "WARNING" if isinstance(error, RetryableError) else "ERROR",
-        "event failed, to be delivered again",
+        "event failed and will be delivered again",
         outcome="failed",
         error_type=type(error).__name__,
         error=describe(error),
@@ -164,20 +165,20 @@ def _log_failure(delivery: Delivery, error: Exception, started: float) -> None:
 
 
 def _about(delivery: Delivery, event: ObjectEvent | None, started: float) -> dict[str, Any]:
-    """Return the fields that each line has: which event, which object, how long, which trace."""
+    """Return the fields of every line: event, object, duration, trace."""
     trace = flask.request.headers.get("X-Cloud-Trace-Context") if flask.request else None
     return {
         "event_id": delivery.attributes.get("ce-id"),
         "event_type": delivery.attributes.get("ce-type"),
-        "path": event and event.path,
-        "generation": event and str(event.generation),
+        "path": event and event.object.path,
+        "generation": event and str(event.object.generation),
         "milliseconds": round((time.monotonic() - started) * 1000),
         "logging.googleapis.com/trace": trace and _trace_name(trace),
     }
 
 
 def _trace_name(header: str) -> str:
-    """Return the resource name that Cloud Logging joins lines by: `TRACE_ID/SPAN_ID;o=1`."""
+    """Return the trace's resource name, from a header of the form `TRACE_ID/SPAN_ID;o=1`."""
     trace_id = header.partition("/")[0]
     project = os.environ.get("GOOGLE_CLOUD_PROJECT")
     return f"projects/{project}/traces/{trace_id}" if project else trace_id

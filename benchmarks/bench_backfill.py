@@ -19,7 +19,7 @@ from typing import Any
 
 from pydicom.data import get_testdata_file
 
-from benchmarks.bench_function import stubs
+from tests.support.function_process import stubs
 
 ROOT = Path(__file__).parents[1]
 PYTHON = ROOT / ".venv-backfill" / "bin" / "python"

@@ -7,33 +7,16 @@ requirements.txt installs and nothing else: name such an environment's Python, o
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from pydicom.data import get_testdata_file
 
-from benchmarks.bench_function import (
-    OURS,
-    ROOT,
-    deliver,
-    function,
-    stubs,
-)
+from tests.support.environment import make_environment
+from tests.support.function_process import OURS, ROOT, deliver, function, stubs
 
 BARE = ROOT / "benchmarks" / "bare" / "main.py"
-
-
-def make_environment(folder: Path) -> Path:
-    """Install requirements.txt into an environment of its own; return its Python."""
-    python = folder / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    requirements = ["--require-hashes", "-r", str(ROOT / "requirements.txt")]
-    subprocess.run([*install, *requirements], check=True)
-    return python
 
 
 def measure(source: Path, stub: int, size: int, python: Path) -> float:

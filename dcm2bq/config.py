@@ -1,9 +1,9 @@
-"""Every option, its default and its meaning, in one place.
+"""All options, with their defaults and descriptions.
 
 The configuration is a JSON object of overrides, given in the environment variable
-`DCM2BQ_CONFIG` or in the file that `DCM2BQ_CONFIG_FILE` names. Overrides merge deeply:
+`DCM2BQ_CONFIG` or in the file that `DCM2BQ_CONFIG_FILE` names. Overrides are merged deeply:
 an option that is not given keeps its default. Option names are camelCase in JSON and
-snake_case here (`jsonOutput.ignorePrivate` is `json_output.ignore_private`).
+snake_case in Python (`jsonOutput.ignorePrivate` is `json_output.ignore_private`).
 """
 
 import difflib
@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 import msgspec
 from msgspec import Meta, field
 
+from dcm2bq import bucket_names
 from dcm2bq.errors import ConfigError
 
 INLINE_VARIABLE = "DCM2BQ_CONFIG"
@@ -26,16 +27,41 @@ FILE_VARIABLE = "DCM2BQ_CONFIG_FILE"
 
 MIB = 1024 * 1024
 
-TableId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]{1,1024}$(?!\n)")]
+_RULES: dict[str, str] = {}
+"""Each pattern that an option must match, in words."""
+
+
+def _matching(pattern: str, rule: str) -> Meta:
+    """Return the constraint that a whole text matches; messages quote `rule`, not `pattern`."""
+    whole = rf"^{pattern}$(?!\n)"  # `$` alone would accept a newline at the end
+    _RULES[whole] = rule
+    return Meta(pattern=whole)
+
+
+TableId = Annotated[
+    str,
+    _matching(
+        "[A-Za-z0-9_]{1,1024}",
+        "a dataset or table ID has 1 to 1,024 characters: letters, digits and '_'",
+    ),
+]
+ProjectId = Annotated[
+    str,
+    _matching(
+        "[a-z][a-z0-9.:-]{0,62}[a-z0-9]",
+        "a project ID has 2 to 64 characters (lowercase letters, digits, '-', '.' and ':'), begins "
+        "with a letter and ends with a letter or digit",
+    ),
+]
+BucketName = Annotated[str, _matching(bucket_names.PATTERN, bucket_names.RULE)]
 Positive = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[int, Meta(ge=0)]
-BucketName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$(?!\n)")]
 Seconds = Annotated[int, Meta(ge=1, le=590)]
-"""Below the longest acknowledgement deadline of Pub/Sub, 600 s."""
+"""590: below 600 s, the longest acknowledgement deadline of Pub/Sub."""
 Text = Annotated[str, Meta(max_length=4096)]
 
 _MAX_BYTES = MIB
-"""Bounds the configuration itself: nobody writes more by hand."""
+"""Longest configuration that is parsed: far more than anyone writes by hand."""
 
 
 class _Options(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -46,15 +72,17 @@ class BigQuery(_Options, frozen=True, kw_only=True):
     """Where the rows go."""
 
     project_id: Annotated[
-        Annotated[str, Meta(pattern=r"^[a-z][a-z0-9.:-]{0,62}[a-z0-9]$(?!\n)")] | None,
-        Meta(description="Project of the dataset; null is the project of the credentials"),
+        ProjectId | None,
+        Meta(description="Project that holds the dataset; null: the project of the credentials"),
     ] = None
-    dataset_id: Annotated[TableId, Meta(description="Dataset of the tables and views")] = "dicom"
-    instances_table_id: Annotated[TableId, Meta(description="Table of the instance rows")] = (
+    dataset_id: Annotated[TableId, Meta(description="Dataset that holds the tables and views")] = (
+        "dicom"
+    )
+    instances_table_id: Annotated[TableId, Meta(description="Table for instance rows")] = (
         "instances"
     )
     dead_letter_table_id: Annotated[
-        TableId, Meta(description="Table of the events that could not be handled")
+        TableId, Meta(description="Table for events that could not be handled")
     ] = "dead_letter"
     timeout_seconds: Annotated[Seconds, Meta(description="Longest wait for one insert")] = 30
 
@@ -65,7 +93,7 @@ class Input(_Options, frozen=True, kw_only=True):
     name_pattern: Annotated[
         Text,
         Meta(
-            description="Regular expression, searched in the object's name in any case; "
+            description="Regular expression, searched for in object names, ignoring case; "
             "objects that do not match are ignored"
         ),
     ] = r"\.(dcm|dicom)$"
@@ -75,22 +103,22 @@ class Input(_Options, frozen=True, kw_only=True):
     buckets: Annotated[
         tuple[BucketName, ...],
         Meta(
-            description="Buckets whose events are believed; those of others become dead "
-            "letters. Empty: any bucket"
+            description="Buckets whose events are accepted; events of other buckets become "
+            "dead letters. Empty: any bucket"
         ),
     ] = ()
 
     def admits(self, bucket: str) -> bool:
-        """Whether events of a bucket are believed."""
+        """Return whether events of a bucket are accepted."""
         return not self.buckets or bucket in self.buckets
 
 
 class Events(_Options, frozen=True, kw_only=True):
-    """What the kinds of event do."""
+    """How types of event are treated."""
 
     reindex_on_metadata_update: Annotated[
         bool,
-        Meta(description="Treat `metadataUpdated` events as `finalized` ones: index again"),
+        Meta(description="Treat `metadataUpdated` events like `finalized`: index the object again"),
     ] = False
 
 
@@ -102,38 +130,40 @@ class JsonOutput(_Options, frozen=True, kw_only=True):
         Meta(description="`flat`: keyword and plain value; `dicom-json`: PS3.18 Annex F"),
     ] = "flat"
     use_array_with_single_value: Annotated[
-        bool, Meta(description="Write single values as arrays of one, empty ones as `[]`")
+        bool, Meta(description="Write single values as arrays of one, and empty values as `[]`")
     ] = False
     ignore_group_length: Annotated[
-        bool, Meta(description="Leave out group lengths, elements (gggg,0000)")
+        bool, Meta(description="Omit group lengths: elements (gggg,0000)")
     ] = True
     ignore_meta_header: Annotated[
-        bool, Meta(description="Leave out the File Meta Information, group 0002")
+        bool, Meta(description="Omit the File Meta Information (group 0002)")
     ] = False
     ignore_private: Annotated[
-        bool, Meta(description="Leave out private elements and creators, at every level")
+        bool, Meta(description="Omit private elements and their creators, at every level")
     ] = False
     ignore_binary: Annotated[
         bool,
-        Meta(description="Leave out elements of VR OB, OD, OF, OL, OV, OW, UN, at every level"),
+        Meta(description="Omit elements with VR OB, OD, OF, OL, OV, OW or UN, at every level"),
     ] = False
     use_common_names: Annotated[
-        bool, Meta(description="Name elements by keyword; otherwise by eight hex digits")
+        bool, Meta(description="Use keywords as keys; otherwise eight hex digits")
     ] = True
     explicit_bulk_data_root: Annotated[
         bool,
-        Meta(description="Begin each BulkDataURI with the object's `gs://` URI and generation"),
+        Meta(description="Start each BulkDataURI with the object's `gs://` URI and generation"),
     ] = False
 
 
 class BulkData(_Options, frozen=True, kw_only=True):
-    """Which values stay in the object and are replaced by a BulkDataURI."""
+    """Which values stay in the object, replaced in the row by a BulkDataURI."""
 
     inline_max_bytes: Annotated[
-        NotNegative, Meta(description="Longest binary value that is kept, as InlineBinary")
+        NotNegative,
+        Meta(description="Longest binary value, in bytes, to keep in the row as InlineBinary"),
     ] = 0
     text_max_bytes: Annotated[
-        NotNegative, Meta(description="Longest text or array of numbers that is kept")
+        NotNegative,
+        Meta(description="Longest text or array of numbers, in bytes, to keep in the row"),
     ] = 65536
 
 
@@ -143,13 +173,12 @@ class Limits(_Options, frozen=True, kw_only=True):
     memory_bytes: Annotated[
         Annotated[int, Meta(ge=16 * MIB)] | None,
         Meta(
-            description="Memory that all events in flight may share; null is 70 % of what the "
-            "process may use, less what it uses at its start"
+            description="Memory shared by all events in flight; null: 70 % of what the process "
+            "may use, less what it uses at start"
         ),
     ] = None
-
     header_bytes: Annotated[
-        Positive, Meta(description="Most bytes of elements kept from one object")
+        Positive, Meta(description="Most bytes of elements to keep from one object")
     ] = 64 * MIB
     elements: Annotated[Positive, Meta(description="Most elements and items in one object")] = (
         2_000_000
@@ -161,16 +190,16 @@ class Limits(_Options, frozen=True, kw_only=True):
     output_bytes: Annotated[
         Positive,
         Meta(
-            description="Longest metadata as an escaped JSON string; the largest parts of a "
-            "longer one become BulkDataURIs"
+            description="Longest metadata, as an escaped JSON string; the largest parts of "
+            "longer metadata become BulkDataURIs"
         ),
     ] = 9_000_000
     inflated_bytes: Annotated[
-        Positive, Meta(description="Most bytes inflated from one deflated or gzip encoded object")
+        Positive, Meta(description="Most bytes to inflate from one deflated or gzip-encoded object")
     ] = 4 * 1024 * MIB
     hops: Annotated[
         NotNegative,
-        Meta(description="Most reads in search of the end of encapsulated pixel data"),
+        Meta(description="Most reads to find the end of encapsulated pixel data"),
     ] = 16
     deadline_seconds: Annotated[
         Seconds,
@@ -179,61 +208,64 @@ class Limits(_Options, frozen=True, kw_only=True):
 
 
 class Privacy(_Options, frozen=True, kw_only=True):
-    """What is taken out of rows, or pseudonymised in them, metadata and columns alike."""
+    """What is removed from rows or pseudonymised in them, in metadata and columns alike."""
 
     profile: Annotated[
         Literal["basic"] | None,
-        Meta(description="`basic`: the Basic Profile of PS3.15 Annex E, for what a header holds"),
+        Meta(description="`basic`: the Basic Profile of PS3.15 Annex E, as far as headers go"),
     ] = None
     remove: Annotated[
         tuple[str, ...],
         Meta(
             description="Attributes to remove at every level: keywords, tags (`00100010`, "
-            "`60xx3000`), `private`"
+            "`60xx3000`) or `private`"
         ),
     ] = ()
     hash: Annotated[
         tuple[str, ...],
-        Meta(description="Attributes to replace by a keyed hash at every level: keywords, tags"),
+        Meta(
+            description="Attributes to replace with a keyed hash at every level: keywords or tags"
+        ),
     ] = ()
     hash_key_variable: Annotated[
         str,
         Meta(
-            description="Environment variable that holds the key of the hash; a newline at its "
-            "end is no part of it"
+            description="Environment variable that holds the key of the hash; one newline at "
+            "its end is ignored"
         ),
     ] = "DCM2BQ_HASH_KEY"
     key_version: Annotated[
-        str | None, Meta(description="Name of the key's version; part of the tables' fingerprint")
+        str | None, Meta(description="Name of the key's version; part of the table's fingerprint")
     ] = None
 
     @property
     def is_on(self) -> bool:
-        """Whether anything is removed or replaced."""
+        """Return whether anything is removed or replaced."""
         return bool(self.profile or self.remove or self.hash)
 
     @property
     def needs_key(self) -> bool:
-        """Whether anything is replaced by a keyed hash."""
+        """Return whether anything is replaced with a keyed hash."""
         return bool(self.profile or self.hash)
 
     @property
     def fingerprint(self) -> str:
         """The first 16 hex digits of the SHA-256 of this group as canonical JSON.
 
-        Canonical: every option, in the order of the names, without white space.
+        Canonical JSON has every option, sorted by name, without white space; Terraform's
+        `jsonencode` writes the same.
         """
         canonical = json.dumps(msgspec.to_builtins(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 class Retry(_Options, frozen=True, kw_only=True):
-    """When an event is given up."""
+    """When to give up on an event."""
 
     max_age_seconds: Annotated[
         Positive,
         Meta(
-            description="Age at which an event that still fails becomes a dead letter; "
+            description="Age after which an event that still fails becomes a dead letter; "
             "keep it below the retention of the trigger's subscription"
         ),
     ] = 43200
@@ -245,18 +277,18 @@ class Log(_Options, frozen=True, kw_only=True):
     path: Annotated[
         Literal["full", "hash"],
         Meta(
-            description="Object names in logs: as they are, or hashed (SHA-256, keyed where "
-            "`privacy.hashKeyVariable` has a key)"
+            description="Object names in logs: in full, or hashed (SHA-256, keyed if "
+            "`privacy.hashKeyVariable` names a variable that is set)"
         ),
     ] = "full"
     level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
-        Meta(description="Least severity that is logged"),
+        Meta(description="Lowest severity to log"),
     ] = "INFO"
 
 
 class Config(_Options, frozen=True, kw_only=True):
-    """The configuration in force."""
+    """The whole configuration."""
 
     big_query: BigQuery = field(default_factory=BigQuery)
     input: Input = field(default_factory=Input)
@@ -270,7 +302,7 @@ class Config(_Options, frozen=True, kw_only=True):
 
 
 class Option(NamedTuple):
-    """One option as the documentation shows it."""
+    """One option, as documented: `path` is `jsonOutput.format`, for instance."""
 
     path: str
     type: Any
@@ -279,10 +311,10 @@ class Option(NamedTuple):
 
 
 def load(environ: Mapping[str, str] | None = None) -> Config:
-    """Return the configuration that the environment gives.
+    """Return the configuration that the environment variables specify.
 
-    Raises `ConfigError` with the option's path for an unknown option, a wrong type or a
-    value out of range, and with the variable's name for what is not a JSON object.
+    Raises `ConfigError`, which names the option if it is unknown, has the wrong type or is out
+    of range, and the variable if its content is not a JSON object.
     """
     environ = os.environ if environ is None else environ
     inline, path = environ.get(INLINE_VARIABLE), environ.get(FILE_VARIABLE)
@@ -294,19 +326,22 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
 
 
 def hash_key(options: Privacy, environ: Mapping[str, str] | None = None) -> bytes:
-    """Return the key of the hash that the environment gives; nothing where there is none.
+    """Return the key of the hash from the environment; empty if the variable is not set.
 
-    A secret made by a pipe ends in a newline, which a shell that passes it on takes away: one
-    newline at the end is no part of the key.
+    One newline at the end is ignored: a secret written by a pipe has one, and a shell that
+    passes it on strips it. Both must give the same key.
     """
     environ = os.environ if environ is None else environ
     return os.fsencode(environ.get(options.hash_key_variable, "")).removesuffix(b"\n")
 
 
 def from_overrides(overrides: Mapping[str, Any]) -> Config:
-    """Return the configuration with `overrides` (camelCase, nested) over the defaults.
+    """Return the defaults with `overrides`, nested and in camelCase, applied.
 
-    Raises `ConfigError` with the option's path.
+    Raises `ConfigError`, which names the option.
+
+    >>> from_overrides({"jsonOutput": {"ignorePrivate": True}}).json_output.ignore_private
+    True
     """
     _refuse_unknown(overrides, Config)
     try:
@@ -314,9 +349,14 @@ def from_overrides(overrides: Mapping[str, Any]) -> Config:
     except msgspec.ValidationError as error:
         reason, _, where = str(error).partition(" - at `$")
         option = where.strip("`.")
-        raise ConfigError(f"{option}: {reason}{_choices(option)}") from None
+        raise ConfigError(f"{option}: {_in_words(reason)}{_choices(option)}") from None
     _check_pattern(config.input.name_pattern)
     return config
+
+
+def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """Return `config` with `overrides` applied; otherwise like `from_overrides`."""
+    return from_overrides(_merge(msgspec.to_builtins(config), overrides))
 
 
 def to_json(config: Config) -> str:
@@ -330,7 +370,7 @@ def json_schema() -> str:
 
 
 def options() -> Iterator[Option]:
-    """Yield every option with its default and its meaning."""
+    """Yield every option with its type, default and description."""
     for group in msgspec.structs.fields(Config):
         for option in msgspec.structs.fields(group.type):
             path = f"{group.encode_name}.{option.encode_name}"
@@ -347,7 +387,7 @@ def _read(path: str) -> bytes:
 
 def _parse(text: bytes, *, source: str) -> Config:
     if len(text) > _MAX_BYTES:
-        raise ConfigError(f"{source} has more than {_MAX_BYTES} bytes")
+        raise ConfigError(f"{source} exceeds {_MAX_BYTES} bytes")
     try:
         overrides = msgspec.json.decode(text)
     except msgspec.DecodeError as error:
@@ -371,8 +411,26 @@ def _refuse_unknown(overrides: Mapping[str, Any], struct: type, prefix: str = ""
             _refuse_unknown(value, inner, f"{prefix}{key}.")
 
 
+def _merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` with `overrides` applied, at every level."""
+    return {**values} | {
+        key: _merge(values[key], value)
+        if isinstance(value, Mapping) and isinstance(values.get(key), Mapping)
+        else value
+        for key, value in overrides.items()
+    }
+
+
+def _in_words(reason: str) -> str:
+    """Return the reason of a validation error with a rule instead of a regular expression."""
+    for pattern, rule in _RULES.items():
+        if reason.endswith(f"matching regex {pattern!r}"):
+            return rule
+    return reason
+
+
 def _choices(path: str) -> str:
-    """Return what an option of a few named values may be, as the end of a sentence."""
+    """Return the values that an option accepts, as the end of a sentence; "" if not a few."""
     for option in options():
         if option.path == path and (names := _names(option.type)):
             return f", expected {' or '.join(names)}"
@@ -380,7 +438,7 @@ def _choices(path: str) -> str:
 
 
 def _names(kind: Any) -> list[str]:
-    """Return the values that a type names; none where it takes others beside them."""
+    """Return the values that a type lists; none if it accepts others."""
     if get_origin(kind) is Literal:
         return list(get_args(kind))
     named = [_names(each) for each in get_args(kind) if each is not NoneType]

@@ -1,21 +1,22 @@
 """The error taxonomy: errors are grouped by what must happen next.
 
     Dcm2BqError
-    |- ConfigError               stop at start; the message names the option
-    |- RejectedEventError        permanent: dead letter with the reason, acknowledge
+    |- ConfigError               stop at once; the message names the option
+    |- RejectedEventError        permanent: write a dead letter with the reason, acknowledge
     |  |- InvalidEventError      the event is not a storage object event
     |  |- NotDicomError          the object is not DICOM
     |  |- UnreadableDicomError   the object is DICOM, but broken or beyond a limit
     |  |- RowTooLargeError       BigQuery can never take the row
-    |  |- NeverFinishedError     the event was begun many times, and never ended
-    |- SupersededError           that generation no longer exists: acknowledge, no row
-    |- JobFailedError            a job that a tool started ended without success: its log says why
-    |- RetryableError            raise: HTTP 500, redelivery, at last the dead-letter topic
-       |- ReadFailedError        Cloud Storage did not answer, or not with the object
+    |  |- NeverFinishedError     the event was started many times and never finished
+    |- SupersededError           that generation no longer exists: acknowledge, write nothing
+    |- JobFailedError            a job that a tool started has failed; its log says why
+    |- RetryableError            answer HTTP 500, so that the event is delivered again
+       |- ReadFailedError        the object could not be read, or not in time
        |- WriteFailedError       BigQuery did not store the row
+       |- ServiceError           another request to a service failed: the message names it
 
-Messages carry tags, VRs, offsets, sizes and status codes, never values: headers hold
-patient data, and messages reach logs.
+Messages hold tags, VRs, offsets, sizes and status codes, never values: headers hold patient
+data, and messages reach logs.
 """
 
 import errno
@@ -24,10 +25,11 @@ import traceback
 from pathlib import Path
 
 _FRAMES = 12
+"""Frames shown of a foreign exception: enough to reach our own code from a library's."""
 
 
 class Dcm2BqError(Exception):
-    """Any error that this package raises on purpose."""
+    """The base of every error that this package raises on purpose."""
 
 
 class ConfigError(Dcm2BqError):
@@ -39,18 +41,18 @@ class RejectedEventError(Dcm2BqError):
 
 
 class InvalidEventError(RejectedEventError):
-    """The event is no Cloud Storage object event; the message names the field."""
+    """The event is not a Cloud Storage object event; the message names the field."""
 
 
 class NotDicomError(RejectedEventError):
-    """The object is not a DICOM file (PS3.10 7.1) nor a bare data set."""
+    """The object is neither a DICOM file (PS3.10 7.1) nor a bare data set."""
 
 
 class UnreadableDicomError(RejectedEventError):
-    """The object is DICOM, but its framing is broken or it exceeds a limit.
+    """The object is DICOM, but its structure is broken or it exceeds a limit.
 
-    `offset` is in bytes from the object's first byte (of the inflated data set for the
-    deflated transfer syntaxes), `tag` eight uppercase hex digits.
+    `offset` is in bytes from the object's first byte, or from the first byte of the inflated
+    data set in a deflated transfer syntax. `tag` is eight uppercase hex digits.
     """
 
     def __init__(self, reason: str, *, offset: int | None = None, tag: str | None = None) -> None:
@@ -60,20 +62,20 @@ class UnreadableDicomError(RejectedEventError):
         self.tag = tag
 
     def __str__(self) -> str:
-        where = [
+        parts = [
             f"tag {self.tag}" if self.tag is not None else "",
             f"offset {self.offset}" if self.offset is not None else "",
         ]
-        place = ", ".join(part for part in where if part)
+        place = ", ".join(filter(None, parts))
         return f"{self.reason} ({place})" if place else self.reason
 
 
 class RowTooLargeError(RejectedEventError):
-    """The row exceeds BigQuery's limit even with everything folded that can be."""
+    """The row exceeds BigQuery's limit, with every value replaced by a reference that can be."""
 
 
 class NeverFinishedError(RejectedEventError):
-    """The event was delivered so often that it must be what ends the process."""
+    """The event was delivered so often that it probably ends the process."""
 
 
 class SupersededError(Dcm2BqError):
@@ -81,7 +83,7 @@ class SupersededError(Dcm2BqError):
 
 
 class JobFailedError(Dcm2BqError):
-    """A job that a tool started, and that ran, ended without success; tools alone raise it."""
+    """A job that a tool started has run and failed; only tools raise it."""
 
 
 class RetryableError(Dcm2BqError):
@@ -89,24 +91,34 @@ class RetryableError(Dcm2BqError):
 
 
 class ReadFailedError(RetryableError):
-    """Reading the object from Cloud Storage failed."""
+    """The object or the listing could not be read, or not before the deadline."""
 
 
 class WriteFailedError(RetryableError):
     """BigQuery did not store the row."""
 
 
-def describe(error: BaseException) -> str:
-    """Say what went wrong without a value: our own text, or a stranger's type and frames.
+class ServiceError(RetryableError):
+    """A service did not do what a tool asked for; the message names the service.
 
-    The system's own errors keep its text for their number, which is one of a fixed list.
+    Queries and load jobs of BigQuery, files of a backfill in Cloud Storage, Dataflow, the
+    package index, the servers of the local stack, and credentials for any of them.
+    """
+
+
+def describe(error: BaseException) -> str:
+    """Return what went wrong without quoting a value.
+
+    That is the message of an error of this package, and the type and frames of any other
+    exception. An error of the operating system keeps the system's text for its number, since
+    those texts are a fixed list.
     """
     if isinstance(error, Dcm2BqError):
         return str(error)
     name = type(error).__name__
-    # Not for subclasses from elsewhere: the numbers of ssl and socket are their own.
-    is_systems = type(error).__module__ == "builtins"
-    number = error.errno if isinstance(error, OSError) and is_systems else None
+    # Only built-in classes: subclasses such as ssl.SSLError have numbers of their own.
+    is_system_error = type(error).__module__ == "builtins"
+    number = error.errno if isinstance(error, OSError) and is_system_error else None
     if number is not None and number in errno.errorcode:
         name = f"{name} ({os.strerror(number)})"
     frames = [

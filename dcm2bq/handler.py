@@ -1,11 +1,9 @@
-"""What becomes of an event: a row, a marker, a dead letter, or nothing.
+"""Decide what becomes of an event: a row, a marker, a dead letter, or nothing.
 
-The handler sees its store and its sink as the Protocols below; `gcs` and `bigquery` fill
-them in the function, and the tools may fill in others.
+The handler knows its store and its sink only as the Protocols below. In the function they are
+those of `gcs` and `bigquery`; the tools may pass others.
 """
 
-import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +13,7 @@ from typing import Protocol
 
 from dcm2bq import dicom, events, rows
 from dcm2bq.config import Config
+from dcm2bq.deadline import Deadline
 from dcm2bq.errors import (
     ConfigError,
     InvalidEventError,
@@ -23,54 +22,56 @@ from dcm2bq.errors import (
     SupersededError,
     describe,
 )
-from dcm2bq.events import Delivery, Kind, ObjectEvent
+from dcm2bq.events import Delivery, EventKind, ObjectEvent
+from dcm2bq.ignored import Ignored, why_ignored
+from dcm2bq.stored_object import StoredObject
 
-_COMPOSITE_TEMPORARIES = "gcloud/tmp/parallel_composite_uploads/"
-_BURIAL_SECONDS = 8
+DEAD_LETTER_GRACE_SECONDS = 8
+"""Least time for writing a dead letter, even if the event has used up its own."""
 _CONVERT_SHARE = 0.9
-"""Of an event's time, for reading and converting; the rest is for the insert."""
+"""Part of an event's time for reading and converting; the rest is for the insert."""
 _LAST_ATTEMPTS = 95
-"""From this delivery on, of the 100 after which Pub/Sub gives an event up, it is not tried.
+"""From this delivery on an event becomes a dead letter untried; Pub/Sub gives up after 100.
 
-An event that fails is given up by its age, long before; one that comes this often has never
-come to an end: it, or what stood beside it, ends the process.
+An event that fails becomes a dead letter by its age, long before. One that is delivered this
+often has never finished: the process ended each time, because of this event or one beside it.
 """
 
 
-class Reader(Protocol):
-    """One generation of one object, for random access; sizes are in bytes."""
+class ObjectContent(Protocol):
+    """The content of one generation, for random access; sizes are in bytes."""
 
     @property
     def size(self) -> int:
-        """Length of the object."""
+        """Length of the content."""
 
     @property
     def bytes_read(self) -> int:
-        """How much was fetched so far."""
+        """How much has been fetched so far."""
 
     def read_at(self, offset: int, n: int) -> bytes:
         """Return up to `n` bytes from `offset`; fewer only at the object's end."""
 
 
-class Store(Protocol):
-    """Where objects are read; deadlines are of `time.monotonic`."""
+class ObjectStore(Protocol):
+    """A place to read objects from."""
 
-    def open(self, event: ObjectEvent, deadline: float) -> Reader:
-        """Return a reader of the event's generation."""
+    def open(self, stored: StoredObject, deadline: Deadline) -> ObjectContent:
+        """Return the content of exactly that generation."""
 
 
 class Sink(Protocol):
-    """Where rows go; each method returns when its row is durable, or raises."""
+    """A place for rows; a method returns when its row is durable, and raises otherwise."""
 
-    def insert(self, row: rows.InstanceRow, deadline: float) -> None:
+    def insert(self, row: rows.InstanceRow, deadline: Deadline) -> None:
         """Insert a row into `instances`."""
 
-    def insert_dead_letter(self, row: rows.DeadLetterRow, deadline: float) -> None:
+    def insert_dead_letter(self, row: rows.DeadLetterRow, deadline: Deadline) -> None:
         """Insert a row into `dead_letter`."""
 
 
 class Result(StrEnum):
-    """What became of an event that is acknowledged."""
+    """What became of an acknowledged event; the values are those of the log."""
 
     INSERTED = "inserted"
     MARKED = "marked"
@@ -79,19 +80,9 @@ class Result(StrEnum):
     DEAD_LETTERED = "dead_lettered"
 
 
-class Ignored(StrEnum):
-    """Why nothing is recorded of an event."""
-
-    METADATA = "metadata"  # a metadataUpdated event, without events.reindexOnMetadataUpdate
-    NAME = "name"  # no match of input.namePattern
-    TEMPORARY = "temporary"  # a part of one of gcloud's parallel composite uploads
-    EMPTY = "empty"
-    FOLDER = "folder"  # the placeholder that a console makes for one
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The result of an event, and what its log line tells; `bytes_read` is in bytes."""
+    """The result of an event, and the fields of its log line; `bytes_read` is in bytes."""
 
     result: Result
     event: ObjectEvent | None = None
@@ -104,15 +95,15 @@ class Outcome:
 class Handler:
     """Handles events; made once per process, used by all its threads.
 
-    `memory` is what its conversions share, by default with all others of the process.
-    `on_large` is called before an unusually large one goes on, with the event and the bytes
-    of memory so far. Raises `ConfigError` for limits that the memory cannot satisfy.
+    `memory` is the budget that its conversions share, by default that of the process.
+    `on_large` is called with the event and its memory in bytes before a conversion becomes
+    unusually large. Raises `ConfigError` for limits that the memory cannot satisfy.
     """
 
     def __init__(
         self,
         config: Config,
-        store: Store,
+        store: ObjectStore,
         sink: Sink,
         *,
         memory: dicom.Budget | None = None,
@@ -123,16 +114,16 @@ class Handler:
         self._sink = sink
         self._memory = memory or dicom.budget_of(config.limits)
         self._on_large = on_large
-        self._name_pattern = re.compile(config.input.name_pattern, re.IGNORECASE)
 
     def handle(self, delivery: Delivery, *, is_last: bool | None = None) -> Outcome:
-        """Do what the event asks for; an outcome means: acknowledge it.
+        """Do what the event asks for; return its outcome if it may be acknowledged.
 
-        Raises `RetryableError`, or whatever was not foreseen, for an event that must be
-        delivered again. One that `is_last`, for which nobody will, becomes a dead letter
-        instead; by default its age decides. Raises `ConfigError` too: no event is to blame.
+        Raises `RetryableError`, or any unforeseen exception, for an event that must be
+        delivered again. If this is the last delivery (`is_last`), it becomes a dead letter
+        instead; by default its age decides. `ConfigError` is always raised, since no event
+        is to blame for it.
         """
-        deadline = time.monotonic() + self._config.limits.deadline_seconds
+        deadline = Deadline.after(self._config.limits.deadline_seconds)
         event = None
         try:
             event = events.parse(delivery)
@@ -144,67 +135,50 @@ class Handler:
             raise
         except Exception as error:
             if not isinstance(error, RejectedEventError):
-                # Not before: the time of an event that is rejected may be none.
+                # Only here: a rejected event may not have a valid time.
                 if is_last is None:
                     is_last = self._is_too_old(delivery)
                 if not is_last:
                     raise
-            self._bury(delivery, error, deadline)
+            self._dead_letter(delivery, error, deadline)
             return Outcome(result=Result.DEAD_LETTERED, event=event, error=error)
 
-    def apply(self, event: ObjectEvent, deadline: float) -> Outcome:
-        """Do what a valid event asks for, before `deadline` (of `time.monotonic`).
-
-        Raises each error of the taxonomy.
-        """
-        if not self._config.input.admits(event.bucket):
+    def apply(self, event: ObjectEvent, deadline: Deadline) -> Outcome:
+        """Do what a valid event asks for; raise any error of the taxonomy if it fails."""
+        if not self._config.input.admits(event.object.bucket):
             raise InvalidEventError("data.bucket: is not one of input.buckets")
-        if ignored := self.ignored(event):
+        if ignored := self._why_ignored(event):
             return Outcome(result=Result.IGNORED, event=event, ignored=ignored)
-        if event.kind in {Kind.DELETED, Kind.ARCHIVED}:
+        if event.kind in {EventKind.DELETED, EventKind.ARCHIVED}:
             return self.mark(event, deadline)
         return self._index(event, deadline)
 
-    def is_ignored(self, event: ObjectEvent) -> bool:
-        """Whether nothing is recorded of such a change."""
-        return self.ignored(event) is not None
-
-    def ignored(self, event: ObjectEvent) -> Ignored | None:
-        """Return why nothing is recorded of such a change; None if something is."""
+    def _why_ignored(self, event: ObjectEvent) -> Ignored | None:
+        """Return why nothing is recorded of an event, or None if something is."""
         if (
-            event.kind is Kind.METADATA_UPDATED
+            event.kind is EventKind.METADATA_UPDATED
             and not self._config.events.reindex_on_metadata_update
         ):
             return Ignored.METADATA
-        if event.name.endswith("/"):
-            return Ignored.FOLDER
-        if event.name.startswith(_COMPOSITE_TEMPORARIES):
-            return Ignored.TEMPORARY
-        if not self._name_pattern.search(event.name):
-            return Ignored.NAME
-        return Ignored.EMPTY if event.size == 0 else None
+        return why_ignored(self._config, event.object)
 
-    def mark(self, event: ObjectEvent, deadline: float) -> Outcome:
-        """Record that a generation is gone; nothing is read."""
+    def mark(self, event: ObjectEvent, deadline: Deadline) -> Outcome:
+        """Insert the marker of a generation that is gone, without reading anything."""
         self._sink.insert(rows.instance_row(event, now=_now(), info=rows.info(event)), deadline)
         return Outcome(result=Result.MARKED, event=event)
 
-    def _index(self, event: ObjectEvent, deadline: float) -> Outcome:
-        """Record what a generation's header holds."""
+    def _index(self, event: ObjectEvent, deadline: Deadline) -> Outcome:
+        """Insert the row of a generation, with its header."""
         on_large = self._on_large and partial(self._on_large, event)
-        with self._memory.claim(_before_insert(deadline), on_large) as claim:
+        with self._memory.claim(deadline.share(_CONVERT_SHARE), on_large) as claim:
             return self._insert(event, deadline, claim)
 
-    def _insert(self, event: ObjectEvent, deadline: float, claim: dicom.Claim) -> Outcome:
-        reader = self._store.open(event, deadline)
-        if event.size is None and reader.size == 0:  # else `ignored` has seen to it
+    def _insert(self, event: ObjectEvent, deadline: Deadline, claim: dicom.Claim) -> Outcome:
+        reader = self._store.open(event.object, deadline)
+        if event.object.size is None and reader.size == 0:  # a known size was checked before
             return Outcome(result=Result.IGNORED, event=event, ignored=Ignored.EMPTY)
-        conversion = dicom.convert(
-            reader,
-            options=self._config,
-            root=event.bulk_data_root,
-            deadline=claim.deadline,
-            memory=claim,
+        conversion = dicom.convert_within(
+            claim, reader, self._config, bulk_data_root=event.object.bulk_data_root
         )
         info = rows.info(
             event,
@@ -217,7 +191,7 @@ class Handler:
             event,
             now=_now(),
             info=info,
-            attributes=conversion.attributes,
+            columns=conversion.columns,
             metadata=conversion.text,
         )
         self._sink.insert(row, deadline)
@@ -232,26 +206,20 @@ class Handler:
         age = _now() - events.event_time(delivery)
         return age.total_seconds() > self._config.retry.max_age_seconds
 
-    def _bury(self, delivery: Delivery, error: Exception, deadline: float) -> None:
-        """Write the dead letter, if need be with time beyond what the event has used up."""
+    def _dead_letter(self, delivery: Delivery, error: Exception, deadline: Deadline) -> None:
+        """Insert a dead letter; if the event has used up its time, take a little more."""
         row = rows.dead_letter_row(
             delivery, now=_now(), error_type=type(error).__name__, error=describe(error)
         )
-        self._sink.insert_dead_letter(row, max(deadline, time.monotonic() + _BURIAL_SECONDS))
-
-
-def _before_insert(deadline: float) -> float:
-    """Return until when to convert: what is ready too late could not be inserted any more."""
-    now = time.monotonic()
-    return now + (deadline - now) * _CONVERT_SHARE
+        self._sink.insert_dead_letter(row, deadline.at_least(DEAD_LETTER_GRACE_SECONDS))
 
 
 def _refuse_endless(delivery: Delivery) -> None:
-    """Raise `NeverFinishedError` for what was begun again and again, and never ended."""
+    """Raise `NeverFinishedError` for an event that was started many times and never finished."""
     attempt = events.attempt(delivery)
     if attempt is not None and attempt >= _LAST_ATTEMPTS:
         raise NeverFinishedError(
-            f"delivered {attempt} times and never finished: is the process killed by it?"
+            f"delivered {attempt} times and never finished: it may be what ends the process"
         )
 
 

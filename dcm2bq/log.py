@@ -1,7 +1,7 @@
-"""Structured logs for Cloud Logging: one JSON object a line, of allow-listed fields.
+"""Structured logs for Cloud Logging: one JSON object per line, with allow-listed fields.
 
-What other libraries log is reduced to the logger, the severity, and an exception's type and
-frames: their texts can quote values, and values are patient data.
+Lines of other libraries are reduced to their logger, their severity, and the type and frames of an
+exception: their texts can quote values, and values are patient data.
 """
 
 import atexit
@@ -38,39 +38,40 @@ FIELDS = (
     "error",
     "logging.googleapis.com/trace",
 )
-"""What a line may hold beside `severity`, `time`, `logger` and `message`."""
+"""Fields that a line may have beside `severity`, `time`, `logger` and `message`."""
 
 Severity = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 _MAX_CHARS = 4096
-_TALLY_SECONDS = 60  # soon enough for whoever waits for an object, and cheap under any load
+"""Longest text of a field: longer than any path, far below the 256 KiB of a log entry."""
+_TALLY_SECONDS = 60  # soon enough for someone who waits for an object, cheap under any load
 _LOGGER = logging.getLogger("dcm2bq")
 
 
 def setup(config: Config) -> None:
-    """Send everything that this process logs to stdout, one JSON object a line."""
+    """Send everything that this process logs to stdout, one JSON object per line."""
     handler = logging.StreamHandler(sys.stdout)
     key = hash_key(config.privacy)
     handler.setFormatter(_JsonFormatter(hash_paths=config.log.path == "hash", key=key))
-    handler.addFilter(_not_told_yet)
+    handler.addFilter(_is_new)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     _LOGGER.setLevel(config.log.level)
 
 
 def write(severity: Severity, message: str, **fields: Any) -> None:
-    """Log a line; `message` is a constant text, `fields` are of `FIELDS`."""
+    """Log a line with a constant text and some of `FIELDS`; None leaves a field out."""
     unknown = fields.keys() - set(FIELDS)
     if unknown:
-        raise ValueError(f"not allowed in logs: {', '.join(sorted(unknown))}")
+        raise ValueError(f"fields not allowed in logs: {', '.join(sorted(unknown))}")
     _LOGGER.log(getattr(logging, severity), message, extra={"fields": fields})
 
 
 class Tally:
-    """Counts what has no line of its own at INFO: a line at most once a minute and process.
+    """Counts events that have no line of their own at INFO, in at most one line per minute.
 
-    A line comes with the first count, then with the first event after a minute, and at the end of
-    the process: no thread waits for it, since Cloud Run gives CPU to a process during requests
-    alone. Used by several threads.
+    A line is written with the first count, then with the first event after a minute, and when the
+    process ends. No thread waits for that minute, because Cloud Run gives a process CPU only
+    during requests. Used by several threads.
     """
 
     def __init__(self, message: str, field: str) -> None:
@@ -82,17 +83,17 @@ class Tally:
         atexit.register(self.flush)
 
     def add(self, reason: str) -> None:
-        """Count one."""
+        """Count one event."""
         with self._lock:
             self._counts[reason] += 1
 
     def write_if_due(self) -> None:
-        """Log what was counted since the last line, if that was a minute ago."""
-        if self._counts:  # without the lock: an ordinary event has nothing to wait for
+        """Log the counts since the last line, if that is at least a minute ago."""
+        if self._counts:  # without the lock, so that ordinary events never wait
             self._write(time.monotonic())
 
     def flush(self) -> None:
-        """Log what was counted since the last line."""
+        """Log the counts since the last line."""
         self._write(math.inf)
 
     def _write(self, now: float) -> None:
@@ -126,22 +127,22 @@ class _JsonFormatter(logging.Formatter):
 
 
 def _hashed(path: bytes, key: bytes) -> str:
-    """Return what stands for a name: who knows names could find it, unless there is a key."""
+    """Return a hash of a path; without a key, anyone who can guess the path can confirm it."""
     if key:
         return "hmac-sha256:" + hmac.digest(key, path, hashlib.sha256).hex()
     return "sha256:" + hashlib.sha256(path).hexdigest()
 
 
 def _bounded(value: Any) -> Any:
-    """Cut what a hostile event could make too long, and escape what UTF-8 cannot hold."""
+    """Cut text that a hostile event made too long, and escape what UTF-8 cannot encode."""
     if not isinstance(value, str):
         return value
     value = value[:_MAX_CHARS]
     return value if value.isascii() else value.encode(errors="backslashreplace").decode()
 
 
-def _not_told_yet(record: logging.LogRecord) -> bool:
-    """Whether a line is news: Flask logs again what an event's own line has told."""
+def _is_new(record: logging.LogRecord) -> bool:
+    """Return whether a line is new: Flask logs exceptions that an event's own line has shown."""
     return not (record.exc_info and isinstance(record.exc_info[1], RetryableError))
 
 

@@ -1,4 +1,4 @@
-"""What the machine lets this process use: memory, in bytes."""
+"""The memory that this process may use, and how it returns memory to the system."""
 
 import ctypes
 import os
@@ -12,17 +12,18 @@ _SLASH = Path("/")
 _V1_LIMIT, _V2_LIMIT = "memory.limit_in_bytes", "memory.max"
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # of malloc.h
 _LARGE_BLOCK = 128 * 1024
+"""glibc's initial threshold, which it would otherwise raise."""
 _ARENAS = 2
+"""One would make eight threads wait for each other; each further one may hold free memory."""
 _UNLIMITED = 2**62
-"""Control groups without a limit say so by `max`, or by a number near 2^63."""
+"""Control groups without a limit show `max`, or a number near 2^63."""
 
 
 def memory_limit(root: Path = _SLASH) -> int:
-    """Return the most memory that the process may use.
+    """Return how many bytes of memory the process may use.
 
-    That is the least of its control groups' limits (version 2 or 1, its own group and those
-    around it), of its address space (`RLIMIT_AS`), and of the physical memory. `root` is
-    where `/proc` and `/sys` are looked for.
+    This is the least of the limits of its control group and all parents (version 2 or 1), of
+    its address space (`RLIMIT_AS`) and of the physical memory. `root` has `/proc` and `/sys`.
     """
     address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
     limits = [_physical(), *_group_limits(root)]
@@ -32,7 +33,7 @@ def memory_limit(root: Path = _SLASH) -> int:
 
 
 def resident_bytes(root: Path = _SLASH) -> int:
-    """Return the memory that the process has now; 0 where the system does not tell."""
+    """Return how many bytes of memory the process uses now; 0 if the system does not show it."""
     try:
         pages = (root / "proc/self/statm").read_text().split()[1]
     except (OSError, IndexError):
@@ -41,10 +42,10 @@ def resident_bytes(root: Path = _SLASH) -> int:
 
 
 def keep_memory_together() -> None:
-    """Have the allocator put large blocks apart, so that they go back when they are freed.
+    """Make the allocator return large blocks to the system when they are freed.
 
-    By default glibc learns from the first large block that is freed to keep such blocks, for
-    each thread in an arena of its own: eight threads then hold twice what they use (measured).
+    By default glibc stops doing so after the first large block that is freed, and has an arena for
+    each thread: eight threads then hold twice the memory that they use (measured).
     """
     if libc := _glibc():
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
@@ -52,7 +53,7 @@ def keep_memory_together() -> None:
 
 
 def return_memory() -> None:
-    """Give the system back what is free but scattered; takes milliseconds."""
+    """Return memory that is free but scattered to the system; takes milliseconds."""
     if libc := _glibc():
         libc.malloc_trim(0)
 
@@ -70,7 +71,7 @@ def _physical() -> int:
 
 
 def _group_limits(root: Path) -> Iterator[int]:
-    """Yield the limits of the control groups that the process is in."""
+    """Yield the limits of the control groups of this process."""
     mounted = root / "sys/fs/cgroup"
     for controllers, group in _groups(root):
         if controllers == "":
@@ -80,7 +81,7 @@ def _group_limits(root: Path) -> Iterator[int]:
 
 
 def _groups(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield the controllers (none for version 2) and the path of each group."""
+    """Yield the controllers ("" for version 2) and the path of each group."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -89,26 +90,26 @@ def _groups(root: Path) -> Iterator[tuple[str, str]]:
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
         yield controllers, group
-    if not lines:  # some sandboxes show the files, but not which group is theirs
+    if not lines:  # some sandboxes have the limits, but do not show the group of the process
         yield from (("", "/"), ("memory", "/"))
 
 
 def _limits_up(mounted: Path, group: str, name: str) -> Iterator[int]:
-    """Yield the limit of a group and of each around it.
+    """Yield the limits of a group and of its parents.
 
-    A container may see the host's name of its group, but not the folder: then the mounted
-    folder itself is its group.
+    A container may see the host's path of its group but not that folder. Then the mounted folder
+    itself is its group.
     """
     folder = mounted / group.strip("/")
-    for each in (folder, *folder.parents):
-        if (limit := _read(each / name)) is not None:
+    for parent in (folder, *folder.parents):
+        if (limit := _read(parent / name)) is not None:
             yield limit
-        if each == mounted:
+        if parent == mounted:
             return
 
 
 def _read(file: Path) -> int | None:
-    """Return the limit that a file holds; None if it holds none."""
+    """Return the limit in a file; None if there is no file or no limit."""
     try:
         text = file.read_text().strip()
     except OSError:

@@ -1,7 +1,7 @@
 """The rows of the two tables, field for field as `schema/` declares them.
 
-A row knows its insert id: BigQuery drops a row whose id it has seen within about a minute,
-which spares a second row when an insert is repeated. It is best effort; the views are right
+A row has an insert id: BigQuery drops a row whose id it has seen within about a minute, which
+mostly avoids a second row when an insert is repeated. This is best effort; the views are right
 without it.
 """
 
@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from dcm2bq import __version__
 from dcm2bq.events import Delivery, ObjectEvent
 from dcm2bq.lifted import LIFTED
+from dcm2bq.version import VERSION
 
 
 class InputInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +30,7 @@ class InputInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Info(msgspec.Struct, frozen=True, kw_only=True):
-    """How the row came about; `bytes_read` is None where nothing was read."""
+    """How a row came about; `bytes_read` is None if nothing was read."""
 
     event_id: str
     input: InputInfo
@@ -43,16 +43,16 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
 
 _Lifted: Any = msgspec.defstruct(
     "_Lifted",
-    [(each.keyword, str | None, None) for each in LIFTED],
+    [(column.keyword, str | None, None) for column in LIFTED],
     module=__name__,
     frozen=True,
     kw_only=True,
 )
-"""The columns lifted from the header, by DICOM keyword; None where it has nothing for one."""
+"""The columns filled from the header, by DICOM keyword; None if the header has no value."""
 
 
 class InstanceRow(_Lifted, frozen=True, kw_only=True):  # type: ignore[misc, call-arg]
-    """A row of `instances`; `metadata` is JSON text, and None on delete markers."""
+    """A row of `instances`; `metadata` is JSON text, and None in delete markers."""
 
     timestamp: datetime
     ingested_at: datetime
@@ -69,9 +69,9 @@ class InstanceRow(_Lifted, frozen=True, kw_only=True):  # type: ignore[misc, cal
 
 
 class DeadLetterRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of `dead_letter`, in the shape that Pub/Sub's BigQuery subscriptions write.
+    """A row of `dead_letter`, in the form that Pub/Sub's BigQuery subscriptions write.
 
-    `attributes` is JSON text; `data` is the event's JSON.
+    `attributes` is JSON text, `data` the event's JSON.
     """
 
     subscription_name: str | None = None
@@ -87,7 +87,7 @@ class DeadLetterRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def names_column(location: str) -> bool:
-    """Return whether a text is the path of a column, such as `info.warnings[2]`, in any case."""
+    """Return whether a text is the path of a column in any case, such as `info.warnings[2]`."""
     parts = _INDEX.sub("", location).casefold().split(".")
     return all(part in _COLUMNS for part in parts)
 
@@ -97,22 +97,22 @@ def instance_row(
     *,
     now: datetime,
     info: Info,
-    attributes: Mapping[str, str | None] | None = None,
+    columns: Mapping[str, str | None] | None = None,
     metadata: str | None = None,
 ) -> InstanceRow:
-    """Return the row of an event: with the header's `attributes` and `metadata`, or a marker.
+    """Return the row of an event, or its delete marker if there are no `columns` and `metadata`.
 
-    `attributes` are the lifted ones, by DICOM keyword.
+    `columns` are those filled from the header, by DICOM keyword.
     """
     return InstanceRow(
         timestamp=event.time,
         ingested_at=now,
         event=event.kind.value,
-        path=event.path,
-        version=str(event.generation),
+        path=event.object.path,
+        version=str(event.object.generation),
         info=info,
         metadata=metadata,
-        **(attributes or {}),
+        **(columns or {}),
     )
 
 
@@ -124,28 +124,28 @@ def info(
     warnings: Sequence[str] = (),
     dropped_tags: Sequence[str] = (),
 ) -> Info:
-    """Return how the row of an event came about."""
+    """Return the column `info` of an event's row."""
     return Info(
         event_id=event.event_id,
         input=InputInfo(
-            size=event.size,
-            storage_class=event.storage_class,
-            content_type=event.content_type,
-            md5_hash=event.md5_hash,
-            crc32c=event.crc32c,
+            size=event.object.size,
+            storage_class=event.object.storage_class,
+            content_type=event.object.content_type,
+            md5_hash=event.object.md5_hash,
+            crc32c=event.object.crc32c,
         ),
         bytes_read=bytes_read,
         transfer_syntax_uid=transfer_syntax_uid,
         warnings=warnings,
         dropped_tags=dropped_tags,
-        dcm2bq_version=__version__,
+        dcm2bq_version=VERSION,
     )
 
 
 def dead_letter_row(
     delivery: Delivery, *, now: datetime, error_type: str, error: str
 ) -> DeadLetterRow:
-    """Return the dead letter of a delivery, with the reason beside the CloudEvent's attributes."""
+    """Return the dead letter of a delivery; the reason is among its attributes."""
     kept = delivery.excerpt
     reason = {"error_type": error_type, "error": error}
     return DeadLetterRow(
@@ -159,7 +159,7 @@ def dead_letter_row(
 def resolution_row(
     *, message_id: str | None, attributes: Mapping[str, Any], data: bytes, now: datetime
 ) -> DeadLetterRow:
-    """Return the row that takes dead letters like this one, until `now`, out of the view."""
+    """Return the row that removes such dead letters, up to `now`, from the view."""
     resolved = {"resolved": True, "resolved_at": now.isoformat()}
     return DeadLetterRow(
         message_id=message_id,
@@ -177,7 +177,7 @@ def dismissal_row(
     event: str | None,
     because: str,
 ) -> DeadLetterRow:
-    """Return a resolution as a dismissal: it names its entry, and says why it stays as it is."""
+    """Return a resolution as a dismissal, which names its entry and says why it is closed."""
     attributes = msgspec.json.decode(resolution.attributes)
     dismissed = {"path": path, "version": version, "event": event, "because": because}
     text = msgspec.json.encode({**attributes, "dismissed": dismissed}).decode()
@@ -186,9 +186,9 @@ def dismissal_row(
 
 _INDEX = re.compile(r"\[\d{1,4}\]")
 _COLUMNS = frozenset(
-    each.encode_name.casefold()
+    field.encode_name.casefold()
     for row in (InstanceRow, DeadLetterRow, Info, InputInfo)
-    for each in msgspec.structs.fields(row)
+    for field in msgspec.structs.fields(row)
 )
 
 

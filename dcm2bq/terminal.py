@@ -1,26 +1,26 @@
-"""What may be shown on a terminal: names, headers and errors come from anywhere.
+"""Make names, headers and messages from anywhere safe to print on a terminal.
 
-A control character can move the cursor, set the title or hide what was printed before; a
-bidirectional control (U+202E for instance) shows a name as another one. Both are escaped
-wherever text or JSON is printed, into pipes and files too: those are read on terminals later.
+A control character can move the cursor, set the title or hide earlier output; a bidirectional
+control, U+202E for instance, makes a name look like another one. Both are escaped wherever text or
+JSON is printed, even into pipes and files, which are read on terminals later.
 """
 
 import re
 import unicodedata
 
 _SUSPECTS = re.compile(r"[^ -~]+")
-_JSON_SUSPECTS = re.compile(r"[^ -~\n]+")  # between its tokens JSON has line feeds of its own
+_JSON_SUSPECTS = re.compile(r"[^ -~\n]+")  # indented JSON has line feeds between its tokens
 
 
 def printable(text: str) -> str:
-    r"""Return text on one line, with `\n`, `\x1b` or `\u202e` for what could steer a terminal."""
+    r"""Return text on one line, with escapes such as `\x1b` for what could steer a terminal."""
     if text.isprintable():
         return text
     return _SUSPECTS.sub(lambda run: "".join(map(_text_escape, run[0])), text)
 
 
 def printable_json(text: str) -> str:
-    r"""Return JSON of the same meaning, with `\u009b` for what could steer a terminal."""
+    r"""Return equivalent JSON, with escapes such as `\u009b` for what could steer a terminal."""
     if text.isprintable():
         return text
     return _JSON_SUSPECTS.sub(_json_escapes, text)
@@ -37,10 +37,10 @@ def _text_escape(character: str) -> str:
 def _json_escape(character: str) -> str:
     if _is_harmless(character):
         return character
-    units = character.encode("utf-16-be", "surrogatepass")  # JSON escapes its 16-bit units
+    units = character.encode("utf-16-be", "surrogatepass")  # JSON escapes 16-bit units
     return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
 def _is_harmless(character: str) -> bool:
-    """Whether a character is shown as itself; a space of any width is, a line separator is not."""
+    """Return whether a character is printed unchanged: any space is, a line separator is not."""
     return character.isprintable() or unicodedata.category(character) == "Zs"

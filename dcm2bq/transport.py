@@ -1,12 +1,11 @@
-"""HTTP to Google's APIs: one pool of connections for a process, retried within a deadline.
+"""HTTP to Google's APIs: one pool of connections per process, retries within a deadline.
 
-The clients of google-cloud-storage and google-cloud-bigquery spend several times the work on
-a small request; what happens for every event goes through google-auth's urllib3 transport.
+The clients of google-cloud-storage and google-cloud-bigquery take several times the CPU for a
+small request. The requests of every event therefore go through google-auth's urllib3 transport.
 """
 
 import http.client
 import io
-import os
 import random
 import re
 import socket
@@ -19,29 +18,36 @@ import google.auth
 import msgspec
 import urllib3
 from google.auth import exceptions as auth
-from google.auth.credentials import AnonymousCredentials, Credentials
+from google.auth.credentials import Credentials
 from google.auth.transport.urllib3 import AuthorizedHttp
 
+from dcm2bq import emulators
+from dcm2bq.deadline import Deadline
+from dcm2bq.errors import ServiceError
+
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
-EMULATOR_PROJECT = "local"
 CONNECTIONS = 64
-"""Connections kept open to a host; a process handles fewer events at once."""
+"""Connections kept open per host; a process handles fewer events than that at once."""
 
 _REASON = re.compile("[a-z][A-Za-z]{0,63}")
-"""What a reason of Google's looks like: `backendError`. Names of patients begin otherwise."""
+"""The form of a reason, `backendError` for instance. Names of patients begin differently."""
+NO_ANSWER = (urllib3.exceptions.HTTPError, auth.GoogleAuthError, OSError)
+"""Everything that urllib3, google-auth and the system raise for a request without an answer."""
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 8.0
-_LEAST_SECONDS = 0.001
+"""Bounds of the pause between attempts: short, as most failures pass, then half a deadline."""
+_LEAST_SECONDS = 0.001  # urllib3 refuses a time-out of zero
 _REFRESH_SECONDS = 5.0
+"""Time-out for refreshing an access token, which takes some 50 ms."""
 
 
 class NoAnswerError(Exception):
-    """There was no whole answer in time; the text tells why, without a value."""
+    """There was no complete answer in time; the message says why, without a value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer of any status; the body is as it was sent, compressed bodies included."""
+    """An answer of any status, with its body unchanged, even if it is compressed."""
 
     status: int
     headers: Mapping[str, str]
@@ -53,41 +59,45 @@ class Answer:
 
     @property
     def reasons(self) -> list[str]:
-        """The reasons of an error, as Google's JSON APIs give them: codes, never values."""
+        """The reasons in an error of Google's JSON APIs: codes, never values."""
         try:
             errors = msgspec.json.decode(self.body)["error"]["errors"]
-            reasons = [str(each["reason"]) for each in errors]
+            reasons = [str(error["reason"]) for error in errors]
         except (ValueError, LookupError, TypeError):
             return []
-        return [each for each in reasons if is_reason(each)]
+        return [reason for reason in reasons if is_reason(reason)]
 
 
 def is_reason(text: str) -> bool:
-    """Return whether a text is a code such as Google's APIs give for a reason, and no value."""
+    """Return whether a text has the form of a reason of Google's APIs, and so is not a value."""
     return bool(_REASON.fullmatch(text))
 
 
 class Transport:
     """Sends requests to one service; made once per process, used by all its threads.
 
-    `base` is the service's URL without a slash at the end; `project` is the credentials' own,
-    if they have one.
+    `base` is the service's URL without a trailing slash, `project` the project of the
+    credentials, if they have one.
     """
 
     def __init__(self, service: str, emulator_variable: str) -> None:
-        """Connect as the environment says: to a local server, or to Google's.
+        """Prepare for the service, or for the local server that the environment names.
 
-        Raises `google.auth.exceptions.GoogleAuthError` where there are no credentials.
+        `emulator_variable` is one of `emulators`. Raises `ServiceError` if there are no
+        credentials.
         """
-        emulator = os.environ.get(emulator_variable)
+        emulator = emulators.url(emulator_variable)
         credentials: Credentials
         self.project: str | None
         if emulator:
-            credentials, self.project = AnonymousCredentials(), EMULATOR_PROJECT
+            credentials, self.project = emulators.credentials(), emulators.PROJECT
         else:
-            credentials, self.project = google.auth.default(scopes=SCOPES)
+            try:
+                credentials, self.project = google.auth.default(scopes=SCOPES)
+            except auth.GoogleAuthError:
+                raise ServiceError(emulators.NO_CREDENTIALS) from None
         self.base = (emulator or service).rstrip("/")
-        # The time-out is that of token refreshes; requests bring their own.
+        # For refreshing tokens; requests have their own time-outs.
         refresh = urllib3.Timeout(connect=_REFRESH_SECONDS, read=_REFRESH_SECONDS)
         pool = urllib3.PoolManager(maxsize=CONNECTIONS, retries=False, timeout=refresh)
         pool.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
@@ -98,14 +108,14 @@ class Transport:
         method: str,
         path: str,
         *,
-        deadline: float,
+        deadline: Deadline,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> Answer:
-        """Return the answer; what may pass is tried again until `deadline`.
+        """Return the answer; retry transient failures until the deadline.
 
-        `deadline` is of `time.monotonic`. When time runs out, the last answer is returned.
-        Raises `NoAnswerError` where there is none.
+        When time runs out, the last answer is returned. Raises `NoAnswerError` if there is
+        none.
         """
         for pause in _pauses():
             outcome: Answer | NoAnswerError
@@ -115,7 +125,7 @@ class Transport:
                     return outcome
             except NoAnswerError as error:
                 outcome = error
-            if time.monotonic() + pause >= deadline:
+            if deadline.left <= pause:
                 break
             time.sleep(pause)
         if isinstance(outcome, NoAnswerError):
@@ -128,10 +138,10 @@ class Transport:
         path: str,
         headers: Mapping[str, str] | None,
         body: bytes | None,
-        deadline: float,
+        deadline: Deadline,
     ) -> Answer:
-        # Half of what is left: a stalled attempt leaves time for another one.
-        seconds = max((deadline - time.monotonic()) / 2, _LEAST_SECONDS)
+        # Half of the time left, so that a stalled attempt leaves time for another one.
+        seconds = max(deadline.left / 2, _LEAST_SECONDS)
         try:
             response = self._http.urlopen(
                 method,
@@ -146,39 +156,39 @@ class Transport:
             try:
                 return Answer(response.status, response.headers, response.read())
             except BaseException:
-                response.close()  # what is left of the body must not meet the next request
+                response.close()  # the next request must not read the rest of this body
                 raise
             finally:
                 response.release_conn()
-        except (urllib3.exceptions.HTTPError, auth.GoogleAuthError, OSError) as error:
-            raise NoAnswerError(f"no answer, {type(error).__name__}") from None
+        except NO_ANSWER as error:
+            raise NoAnswerError(f"no answer ({type(error).__name__})") from None
 
 
 def _pauses() -> Iterator[float]:
-    """Yield how long to wait between attempts, in seconds: longer each time, never in step."""
+    """Yield the pauses between attempts in seconds: growing, and random to spread the load."""
     longest = _FIRST_PAUSE
     while True:
-        yield random.uniform(longest / 2, longest)  # noqa: S311 - no secret
+        yield random.uniform(longest / 2, longest)  # noqa: S311 - not a secret
         longest = min(2 * longest, _LONGEST_PAUSE)
 
 
 class _BoundedSocket(io.RawIOBase):
-    """What is read of a socket, but not beyond its time-out in all, however slowly it comes.
+    """A socket whose reads together take no longer than its time-out.
 
-    The time-out by itself bounds a single wait: a peer that sends a byte now and then could
-    go on for ever.
+    The time-out itself only bounds a single wait, so a peer that sends a byte now and then could
+    hold a request indefinitely.
     """
 
     def __init__(self, raw: socket.SocketIO, sock: socket.socket) -> None:
         self._raw = raw
         self._sock = sock
-        self._give_up = time.monotonic() + (sock.gettimeout() or _REFRESH_SECONDS)
+        self._end = time.monotonic() + (sock.gettimeout() or _REFRESH_SECONDS)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left = self._give_up - time.monotonic()
+        left = self._end - time.monotonic()
         if left <= 0:
             raise TimeoutError
         self._sock.settimeout(left)
@@ -190,11 +200,11 @@ class _BoundedSocket(io.RawIOBase):
 
 
 class _BoundedResponse(http.client.HTTPResponse):
-    """An answer whose head and body together must come within the socket's time-out."""
+    """An answer whose head and body together must arrive within the socket's time-out."""
 
     def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
-        # The standard library makes a buffered reader of the socket, and nothing else.
+        # The standard library wraps the socket into a buffered reader: wrap ours instead.
         raw: Any = self.fp.detach()
         self.fp = io.BufferedReader(_BoundedSocket(raw, sock))
 

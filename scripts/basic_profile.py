@@ -1,10 +1,10 @@
-"""Make dcm2bq/dicom/basic_profile.tsv from PS3.15, as the standard is published in DocBook.
+"""Write dcm2bq/dicom/basic_profile.tsv from PS3.15, which is published in DocBook.
 
     python scripts/basic_profile.py part15.xml > dcm2bq/dicom/basic_profile.tsv
 
-The file is part15.xml of https://dicom.nema.org/medical/dicom/current/source/docbook/part15/.
-Of Table E.1-1 (Application Level Confidentiality Profile Attributes) the columns "Tag" and
-"Basic Prof." are taken.
+The input is part15.xml from https://dicom.nema.org/medical/dicom/current/source/docbook/part15/.
+The output has the columns "Tag" and "Basic Prof." of Table E.1-1, Application Level
+Confidentiality Profile Attributes.
 """
 
 import argparse
@@ -19,8 +19,8 @@ ACTION = re.compile(r"[XZDUKC](/[XZDUKC]\*?)*")
 
 
 def rows(root: ET.Element) -> Iterator[tuple[str, str]]:
-    """Yield tag and action of each row of the table; private attributes are `private`."""
-    table = next(each for each in root.iter(f"{DOCBOOK}table") if each.get("label") == "E.1-1")
+    """Yield the tag and the action of each row; the tag of private attributes is `private`."""
+    table = next(table for table in root.iter(f"{DOCBOOK}table") if table.get("label") == "E.1-1")
     columns = [_text(cell) for cell in next(table.iter(f"{DOCBOOK}thead")).iter(f"{DOCBOOK}th")]
     tag_column = columns.index("Tag")
     action_column = next(n for n, name in enumerate(columns) if name.startswith("Basic Prof"))
@@ -29,27 +29,26 @@ def rows(root: ET.Element) -> Iterator[tuple[str, str]]:
         cells = [_text(cell) for cell in row.iter(f"{DOCBOOK}td")]
         action = cells[action_column]
         if not ACTION.fullmatch(action):
-            raise ValueError(f"no action in the row of {cells[tag_column]}: {action!r}")
+            raise ValueError(f"unknown action in the row of {cells[tag_column]}: {action!r}")
         yield _tag(cells[tag_column]), action
 
 
 def edition(root: ET.Element) -> str:
     """Return the edition, such as `2026c`."""
-    subtitle = next(_text(each) for each in root.iter(f"{DOCBOOK}subtitle"))
-    found = re.search(r"\d{4}[a-z]", subtitle)
-    if not found:
-        raise ValueError("the document does not tell its edition")
-    return found.group()
+    subtitle = next(_text(element) for element in root.iter(f"{DOCBOOK}subtitle"))
+    match = re.search(r"\d{4}[a-z]", subtitle)
+    if not match:
+        raise ValueError(f"no edition in the subtitle: {subtitle!r}")
+    return match.group()
 
 
 def _tag(text: str) -> str:
-    found = TAG.fullmatch(text)
-    if found:
-        group, element = (part.upper().replace("X", "x") for part in found.groups())
+    if match := TAG.fullmatch(text):
+        group, element = (part.upper().replace("X", "x") for part in match.groups())
         return group + element
     if "gggg" in text and "odd" in text:
         return "private"
-    raise ValueError(f"no tag: {text!r}")
+    raise ValueError(f"unknown tag: {text!r}")
 
 
 def _text(element: ET.Element) -> str:

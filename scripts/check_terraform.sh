@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Check tf/: format, validity, tests. TERRAFORM_RUNNER may name another runner, which is called as
-# `RUNNER fmt|validate|test DIR`. By default it is terraform, with the providers of its registry;
-# where they cannot be had, this says so and passes, or ends with the status that SKIPPED names.
+# Check the format, validity and tests of tf/, with terraform and the providers from its registry.
+# If either is not available, print so and exit with status SKIPPED, by default 0.
+# TERRAFORM_RUNNER may name a program to run instead, as `RUNNER fmt|validate|test DIR`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,13 +20,13 @@ terraform_here() {
 }
 
 initialise() {
-    local said readonly=
+    local output readonly=
     [ ! -e "$1/.terraform.lock.hcl" ] || readonly=-lockfile=readonly # make lock-terraform writes it
-    said=$(terraform -chdir="$1" init $readonly -backend=false -input=false -no-color 2>&1) && return
-    if grep -qE 'could not connect|request discovery document|does not offer a Terraform provider registry' <<<"$said"; then
-        skip 'the registry of its providers cannot be reached'
+    output=$(terraform -chdir="$1" init $readonly -backend=false -input=false -no-color 2>&1) && return
+    if grep -qE 'could not connect|request discovery document|does not offer a Terraform provider registry' <<<"$output"; then
+        skip 'the Terraform registry cannot be reached'
     fi
-    echo "$said" >&2
+    echo "$output" >&2
     exit 1
 }
 

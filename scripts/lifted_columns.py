@@ -1,8 +1,8 @@
-"""Write the lifted columns into dcm2bq/schema: the columns of instances, and filled.sql.
+"""Write the lifted columns into dcm2bq/schema: the columns of `instances`, and filled.sql.
 
     python scripts/lifted_columns.py
 
-The list is `dcm2bq/lifted.py`. Columns that are there stay where they are, others go to the end.
+The list is `dcm2bq/lifted.py`. Existing columns keep their places; new ones are appended.
 """
 
 import json
@@ -16,7 +16,7 @@ from dcm2bq.lifted import ADDED, LIFTED, Lifted
 
 SCHEMA = Path(__file__).parents[1] / "dcm2bq" / "schema"
 FIELD = re.compile(r'^ {6}\{"name": "(\w+)".*\}(,?)$')
-"""A column on a line of its own, as the files write all but RECORDs."""
+"""A column on its own line: all but RECORDs are written so."""
 
 FORMS = (
     "r.metadata.{keyword}, '$'",
@@ -25,18 +25,21 @@ FORMS = (
     "r.metadata.`{tag:08X}`, '$[0]'",
     "r.metadata.`{tag:08X}`, '$.Value[0]'",
 )
-"""Where a header has a value, by the options of jsonOutput; written as BigQuery's local
-counterpart gives the text of a table function back, for `init` to compare."""
+"""Where a value is in the metadata, depending on the options of jsonOutput.
+
+They are spelt as the local BigQuery returns the text of a table function, because `init` compares
+these texts.
+"""
 NAME = """NULLIF(RTRIM(ARRAY_TO_STRING([
       JSON_VALUE(r.metadata.`{tag:08X}`, '$.Value[0].Alphabetic'),
       JSON_VALUE(r.metadata.`{tag:08X}`, '$.Value[0].Ideographic'),
       JSON_VALUE(r.metadata.`{tag:08X}`, '$.Value[0].Phonetic')
     ], '=', ''), '='), '')"""
-"""The component groups of a name in DICOM JSON (PS3.18 F.2.2), as a data set has them."""
+"""A name in DICOM JSON (PS3.18 F.2.2), with its component groups joined as in a data set."""
 
 HEADER = """\
--- Between `SELECT r.* REPLACE (` and `)`: what rows of older releases lack of the lifted columns,
--- from the header in each of the forms that the jsonOutput options give it. Made by
+-- Goes between `SELECT r.* REPLACE (` and `)`: fills columns that rows of older releases lack
+-- from their metadata, in each form that the jsonOutput options can give it. Written by
 -- scripts/lifted_columns.py from dcm2bq/lifted.py.
 """
 CONVERSIONS = {
@@ -65,11 +68,11 @@ CONVERSIONS = {
     ':00'
   ) AS TIME)""",
 }
-"""Text of a header to a value of the column, as `dicom/attributes.py` makes it."""
+"""How SQL makes the value of a column from text; `dicom/columns.py` does the same in Python."""
 
 
 def field(column: Lifted) -> str:
-    """Return a column of the schema."""
+    """Return a column as a line of a schema file."""
     content = {
         "name": column.keyword,
         "type": column.type,
@@ -80,14 +83,14 @@ def field(column: Lifted) -> str:
 
 
 def with_columns(text: str) -> str:
-    """Return the schema of a table or view with the lifted columns as the list has them."""
-    missing = {each.keyword: field(each) for each in LIFTED}
+    """Return the schema file of a table or view, with all lifted columns."""
+    missing = {column.keyword: field(column) for column in LIFTED}
     lines = []
     for line in text.splitlines():
         match = FIELD.match(line)
         if match and match[1] in missing:
             lines.append(missing.pop(match[1]) + match[2])
-        elif line == "    ]":  # the end of the columns
+        elif line == "    ]":  # end of the columns
             lines[-1:] = [",\n".join([lines[-1], *missing.values()])]
             lines.append(line)
         else:
@@ -96,12 +99,13 @@ def with_columns(text: str) -> str:
 
 
 def filled() -> str:
-    """Return filled.sql."""
-    return HEADER + ",\n".join(f"  {_filled(each)} AS {each.keyword}" for each in ADDED) + "\n"
+    """Return the content of filled.sql."""
+    lines = (f"  {_filled(column)} AS {column.keyword}" for column in ADDED)
+    return HEADER + ",\n".join(lines) + "\n"
 
 
 def _filled(column: Lifted) -> str:
-    """Return the column, or where it is NULL what the header has for it."""
+    """Return an expression for the column or, where it is NULL, its value in the metadata."""
     values = [f"JSON_VALUE({form.format(**column._asdict())})" for form in FORMS]
     if dictionary_VR(column.tag) == "PN":
         values[-1] = NAME.format(**column._asdict())
@@ -119,7 +123,7 @@ def _coalesce(values: list[str], indent: str) -> str:
 
 
 def contents() -> Iterator[tuple[Path, str]]:
-    """Yield each file that the list goes into, and what it must hold."""
+    """Yield each file that depends on the list, with its content."""
     for name in ("instances", "instances_live"):
         path = SCHEMA / f"{name}.json"
         yield path, with_columns(path.read_text(encoding="utf-8"))

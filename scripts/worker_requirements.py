@@ -1,4 +1,4 @@
-"""Write what a Dataflow worker installs beside Apache Beam, with hashes, out of the lock file."""
+"""Write the packages that a Dataflow worker installs beside Apache Beam, with hashes."""
 
 import re
 import sys
@@ -7,21 +7,23 @@ from pathlib import Path
 from dcm2bq.tools.backfill.runners.worker_package import PINNED, REQUIREMENTS
 
 LOCK = Path(__file__).parents[1] / "requirements-backfill.txt"
-_HEAD = "# By make lock, from requirements-backfill.txt: one line per package, as Beam reads it.\n"
+_HEAD = (
+    "# Written by make lock from requirements-backfill.txt; Beam expects one line per package.\n"
+)
 
 
 def lines(lock: str) -> str:
-    """Return the packages of `PINNED` in a lock file, each with its hashes on one line."""
-    content = _HEAD
+    """Return the packages in `PINNED`, each with its version and hashes in the lock on one line."""
+    result = _HEAD
     for name in PINNED:
         (entry,) = re.findall(rf"^{name}==(?:.*\\\n)*.*\n", lock, re.MULTILINE)
-        content += " ".join(entry.replace("\\\n", " ").split()) + "\n"
-    return content
+        result += " ".join(entry.replace("\\\n", " ").split()) + "\n"
+    return result
 
 
 if __name__ == "__main__":
-    made = lines(LOCK.read_text())
+    content = lines(LOCK.read_text())
     if "--check" not in sys.argv:
-        REQUIREMENTS.write_text(made)
-    elif made != REQUIREMENTS.read_text():
-        sys.exit(f"{REQUIREMENTS.name} does not follow from {LOCK.name}: make lock")
+        REQUIREMENTS.write_text(content)
+    elif content != REQUIREMENTS.read_text():
+        sys.exit(f"{REQUIREMENTS.name} does not match {LOCK.name}: run make lock")

@@ -1,22 +1,69 @@
 """The real local servers, one of each for the whole run, and a clean environment."""
 
 import importlib.util
+import itertools
 import os
+import signal
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
-from benchmarks.bench_cold_start import make_environment
 from dcm2bq.local import servers
+from tests.support.environment import kept_environment
 
 if importlib.util.find_spec("apache_beam") is None:
     collect_ignore = ["beam"]  # run from the environment that has Apache Beam
 
 
+# The heaviest first, so that no worker is left alone with one of them at the end.
+HEAVY = ("reliability", "backfill", "local", "function", "tools", "schema", "deploy")
+FIGURES = "figures"
+WORKERS = pytest.StashKey[list[int]]()
+TESTS = Path(__file__).parent
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--long`."""
     parser.addoption("--long", action="store_true", help="run the long versions")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """End in order when terminated, as when interrupted: every fixture ends what it started."""
+    workers = config.stash.setdefault(WORKERS, [])
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for pid in workers:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGTERM, end)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodeready(node: Any) -> None:
+    """Note the process of a worker of pytest-xdist."""
+    node.config.stash[WORKERS].append(node.gateway._rinfo().pid)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the heavy packages first."""
+    ranks = {name: rank for rank, name in enumerate(HEAVY)}
+    items.sort(key=lambda item: ranks.get(item.path.relative_to(TESTS).parts[0], len(HEAVY)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the figures that tests reported."""
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        if getattr(report, "when", None) == "call":
+            for name, line in report.user_properties:
+                if name == FIGURES:
+                    terminalreporter.write_line(line)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -37,6 +84,8 @@ def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bigquery_url(server_folder: Path, storage_url: str) -> Iterator[str]:
     """A running BigQuery, whose load jobs read from the running Cloud Storage."""
+    if sys.version_info[:2] != (3, 13):
+        pytest.skip("the local BigQuery runs on Python 3.13 only")
     with servers.bigquery_server(server_folder, storage=storage_url) as url:
         yield url
 
@@ -49,6 +98,6 @@ def storage_url(server_folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bare_python() -> Path:
     """The Python of an environment with what Google installs, and nothing else."""
-    return make_environment(tmp_path_factory.mktemp("environment"))
+    return kept_environment(TESTS.parent / ".work")

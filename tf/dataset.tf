@@ -7,6 +7,10 @@ locals {
     instances   = var.dataset.instances_table_id
     dead_letter = var.dataset.dead_letter_table_id
     filled      = file("${local.schema}/filled.sql")
+    hides       = file("${local.schema}/hides.sql")
+    supersedes  = file("${local.schema}/supersedes.sql")
+    newest      = file("${local.schema}/newest.sql")
+    closes      = file("${local.schema}/closes.sql")
   }
   tables          = { for name in ["instances", "dead_letter"] : name => jsondecode(templatefile("${local.schema}/${name}.json", local.names)) }
   views           = { for name in ["instances_live", "dead_letters"] : name => jsondecode(templatefile("${local.schema}/${name}.json", local.names)) }

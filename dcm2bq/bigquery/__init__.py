@@ -1,7 +1,5 @@
-"""BigQuery: the writer of rows, and the dataset as the tools see it.
+"""BigQuery: the sink of rows, load jobs, and the dataset for the tools.
 
-What BigQuery answers becomes an error of `dcm2bq.errors` here, by its HTTP status and
-structured reasons, never by its text, which can quote the row.
+Answers become errors of `dcm2bq.errors` here, by their HTTP status and structured reasons and
+never by their text, which can quote the row.
 """
-
-EMULATOR_VARIABLE = "BIGQUERY_EMULATOR_HOST"

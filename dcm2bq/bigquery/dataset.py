@@ -1,45 +1,35 @@
-"""The dataset of the tables and views, as the tools see it, through google-cloud-bigquery."""
+"""The dataset of the tables and views, for the tools, through google-cloud-bigquery."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
-from google.api_core.exceptions import (
-    BadRequest,
-    GoogleAPICallError,
-    GoogleAPIError,
-    NotFound,
-    RetryError,
-)
-from google.auth.credentials import AnonymousCredentials
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+from google.api_core.exceptions import BadRequest, GoogleAPICallError, NotFound
 from google.cloud import bigquery
 from google.cloud.bigquery import DEFAULT_RETRY
 from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY
 
-from dcm2bq.bigquery import EMULATOR_VARIABLE
+from dcm2bq import emulators
 from dcm2bq.config import Config
-from dcm2bq.errors import ConfigError, ReadFailedError, WriteFailedError
-from dcm2bq.transport import EMULATOR_PROJECT
+from dcm2bq.errors import ConfigError
+from dcm2bq.google_errors import mapped
 
 _PAGE_ROWS = 10_000
-"""Rows that a query keeps in memory at once; BigQuery sends fewer where they are large."""
+"""Rows that a query keeps in memory at once; BigQuery sends fewer if they are large."""
 
 
 class Dataset:
     """The dataset of the tables and views, for the tools.
 
-    Resources are dicts as in BigQuery's REST API. Raises `ReadFailedError` and
-    `WriteFailedError` where BigQuery cannot be reached or refuses.
+    Resources are dicts as in BigQuery's REST API. Raises `ServiceError` if BigQuery cannot be
+    reached or refuses.
     """
 
     def __init__(self, config: Config) -> None:
-        with mapped("BigQuery", ReadFailedError):
+        with mapped("BigQuery"):
             self._client = connect(config)
         self._timeout = config.big_query.timeout_seconds
         self._retry = DEFAULT_RETRY.with_timeout(self._timeout)
-        # By default it goes on for 40 minutes, when nothing answers too.
+        # The default retries for 40 minutes, even if nothing answers.
         self._job_retry = DEFAULT_JOB_RETRY.with_timeout(self._timeout)
         self.project = self._client.project
         self.dataset_id = config.big_query.dataset_id
@@ -50,62 +40,64 @@ class Dataset:
         return f"{self.project}.{self.dataset_id}"
 
     def get(self) -> dict[str, Any] | None:
-        """Return the dataset, or None where there is none."""
-        return self._get(self.name, lambda **how: self._client.get_dataset(self.name, **how))
+        """Return the dataset, or None if there is none."""
+        return self._get(
+            self.name, lambda **options: self._client.get_dataset(self.name, **options)
+        )
 
     def create(self, location: str | None) -> None:
-        """Create the dataset in `location`, by default where BigQuery puts it."""
+        """Create the dataset in `location`, by default in the location that BigQuery chooses."""
         dataset = bigquery.Dataset(self.name)
         if location:
             dataset.location = location
-        with mapped(self.name, WriteFailedError):
+        with mapped(f"BigQuery: {self.name}"):
             self._client.create_dataset(dataset, retry=self._retry, timeout=self._timeout)
 
     def get_table(self, table_id: str) -> dict[str, Any] | None:
-        """Return a table or view, or None where there is none."""
+        """Return a table or view, or None if there is none."""
         table = f"{self.name}.{table_id}"
-        return self._get(table, lambda **how: self._client.get_table(table, **how))
+        return self._get(table, lambda **options: self._client.get_table(table, **options))
 
     def create_table(self, resource: Mapping[str, Any]) -> None:
         """Create a table or view."""
         table = bigquery.Table.from_api_repr(dict(resource))
-        with mapped(str(table.reference), WriteFailedError):
+        with mapped(f"BigQuery: {table.reference}"):
             self._client.create_table(table, retry=self._retry, timeout=self._timeout)
 
     def patch_table(self, resource: Mapping[str, Any], fields: Sequence[str]) -> None:
         """Set the named fields of a table or view to those of `resource`."""
         table = bigquery.Table.from_api_repr(dict(resource))
-        properties = ["view_query" if each == "view" else each for each in fields]
-        with mapped(str(table.reference), WriteFailedError):
+        properties = ["view_query" if field == "view" else field for field in fields]
+        with mapped(f"BigQuery: {table.reference}"):
             self._client.update_table(table, properties, retry=self._retry, timeout=self._timeout)
 
     def get_routine(self, routine_id: str) -> dict[str, Any] | None:
-        """Return a table function, or None where there is none."""
+        """Return a table function, or None if there is none."""
         routine = f"{self.name}.{routine_id}"
-        return self._get(routine, lambda **how: self._client.get_routine(routine, **how))
+        return self._get(routine, lambda **options: self._client.get_routine(routine, **options))
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        """Run a statement as `stream` does; return all its rows at once."""
+        """Run a statement as `stream` does, and return all rows at once."""
         return list(self.stream(sql, parameters))
 
     def stream(
         self, sql: str, parameters: Mapping[str, Any] | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Run a statement with this dataset as the default one; yield its rows, page by page.
+        """Run a statement with this dataset as the default, and yield its rows page by page.
 
-        Raises `ConfigError` for a statement that BigQuery refuses: with BigQuery's own message
-        where the statement alone is at fault, and without it where values are, which the
-        message would quote.
+        Raises `ConfigError` for a statement that BigQuery refuses, with BigQuery's own message
+        if only the statement is at fault. If a value is at fault, the message would quote it
+        and is left out.
         """
-        how = bigquery.QueryJobConfig(
+        job_config = bigquery.QueryJobConfig(
             default_dataset=self.name,
             query_parameters=[_parameter(*each) for each in (parameters or {}).items()],
         )
-        with mapped(self.name, ReadFailedError):
+        with mapped(f"BigQuery: {self.name}"):
             try:
                 rows = self._client.query_and_wait(
                     sql,
-                    job_config=how,
+                    job_config=job_config,
                     retry=self._retry,
                     job_retry=self._job_retry,
                     api_timeout=self._timeout,
@@ -114,62 +106,46 @@ class Dataset:
                 for row in rows:
                     yield dict(row.items())
             except (BadRequest, NotFound) as error:
-                raise ConfigError(self._refusal(sql, how, error)) from None
+                raise ConfigError(self._refusal(sql, job_config, error)) from None
 
-    def _refusal(self, sql: str, how: bigquery.QueryJobConfig, error: BadRequest | NotFound) -> str:
-        """Return what is wrong with a statement. A dry run, which reads no value, tells."""
-        how.dry_run = True
+    def _refusal(
+        self, sql: str, job_config: bigquery.QueryJobConfig, error: BadRequest | NotFound
+    ) -> str:
+        """Return what is wrong with a statement, by a dry run, which reads no value."""
+        job_config.dry_run = True
         try:
-            self._client.query(sql, job_config=how, retry=self._retry, timeout=self._timeout)
+            self._client.query(sql, job_config=job_config, retry=self._retry, timeout=self._timeout)
         except (BadRequest, NotFound) as same:
             return _message(same)
         return (
             f"the statement failed on a value, which is not shown (HTTP {error.code}): "
-            "SAFE_CAST, or SAFE. before a function, gives NULL instead"
+            "use SAFE_CAST, or SAFE. before a function, to get NULL instead"
         )
 
     def _get(self, name: str, call: Callable[..., Any]) -> dict[str, Any] | None:
-        with mapped(name, ReadFailedError):
+        with mapped(f"BigQuery: {name}"):
             try:
                 resource = call(retry=self._retry, timeout=self._timeout)
             except NotFound:
                 return None
-        found: dict[str, Any] = resource.to_api_repr()
-        return found
+        representation: dict[str, Any] = resource.to_api_repr()
+        return representation
 
 
 def connect(config: Config) -> bigquery.Client:
-    """Return a client of the configured project, or of the local server that stands for it."""
+    """Return a client of the configured project, or of the local server in its place."""
     project = config.big_query.project_id
-    if not os.environ.get(EMULATOR_VARIABLE):
+    if not emulators.url(emulators.BIGQUERY):
         return bigquery.Client(project=project)
-    return bigquery.Client(project=project or EMULATOR_PROJECT, credentials=AnonymousCredentials())
-
-
-@contextmanager
-def mapped(what: str, failure: type[ReadFailedError | WriteFailedError]) -> Iterator[None]:
-    """Turn Google's exceptions, and those of the transport below, into `failure`."""
-    try:
-        yield
-    except (GoogleAPIError, GoogleAuthError, OSError) as error:
-        raise failure(f"{what}: {_describe(error)}") from None
+    return bigquery.Client(
+        project=project or emulators.PROJECT, credentials=emulators.credentials()
+    )
 
 
 def _message(error: GoogleAPICallError) -> str:
-    """Return BigQuery's own text, without the request that the client puts before it."""
-    reasons = [each["message"] for each in error.errors if each.get("message")]
-    return reasons[0] if reasons else str(error.message)
-
-
-def _describe(error: BaseException | None) -> str:
-    """Say what failed by status and exception alone."""
-    if isinstance(error, RetryError) and error.cause is not None:
-        return _describe(error.cause)
-    if isinstance(error, GoogleAPICallError):
-        return f"HTTP {error.code}"
-    if isinstance(error, DefaultCredentialsError):
-        return "no Google credentials: gcloud auth application-default login"
-    return f"no answer ({type(error).__name__})"
+    """Return BigQuery's own text, without the request that the client puts in front."""
+    texts = [detail["message"] for detail in error.errors if detail.get("message")]
+    return texts[0] if texts else str(error.message)
 
 
 def _parameter(

@@ -1,17 +1,16 @@
 """Streams rows into the two tables by `tabledata.insertAll`."""
 
-import time
 from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
 
 import msgspec
-from google.auth.exceptions import GoogleAuthError
 
-from dcm2bq.bigquery import EMULATOR_VARIABLE
+from dcm2bq import emulators
 from dcm2bq.bigquery.commit import GroupCommit, Verdict
 from dcm2bq.config import Config
-from dcm2bq.errors import Dcm2BqError, RowTooLargeError, WriteFailedError
+from dcm2bq.deadline import Deadline
+from dcm2bq.errors import ConfigError, Dcm2BqError, RowTooLargeError, WriteFailedError
 from dcm2bq.rows import DeadLetterRow, InstanceRow, names_column
 from dcm2bq.transport import NoAnswerError, Transport, is_reason
 
@@ -19,7 +18,7 @@ SERVICE = "https://bigquery.googleapis.com"
 ROW_LIMIT_BYTES = 10_000_000
 """BigQuery's limit for one streamed row: 10 MB."""
 
-_STOPPED = "stopped"  # said of the rows that were not tried because others are wrong
+_STOPPED = "stopped"  # the reason of rows that were not tried because other rows are wrong
 _REFUSALS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 
 
@@ -38,43 +37,39 @@ class _InsertAllAnswer(msgspec.Struct, rename="camel"):
 
 
 class _RefusedError(Exception):
-    """The request was refused as a whole, for which one of its rows may be to blame."""
+    """The whole request was refused; one of its rows may be the cause."""
 
 
-class Writer:
+class RowSink:
     """Inserts rows; made once per process, used by all its threads.
 
-    Each method returns when BigQuery has the row. It raises `RowTooLargeError` for a row
-    that BigQuery can never take, and `WriteFailedError` for every other failure. Deadlines
-    are of `time.monotonic`.
+    A method returns when BigQuery has stored the row. It raises `RowTooLargeError` for a row
+    that BigQuery can never store, and `WriteFailedError` for every other failure.
     """
 
     def __init__(self, config: Config) -> None:
-        try:
-            self._transport = Transport(SERVICE, EMULATOR_VARIABLE)
-        except GoogleAuthError as error:
-            raise WriteFailedError(f"no Google credentials ({type(error).__name__})") from None
+        self._transport = Transport(SERVICE, emulators.BIGQUERY)
         options = config.big_query
         project = options.project_id or self._transport.project
         if project is None:
-            raise WriteFailedError(
-                "the credentials have no project: bigQuery.projectId must name it"
+            raise ConfigError(
+                "bigQuery.projectId: the credentials have no project, so this must name it"
             )
         self._dataset = f"/bigquery/v2/projects/{project}/datasets/{options.dataset_id}"
         self._timeout = options.timeout_seconds
         self._instances = GroupCommit(partial(self._send, options.instances_table_id))
         self._dead_letter = GroupCommit(partial(self._send, options.dead_letter_table_id))
 
-    def insert(self, row: InstanceRow, deadline: float) -> None:
+    def insert(self, row: InstanceRow, deadline: Deadline) -> None:
         """Insert a row into `instances`."""
         self._instances.insert(_encode(row), deadline)
 
-    def insert_dead_letter(self, row: DeadLetterRow, deadline: float) -> None:
+    def insert_dead_letter(self, row: DeadLetterRow, deadline: Deadline) -> None:
         """Insert a row into `dead_letter`."""
         self._dead_letter.insert(_encode(row), deadline)
 
-    def _send(self, table: str, rows: Sequence[bytes], deadline: float) -> list[Verdict]:
-        """Insert rows; one that is refused costs none of the others."""
+    def _send(self, table: str, rows: Sequence[bytes], deadline: Deadline) -> list[Verdict]:
+        """Insert rows and return their verdicts; a refused row does not affect the others."""
         try:
             errors = self._post(table, rows, deadline)
         except _RefusedError as refusal:
@@ -87,7 +82,7 @@ class Writer:
             return [WriteFailedError(str(error)) for _ in rows]
         if not errors:
             return [None] * len(rows)
-        # BigQuery took none: the others were stopped, and are sent again without these.
+        # BigQuery stored none: the other rows were stopped, and are sent again without these.
         refused = {n: codes for n, codes in errors.items() if codes != _STOPPED}
         if not refused:
             return [WriteFailedError(f"{table}: the row was stopped") for _ in rows]
@@ -98,10 +93,10 @@ class Writer:
             for n, row in enumerate(rows)
         ]
 
-    def _post(self, table: str, rows: Sequence[bytes], deadline: float) -> dict[int, str]:
-        """Send one request; return the codes of the rows that it names, by their index."""
-        deadline = min(deadline, time.monotonic() + self._timeout)
-        if time.monotonic() >= deadline:
+    def _post(self, table: str, rows: Sequence[bytes], deadline: Deadline) -> dict[int, str]:
+        """Send one request; return the reasons of the rows that are refused, by their index."""
+        deadline = deadline.within(self._timeout)
+        if deadline.has_passed:
             raise WriteFailedError(f"{table}: no time left to insert the row")
         try:
             answer = self._transport.request(
@@ -118,12 +113,12 @@ class Writer:
         if answer.status != HTTPStatus.OK:
             raise WriteFailedError(f"{table}: {answer}")
         try:
-            found = msgspec.json.decode(answer.body, type=_InsertAllAnswer).insert_errors
+            refused = msgspec.json.decode(answer.body, type=_InsertAllAnswer).insert_errors
         except ValueError:
-            raise WriteFailedError(f"{table}: the answer is not that of an insert") from None
-        if not all(0 <= each.index < len(rows) for each in found):
-            raise WriteFailedError(f"{table}: the answer is not that of this insert")
-        return {each.index: _codes(each.errors) for each in found}
+            raise WriteFailedError(f"{table}: the answer cannot be read") from None
+        if not all(0 <= row.index < len(rows) for row in refused):
+            raise WriteFailedError(f"{table}: the answer names rows that were not sent")
+        return {row.index: _codes(row.errors) for row in refused}
 
 
 def _encode(row: InstanceRow | DeadLetterRow) -> bytes:
@@ -131,20 +126,22 @@ def _encode(row: InstanceRow | DeadLetterRow) -> bytes:
 
 
 def _verdict(table: str, row: bytes, codes: str) -> Dcm2BqError:
-    """Return what a refusal means: only a row that is too large stays so.
+    """Return what a refusal means: only a row that is too large is refused forever.
 
-    `no such field`, for instance, passes when a schema change has spread.
+    `no such field`, for instance, passes once a schema change has spread.
     """
     if len(row) > ROW_LIMIT_BYTES:
-        return RowTooLargeError(f"{table}: the row has {len(row)} bytes, above {ROW_LIMIT_BYTES}")
+        return RowTooLargeError(
+            f"{table}: the row has {len(row)} bytes, more than BigQuery's {ROW_LIMIT_BYTES}"
+        )
     return WriteFailedError(f"{table}: the row was refused ({codes})")
 
 
 def _codes(errors: Sequence[_Error]) -> str:
-    """Return the reasons, each with the column that it names: other texts could be values."""
+    """Return the reasons with the columns that they name; any other text could be a value."""
     causes = {
-        f"{each.reason} {each.location}" if names_column(each.location) else each.reason
-        for each in errors
-        if is_reason(each.reason)
+        f"{error.reason} {error.location}" if names_column(error.location) else error.reason
+        for error in errors
+        if is_reason(error.reason)
     }
     return ", ".join(sorted(causes)) or "no reason"

@@ -1,9 +1,9 @@
-"""The command line, a module for each command.
+"""The command line, with a module for each command.
 
-Exit statuses are named in `common`, and explained in docs/OPERATIONS.md.
+Exit statuses are defined in `common` and explained in docs/OPERATIONS.md.
 
-What a command needs is imported when it runs, so that `--help` is quick, and so that the
-base installation is enough for all but `local`.
+A command imports what it needs when it runs, so that `--help` is fast and the base installation
+is enough for every command but `local` and `backfill`.
 """
 
 import io
@@ -15,7 +15,6 @@ from types import TracebackType
 
 import click
 
-from dcm2bq import __version__
 from dcm2bq.cli import (
     backfill_command,
     config_command,
@@ -34,17 +33,21 @@ from dcm2bq.cli.common import (
     status_of,
 )
 from dcm2bq.tools.display import printable, say
+from dcm2bq.version import VERSION
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit status, after one line on stderr for an error."""
+    """Run a command and return its exit status; print an error as one line on stderr.
+
+    `argv` excludes the program's name; by default it is that of the process.
+    """
     debug = False
     try:
         arguments = list(sys.argv[1:] if argv is None else argv)
         with commands.make_context("dcm2bq", arguments) as context:
             debug = context.params["debug"]
             status = commands.invoke(context)
-            click.echo(nl=False)  # flushes: what fails now is explained, at the end it is not
+            click.echo(nl=False)  # flushes: at interpreter exit, an error would not be explained
             return int(status or 0)
     except click.exceptions.Exit as error:
         return error.exit_code
@@ -56,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         output = failing_stream(error) if isinstance(error, OSError) else None
         if isinstance(error, BrokenPipeError) and output:
-            # The reader, `head` for instance, has what it wants.
+            # The reader, such as `head`, needs no more output.
             _discard_output()
             return 0
         if debug:
@@ -69,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _explain(error: click.ClickException) -> None:
-    """Print click's own words on stderr: they quote the arguments."""
-    # Escaped before it is shown, so that all line feeds that are left are click's own.
+    """Print click's message on stderr, escaped since it quotes the arguments."""
+    # Escaped before it is formatted, so that the only line feeds left are click's own.
     error.message = printable(error.message)  # type: ignore[misc]
     text = io.StringIO()
     error.show(text)
@@ -84,33 +87,42 @@ def _show_traceback(_: type[BaseException], error: BaseException, __: TracebackT
 
 
 def _discard_output() -> None:
-    """Let what is left to be written go nowhere: it would fail again when the process ends."""
+    """Discard the output still buffered: writing it at exit would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(
     cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.option("--debug", is_flag=True, help="Show where an error comes from.")
-@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(VERSION, message="%(prog)s %(version)s")
 def commands(*, debug: bool) -> None:
-    """DICOM headers from Cloud Storage to BigQuery.
+    """Put DICOM headers from Cloud Storage into BigQuery.
 
     \b
-    Try it on this machine, with nothing but what is installed:
+    Try the whole pipeline on this machine:
         dcm2bq local
-    See what a file becomes:
+    Show the metadata of a file as JSON:
         dcm2bq dump scan.dcm
-    Make the tables and views in a project of yours:
+    Create the tables and views in a project:
         dcm2bq init --project my-project --dataset dicom --location EU
 
-    Options of the conversion and the names of the tables come from the JSON object in
-    DCM2BQ_CONFIG, or in the file that DCM2BQ_CONFIG_FILE names.
-    """  # noqa: D301 - \b is click's mark for lines to keep
+    The configuration is the JSON object in DCM2BQ_CONFIG, or in the file named by
+    DCM2BQ_CONFIG_FILE. Commands that work on the tables need the configuration of the function.
+
+    \b
+    Exit status:
+      0    success, with nothing to report
+      1    findings: an unreadable file, a difference, an entry that is still open
+      2    wrong usage or configuration; nothing was started
+      3    a service did not answer or refused; it may work later, or a role is missing
+      4    the Dataflow job failed
+      130  interrupted
+    """  # noqa: D301 - \b tells click to keep the line breaks
 
 
-for each in (
+for command in (
     *(dump_command.dump, local_command.local, init_command.init, backfill_command.backfill),
     *(config_command.config, dead_letters_command.dead_letters, verify_command.verify),
 ):
-    commands.add_command(each)
+    commands.add_command(command)

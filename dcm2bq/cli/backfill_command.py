@@ -14,22 +14,24 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from dcm2bq import config
+from dcm2bq import config as configuration
 from dcm2bq.cli.common import INTERRUPTED, complain, startable
 from dcm2bq.errors import Dcm2BqError
 from dcm2bq.gcs.uri import GsUri
 from dcm2bq.tools.display import printable, say
+from dcm2bq.tools.wording import counted
 
 if TYPE_CHECKING:
     from dcm2bq.config import Config
-    from dcm2bq.tools.backfill.backfill import Backfill, Runner, Summary
+    from dcm2bq.tools.backfill.backfill import Backfill, Runner, RunSummary
     from dcm2bq.tools.backfill.plan import Shard
     from dcm2bq.tools.backfill.run_records import Run
 
 LOCAL, DATAFLOW = "local", "DataflowRunner"
-_LINE_SECONDS = 30.0
-_RUN_ID = re.compile("[a-z0-9_]{1,64}")  # it names a folder, a table and jobs
-_BEGUN_WITH = {"source", "shard_objects", "resume", "dry_run", "beam_options"}
+_LINE_SECONDS = 30.0  # between two lines of progress where there is no terminal
+_RUN_ID = re.compile("[a-z0-9_]{1,64}")  # part of the names of a folder, a table and jobs
+_NOT_REPEATED = {"source", "shard_objects", "resume", "dry_run", "beam_options"}
+"""Parameters that the command for resuming a run places itself, or leaves out."""
 
 
 @click.command()
@@ -37,12 +39,13 @@ _BEGUN_WITH = {"source", "shard_objects", "resume", "dry_run", "beam_options"}
 @click.option(
     "--staging",
     metavar="gs://BUCKET/PREFIX",
-    help="Where rows wait for their load job, in the dataset's location. They hold what the "
-    "headers hold: give this prefix a lifecycle, and no more readers than the table.",
+    help="Where rows are stored until they are loaded; the bucket must be in the dataset's "
+    "location. Rows contain patient data: restrict access as for the table, and add a lifecycle "
+    "rule that deletes them.",
 )
-@click.option("--dry-run", is_flag=True, help="Count, estimate cost and time, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Count, estimate cost and time, and change nothing.")
 @click.option("--resume", metavar="RUN", help="Resume a run that did not finish.")
-@click.option("--all", "takes_all", is_flag=True, help="Take what BigQuery has already as well.")
+@click.option("--all", "takes_all", is_flag=True, help="Include objects that BigQuery already has.")
 @click.option(
     "--runner",
     type=click.Choice([LOCAL, DATAFLOW]),
@@ -64,7 +67,7 @@ _BEGUN_WITH = {"source", "shard_objects", "resume", "dry_run", "beam_options"}
     default=16,
     show_default=True,
     metavar="N",
-    help="Objects that each process has in flight.",
+    help="Objects handled at once by each process.",
 )
 @click.option(
     "--shard-objects",
@@ -72,19 +75,21 @@ _BEGUN_WITH = {"source", "shard_objects", "resume", "dry_run", "beam_options"}
     default=10_000,
     show_default=True,
     metavar="N",
-    help="Fewest objects of a shard: what is loaded, and resumed, as a whole.",
+    help="Least number of objects in a shard, the unit that is loaded and resumed.",
 )
-@click.option("--keep-staged", is_flag=True, help="Leave the staged rows where they are.")
-@click.option("--project", metavar="ID", help="Dataflow: the project of the job.")
-@click.option("--region", help="Dataflow: where the workers are; the bucket's region is best.")
-@click.option("--service-account", metavar="EMAIL", help="Dataflow: who the workers are.")
+@click.option("--keep-staged", is_flag=True, help="Keep the staged rows after they are loaded.")
+@click.option("--project", metavar="ID", help="Dataflow: project of the job.")
+@click.option("--region", help="Dataflow: region of the workers, best that of the bucket.")
+@click.option(
+    "--service-account", metavar="EMAIL", help="Dataflow: service account of the workers."
+)
 @click.option(
     "--max-workers",
     type=click.IntRange(min=1),
     metavar="N",
     help="Dataflow: scale up to N workers.",
 )
-@click.option("--no-wait", is_flag=True, help="Dataflow: end when the job is submitted.")
+@click.option("--no-wait", is_flag=True, help="Dataflow: exit once the job is submitted.")
 @click.argument("beam_options", nargs=-1, metavar="[-- BEAM_OPTION...]")
 def backfill(
     source: str,
@@ -101,17 +106,23 @@ def backfill(
     beam_options: Sequence[str],
     **dataflow: Any,
 ) -> int:
-    """Bring in the objects that a bucket holds already.
+    """Load the objects that a bucket already holds into BigQuery.
 
-    Each object goes through the code of the function: what it reads, converts, ignores and
-    refuses is the same. Rows go into BigQuery by load jobs, which cost nothing. Objects that
-    have a row, or an open dead letter, at their generation are left out, so that the command
-    can be run again at any time, and while events arrive.
+    Each object goes through the code of the function, so it is converted, ignored or refused in
+    the same way. Rows and dead letters are stored under --staging and then appended to the tables
+    by load jobs, which are free. Objects whose generation has a live row or a dead letter are
+    skipped, so the command can be repeated at any time, and run while events arrive.
 
-    A run that ends early, by Ctrl-C for instance, can be resumed with --resume RUN; the command
-    to type is shown. What was loaded is not loaded twice.
+    A run that ends early, for example by Ctrl-C, can be resumed with --resume RUN; the command is
+    printed. Nothing is loaded twice.
 
-    The configuration must be that of the function. What stands behind -- goes to Apache Beam.
+    Use the configuration of the function. Arguments after -- are passed to Apache Beam.
+
+    Beside the tables instances and dead_letter, a run changes only the folder --staging/RUN and the
+    table backfill_RUN, which is dropped at the end. --dry-run changes nothing and needs no staging.
+
+    The exit status is 0 once everything is in BigQuery, including dead letters; 3 if a service
+    did not answer, and 4 if the Dataflow job failed: resume the run.
 
     \b
     Examples:
@@ -122,7 +133,7 @@ def backfill(
             --runner DataflowRunner --project my-project --region europe-west1 \\
             --service-account worker@my-project.iam.gserviceaccount.com --max-workers 50 \\
             -- --no_use_public_ips
-    """  # noqa: D301 - \b is click's mark for lines to keep
+    """  # noqa: D301 - \b tells click to keep the line breaks
     from dcm2bq import extras  # noqa: PLC0415
     from dcm2bq.tools.backfill.run_records import Run, new_id  # noqa: PLC0415
 
@@ -130,20 +141,20 @@ def backfill(
     if staging is not None:
         GsUri.parse(staging)
     elif not dry_run:
-        raise click.UsageError("--staging is needed: gs://BUCKET/PREFIX, where rows may wait")
+        raise click.UsageError("--staging gs://BUCKET/PREFIX is required: rows are stored there")
     _refuse_contradictions(runner, dataflow, resume=resume, dry_run=dry_run)
-    options = config.load()
+    config = configuration.load()
     if dry_run:
-        return _estimate(options, uri, processes, dataflow["max_workers"], takes_all=takes_all)
+        return _estimate(config, uri, processes, dataflow["max_workers"], takes_all=takes_all)
     assert staging is not None
-    startable(options, here=runner == "local")
-    extras.require()
-    _check_pipeline(options, runner, beam_options, dataflow)
+    startable(config, here=runner == LOCAL)
+    extras.require(extras.BACKFILL)
+    _check_pipeline(config, runner, beam_options, dataflow)
     run = Run(
         id=resume or new_id(),
         source=source,
         staging=staging,
-        config=options,
+        config=config,
         takes_all=takes_all,
         keeps_files=keep_staged,
         threads=threads,
@@ -161,26 +172,27 @@ def _run(
     *,
     least: int | None,
 ) -> int:
-    """Begin a run, or resume it where `least`, the fewest objects of a shard, is None."""
+    """Begin a run with shards of at least `least` objects; resume it if that is None."""
     from dcm2bq.tools.backfill.backfill import Backfill  # noqa: PLC0415
 
     again = _command(run.id, beam_options)
-    work = Backfill(run)
+    launch = Backfill(run)
     if least is None:
-        work.resume()
+        launch.resume()
     else:
         with _counting() as on_page:
-            work.begin(least=least, on_page=on_page)
-    _tell(f"run {run.id}: {work.total:,} objects in {len(work.shards):,} shards")
+            launch.begin(least=least, on_page=on_page)
+    shards = counted(len(launch.shards), "shard")
+    _tell(f"run {run.id}: {counted(launch.total, 'object')} in {shards}")
     try:
         if runner == LOCAL:
-            summary = work.go(_locally(work, processes, beam_options))
+            summary = launch.go(_locally(launch, processes, beam_options))
         else:
-            summary = work.go(_on_dataflow(beam_options, dataflow, again))
+            summary = launch.go(_on_dataflow(beam_options, dataflow, again))
     except KeyboardInterrupt:
         _tell("", "interrupted; resume it with:", f"  {again}")
         sys.stderr.flush()
-        os._exit(INTERRUPTED)  # threads of Beam would go on; what they leave behind never counts
+        os._exit(INTERRUPTED)  # Beam's threads would keep running; what they staged does not count
     except Exception:
         complain(f"run {run.id} did not finish; resume it with:", f"  {again}")
         raise
@@ -192,41 +204,41 @@ def _run(
 def _refuse_contradictions(
     runner: str, dataflow: Mapping[str, Any], *, resume: str | None, dry_run: bool
 ) -> None:
-    """Raise `click.UsageError` for options of which one makes another meaningless."""
+    """Raise `click.UsageError` for options that cannot be combined."""
     given = [_flag(name) for name, value in dataflow.items() if value]
     if runner == LOCAL and given and not dry_run:
-        raise click.UsageError(f"{', '.join(given)}: for --runner {DATAFLOW} alone")
+        raise click.UsageError(f"{', '.join(given)}: only valid with --runner {DATAFLOW}")
     if runner == DATAFLOW and _is_given("processes") and not dry_run:
-        raise click.UsageError(f"--processes: for --runner {LOCAL} alone")
+        raise click.UsageError(f"--processes: only valid with --runner {LOCAL}")
     if resume is None:
         return
     if dry_run:
-        raise click.UsageError("--dry-run: a run that is resumed was counted when it began")
+        raise click.UsageError("--dry-run: not valid with --resume: the run is already counted")
     if _is_given("shard_objects"):
-        raise click.UsageError("--shard-objects: a run that is resumed has its shards already")
+        raise click.UsageError("--shard-objects: not valid with --resume: the run has its shards")
     if not _RUN_ID.fullmatch(resume):
-        raise click.UsageError(f"--resume {resume}: is not the id of a run, 20260131_094500_1a2b3c")
+        raise click.UsageError(f"--resume {resume}: not a run id like 20260131_094500_1a2b3c")
 
 
 def _check_pipeline(
-    options: "Config", runner: str, beam_options: Sequence[str], dataflow: Mapping[str, Any]
+    config: "Config", runner: str, beam_options: Sequence[str], dataflow: Mapping[str, Any]
 ) -> None:
-    """Raise `ConfigError` for options that Beam or Dataflow would refuse later."""
+    """Raise `ConfigError` for options that Beam or Dataflow would refuse later on."""
     from dcm2bq.tools.backfill.runners import dataflow as tool  # noqa: PLC0415
 
     if runner == DATAFLOW:
-        tool.Job(**dataflow, beam_options=beam_options).check(options)
+        tool.DataflowJob(**dataflow, beam_options=beam_options).check(config)
     else:
         tool.parse_options(beam_options)
 
 
 def _command(run_id: str, beam_options: Sequence[str]) -> str:
-    """Return the command that resumes this run: what was given is given again."""
+    """Return the command that resumes this run, with the options of this command."""
     context = click.get_current_context()
     words = ["dcm2bq", "backfill", context.params["source"]]
     for option in context.command.params:
         name = str(option.name)
-        if name not in _BEGUN_WITH and _is_given(name):
+        if name not in _NOT_REPEATED and _is_given(name):
             value = context.params[name]
             words += [_flag(name)] if value is True else [_flag(name), str(value)]
     words += ["--resume", run_id]
@@ -239,14 +251,14 @@ def _is_given(name: str) -> bool:
 
 
 def _flag(name: str) -> str:
-    """Return an option as it is typed, by its parameter's name."""
+    """Return an option as it is typed, given the name of its parameter."""
     for option in click.get_current_context().command.params:
         if option.name == name:
             return option.opts[0]
     raise KeyError(name)
 
 
-def _locally(work: "Backfill", processes: int, beam_options: Sequence[str]) -> "Runner":
+def _locally(launch: "Backfill", processes: int, beam_options: Sequence[str]) -> "Runner":
     from dcm2bq.tools.backfill import progress  # noqa: PLC0415
     from dcm2bq.tools.backfill.runners import in_process  # noqa: PLC0415
 
@@ -255,7 +267,7 @@ def _locally(work: "Backfill", processes: int, beam_options: Sequence[str]) -> "
 
     def show(counts: Counter[str]) -> None:
         seconds = time.monotonic() - started
-        shown.show(progress.line(counts, work.total, seconds, work.before))
+        shown.show(progress.line(counts, launch.total, seconds, launch.before))
 
     def go(run: "Run", shards: "Sequence[Shard]") -> bool:
         in_process.run(run, shards, processes=processes, beam_options=beam_options, show=show)
@@ -266,9 +278,9 @@ def _locally(work: "Backfill", processes: int, beam_options: Sequence[str]) -> "
 
 
 def _on_dataflow(beam_options: Sequence[str], dataflow: Mapping[str, Any], again: str) -> "Runner":
-    from dcm2bq.tools.backfill.runners.dataflow import Job  # noqa: PLC0415
+    from dcm2bq.tools.backfill.runners.dataflow import DataflowJob  # noqa: PLC0415
 
-    job = Job(**dataflow, beam_options=beam_options)
+    job = DataflowJob(**dataflow, beam_options=beam_options)
 
     def go(run: "Run", shards: "Sequence[Shard]") -> bool:
         return job.run(run, shards, _tell, again=again)
@@ -277,53 +289,54 @@ def _on_dataflow(beam_options: Sequence[str], dataflow: Mapping[str, Any], again
 
 
 def _estimate(
-    options: "Config", uri: GsUri, processes: int, max_workers: int | None, *, takes_all: bool
+    config: "Config", uri: GsUri, processes: int, max_workers: int | None, *, takes_all: bool
 ) -> int:
     from dcm2bq.tools.backfill.backfill import count  # noqa: PLC0415
     from dcm2bq.tools.backfill.estimate import estimate  # noqa: PLC0415
 
     with _counting() as on_page:
-        counted = count(options, uri.bucket, uri.name, on_page=on_page)
-    known = None if takes_all else _count_known(options, uri)
-    for line in estimate(counted, known=known, processes=processes, workers=max_workers):
+        total = count(config, uri.bucket, uri.name, on_page=on_page)
+    known = None if takes_all else _count_known(config, uri)
+    for line in estimate(total, known=known, processes=processes, workers=max_workers):
         say(line)
     _tell("dry run: nothing was changed")
     return 0
 
 
-def _count_known(options: "Config", uri: GsUri) -> int | None:
-    """Return what BigQuery has already; None where it cannot be asked, which is said."""
+def _count_known(config: "Config", uri: GsUri) -> int | None:
+    """Return how many generations BigQuery already has; None, with a message, if that fails."""
     from dcm2bq.bigquery.dataset import Dataset  # noqa: PLC0415
     from dcm2bq.tools.backfill import known  # noqa: PLC0415
 
     try:
-        return known.count(Dataset(options), uri)
+        return known.count(Dataset(config), uri)
     except Dcm2BqError as error:
-        complain(f"what BigQuery has already cannot be counted, and is taken as new: {error}")
+        complain(f"cannot count what BigQuery already has, so all objects count as new: {error}")
         return None
 
 
-def _print(summary: "Summary") -> None:
-    """Tell what all attempts of a run have done."""
+def _print(summary: "RunSummary") -> None:
+    """Print what all attempts of a run have done."""
     results = summary.results
-    say(f"run {summary.run.id}: {summary.loaded:,} of {summary.shards:,} shards loaded")
+    shards = counted(summary.shards, "shard")
+    say(f"run {summary.run.id}: {summary.loaded:,} of {shards} loaded")
     say(
-        f"{sum(results.values()):,} objects: {results.get('inserted', 0):,} inserted, "
-        f"{results.get('dead_lettered', 0):,} dead letters, "
-        f"{results.get('skipped', 0):,} were there, {results.get('ignored', 0):,} ignored, "
-        f"{results.get('superseded', 0):,} gone meanwhile"
+        f"{counted(sum(results.values()), 'object')}: {results.get('inserted', 0):,} inserted, "
+        f"{counted(results.get('dead_lettered', 0), 'dead letter')}, "
+        f"{results.get('skipped', 0):,} already present, {results.get('ignored', 0):,} ignored, "
+        f"{results.get('superseded', 0):,} deleted in the meantime"
     )
     rows = summary.rows
     say(
-        f"{rows.get('instances', 0):,} rows loaded into instances, "
+        f"{counted(rows.get('instances', 0), 'row')} loaded into instances, "
         f"{rows.get('dead_letter', 0):,} into dead_letter"
     )
     if results.get("dead_lettered"):
-        _tell("what could not be converted, and why: dcm2bq dead-letters list")
+        _tell("to see what was not converted and why, run: dcm2bq dead-letters list")
 
 
 class Line:
-    """The line that tells how far something is: in its place on a terminal, else now and then."""
+    """A line of progress: updated in place on a terminal, elsewhere printed now and then."""
 
     def __init__(self) -> None:
         self._is_terminal = sys.stderr.isatty()
@@ -331,7 +344,7 @@ class Line:
         self._text = ""
 
     def show(self, text: str) -> None:
-        """Show the line as it is now."""
+        """Update the line."""
         self._text = text
         if self._is_terminal:
             click.echo(f"\r\033[K{printable(text)}", err=True, nl=False)
@@ -340,7 +353,7 @@ class Line:
             _tell(text)
 
     def end(self) -> None:
-        """Leave the line as it was last."""
+        """Finish the line."""
         if self._text:
             click.echo(err=True) if self._is_terminal else _tell(self._text)
 
@@ -354,7 +367,7 @@ def _counting() -> Iterator[Callable[[int], None]]:
         nonlocal total
         with lock:
             total += listed
-            shown.show(f"{total:,} objects counted")
+            shown.show(f"{counted(total, 'object')} counted")
 
     yield on_page
     shown.end()

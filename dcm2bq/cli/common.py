@@ -1,4 +1,4 @@
-"""What the commands share: exit statuses, what errors say, and the configuration they take."""
+"""What the commands share: exit statuses, error messages and the configuration."""
 
 import errno
 import os
@@ -11,28 +11,30 @@ from typing import Any, TextIO
 import click
 import msgspec
 
-from dcm2bq import config
+from dcm2bq import config as configuration
 from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError, JobFailedError, RetryableError, describe
 from dcm2bq.tools.display import printable
 
-FINDINGS, USAGE, UNREACHABLE, JOB_FAILED, INTERRUPTED = 1, 2, 3, 4, 130
+FINDINGS, USAGE, UNREACHABLE, JOB_FAILED = 1, 2, 3, 4
+INTERRUPTED = 130
+"""128 + SIGINT, as shells have it."""
 
 _STDOUT, _STDERR = "standard output", "standard error"
 _REMEDIES = {
-    errno.ENOSPC: "free some space; TMPDIR says where temporary files go",
-    errno.EDQUOT: "free some space; TMPDIR says where temporary files go",
-    errno.EACCES: "run it as a user who may, or name another place",
-    errno.EPERM: "run it as a user who may, or name another place",
-    errno.EROFS: "name another place; TMPDIR says where temporary files go",
-    errno.EMFILE: "raise the limit of open files: ulimit -n",
-    errno.ENFILE: "raise the limit of open files: ulimit -n",
+    errno.ENOSPC: "free some space, or set TMPDIR to a folder with more",
+    errno.EDQUOT: "free some space, or set TMPDIR to a folder with more",
+    errno.EACCES: "run it as a user with access, or use another path",
+    errno.EPERM: "run it as a user with access, or use another path",
+    errno.EROFS: "use another path, or set TMPDIR to a writable folder",
+    errno.EMFILE: "raise the limit of open files with ulimit -n",
+    errno.ENFILE: "raise the limit of open files with ulimit -n",
     errno.ENOMEM: "free some memory",
 }
 
 
 class Group(click.Group):
-    """A group whose help shows the first sentence of each command whole: wrapped, never cut."""
+    """A group whose help wraps the first sentence of each command instead of cutting it."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands with their first sentences."""
@@ -49,41 +51,45 @@ settings_option = click.option(
     "settings",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Set an option over the configuration; the value is JSON, or else text. Repeatable.",
+    help="Override an option of the configuration; VALUE is JSON or else text. Repeatable.",
 )
-"""The option by which a command takes settings of the configuration; see `parse_settings`."""
+"""The command-line option that overrides the configuration; see `parse_settings`."""
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """Return the values of `--option NAME=VALUE` by name."""
+    """Return the values of `--option NAME=VALUE` by name.
+
+    >>> parse_settings(["limits.depth=3", "log.path=hash"])
+    {'limits.depth': 3, 'log.path': 'hash'}
+    """
     return dict(map(_setting, settings))
 
 
 def override(settings: Mapping[str, Any]) -> Config:
-    """Return the configuration with `settings`, by the options' paths, over it."""
-    overrides = msgspec.json.decode(config.to_json(config.load()))
+    """Return the configuration with the options in `settings`, by path, overridden."""
+    overrides = msgspec.json.decode(configuration.to_json(configuration.load()))
     for path, value in settings.items():
         *groups, option = path.split(".")
-        place = overrides
+        target = overrides
         for group in groups:
-            place = place.setdefault(group, {})
-            if not isinstance(place, dict):
+            target = target.setdefault(group, {})
+            if not isinstance(target, dict):
                 raise ConfigError(f"{path}: no such option")
-        place[option] = value
-    return config.from_overrides(overrides)
+        target[option] = value
+    return configuration.from_overrides(overrides)
 
 
-def startable(options: Config, *, here: bool = True) -> Config:
+def startable(config: Config, *, here: bool = True) -> Config:
     """Return the configuration; raise `ConfigError` if the function would not start with it.
 
-    Limits count against the memory of this machine, unless it all runs elsewhere.
+    Limits are checked against the memory of this machine if the conversion runs `here`.
     """
-    from dcm2bq.dicom import budget_of, privacy_rules  # noqa: PLC0415 - slow, and not for --help
+    from dcm2bq.dicom import budget_of, privacy_rules  # noqa: PLC0415 - slow, --help needs neither
 
-    privacy_rules(options.privacy)  # names that are no attributes, a key that is missing
+    privacy_rules(config.privacy)  # unknown attributes, a missing key
     if here:
-        budget_of(options.limits)  # limits that the memory cannot satisfy
-    return options
+        budget_of(config.limits)  # limits beyond the memory
+    return config
 
 
 def status_of(error: Exception) -> int:
@@ -96,7 +102,7 @@ def status_of(error: Exception) -> int:
 
 
 def explain(error: Exception) -> str:
-    """Say what went wrong without a value; the system's own errors keep their text and place."""
+    """Describe an error without values of headers; errors of the system keep text and path."""
     if isinstance(error, OSError) and error.errno is not None:
         place = error.filename if error.filename is not None else failing_stream(error)
         remedy = _REMEDIES.get(error.errno)
@@ -109,16 +115,16 @@ def explain(error: Exception) -> str:
         if error.encoding.startswith("utf"):
             return "a name or an argument is not valid UTF-8"
         return (
-            f"the encoding of the output ({error.encoding}) lacks a character that is to be "
-            "written (set PYTHONIOENCODING=utf-8)"
+            f"the output's encoding ({error.encoding}) lacks a character; "
+            "set PYTHONIOENCODING=utf-8"
         )
     return describe(error)
 
 
 def failing_stream(error: OSError) -> str | None:
-    """Return which output it was that failed with an error; None if it was something else.
+    """Return the name of the output stream that raised an error; None if none did.
 
-    The error itself does not say: a stream has no file name.
+    The error itself does not tell: a stream has no file name.
     """
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code is click.echo.__code__:
@@ -130,19 +136,19 @@ def failing_stream(error: OSError) -> str | None:
 
 
 def _fails_again(stream: TextIO, error: OSError) -> bool:
-    """Whether a stream has the error still: something is left to write, or nobody reads it."""
+    """Whether a stream still has the error: it cannot be flushed, or its reader is gone."""
     try:
         stream.flush()
         waiting = select.poll()
         waiting.register(stream.fileno(), select.POLLOUT)
         is_broken = any(event & select.POLLERR for _, event in waiting.poll(0))
-    except OSError as again:  # of a stream without a file, too: it has no errno
+    except OSError as again:  # without errno for a stream that is not a file
         return again.errno == error.errno
     return error.errno == errno.EPIPE and is_broken
 
 
 def complain(*lines: str) -> None:
-    """Write lines to stderr, in red on a terminal."""
+    """Print lines on stderr, in red on a terminal."""
     for line in lines:
         click.secho(printable(line), fg="red", err=True)
 
@@ -150,7 +156,7 @@ def complain(*lines: str) -> None:
 def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise click.BadParameter(f"{text}: NAME=VALUE is expected", param_hint="--option")
+        raise click.BadParameter(f"{text}: expected NAME=VALUE", param_hint="--option")
     try:
         return name, msgspec.json.decode(value)
     except ValueError:

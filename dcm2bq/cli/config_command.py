@@ -8,16 +8,19 @@ from dcm2bq.tools.display import say_json
 
 
 @click.command()
-@click.option("--schema", is_flag=True, help="The JSON Schema of the overrides instead.")
+@click.option("--schema", is_flag=True, help="Show the JSON Schema of the overrides instead.")
 def config(*, schema: bool) -> None:
-    """Check the configuration in force, as the function does at its start, and show it as JSON.
+    """Check the configuration and show it as JSON, with every default.
+
+    The checks are those of the function when it starts: unknown options, wrong values, a missing
+    hash key, limits beyond the memory. With an error, the exit status is 2.
 
     \b
     Examples:
         dcm2bq config
         DCM2BQ_CONFIG='{"jsonOutput": {"ignorePrivate": true}}' dcm2bq config
         dcm2bq config --schema
-    """  # noqa: D301 - \b is click's mark for lines to keep
+    """  # noqa: D301 - \b tells click to keep the line breaks
     if schema:
         say_json(configuration.json_schema())
     else:

@@ -27,16 +27,18 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option(
-    "--envelope", is_flag=True, help="A line for each file: its path, metadata and warnings."
+    "--envelope", is_flag=True, help="Print one line per file: its path, metadata and warnings."
 )
 @click.option(
     "--format",
     "format_",
     type=click.Choice(["flat", "dicom-json"]),
-    help="The shape of the metadata; short for --option jsonOutput.format=...",
+    help="Format of the metadata; short for --option jsonOutput.format=...",
 )
 @settings_option
-@click.option("--verbose", is_flag=True, help="Count the warnings of each file on stderr.")
+@click.option(
+    "--verbose", is_flag=True, help="Print the number of warnings of each file to stderr."
+)
 def dump(
     paths: Sequence[str],
     *,
@@ -45,14 +47,14 @@ def dump(
     settings: Sequence[str],
     verbose: bool,
 ) -> int:
-    """Show DICOM files as the JSON that goes into BigQuery.
+    """Print the headers of DICOM files as the JSON that goes into BigQuery.
 
     A PATH is a file, a folder, a glob pattern, gs://bucket/object, gs://bucket/prefix/ or -
-    for the standard input. Of folders and prefixes, the names that match input.namePattern
-    are taken; a file that is named always is.
+    for standard input. In folders and under prefixes, only names that match
+    input.namePattern are read; a file given by its own name is always read.
 
-    A single file gives one indented document, everything else a line for each file. What
-    cannot be read is told on stderr, and the exit status is 1.
+    A single file is printed as one indented document, several files as one line each.
+    Files that cannot be read are reported on stderr, and the exit status is then 1.
 
     \b
     Examples:
@@ -62,26 +64,28 @@ def dump(
         dcm2bq dump 'archive/**/*.dcm' | jq -r .PatientID
         dcm2bq dump gs://my-bucket/2026/ > headers.ndjson
         curl -s https://example.org/scan.dcm | dcm2bq dump -
-    """  # noqa: D301 - \b is click's mark for lines to keep
+    """  # noqa: D301 - \b tells click to keep the line breaks
     for path in paths:
         if not path:
-            raise click.UsageError("an empty PATH names nothing")
+            raise click.UsageError("PATH is empty")
         if is_uri(path):
             GsUri.parse(path)
     overrides = parse_settings(settings)
     if format_:
         if "jsonOutput.format" in overrides:
-            raise click.UsageError("--format and --option jsonOutput.format: use one")
+            raise click.UsageError(
+                "--format and --option jsonOutput.format are both given: use one"
+            )
         overrides["jsonOutput.format"] = format_
-    options = startable(override(overrides))
-    from dcm2bq.tools.dump import Files  # noqa: PLC0415
+    config = startable(override(overrides))
+    from dcm2bq.tools.dump import Files  # noqa: PLC0415 - slow to import, not needed for --help
 
-    files = Files(options)
+    files = Files(config)
     single = not envelope and len(paths) == 1 and files.names_one(paths[0])
     is_quiet = single or sys.stdout.isatty() or not sys.stderr.isatty()
     status = 0
-    with click.progressbar(files.find(paths), file=sys.stderr, hidden=is_quiet) as found:
-        for file in found:
+    with click.progressbar(files.find(paths), file=sys.stderr, hidden=is_quiet) as shown:
+        for file in shown:
             try:
                 conversion = file.convert()
             except Exception as error:
@@ -90,32 +94,35 @@ def dump(
                 continue
             say_json(_document(file.path, conversion, envelope=envelope, indent=single))
             if verbose and conversion.warnings:
-                _count_warnings(file.path, len(conversion.warnings))
-    _count_passed_over(*files.passed_over)
+                _report_warnings(file.path, len(conversion.warnings))
+    _report_skipped(*files.skipped)
     return status
 
 
 def _document(path: str, conversion: "Conversion", *, envelope: bool, indent: bool) -> bytes:
     text = conversion.text.encode()
     if envelope:
-        # A name on disk can be no text at all; JSON can.
+        # A name on disk need not be valid UTF-8; JSON must be.
         name = os.fsencode(path).decode(errors="replace")
         content = {"path": name, "metadata": msgspec.Raw(text), "warnings": conversion.warnings}
         return msgspec.json.encode(content)
     return bytes(msgspec.json.format(text, indent=2)) if indent else text
 
 
-def _count_warnings(path: str, count: int) -> None:
+def _report_warnings(path: str, count: int) -> None:
     say(f"{path}: {count} warning{'s' if count > 1 else ''}", err=True)
 
 
-def _count_passed_over(unmatched: int, empty: int) -> None:
-    """Say what a folder or prefix holds beside what was shown."""
-    names = f"{unmatched} name{'s' if unmatched > 1 else ''} without a match of input.namePattern"
+def _report_skipped(unmatched: int, empty: int) -> None:
+    """Print how many files of folders and prefixes were not converted, and why."""
+    verb = "do" if unmatched > 1 else "does"
+    names = (
+        f"{unmatched} name{'s' if unmatched > 1 else ''} that {verb} not match input.namePattern"
+    )
     objects = f"{empty} empty object{'s' if empty > 1 else ''}"
     parts = [text for text, number in ((names, unmatched), (objects, empty)) if number]
     if parts:
-        say(f"passed over: {', '.join(parts)}", err=True)
+        say(f"skipped: {', '.join(parts)}", err=True)
 
 
 def _reason(error: Exception) -> str:

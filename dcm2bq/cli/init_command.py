@@ -7,29 +7,30 @@ from dcm2bq.tools.display import say
 
 
 @click.command()
-@click.option("--project", metavar="ID", help="The project; over bigQuery.projectId.")
-@click.option("--dataset", metavar="ID", help="The dataset; over bigQuery.datasetId.")
-@click.option("--location", help="Where to create a missing dataset, EU for instance.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--project", metavar="ID", help="Project; overrides bigQuery.projectId.")
+@click.option("--dataset", metavar="ID", help="Dataset; overrides bigQuery.datasetId.")
+@click.option("--location", help="Location of a new dataset, such as EU.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
 def init(*, project: str | None, dataset: str | None, location: str | None, dry_run: bool) -> None:
     """Create or update the dataset, its tables and views.
 
-    What is there already is compared, and brought up to date where nothing gets lost by it:
-    columns are added, views replaced. Anything else is refused before anything is changed.
+    What exists is compared with this release and updated where no data is lost: missing columns
+    are added, views and functions replaced. Any other difference, such as another type of a
+    column, is an error (exit status 2), and nothing is changed. It can be run at any time.
 
     \b
     Examples:
         dcm2bq init --project my-project --dataset dicom --location EU
         dcm2bq init --dry-run
-    """  # noqa: D301 - \b is click's mark for lines to keep
+    """  # noqa: D301 - \b tells click to keep the line breaks
     from dcm2bq.bigquery.dataset import Dataset  # noqa: PLC0415
     from dcm2bq.tools.init import init as bring_up  # noqa: PLC0415
     from dcm2bq.tools.init import refuse_equal_names  # noqa: PLC0415
 
     flags = {"bigQuery.projectId": project, "bigQuery.datasetId": dataset}
-    options = override({name: value for name, value in flags.items() if value is not None})
-    refuse_equal_names(options)
-    entries = bring_up(Dataset(options), options, location=location, dry_run=dry_run)
+    config = override({name: value for name, value in flags.items() if value is not None})
+    refuse_equal_names(config)
+    entries = bring_up(Dataset(config), config, location=location, dry_run=dry_run)
     width = 18 if dry_run else 10
     for entry in entries:
         details = f": {'; '.join(entry.details)}" if entry.details else ""

@@ -15,23 +15,23 @@ from dcm2bq.cli.common import override, parse_settings, settings_option, startab
     required=False,
     type=click.Path(exists=True, file_okay=False, readable=True, path_type=Path),
 )
-@click.option("--once", is_flag=True, help="Ingest, show the summary, and end.")
-@click.option("--query", "sql", metavar="SQL", help="Show the rows of a statement instead.")
-@click.option("--json", "as_json", is_flag=True, help="With --query: the rows as a JSON array.")
+@click.option("--once", is_flag=True, help="Ingest the files, print the summary and exit.")
+@click.option("--query", "sql", metavar="SQL", help="Print the rows of a query instead.")
+@click.option("--json", "as_json", is_flag=True, help="With --query: print a JSON array.")
 @settings_option
 def local(
     folder: Path | None, *, once: bool, sql: str | None, as_json: bool, settings: Sequence[str]
 ) -> int:
-    """Run bucket, function and BigQuery on this machine.
+    """Run the bucket, the function and BigQuery on this machine.
 
     The files under DIR, by default samples that come with pydicom, are the objects of a local
-    Cloud Storage, which reads them where they lie. The function gets the events that Eventarc
-    would send, and writes into a local BigQuery, which then is asked for a summary. Nothing
-    leaves this machine; nothing of it is left at the end.
+    Cloud Storage, which reads them in place. The function receives the events that Eventarc
+    would send and writes rows to a local BigQuery; a summary of them is printed. Nothing leaves
+    this machine, and nothing is left on it afterwards.
 
-    Without --once it goes on: files that are added, changed or deleted in DIR become events,
-    until Ctrl-C. Meanwhile --query, in another terminal, asks the running stack. When none
-    is running, or with --once, it starts one for the question alone.
+    Without --once, DIR is watched until Ctrl-C: files that are added, changed or deleted become
+    events. Meanwhile, --query in another terminal queries the running stack. If none is running,
+    or with --once, --query starts a stack for this one query.
 
     \b
     Examples:
@@ -41,18 +41,34 @@ def local(
         dcm2bq local --query 'SELECT Modality, COUNT(*) FROM instances_live GROUP BY 1'
         dcm2bq local --query 'SELECT path, metadata FROM instances_live' --json | jq .
     """  # noqa: D301 - \b is click's mark for lines to keep
-    from dcm2bq.local.servers import require_extras  # noqa: PLC0415
-    from dcm2bq.local.sql import keyword  # noqa: PLC0415
+    from dcm2bq import extras  # noqa: PLC0415
 
     if as_json and sql is None:
-        raise click.UsageError("--json goes with --query")
-    if sql is not None and not keyword(sql):
-        raise click.UsageError("--query: the statement is empty; SELECT ... is expected")
+        raise click.UsageError("--json needs --query")
+    if sql is not None:
+        _require_one_query(sql)
     options = startable(override(parse_settings(settings)))
-    require_extras()
-    from dcm2bq.local import run  # noqa: PLC0415 - it imports the extras
+    extras.require(extras.LOCAL)
+    from dcm2bq.local import commands  # noqa: PLC0415 - it imports the extras
 
     if sql is None:
-        return run.run(folder, options, once=once)
-    fresh = once or bool(settings)  # a running stack has its own
-    return run.ask(folder, options, sql, as_json=as_json, fresh=fresh)
+        return commands.ingest(folder, options, once=once)
+    fresh = once or bool(settings)  # a running stack has its own options
+    return commands.query(folder, options, sql, as_json=as_json, fresh=fresh)
+
+
+def _require_one_query(sql: str) -> None:
+    """Raise `UsageError` for anything but one query: a statement would change the watched stack."""
+    from dcm2bq.local.sql import QUERIES, first_words  # noqa: PLC0415
+
+    words = first_words(sql)
+    if not words:
+        raise click.UsageError("--query: the query is empty; give a SELECT statement")
+    for word in words:
+        if word not in QUERIES:
+            raise click.UsageError(
+                f"--query: {word} is not a query; give a SELECT statement (to change "
+                "tables, use a client at the BigQuery address that dcm2bq local prints)"
+            )
+    if len(words) > 1:
+        raise click.UsageError(f"--query: {len(words)} statements; give one SELECT statement")

@@ -9,52 +9,58 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from dcm2bq import config
+from dcm2bq import config as configuration
 from dcm2bq.cli.common import FINDINGS, complain, startable
 from dcm2bq.errors import describe
 from dcm2bq.gcs.uri import GsUri
 from dcm2bq.tools.display import say, say_json
+from dcm2bq.tools.wording import counted
 
 if TYPE_CHECKING:
     from dcm2bq.tools.verify import Comparison, Repair
 
-_EVERY = 1000  # objects between two looks of the bar
+_BAR_OBJECTS = 1000  # objects between two updates of the progress bar
 
 
 @click.command()
 @click.argument("location", metavar="gs://BUCKET[/PREFIX]")
-@click.option("--repair", is_flag=True, help="Index what is missing, mark what is gone.")
+@click.option(
+    "--repair", is_flag=True, help="Index missing objects; write markers for deleted ones."
+)
 @click.option(
     "--settle",
     type=click.IntRange(min=0),
     default=10,
     show_default=True,
     metavar="MINUTES",
-    help="Younger objects may still be on their way: they are not called missing.",
+    help="Do not report younger objects as missing: their events may be on their way.",
 )
-@click.option("--allow-empty", is_flag=True, help="No object at all is as it should be.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON array of differences.")
+@click.option("--allow-empty", is_flag=True, help="Accept a prefix without objects and rows.")
+@click.option("--json", "as_json", is_flag=True, help="Print the differences as a JSON array.")
 def verify(location: str, *, repair: bool, settle: int, allow_empty: bool, as_json: bool) -> int:
     """Compare the objects of a bucket with the rows of instances_live.
 
     \b
-    What can differ:
-        missing        the object has no row, and no dead letter tells why
-        dead-lettered  the object has no row; a dead letter tells why
-        hidden         a delete marker of the same or a higher generation hides the object
-        stale          the row's object is gone
-        superseded     the row's object was overwritten
-        dismissed      the object has no row, and somebody has accepted that; no difference
+    Findings:
+        missing        an object has no row and no dead letter
+        dead-lettered  an object has no row; its dead letter has the reason
+        hidden         a delete marker of the same or a higher generation hides an object
+        stale          the object of a row was deleted
+        superseded     the object of a row was overwritten
+        dismissed      an object has no row, and its dead letter was dismissed; accepted
 
-    With --repair, missing objects are indexed by the code of the function, and a row's object
-    that is gone gets its delete marker, once Cloud Storage has said of exactly that generation
-    that it is gone. What is reported as done was seen in instances_live afterwards; "unseen" was
-    written, but does not show there. To handle dead letters, run dcm2bq dead-letters retry.
-    Nothing is mended where a marker hides an object that exists, which only a forged event can
-    bring about: docs/OPERATIONS.md shows how to remove it.
+    Without --repair, nothing is changed. With --repair, missing objects are indexed by the code of
+    the function, and stale and superseded rows get a delete marker, provided Cloud Storage confirms
+    that exactly this generation no longer exists. Each repair is looked up in instances_live
+    afterwards; "unseen" means that it was written but did not appear there in time.
 
-    The configuration must be that of the function: what it ignores is no difference. The exit
-    status is 1 when there is a difference, with --repair when one is left, and when there is
+    Two findings are not repaired. For dead letters, run dcm2bq dead-letters retry. For hidden
+    objects, see "Forged events" in docs/OPERATIONS.md: only a forged event can hide an object that
+    exists.
+
+    Use the configuration of the function: objects that it ignores need no row.
+
+    The exit status is 1 if there is a difference (with --repair: if one remains), or if there is
     neither an object nor a row under the prefix, which may be mistyped.
 
     \b
@@ -62,81 +68,84 @@ def verify(location: str, *, repair: bool, settle: int, allow_empty: bool, as_js
         dcm2bq verify gs://my-bucket
         dcm2bq verify gs://my-bucket/2026/ --json | jq -r '.[].path'
         dcm2bq verify gs://my-bucket --repair
-    """  # noqa: D301 - \b is click's mark for lines to keep
-    GsUri.parse(location)  # before anything is asked of the network
+    """  # noqa: D301 - \b tells click to keep the line breaks
+    GsUri.parse(location)  # before any request
     from dcm2bq.bigquery.dataset import Dataset  # noqa: PLC0415
     from dcm2bq.tools import indexing  # noqa: PLC0415
     from dcm2bq.tools import verify as tool  # noqa: PLC0415
 
-    options = startable(config.load()) if repair else config.load()
-    dataset = Dataset(options)
-    comparison = tool.Comparison(dataset, options, location, settle=timedelta(minutes=settle))
+    config = startable(configuration.load()) if repair else configuration.load()
+    dataset = Dataset(config)
+    comparison = tool.Comparison(dataset, config, location, settle=timedelta(minutes=settle))
     if repair:
-        indexing.require_table(dataset, options)
-        repairs = tool.mend(comparison)
+        indexing.require_table(dataset, config)
+        repairs = tool.repair_all(comparison)
     else:
-        repairs = (tool.Repair(each, None) for each in comparison)
-    left, counts = 0, Counter[str]()
+        repairs = (tool.Repair(difference, None) for difference in comparison)
+    unresolved, counts = 0, Counter[str]()
     show = _show_json if as_json else _show
     with click.progressbar(
         length=comparison.rows,
         label="objects",
         file=sys.stderr,
         hidden=not sys.stderr.isatty(),
-        update_min_steps=_EVERY,
+        update_min_steps=_BAR_OBJECTS,
     ) as bar:
         comparison.on_object = lambda: bar.update(1)
-        for each in show(repairs):
-            counts[each.difference.finding] += 1
-            left += not each.is_mended
-    _summarise(comparison, counts, left if repair else None)
+        for shown in show(repairs):
+            counts[shown.difference.finding] += 1
+            unresolved += not shown.is_resolved
+    _summarise(comparison, counts, unresolved if repair else None)
     if not comparison.objects and not counts and not allow_empty:
-        complain(f"{location}: no object under this prefix (--allow-empty if so)")
+        complain(
+            f"{location}: there is no object and no row under this prefix; "
+            "if that is right, use --allow-empty"
+        )
         return FINDINGS
-    return FINDINGS if left else 0
+    return FINDINGS if unresolved else 0
 
 
 def _show(repairs: Iterable["Repair"]) -> Iterator["Repair"]:
-    for each in repairs:
-        found = each.difference
-        result = each.result or (f"failed: {describe(each.error)}" if each.error else None)
-        details = ", ".join(filter(None, (found.reason, result)))
-        path = f"{found.event.path}#{found.event.generation}"
-        say(f"{found.finding:<15}{path}" + (f": {details}" if details else ""))
-        yield each
+    for repair in repairs:
+        difference = repair.difference
+        result = repair.result or (f"failed: {describe(repair.error)}" if repair.error else None)
+        details = ", ".join(filter(None, (difference.reason, result)))
+        name = f"{difference.object.path}#{difference.object.generation}"
+        say(f"{difference.finding:<15}{name}" + (f": {details}" if details else ""))
+        yield repair
 
 
 def _show_json(repairs: Iterable["Repair"]) -> Iterator["Repair"]:
-    """Write the array piece by piece: it may be longer than memory."""
+    """Print the array element by element: it may be larger than memory."""
     opening = "["
-    for each in repairs:
-        say_json(opening + _document(each), end="")
+    for repair in repairs:
+        say_json(opening + _document(repair), end="")
         opening = ",\n"
-        yield each
+        yield repair
     say_json("]" if opening != "[" else "[]")
 
 
 def _document(repair: "Repair") -> str:
-    found = repair.difference
+    difference = repair.difference
     content = {
-        "finding": found.finding,
-        "path": found.event.path,
-        "version": str(found.event.generation),
-        "reason": found.reason,
+        "finding": difference.finding,
+        "path": difference.object.path,
+        "version": str(difference.object.generation),
+        "reason": difference.reason,
         "result": repair.result,
         "error": describe(repair.error) if repair.error else None,
     }
     return msgspec.json.encode(content).decode()
 
 
-def _summarise(comparison: "Comparison", counts: Counter[str], left: int | None) -> None:
-    ignored = f" ({comparison.ignored} ignored)" if comparison.ignored else ""
-    parts = [f"{comparison.objects} objects{ignored}"]
-    parts += [f"{count} {finding}" for finding, count in sorted(counts.items())]
+def _summarise(comparison: "Comparison", counts: Counter[str], unresolved: int | None) -> None:
+    ignored = f" ({comparison.ignored:,} ignored)" if comparison.ignored else ""
+    parts = [f"{counted(comparison.objects, 'object')}{ignored}"]
+    parts += [f"{count:,} {finding}" for finding, count in sorted(counts.items())]
     if comparison.settling:
-        parts.append(f"{comparison.settling} too young to be called missing")
-    if left is not None:
-        parts.append(f"{left} left")
+        parts.append(f"{comparison.settling:,} too new to be reported as missing")
+    if unresolved is not None:
+        parts.append(f"{unresolved:,} not repaired")
     elif not counts:
-        parts.append("no difference")
+        parts.append("no differences")
     say(", ".join(parts), err=True)

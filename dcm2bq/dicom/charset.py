@@ -1,8 +1,8 @@
-"""Text in any Specific Character Set (PS3.3 C.12.1.1.2, PS3.5 6.1).
+"""Decode text in any Specific Character Set (PS3.3 C.12.1.1.2, PS3.5 6.1).
 
-The defined terms and escape sequences are pydicom's tables and Latin-9, which these lack;
-the codecs are Python's. Escape sequences designate the G0 or the G1 set as ISO 2022 has it,
-and delimiters go back to the sets of the first term (PS3.5 6.1.2.5).
+The defined terms and escape sequences come from pydicom's tables, plus Latin-9, which they lack.
+The codecs are Python's. Escape sequences designate the G0 or the G1 set, as in ISO 2022, and
+delimiters restore the sets of the first term (PS3.5 6.1.2.5).
 """
 
 import encodings
@@ -25,11 +25,11 @@ NAME_DELIMITERS = re.compile(rb"[\\^=\t\n\f\r]")
 _ESCAPE = 0x1B
 _ASCII = "ascii"
 _MULTI_BYTE_G0 = frozenset({"iso2022_jp", "iso2022_jp_2"})
-"""Python's codecs for these sets want to see the escape sequence."""
+"""Python's codecs for these sets need the escape sequence."""
 
 
 def _codec(encoding: str) -> str:
-    """Return Python's own name of a codec; the default repertoire is ASCII, not Latin-1."""
+    """Return Python's name of a codec; the default is ASCII (PS3.5 6.1.1), not Latin-1."""
     name = encoding.lower()
     return _ASCII if name == default_encoding else aliases.get(name, name)
 
@@ -61,17 +61,17 @@ _ALIASES = {
     "ISOIR149": "ISO 2022 IR 149",
     "ISOIR159": "ISO 2022 IR 159",
 }
-"""Letters and digits of a misspelt term to the term that is meant."""
+"""Letters and digits of misspelt terms to the terms that are meant."""
 
 _LONGEST_NAME = 32
-"""Twice the longest name that Python has for a codec of text."""
+"""Twice as long as Python's longest name of a codec."""
 _REPERTOIRE = bytes(range(0x20, 0x7F))
 _NO_CHARACTER_SETS = frozenset({"charmap", "idna", "raw_unicode_escape", "unicode_escape"})
-"""Codecs that write the default repertoire as it is, but the rest as no character set does."""
+"""Codecs that leave ASCII unchanged, but are not character sets."""
 
 
 class UndecodableTextError(Exception):
-    """Text beyond the declared character sets; `text` is what could be made of it."""
+    """Text is not in the declared character sets; `text` is the best reading of it."""
 
     def __init__(self, text: str) -> None:
         super().__init__("text is not in the declared character set")
@@ -79,7 +79,11 @@ class UndecodableTextError(Exception):
 
 
 class Charset:
-    """The character sets in force, and how text in them is decoded."""
+    """The character sets in force.
+
+    `codec` is that of the first term, `extensions` those of the others. `alone` means that escape
+    sequences are not interpreted here: the set allows none, or its codec does it itself.
+    """
 
     __slots__ = ("_codec", "_declared", "_extensible")
 
@@ -89,7 +93,7 @@ class Charset:
         self._extensible = not alone
 
     def decode(self, value: bytes, delimiters: re.Pattern[bytes] = VALUE_DELIMITERS) -> str:
-        """Return the text of a value; raise `UndecodableTextError` for what has none."""
+        """Return the text of a value; raise `UndecodableTextError` if it is in another encoding."""
         if _ESCAPE in value and self._extensible:
             return self._decode_extended(value, delimiters)
         try:
@@ -137,10 +141,14 @@ DEFAULT_CHARSET = Charset(_ASCII)
 
 @lru_cache(maxsize=256)
 def parse_charset(value: bytes) -> tuple[Charset, str]:
-    """Return the character sets that a value of (0008,0005) declares, and what is wrong in it.
+    r"""Return the character sets that a value of (0008,0005) declares, and a problem with it or "".
 
-    Misspelt terms are understood. Others that name a codec of text stand for it, as they do
-    for pydicom; unknown ones for the default repertoire.
+    Misspelt terms are understood. A term that is the name of a codec means this codec, as it does
+    in pydicom. Any other unknown term means the default repertoire.
+
+    >>> charset, problem = parse_charset(b"ISO-IR 100")
+    >>> charset.decode(b"M\xfcller"), problem
+    ('Müller', 'a term is misspelt')
     """
     problem = ""
     terms = []
@@ -150,17 +158,17 @@ def parse_charset(value: bytes) -> tuple[Charset, str]:
         problem = wrong or problem
     first, *others = terms
     if first in STAND_ALONE_ENCODINGS:
-        problem = "a term that allows no code extensions has some" if others else problem
+        problem = "code extensions after a term that allows none" if others else problem
         return Charset(_CODECS[first], alone=True), problem
     extensions = [term for term in others if term not in STAND_ALONE_ENCODINGS]
     if len(extensions) < len(others):
-        problem = "a term is no code extension"
+        problem = "a term is not a code extension"
     codec, *further = (_CODECS.get(term, term) for term in (first, *extensions))
     return Charset(codec, *further, alone=_has_own_escapes(codec)), problem
 
 
 def _term(written: str) -> tuple[str, str]:
-    """Return the defined term or the codec meant, "" for the default, and what is wrong with it."""
+    """Return the term or codec that is meant, "" for the default, and a problem or ""."""
     if written in _CODECS:
         return written, ""
     letters = _letters(written)
@@ -179,11 +187,10 @@ _TERMS = {_letters(term): term for term in _CODECS if term}
 
 
 def _named_codec(letters: str) -> str | None:
-    """Return the codec of a name if it decodes text in which the default repertoire is itself.
+    """Return the codec with a name, if ASCII is unchanged in it.
 
-    That is what each character set of the standard has in common (PS3.5 6.1.1), and what
-    delimiters rely on. It leaves out EBCDIC, UTF-7, UTF-16, UTF-32 and what is no character
-    set, such as `rot13` and `zip`.
+    All character sets of the standard have this property (PS3.5 6.1.1), and delimiters depend on
+    it. It excludes EBCDIC, UTF-7, UTF-16, UTF-32 and codecs such as `rot13` and `zip`.
     """
     codec = _codecs_by_letters().get(letters) if 0 < len(letters) <= _LONGEST_NAME else None
     if codec is None or codec in _NO_CHARACTER_SETS:
@@ -199,21 +206,23 @@ def _named_codec(letters: str) -> str | None:
 def _codecs_by_letters() -> dict[str, str]:
     """Return Python's codecs by the letters and digits of their names.
 
-    Python is never asked for a name that is not among them: it would keep it for ever.
+    Only these names are looked up: Python caches every name it is asked for, even unknown ones.
     """
-    codecs = {_letters(each.name): each.name for each in pkgutil.iter_modules(encodings.__path__)}
+    modules = pkgutil.iter_modules(encodings.__path__)
+    codecs = {_letters(module.name): module.name for module in modules}
     return {_letters(name): codec for name, codec in aliases.items()} | codecs
 
 
 def _has_own_escapes(codec: str) -> bool:
-    """Return whether a codec wants all of a value, escape sequences included."""
+    """Return whether a codec needs the whole value, with its escape sequences."""
     return codec.startswith("iso2022_") and codec not in _MULTI_BYTE_G0
 
 
 def _lenient(value: bytes, codec: str) -> str:
-    """Decode what is broken, with replacement characters where bytes would be lost otherwise.
+    """Decode text that is not in its encoding, with replacement characters.
 
-    Bytes beyond ASCII where nothing is declared are UTF-8 if they can be, else Latin-1.
+    If no encoding is declared, no byte is lost: text beyond ASCII is read as UTF-8 if it is valid
+    UTF-8, else as Latin-1.
     """
     if codec != _ASCII:
         return str(value, codec, "replace")

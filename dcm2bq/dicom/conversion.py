@@ -1,15 +1,21 @@
 """Convert a DICOM object to the JSON of its header."""
 
+import difflib
+import os
+import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from io import BytesIO, TextIOBase
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, cast
 
 import msgspec
 
-from dcm2bq.config import Config, from_overrides
+from dcm2bq.config import Config, from_overrides, with_overrides
+from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom.columns import lift
 from dcm2bq.dicom.elements import (
     ALL_PIXEL_DATA,
@@ -22,71 +28,105 @@ from dcm2bq.dicom.memory import ROW, Claim, GiveWayError, budget_of
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.privacy import privacy_rules
 from dcm2bq.dicom.read.part10 import read_file
-from dcm2bq.dicom.read.source import Deadline, Source, as_source
+from dcm2bq.dicom.read.source import Source, as_source
 from dcm2bq.dicom.sop_classes import may_have_pixels
 from dcm2bq.dicom.write.fit_row import encode_within
-from dcm2bq.dicom.write.writer import Writer, format_of
+from dcm2bq.dicom.write.formats import format_of
+from dcm2bq.dicom.write.writer import Writer
 
 _DEFAULTS = Config()
 _MOST_LEVELS = 500
 """Nesting that BigQuery allows in a JSON value."""
 _LEVELS_OF_ELEMENT = 4
+"""Levels that are not of sequences: the metadata itself and, in DICOM JSON, a name, which is an
+object in an array in an object."""
 _WIDE = 2
-"""Bytes for each byte of JSON, as Python's text, where characters beyond ASCII are in it."""
+"""Bytes per byte of UTF-8 in a Python string that has characters beyond ASCII."""
 _PIXELS = (*ALL_PIXEL_DATA, PIXEL_DATA_PROVIDER_URL)
 
+type Readable = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Source
+"""A path, the content itself, a seekable binary stream, or a source that is read by range."""
+type Configuration = Config | Mapping[str, Any]
+"""A configuration, or its overrides as in `DCM2BQ_CONFIG`: nested, in camelCase."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Conversion:
-    """What became of an object.
+    """The header of an object, converted.
 
-    `text` is the header as JSON; `attributes` holds the columns lifted from it by keyword;
-    `warnings` and `dropped_tags` name tags, never values.
+    `text` is the header as JSON, `columns` the columns of `instances` that are filled from it, by
+    keyword. `warnings` and `dropped_tags` name tags, never values.
     """
 
     text: str
     warnings: tuple[str, ...]
     dropped_tags: tuple[str, ...]
     transfer_syntax_uid: str | None
-    attributes: Mapping[str, str | None]
+    columns: Mapping[str, str | None]
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
-        """The header as a JSON object; decoded from `text` when it is asked for."""
+        """The header as a dict: `text`, decoded on first use."""
         return cast("dict[str, Any]", msgspec.json.decode(self.text))
+
+    def __repr__(self) -> str:
+        """Return sizes and counts alone: values may identify a patient."""
+        filled = sum(value is not None for value in self.columns.values())
+        return (
+            f"<Conversion: {len(self.text)} characters of JSON, {len(self.warnings)} warnings, "
+            f"{len(self.dropped_tags)} dropped tags, {filled} of {len(self.columns)} columns>"
+        )
 
 
 def convert(
-    stream: BinaryIO | Source,
-    options: Config | Mapping[str, Any] = _DEFAULTS,
+    source: Readable,
+    config: Configuration | None = None,
     *,
-    root: str = "",
-    deadline: float | None = None,
-    memory: Claim | None = None,
+    bulk_data_root: str = "",
+    timeout: float | None = None,
+    **options: Any,
 ) -> Conversion:
-    """Return the header of a DICOM object as JSON, without reading its bulk values.
+    """Convert the header of a DICOM object to JSON, without reading its pixels.
 
-    `stream` is a seekable binary stream or a `Source`, `options` the configuration or its
-    overrides, `root` what BulkDataURIs begin with if `jsonOutput.explicitBulkDataRoot` is
-    on: `gs://bucket/name?generation=G`. Past `deadline`, by `time.monotonic`, it raises
-    `ReadFailedError`, or `UnreadableDicomError` where the time went into the object itself.
-    `memory` is a claim to the budget; without one, it has one while it converts. Raises
-    `NotDicomError` for what is no DICOM, `UnreadableDicomError` for what is broken beyond
-    help or exceeds a limit, `ConfigError` for options that cannot be followed; what the
-    source raises passes.
+    >>> scan = convert("scan.dcm", ignore_private=True, timeout=10)
+    >>> scan.metadata["Modality"], scan.columns["StudyDate"], scan.warnings
+    ('CT', '2004-01-19', ())
+
+    source: a path, bytes, a seekable binary stream or a `Source`.
+    config: a `Config`, or overrides: {"jsonOutput": {"ignorePrivate": True}}.
+    options: options by their Python names, as above; they override `config`.
+    bulk_data_root: start of BulkDataURIs with `explicit_bulk_data_root`.
+    timeout: in seconds.
+    Raises NotDicomError, UnreadableDicomError, ConfigError, ReadFailedError
+    (after the timeout, say: try again); errors of the source pass.
     """
-    config = options if isinstance(options, Config) else from_overrides(options)
-    if memory is None:
-        with budget_of(config.limits).claim(deadline) as claim:
-            return convert(stream, config, root=root, deadline=deadline, memory=claim)
-    source = as_source(stream)
+    config = _configuration(config, options)
+    deadline = NO_DEADLINE if timeout is None else Deadline.after(timeout)
+    with budget_of(config.limits).claim(deadline) as memory:
+        # hasattr: isinstance with abstract classes would cost 1 % of a small file
+        if isinstance(source, str) or hasattr(source, "__fspath__"):
+            with _local(cast("str | os.PathLike[str]", source)).open("rb") as stream:
+                return convert_within(memory, stream, config, bulk_data_root=bulk_data_root)
+        return convert_within(memory, _readable(source), config, bulk_data_root=bulk_data_root)
+
+
+def convert_within(
+    memory: Claim, source: BinaryIO | Source, config: Config, *, bulk_data_root: str = ""
+) -> Conversion:
+    """Convert as `convert` does, within the deadline and budget of a claim that the caller holds.
+
+    The function keeps its claim until the row is stored, because the text is in memory until then.
+    """
+    handled = sys.exception()
+    reader = as_source(source)
     while True:
         try:
-            conversion = _convert(source, config, root, Deadline(deadline, memory.since), memory)
+            deadline = memory.deadline.restarted()  # an attempt that gave way counts for nothing
+            conversion = _convert(reader, config, bulk_data_root, deadline, memory)
         except GiveWayError:
-            pass  # the exception holds what was read: not here
+            pass  # The error holds what was read: begin again after this block has released it.
         except Exception as error:
-            _let_go(error)
+            _release_frames(error, handled)
             raise
         else:
             width = 1 if conversion.text.isascii() else _WIDE
@@ -95,52 +135,123 @@ def convert(
         memory.begin_again()
 
 
-def _let_go(error: BaseException | None) -> None:
-    """Forget what was read, which an error's frames hold for as long as it is handled."""
-    while error is not None:
+_GROUPS = frozenset({"json_output", "bulk_data", "limits", "privacy"})
+
+
+def _option_paths() -> dict[str, tuple[str, str]]:
+    """Return the group and name, in camelCase, of each option that a conversion obeys."""
+    groups = (field for field in msgspec.structs.fields(Config) if field.name in _GROUPS)
+    return {
+        option.name: (group.encode_name, option.encode_name)
+        for group in groups
+        for option in msgspec.structs.fields(group.type)
+        if option.name != "deadline_seconds"  # the function's: here it is `timeout`
+    }
+
+
+_OPTIONS = _option_paths()
+"""Keyword arguments of `convert`; a test holds that no two groups have an option of one name."""
+
+
+def _configuration(config: Configuration | None, options: dict[str, Any]) -> Config:
+    """Return the configuration that the arguments of `convert` make up."""
+    if config is None and options:
+        config = options.pop("options", None)  # the name that `config` had at first
+    if config is None:
+        config = _DEFAULTS
+    elif not isinstance(config, Config):
+        config = from_overrides(config)
+    if not options:
+        return config
+    overrides: dict[str, dict[str, Any]] = {}
+    for name, value in options.items():
+        if name not in _OPTIONS:
+            raise TypeError(f"convert() has no option {name!r}{_suggestion(name)}")
+        group, option = _OPTIONS[name]
+        overrides.setdefault(group, {})[option] = value
+    return with_overrides(config, overrides)
+
+
+def _suggestion(name: str) -> str:
+    """Return a hint at the argument that a wrong name may stand for."""
+    if name == "deadline_seconds":
+        return ": use timeout"
+    close = difflib.get_close_matches(name, [*_OPTIONS, "config", "bulk_data_root", "timeout"], n=1)
+    return f": did you mean {close[0]!r}?" if close else ""
+
+
+def _local(path: str | os.PathLike[str]) -> Path:
+    """Return a local path."""
+    if isinstance(path, str) and path[:5].casefold() == "gs://":
+        raise ValueError(
+            "convert() opens local paths only: for an object in Cloud Storage pass a stream, such "
+            "as google.cloud.storage's Blob.open('rb'), or use the command dcm2bq dump"
+        )
+    return Path(path)
+
+
+def _readable(source: Readable) -> BinaryIO | Source:
+    """Return content as a stream; return streams and sources unchanged."""
+    if hasattr(source, "encoding") and isinstance(source, TextIOBase):
+        raise TypeError("convert() needs a binary stream: open the file in mode 'rb'")
+    if hasattr(source, "read_at") or hasattr(source, "read"):
+        return cast("BinaryIO | Source", source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return BytesIO(source)
+    raise TypeError(
+        f"convert() needs a path, bytes, a binary stream or a Source, not {type(source).__name__}"
+    )
+
+
+def _release_frames(error: BaseException | None, handled: BaseException | None) -> None:
+    """Release what was read, which the frames of an error hold while it is being handled.
+
+    `handled` is what the caller was handling before: its frames stay as they are.
+    """
+    while error is not None and error is not handled:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__
 
 
 def _convert(
-    source: Source, config: Config, root: str, limit: Deadline, memory: Claim
+    source: Source, config: Config, root: str, deadline: Deadline, memory: Claim
 ) -> Conversion:
     output = config.json_output
     notes = Notes()
-    form = format_of(output)
-    depth = min(config.limits.depth, (_MOST_LEVELS - _LEVELS_OF_ELEMENT) // form.levels)
-    file = read_file(source, config, notes, depth=depth, deadline=limit, memory=memory)
+    format_ = format_of(output)
+    depth = min(config.limits.depth, (_MOST_LEVELS - _LEVELS_OF_ELEMENT) // format_.levels)
+    file = read_file(source, config, notes, depth=depth, deadline=deadline, memory=memory)
     if rules := privacy_rules(config.privacy):
-        rules.apply(file.meta, notes, limit)
-        rules.apply(file.data_set, notes, limit)
+        rules.apply(file.meta, notes, deadline)
+        rules.apply(file.data_set, notes, deadline)
     metadata: dict[str, Any] = {}
     most_text = config.bulk_data.text_max_bytes
     new_writer = partial(
-        Writer, output, notes, root=root, most_text=most_text, deadline=limit, memory=memory
+        Writer, output, notes, root=root, most_text=most_text, deadline=deadline, memory=memory
     )
     written = []
-    if form.has_meta and not output.ignore_meta_header:
+    if format_.has_meta and not output.ignore_meta_header:
         written.append((new_writer(), file.meta))
     suffix = "&deflated=true" if file.deflated else ""
     written.append((new_writer(suffix=suffix), file.data_set))
-    memory.charge(form.weight * memory.read)
+    memory.charge(format_.weight * memory.read)
     for writer, elements in written:
         writer.write(elements, metadata)
     most = config.limits.output_bytes
-    text = encode_within(most, metadata, written, notes, deadline=limit, memory=memory)
-    attributes = lift(file.data_set, notes, limit)
-    _note_missing_pixels(file.data_set, attributes["SOPClassUID"], notes)
+    text = encode_within(most, metadata, written, notes, deadline=deadline, memory=memory)
+    columns = lift(file.data_set, notes, deadline)
+    _note_missing_pixels(file.data_set, columns["SOPClassUID"], notes)
     return Conversion(
         text,
         notes.warnings,
         notes.dropped_tags,
         file.transfer_syntax_uid,
-        MappingProxyType(attributes),
+        MappingProxyType(columns),
     )
 
 
 def _note_missing_pixels(data_set: Item, sop_class: str | None, notes: Notes) -> None:
-    """Note an image without pixels: the object may be cut between two elements."""
+    """Warn of an image without pixel data: the object may be cut between two elements."""
     if (
         find(data_set, ROWS)
         and not any(find(data_set, tag) for tag in _PIXELS)

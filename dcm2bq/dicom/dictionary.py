@@ -1,4 +1,4 @@
-"""What the data dictionary says of a tag: keyword and VR (PS3.6), cached."""
+"""Look up tags in the data dictionary: keyword, VR, multiplicity (PS3.6)."""
 
 from functools import cache, lru_cache
 
@@ -7,6 +7,7 @@ from pydicom._private_dict import private_dictionaries
 from pydicom.datadict import get_entry, get_private_entry
 
 CREATOR_FIRST, CREATOR_LAST = 0x10, 0xFF
+"""Element numbers of private creators (PS3.5 7.8.1)."""
 
 _PLAIN = {
     "OB or OW": "OW",
@@ -14,21 +15,24 @@ _PLAIN = {
     "US or OW": "OW",
     "US or SS or OW": "OW",
 }
-"""The VR in implicit data sets where the dictionary leaves a choice (PS3.5 A.1)."""
+"""The VR in implicit data sets, if the dictionary leaves a choice (PS3.5 A.1)."""
 
 _RETIRED = {0x5000200C: "OB", 0x50003000: "OB"}
-"""Audio Sample and Curve Data of any group 50xx: bytes, whatever they hold (PS3.5-2004 A.1)."""
+"""Audio Sample Data and Curve Data of any group 50xx are bytes (PS3.5-2004 A.1)."""
 _ANY_GROUP = 0xFF00FFFF
 
 MOST_KEYS = 4096
-"""More than the tags of any real collection; strings kept from a larger object lie scattered, and
-would keep all of its memory from being given back."""
+"""Most tags that a cache holds: more than real collections have.
+
+A hostile object could add millions. Its strings would be scattered over the heap, and keep the
+memory of the whole object from being returned to the system.
+"""
 
 
 class Keywords(dict[int, str]):
-    """Tag to keyword, or to eight hex digits where the dictionary has none for that very tag.
+    """Tag to keyword, or to eight hex digits if the dictionary has no keyword for exactly this tag.
 
-    Repeating groups share keywords, so their tags stay hex.
+    Tags of repeating groups (50xx, 60xx) are hex digits, because they share their keywords.
     """
 
     def __init__(self) -> None:
@@ -56,15 +60,19 @@ def is_private(tag: int) -> bool:
 
 
 def creator_tag(tag: int) -> int:
-    """Return the tag of the private creator of a private tag's block; its own if it is one."""
+    """Return the tag of the creator of a private tag's block; a creator's own tag (PS3.5 7.8.1).
+
+    >>> f"{creator_tag(0x00191009):08X}"
+    '00190010'
+    """
     number = tag & 0xFFFF
     return tag if number <= CREATOR_LAST else tag & 0xFFFF0000 | number >> 8
 
 
 def is_named(tag: int, creator: object = None) -> bool:
-    """Return whether messages may name a tag: others may be anything, bytes of a value too.
+    """Return whether messages may name a tag. An unknown one might be bytes of a value.
 
-    The dictionary has it, or the value of its private creator is text (PS3.5 7.8.1).
+    The dictionary must have it, or `creator`, the value of its private creator, must be text.
     """
     if not is_private(tag):
         return bool(tag & 0xFFFF) and public_vr(tag) != "UN"
@@ -75,7 +83,7 @@ def is_named(tag: int, creator: object = None) -> bool:
 
 
 def public_vr(tag: int) -> str:
-    """Return the VR of a public tag, repeating groups included; UN if it is unknown."""
+    """Return the VR of a public tag, also in repeating groups; UN if it is unknown."""
     return PUBLIC_VR.get(tag) or _rare_vr(tag)
 
 
@@ -92,7 +100,7 @@ def _rare_vr(tag: int) -> str:
 
 @lru_cache(maxsize=4096)
 def most_values(tag: int) -> int | None:
-    """Return how many values a public tag may have; None if there is no bound (PS3.6)."""
+    """Return how many values a public tag may have; None if it is unknown or has no bound."""
     try:
         multiplicity = get_entry(tag)[1]
     except KeyError:
@@ -105,7 +113,7 @@ def most_values(tag: int) -> int | None:
 def private_vr(tag: int, creator: str | None) -> str:
     """Return the VR of a private tag in the block of `creator`; UN if it is unknown.
 
-    A creator that is unknown as it is spelt is looked up by its letters alone: scanners write
+    An unknown creator is looked up again without regard to case and blanks: scanners write
     `PHILIPS IMAGING DD 001` where the dictionary has `Philips Imaging DD 001`.
     """
     if tag & 0xFFFF == 0:
@@ -114,7 +122,7 @@ def private_vr(tag: int, creator: str | None) -> str:
         return "LO"
     creator = creator or ""
     if creator not in private_dictionaries:
-        creator = _spellings().get(_folded(creator), "")
+        creator = _spellings().get(_normalized(creator), "")
     try:
         vr = get_private_entry(tag, creator)[0]
     except KeyError:
@@ -124,9 +132,9 @@ def private_vr(tag: int, creator: str | None) -> str:
 
 @cache
 def _spellings() -> dict[str, str]:
-    """Return the dictionary's creators by what is left of them without case and blanks."""
-    return {_folded(creator): creator for creator in private_dictionaries}
+    """Return the dictionary's creators by their names without case and blanks."""
+    return {_normalized(creator): creator for creator in private_dictionaries}
 
 
-def _folded(creator: str) -> str:
+def _normalized(creator: str) -> str:
     return "".join(creator.split()).casefold()

@@ -1,8 +1,9 @@
-"""Grisu2 as nlohmann::json has it: how BigQuery prints the doubles of JSON.
+"""Grisu2 as implemented in nlohmann::json: how BigQuery prints the doubles in JSON.
 
-F. Loitsch, "Printing Floating-Point Numbers Quickly and Accurately with Integers", 2010. It works
-with 64 bits, and leaves out the ends of what rounds to a double, where these do not tell. Most
-often what it finds is the shortest decimal that reads back, and of these the nearest.
+F. Loitsch, "Printing Floating-Point Numbers Quickly and Accurately with Integers", 2010. Grisu2
+computes with 64 bits and ignores decimals near the ends of the interval that rounds to a double,
+where 64 bits cannot decide. Usually it finds the shortest decimal that reads back, and of several
+the nearest.
 """
 
 from functools import cache
@@ -10,19 +11,23 @@ from math import copysign, frexp
 
 
 def printed(x: float) -> str:
-    """Return a finite double as nlohmann::json prints it."""
+    """Return a finite double as nlohmann::json prints it.
+
+    >>> printed(67.174118), printed(0.1), printed(1e15)
+    ('67.17411800000001', '0.1', '1e+15')
+    """
     sign = "-" if copysign(1, x) < 0 else ""
     return sign + _formatted(*_grisu2(abs(x)) if x else (0, 0))
 
 
 def is_clear(x: float) -> bool:
-    """Whether Grisu2, on a double of 15 to 17 digits, decides nothing within its inaccuracy.
+    """Return whether Grisu2 is certain to print x, of 15 to 17 digits, as an exact algorithm does.
 
-    It may differ from what is exact only if some decimal is about as far from x as the end of
-    what rounds to x, or two are about as near. False for other doubles.
+    It may differ only if some decimal is about as far from x as the end of the interval that
+    rounds to x, or if two decimals are about equally near. False for all other doubles.
     """
     mantissa, exponent = frexp(abs(x))
-    if mantissa == 0.5 or exponent <= _LEAST_NORMAL:  # noqa: PLR2004 - irregular neighbours
+    if mantissa == 0.5 or exponent <= _LEAST_NORMAL:  # noqa: PLR2004 - the next double below is nearer than the one above
         return False
     power, one, first, others = _levels(exponent)
     w = int(mantissa * _2_64) * power >> 64
@@ -41,16 +46,16 @@ def is_clear(x: float) -> bool:
 
 
 _INACCURACY = 4
-"""In units of 64 bits: 2 that Grisu2 leaves out at the ends, and 2 for rounding."""
+"""In units of the last of 64 bits: 2 that Grisu2 ignores at the ends, and 2 for rounding."""
 
 
 @cache
 def _levels(exponent: int) -> tuple[int, int, int, list[tuple[int, int, int]]]:
-    """Return the power that scales, as `_scaling` has it, the scaled 1, and three powers of ten.
+    """Return the scaling power, the scaled 1, a power of ten, and three smaller powers of ten.
 
-    Some decimal with as many places as the first of them has zeros rounds to any double of that
-    exponent. With each other one is the distance up to which, with so many places, a decimal does
-    so in Grisu2's eyes, and the distance from which on none does.
+    10^n stands for decimals with n more places. With the first power, every double of this
+    exponent has a decimal that rounds to it. Each smaller power comes with two distances: up to
+    the first one Grisu2 accepts a decimal, from the second one on it refuses it.
     """
     power, half, _, fraction = _scaling(exponent)
     end = half >> 64
@@ -63,23 +68,22 @@ def _levels(exponent: int) -> tuple[int, int, int, list[tuple[int, int, int]]]:
 
 
 def _grisu2(x: float) -> tuple[int, int]:
-    """Return digits and decimal exponent of a positive double, by Grisu2 as in nlohmann::json.
+    """Return the digits and the decimal exponent of a positive double.
 
-    The double, and the ends of what rounds to it, are scaled by a power of ten to integers of 64
-    bits, of which the last ones stand after the decimal point. Of all decimals between `lower`
-    and `upper` the result has the fewest digits; of those with so few it is nearest to x, as far
-    as 64 bits tell.
+    A power of ten scales the double, and the ends of the interval that rounds to it, to 64-bit
+    fixed-point numbers. The result is the decimal in this interval with the fewest digits; of
+    several it is the one nearest to x, as far as 64 bits can tell.
     """
     mantissa, exponent = frexp(x)
     power, half, decimals, fraction = _scaling(exponent)
     scaled = int(mantissa * _2_64) * power + _HALF
-    # Below a power of two doubles lie twice as densely, but among the least ones.
+    # Below a power of two the doubles are twice as dense, except among the subnormal ones.
     below = half if mantissa != 0.5 or exponent <= _LEAST_NORMAL else half >> 1  # noqa: PLR2004
     upper = (scaled + half >> 64) - 1
     room = upper - (scaled - below >> 64) - 1
     distance = upper - (scaled >> 64)
     mask = (1 << fraction) - 1
-    if upper & mask <= room:  # what is left after some digit before the point
+    if upper & mask <= room:  # the digits after the point can be dropped, and more
         count = 0
         while upper % (_TENS[count + 1] << fraction) <= room:
             count += 1
@@ -93,7 +97,7 @@ def _grisu2(x: float) -> tuple[int, int]:
         upper, room, distance = upper * ten, room * ten, distance * ten
         decimals -= count
     digits, rest = divmod(upper, unit)
-    if rest < distance:  # step down from upper, as long as that comes nearer to x
+    if rest < distance:  # step down from `upper` as long as this comes nearer to x
         steps, left = divmod(distance - rest, unit)
         digits -= min(steps + (left > unit - left), (room - rest) // unit)
     return digits, decimals
@@ -107,20 +111,22 @@ _TENS = [10**n for n in range(20)]
 
 @cache
 def _most_digits(bits: int) -> int:
-    """Return how many decimal digits always tell numbers apart that have so many bits."""
+    """Return how many decimal digits always suffice to distinguish numbers of `bits` bits."""
     return len(str(2 << bits))
 
 
 @cache
 def _scaling(exponent: int) -> tuple[int, int, int, int]:
-    """Return what scales doubles of a binary exponent, as `frexp` has it, to 64 bits.
+    """Return how doubles of a binary exponent, that of `frexp`, are scaled to 64 bits.
 
-    That is the power of ten in 64 bits; half the distance of doubles, scaled by it; the decimal
-    exponent that is left; and how many bits, 32 to 60, are after the point. nlohmann::json
-    has every eighth power from 10^-300 on, and takes the least that leaves at most 60.
+    Returns the power of ten as a 64-bit mantissa; half the distance between doubles, scaled by
+    it; the decimal exponent of the result; and the number of bits, 32 to 60, after the point.
+    nlohmann::json has every eighth power from 10^-300 on, and uses the least that leaves at most
+    60 bits.
     """
-    wanted = 3 - exponent
-    least = int(wanted * 78913 / 2**18) + (wanted > 0)  # 78913 / 2^18: the logarithm of 2
+    power_of_two = 3 - exponent
+    # 78913 / 2^18 is log10(2), as nlohmann::json has it.
+    least = int(power_of_two * 78913 / 2**18) + (power_of_two > 0)
     ten = (least + 307) // 8 * 8 - 300
     numerator, denominator = 10 ** max(ten, 0), 10 ** max(-ten, 0)
     binary = numerator.bit_length() - denominator.bit_length() - 64
@@ -128,7 +134,7 @@ def _scaling(exponent: int) -> tuple[int, int, int, int]:
     if numerator >= denominator << 64:
         binary, denominator = binary + 1, denominator * 2
     power = (2 * numerator + denominator) // (2 * denominator)
-    half = power << max(10, -1011 - exponent)  # doubles have 53 bits, or end at 2^-1074
+    half = power << max(10, -1011 - exponent)  # doubles have 53 bits, or fewer above 2^-1074
     return power, half, -ten, -(exponent + binary)
 
 

@@ -1,15 +1,16 @@
-"""Doubles as BigQuery prints them.
+"""Doubles in JSON, with the digits that BigQuery prints.
 
-BigQuery holds JSON numbers by nlohmann::json. Its PARSE_JSON, in the exact mode, refuses a number
-that differs in value from that library's print of the double, and this is not always the shortest
-decimal that reads back: of 67.174118 it is 67.17411800000001. The library prints by Grisu2
-(`grisu2.py`), which leaves out the ends of what rounds to the double.
+BigQuery stores JSON numbers with nlohmann::json. In its exact mode PARSE_JSON refuses a number
+whose value differs from what that library prints for the double, and this is not always the
+shortest decimal that reads back: for 67.174118 it is 67.17411800000001. The reason is Grisu2
+(`grisu2.py`), which ignores decimals near the ends of the interval that rounds to a double.
 
-`printable` finds the doubles concerned; `encode` writes them as BigQuery does.
+`printable` marks the doubles concerned; `encode` writes them as BigQuery does.
 """
 
+import sys
 from functools import lru_cache
-from math import fma, frexp
+from math import frexp
 from typing import Any
 
 import msgspec
@@ -23,15 +24,40 @@ class UnevenFloat(float):
     __slots__ = ()
 
 
+def fma_by_parts(x: float, y: float, z: float) -> float:
+    """Return x y + z, rounded once: `math.fma` for Python 3.12, where it is missing.
+
+    Exact where this module needs it: y is an integer, |x y| < 2^51, and z is the integer nearest
+    to -x y. Then no part of the product is below the least double (T. J. Dekker, "A
+    Floating-Point Technique for Extending the Available Precision", 1971), and z + x y, without
+    the error of the product, is exact by Sterbenz' lemma. Only the last sum is rounded.
+    """
+    product = x * y
+    x_high = _SPLITTER * x - (_SPLITTER * x - x)
+    y_high = _SPLITTER * y - (_SPLITTER * y - y)
+    x_low, y_low = x - x_high, y - y_high
+    error = x_low * y_low - (((product - x_high * y_high) - x_low * y_high) - x_high * y_low)
+    return (z + product) + error
+
+
+_SPLITTER = 2.0**27 + 1
+"""Splits the 53 bits of a double into two halves, whose products are exact."""
+if sys.version_info >= (3, 13):
+    from math import fma
+else:
+    fma = fma_by_parts
+
+
 def printable(numbers: list[Any]) -> list[Any]:
-    """Return a list with those doubles that BigQuery prints otherwise as `UnevenFloat`s.
+    """Return the list with the doubles that BigQuery prints differently as `UnevenFloat`s.
 
-    It may be the same list, changed. Integers stay.
+    The list may be changed in place. Integers stay as they are.
 
-    Most doubles pass a test that takes a few operations on doubles. Let p be a power of ten with
-    all |x| p < 2^51, and m the integer nearest to x p. At most one multiple of 1/p rounds to x,
-    so that if m/p does, Python prints m/p; and so does Grisu2, unless m/p lies in the last 2 of
-    at least 2^8 units before the end of what rounds to x. The margin is a little more than that.
+    Most doubles pass a test of a few floating-point operations. Let p be a power of ten with
+    |x| p < 2^51 for all x, and m the integer nearest to x p. At most one multiple of 1/p rounds
+    to x. If m/p does, Python prints m/p, and so does Grisu2, unless m/p lies in the last 2 of at
+    least 2^8 units before the end of the interval that rounds to x. `_MARGIN` is a little more
+    than these 2 units.
     """
     if len(numbers) < _MANY:
         return [printable_one(x) for x in numbers]
@@ -41,35 +67,40 @@ def printable(numbers: list[Any]) -> list[Any]:
         return numbers
     p, q = _SCALES[max(frexp(top)[1], _LEAST_SCALE)]
     for index, x in enumerate(numbers):
-        # fma gives m - x p without an error: this adds m/p - x, times the margin.
+        # fma gives m - x p exactly. Moved by m/p - x, times the margin, x must round to itself.
         if x + fma(-x, p, (x * p + _ROUND) - _ROUND) * q != x:
             numbers[index] = _checked(x)
     return numbers
 
 
 def printable_one(x: float) -> float:
-    """Return the number, as an `UnevenFloat` if it is such a double."""
+    """Return the number; an `UnevenFloat` if BigQuery prints it differently."""
     if -_COMMON < x < _COMMON and (
         x + fma(-x, 1e12, (x * 1e12 + _ROUND) - _ROUND) * _COMMON_MARGIN == x
     ):
-        return x  # the test of `printable`, with the power of ten that suits most numbers
+        return x  # the test of `printable`, with a power of ten that suits most numbers
     return _checked(x)
 
 
 def encode(value: Any) -> bytes:
-    """Return JSON text in which every number is as BigQuery prints it, in value."""
+    """Return JSON text in which every number has the value that BigQuery prints.
+
+    >>> encode(printable([67.174118, 0.5]))
+    b'[67.17411800000001,0.5]'
+    """
     return _encoder.encode(value)
 
 
 _MOST = 2.0**51
 _ROUND = 3 * _MOST
-"""Adding and subtracting this rounds a double below 2^51 to an integer."""
+"""Adding and subtracting this rounds a double below 2^51 to the nearest integer."""
 _MARGIN = 1 + 1 / 120
+"""A little more than 256 / 254: see `printable`."""
 _COMMON, _COMMON_MARGIN = _MOST / 1e12, _MARGIN / 1e12
 _MANY = 8
-"""From here on a power of ten that suits the whole list is faster."""
+"""Length from which one power of ten for the whole list is faster."""
 _LEAST_SCALE = -23
-"""From here down the power would be above 10^22, the last that a double holds exactly."""
+"""Least exponent: below it the power would exceed 10^22, the last that a double holds exactly."""
 _SCALES = {
     exponent: (power, _MARGIN / power)
     for exponent in range(_LEAST_SCALE, 52)
@@ -78,11 +109,11 @@ _SCALES = {
 """The largest power of ten whose product with numbers below 2^exponent is below 2^51."""
 
 
-@lru_cache(maxsize=1024, typed=True)  # spacings and the like are repeated in frames and items
+@lru_cache(maxsize=1024, typed=True)  # frames and items repeat spacings and the like
 def _checked(x: float) -> float:
-    """Return the number as `printable_one` does: by a power of ten of its own, or by its digits.
+    """Do what `printable_one` does, with the power of ten that suits x, or by printing it.
 
-    A double that differs in its format alone, from 1e15 on, may become an `UnevenFloat` too.
+    From 1e15 on, a double that differs only in its format may become an `UnevenFloat` as well.
     """
     if isinstance(x, int):
         return x
@@ -99,7 +130,7 @@ def _checked(x: float) -> float:
 
 
 def _raw(value: UnevenFloat) -> msgspec.Raw:
-    """Encode the one type that msgspec does not know."""
+    """Encode the one type that is foreign to msgspec."""
     return msgspec.Raw(printed(value).encode())
 
 

@@ -1,10 +1,10 @@
-"""What leaves no trace, or a pseudonym, in the output: `privacy.*` (PS3.15 Annex E).
+"""Remove attributes or replace them with pseudonyms: the options `privacy.*` (PS3.15 Annex E).
 
-Rules go by tag and hold at every level. A pseudonym is a keyed HMAC-SHA-256 of a value, the
-same for the same value wherever it stands, so that rows can still be joined.
+Rules select elements by tag and apply at every level. A pseudonym is a keyed HMAC-SHA-256 of a
+value. Equal values have equal pseudonyms wherever they occur, so that rows can still be joined.
 
-Since rules go by tag, a value must not hold other elements: while any rule is in force, what
-is not the text, the numbers or the bytes that its tag asks for stays in the object.
+Because rules select by tag, no value may contain other elements. While any rule is in force, a
+value that is not the text, the numbers or the bytes that its tag calls for stays in the object.
 """
 
 import hashlib
@@ -21,20 +21,19 @@ from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from dcm2bq.config import Privacy, hash_key
+from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
 from dcm2bq.dicom.dictionary import is_private, most_values, public_vr
 from dcm2bq.dicom.elements import (
+    CHECK_EVERY,
     MADE,
     SPECIFIC_CHARACTER_SET,
-    UNKNOWN,
     Element,
     Item,
     find,
     tag_of,
 )
 from dcm2bq.dicom.notes import Notes, is_named_in
-from dcm2bq.dicom.read.source import NO_DEADLINE, Deadline
-from dcm2bq.dicom.syntax import BINARY_VRS
 from dcm2bq.dicom.values import (
     DECODERS,
     NUMBER_TEXT_VRS,
@@ -43,6 +42,7 @@ from dcm2bq.dicom.values import (
     BadValueError,
     is_text,
 )
+from dcm2bq.dicom.vr import BINARY_VRS
 from dcm2bq.errors import ConfigError
 
 _PRIVATE = "private"
@@ -52,13 +52,12 @@ _ANY_PRIVATE = re.compile("[0-9A-F]{3}[13579BDF][0-9A-F]{4}")
 _UID_ROOT = "2.25."  # UIDs made from a 128-bit integer (PS3.5 B.2)
 _HASHABLE = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UR", "UT"})
 _LEAST_KEY_BYTES = 16
+"""128 bits: a shorter key could be guessed."""
 _MOST_TAGS = 4096
-_CHECK_EVERY = 1024
-"""Elements that are treated before the clock is looked at."""
-
+"""Most tags whose actions are cached: more than real collections have."""
 SOP_INSTANCE_UID = 0x00080018
 MEDIA_STORAGE_SOP_INSTANCE_UID = 0x00020003
-"""The same UID by another tag (PS3.10 7.1)."""
+"""The same UID under another tag (PS3.10 7.1)."""
 
 
 class Action(Enum):
@@ -76,11 +75,11 @@ _ACTIONS = {
     "X/Z/D": Action.REMOVE,
     "Z": Action.EMPTY,
     "Z/D": Action.EMPTY,
-    "D": Action.EMPTY,  # no dummies: nothing holds a row against an IOD
+    "D": Action.EMPTY,  # no dummy value: a row need not conform to an IOD
     "U": Action.HASH,
-    "X/Z/U*": None,  # sequences of references: kept, with the UIDs inside replaced
+    "X/Z/U*": None,  # sequences of references are kept, with the UIDs in them replaced
 }
-"""The actions of Table E.1-1; of several the strictest."""
+"""The actions of Table E.1-1; where it offers several, the strictest."""
 
 _REPLACED = {
     "00020001": None,  # File Meta Information Version
@@ -90,35 +89,36 @@ _REPLACED = {
     "0002xxxx": Action.REMOVE,
     "0000xxxx": Action.REMOVE,
 }
-"""What a profile leaves of File Meta Information: how the object is encoded (PS3.15 E.1.1).
+"""What a profile keeps of the File Meta Information: how the object is encoded (PS3.15 E.1.1).
 
-Nothing of a command set, which has AE titles and is no part of an object (PS3.10 7.1).
+A command set is removed: it has AE titles and does not belong in an object (PS3.10 7.1).
 """
 _REPLACED_GROUPS = ("0000", "0002")
 
 _SIZES = {"SS": 2, "US": 2, "US or SS": 2, "FD": 8, "SV": 8, "UV": 8}
-"""Bytes of a number, where they are not 4."""
+"""Bytes of a number, if not 4."""
 _FIRST_CHARACTER = ord(" ")
+"""A tag whose four bytes are all at least this could be four characters of text."""
 _ITEM = b"\xfe\xff\0\xe0"
-"""The start of a sequence, little endian as values are."""
+"""The tag of an item, which starts a sequence; little endian, as values are."""
 
 
 class Rules:
-    """Tag to action, and the key of the pseudonyms.
+    """The actions by tag, and the key of the pseudonyms.
 
-    `remove` wins over `hash`, and both over the profile. Raises `ConfigError`, with the
-    option's path, for what is no attribute and for what cannot be hashed.
+    `remove` takes precedence over `hash`, and both over the profile. Raises `ConfigError`, which
+    names the option, for a text that does not name an attribute and for one that cannot be hashed.
     """
 
     def __init__(self, options: Privacy, key: bytes) -> None:
         self._key = key
-        removed = [(_selector(each, "privacy.remove"), Action.REMOVE) for each in options.remove]
-        hashed = [(_hashable(each), Action.HASH) for each in options.hash]
+        removed = [(_selector(name, "privacy.remove"), Action.REMOVE) for name in options.remove]
+        hashed = [(_hashable(name), Action.HASH) for name in options.hash]
         self._layers = [_Layer(removed), _Layer(hashed), _Layer(_profile(options.profile))]
         self._actions: dict[int, Action | None] = {}
 
     def action(self, tag: int) -> Action | None:
-        """Return what happens to an element; None if it stays as it is."""
+        """Return what happens to an element with this tag; None if it is kept."""
         if tag not in self._actions:
             if len(self._actions) >= _MOST_TAGS:
                 self._actions.clear()
@@ -126,17 +126,17 @@ class Rules:
         return self._actions[tag]
 
     def _find(self, tag: int) -> Action | None:
-        same = SOP_INSTANCE_UID if tag == MEDIA_STORAGE_SOP_INSTANCE_UID else tag
+        alias = SOP_INSTANCE_UID if tag == MEDIA_STORAGE_SOP_INSTANCE_UID else tag
         for layer in self._layers:
-            for each in (tag, same):
-                if each in layer:
-                    return layer.action(each)
+            for name in (tag, alias):
+                if name in layer:
+                    return layer.action(name)
         return None
 
     def pseudonym(self, vr: str, value: str) -> str:
-        """Return what stands for a value: a UID for a UID, hex digits for other text.
+        """Return the pseudonym of a value: a UID for a UID, hex digits for other text.
 
-        Well-known UIDs (PS3.6 Annex A) stay: they say what an object is, not whose.
+        Well-known UIDs (PS3.6 Annex A), such as SOP classes, are kept: they do not identify anyone.
         """
         value = value.replace(" ", "") if vr == "UI" else value.strip()
         if vr == "UI" and value in UID_dictionary:
@@ -145,50 +145,53 @@ class Rules:
         return f"{_UID_ROOT}{int.from_bytes(digest[:16])}" if vr == "UI" else digest.hex().upper()
 
     def apply(self, data_set: Item, notes: Notes, deadline: Deadline = NO_DEADLINE) -> None:
-        """Remove, empty and replace elements of a data set, in its items too."""
+        """Remove, empty and replace elements of a data set in place, at every level.
+
+        Sorts the elements by tag. Raises the errors of `deadline`.
+        """
         todo = [(data_set, DEFAULT_CHARSET)]
         count = 0
         for elements, outer in todo:
             count += len(elements)
-            if count >= _CHECK_EVERY:
+            if count >= CHECK_EVERY:
                 deadline.check()
                 count = 0
             elements.sort(key=tag_of)
             declared = find(elements, SPECIFIC_CHARACTER_SET)
             charset = outer
-            if declared and isinstance(declared[4], bytes):
-                charset, _ = parse_charset(declared[4])
+            if declared and isinstance(declared.value, bytes):
+                charset, _ = parse_charset(declared.value)
             kept = (self._treated(element, elements, charset, notes) for element in elements)
             elements[:] = [element for element in kept if element is not None]
             for element in elements:
-                if isinstance(element[4], list):
-                    todo += [(item, charset) for item in element[4]]
+                if isinstance(element.value, list):
+                    todo += [(item, charset) for item in element.value]
 
     def _treated(
         self, element: Element, item: Item, charset: Charset, notes: Notes
     ) -> Element | None:
-        """Return what is left of an element of an item."""
-        action = self.action(element[0])
+        """Return what replaces an element of an item; None if it is removed."""
+        action = self.action(element.tag)
         if action is None:
             return _guarded(element, item, charset, notes)
         if action is Action.REMOVE:
             return None
-        tag, written, _, _, value = element
-        vr = written.removeprefix(UNKNOWN)
+        tag, vr, value = element.tag, element.vr, element.value
         if isinstance(value, list) and action is Action.EMPTY:
-            return tag, "SQ", MADE, 0, []
+            return _made(tag, "SQ", [])
         if action is Action.EMPTY or value == b"":
-            return tag, vr, MADE, 0, b""
+            return _made(tag, vr, b"")
         hashed = self._hashed(tag, vr, value, charset)
         if hashed is None:
             notes.about(element, item, "emptied: only text can be hashed", vr=vr)
-            return tag, vr if vr in DECODERS else public_vr(tag), MADE, 0, b""
-        return tag, public_vr(tag), MADE, len(hashed), hashed
+            return _made(tag, vr if vr in DECODERS else public_vr(tag), b"")
+        return _made(tag, public_vr(tag), hashed)
 
     def _hashed(self, tag: int, vr: str, value: Any, charset: Charset) -> bytes | None:
-        """Return a value field that holds a pseudonym for each value; None if it is no text.
+        """Return a value field with a pseudonym for each value; None if the value is not text.
 
-        The text is that of the dictionary's VR, so that it does not depend on the one written.
+        The value is decoded by the dictionary's VR, so that pseudonyms do not depend on the VR
+        that is written.
         """
         if not isinstance(value, bytes) or vr not in TEXT_VRS:
             return None
@@ -197,35 +200,38 @@ class Rules:
             values = DECODERS[vr](value, charset)
         except BadValueError as bad:
             values = bad.values or []
-        texts = [self.pseudonym(vr, each) if each else "" for each in values]
+        texts = [self.pseudonym(vr, text) if text else "" for text in values]
         return "\\".join(texts).encode()
 
 
-def _guarded(element: Element, item: Item, charset: Charset, notes: Notes) -> Element | None:
-    """Return an element that stays as it is, without its value if that could hold others.
+def _made(tag: int, vr: str, value: bytes | list[Item]) -> Element:
+    """Return an element that replaces the one in the object."""
+    return Element(tag, vr, MADE, len(value), value, vr)
 
-    None if even its tag could be four characters of a value, taken for a header by mistake.
+
+def _guarded(element: Element, item: Item, charset: Charset, notes: Notes) -> Element | None:
+    """Return an element that no rule names, without its value if this could contain elements.
+
+    None if its tag could be four characters of a value that was mistaken for a header.
     """
-    tag, written, offset, length, value = element
+    tag, vr, value = element.tag, element.vr, element.value
     if min(tag.to_bytes(4)) >= _FIRST_CHARACTER and not is_named_in(item, tag):
-        notes.about(element, item, "left out: its tag is not known, and could be text")
+        notes.about(element, item, "left out: its tag is unknown and could be text")
         return None
     if not value or not isinstance(value, bytes):
         return element
-    vr = written.removeprefix(UNKNOWN)
     is_sound = is_text(vr, value, charset) if vr in TEXT_VRS else _are_numbers(tag, vr, value)
-    as_unknown = written.startswith(UNKNOWN)
-    if is_sound and _fits_tag(tag, vr) and not (as_unknown and vr in BINARY_VRS):
+    if is_sound and _fits_tag(tag, vr) and not (element.was_unknown and vr in BINARY_VRS):
         return element
-    left = "UN" if as_unknown else vr
+    left = "UN" if element.was_unknown else vr
     if vr not in BINARY_VRS:
-        reason = "left in the object: it could hold what the rules are for"
+        reason = "left in the object: it could contain what the rules remove"
         notes.about(element, item, reason, vr=left)
-    return tag, left, offset, length, None
+    return Element(tag, left, element.offset, element.length, None, left)
 
 
 def _are_numbers(tag: int, vr: str, value: bytes) -> bool:
-    """Return whether a value that is no text has no more numbers than its tag may have."""
+    """Return whether a value that is not text has no items, nor more numbers than allowed."""
     if vr in BINARY_VRS:
         return not value.startswith(_ITEM)
     if not tag & 0xFFFF:  # a group length, of any group (PS3.5 7.2)
@@ -237,10 +243,9 @@ def _are_numbers(tag: int, vr: str, value: bytes) -> bool:
 
 
 def _fits_tag(tag: int, vr: str) -> bool:
-    """Return whether a value of a VR may stand under a tag.
+    """Return whether a tag may have a value of a VR.
 
-    Private tags, and those that are unknown, ask for nothing; but nobody knows what is binary
-    in them.
+    Private and unknown tags may have any VR but a binary one: nobody knows what it would contain.
     """
     known = "UN" if is_private(tag) else public_vr(tag)
     if vr in BINARY_VRS:
@@ -251,7 +256,7 @@ def _fits_tag(tag: int, vr: str) -> bool:
 
 
 class _Layer:
-    """The actions that one option gives, by exact tags, masks and `private`."""
+    """The actions of one option, by exact tag, by mask and for `private`."""
 
     def __init__(self, actions: Iterable[tuple[str, Action | None]]) -> None:
         self._tags: dict[int, Action | None] = {}
@@ -269,7 +274,7 @@ class _Layer:
         return tag in self._tags or any(mask.fullmatch(f"{tag:08X}") for mask, _ in self._masks)
 
     def action(self, tag: int) -> Action | None:
-        """Return what happens to a tag that is named: an exact tag counts before a mask."""
+        """Return the action for a tag in the layer: that of the exact tag, else of the mask."""
         if tag in self._tags:
             return self._tags[tag]
         return next(action for mask, action in self._masks if mask.fullmatch(f"{tag:08X}"))
@@ -277,9 +282,9 @@ class _Layer:
 
 @lru_cache(maxsize=16)
 def privacy_rules(options: Privacy) -> Rules | None:
-    """Return the rules in force, or None when there are none.
+    """Return the rules that the options specify; None if they specify none.
 
-    The key is read from the environment once. Raises `ConfigError`.
+    The key is read from the environment, once for each set of options. Raises `ConfigError`.
     """
     if not options.is_on:
         return None
@@ -310,7 +315,7 @@ def _profile(name: str | None) -> list[tuple[str, Action | None]]:
 
 
 def _selector(text: str, option: str) -> str:
-    """Return `private`, eight hex digits, or such with `x` for any digit."""
+    """Return `private`, or eight hex digits, of which `x` stands for any digit."""
     if text == _PRIVATE or _MASK.fullmatch(text):
         return text
     tag = tag_for_keyword(text)
@@ -319,17 +324,21 @@ def _selector(text: str, option: str) -> str:
     for mask, entry in RepeatersDictionary.items():
         if entry[4] == text:
             return mask
-    raise ConfigError(f"{option}: {text} is neither a keyword, nor eight hex digits, nor private")
+    raise ConfigError(f"{option}: {text} is not a keyword, eight hex digits or private")
 
 
 def _hashable(text: str) -> str:
     selector = _selector(text, "privacy.hash")
     if not _TAG.fullmatch(selector):
-        raise ConfigError(f"privacy.hash: {text} is not one attribute")
+        raise ConfigError(
+            f"privacy.hash: {text} names several attributes: only single ones can be hashed"
+        )
     try:
         vr = dictionary_VR(int(selector, 16))
     except KeyError:
         raise ConfigError(f"privacy.hash: {text} is not in the data dictionary") from None
     if vr not in _HASHABLE:
-        raise ConfigError(f"privacy.hash: {text} is {vr}, which can only be removed")
+        raise ConfigError(
+            f"privacy.hash: {text} has VR {vr}, which can only be removed, not hashed"
+        )
     return selector

@@ -1,4 +1,4 @@
-"""Which kinds of object have pixels (PS3.3 A.1.4, PS3.4 B.5)."""
+"""Which SOP classes have pixel data (PS3.3 A.1.4, PS3.4 B.5)."""
 
 from functools import lru_cache
 
@@ -21,15 +21,15 @@ _OTHER_IMAGES = frozenset(
         "1.2.840.10008.5.1.4.1.1.501.5",  # DICOS 3D AIT
     }
 )
-"""Storage classes with an Image Pixel Module that do not have `Image` in their name."""
+"""Storage classes with an Image Pixel Module whose names do not contain `Image`."""
 
 
 @lru_cache(maxsize=256)
 def may_have_pixels(sop_class: str | None) -> bool:
-    """Return whether objects of a SOP class have pixel data, or nobody knows.
+    """Return whether objects of a SOP class have pixel data; True for an unknown class.
 
-    Rows alone do not tell: MR Spectroscopy has them (C.8.14.1), and any object may hold what
-    its IOD does not ask for (PS3.4 B.4.1, Standard Extended SOP Classes).
+    The attribute Rows is not enough: MR Spectroscopy has it (PS3.3 C.8.14.1), and any object may
+    have attributes beyond its IOD (PS3.4 B.4.1, Standard Extended SOP Classes).
     """
     name, kind = UID_dictionary.get(sop_class or "", ("", ""))[:2]
     return kind != _SOP_CLASS or _IMAGE in name or sop_class in _OTHER_IMAGES

@@ -1,44 +1,40 @@
-"""How elements are encoded: VRs, byte order, and the three ways to write a header (PS3.5 7.1)."""
+"""The encodings of a data set: implicit or explicit VR, and the byte order (PS3.5 7.1, 7.3)."""
 
 from dataclasses import dataclass
 from struct import Struct
 
 HEADER, LONG_HEADER = 8, 12
-"""Bytes of an element's header; that of an item or a delimiter has 8, too."""
+"""Bytes of an element's header, short and long form; items and delimiters have the short one."""
 UNDEFINED = 0xFFFFFFFF
+"""The length of a value that ends at a delimiter."""
 ITEM = 0xFFFEE000
 ITEM_END = 0xFFFEE00D
 SEQUENCE_END = 0xFFFEE0DD
+DELIMITERS = frozenset({ITEM, ITEM_END, SEQUENCE_END})
+"""The tags that structure sequences; they have no VR and no value (PS3.5 7.5)."""
 DELIMITER_GROUP = 0xFFFE
-
-SHORT_VRS = {
-    vr.encode(): vr
-    for vr in "AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()  # noqa: SIM905
-}
-"""VRs whose explicit header has a length of 2 bytes (PS3.5 Table 7.1-2)."""
-LONG_VRS = {vr.encode(): vr for vr in "OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()}  # noqa: SIM905
-"""VRs whose explicit header has 2 reserved bytes and a length of 4 bytes (PS3.5 Table 7.1-1)."""
-VRS = frozenset(SHORT_VRS.values()) | frozenset(LONG_VRS.values())
-"""The VRs of the standard."""
-BINARY_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
-FRAGMENTED_VRS = BINARY_VRS - {"UN"}
-"""Values of these VRs consist of fragments if their length is undefined (PS3.5 A.4)."""
 
 _WORD = {"AT": 2, "OW": 2, "SS": 2, "US": 2, "US or SS": 2}
 _WORD |= {"FL": 4, "OF": 4, "OL": 4, "SL": 4, "UL": 4}
 _WORD |= {"FD": 8, "OD": 8, "OV": 8, "SV": 8, "UV": 8}
+"""Bytes of the words that the byte order swaps, for VRs with words of more than one (PS3.5 7.3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Syntax:
-    """An encoding of elements; big endian ones are explicit."""
+    """An encoding of a data set; a big endian one is explicit."""
 
     name: str
+    """What messages call it."""
     implicit: bool
+    """Whether headers have no VR."""
     little: bool
     tag_and_length: Struct
+    """Group, number and length: an implicit header, an item's, a delimiter's."""
     explicit: Struct
+    """Group, number, VR and 2-byte length: an explicit header in its short form."""
     long: Struct
+    """The 4-byte length at the end of the other headers."""
 
 
 def _syntax(name: str, *, implicit: bool, little: bool) -> Syntax:
@@ -58,18 +54,11 @@ EXPLICIT_LITTLE = _syntax("explicit VR little endian", implicit=False, little=Tr
 EXPLICIT_BIG = _syntax("explicit VR big endian", implicit=False, little=False)
 
 
-def is_vr(code: bytes) -> bool:
-    """Return whether two bytes are a VR of the standard."""
-    return code in SHORT_VRS or code in LONG_VRS
-
-
-def is_vr_like(code: bytes) -> bool:
-    """Return whether two bytes could be a VR, be it one that is not known."""
-    return len(code) == 2 and code.isalpha() and code.isupper()  # noqa: PLR2004
-
-
 def to_little(vr: str, value: bytes) -> bytes:
-    """Return a big endian value in little endian order; a broken one as it is."""
+    """Return a big endian value in little endian order.
+
+    A value that is not a whole number of words is returned as it is.
+    """
     size = _WORD.get(vr, 1)
     if size == 1 or len(value) % size:
         return value

@@ -1,8 +1,8 @@
-"""The bytes of a value as plain JSON values, by Value Representation (PS3.5 6.2).
+"""Decode value fields to plain JSON values, by Value Representation (PS3.5 6.2).
 
-A decoder takes a value field, little endian and not empty, and the character sets in
-force, and returns the list of values; an empty one is None. What breaks the rules of its
-VR raises `BadValueError` with what is to be kept instead.
+A decoder takes a value field, which is little endian and not empty, and the character sets in
+force. It returns the list of values, with None for empty ones. For a value that breaks the
+rules of its VR it raises `BadValueError`, which holds the text to keep instead.
 """
 
 import re
@@ -29,36 +29,36 @@ type Decoder = Callable[[bytes, Charset], Values]
 NUMBER_VRS = frozenset({"AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
 """VRs whose values are binary numbers."""
 _CONTROLS = re.compile(rb"[\x01-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
-"""Characters that no text has (PS3.5 6.1.3); where NUL may stand, the decoders know."""
+"""Characters that no text may contain (PS3.5 6.1.3). The decoders themselves check for NUL."""
 _LINE_CONTROLS = re.compile(rb"[\0-\x1a\x1c-\x1f\x7f]")
-"""Characters that no text of one line has; ESC may switch its character set."""
+"""Characters that no single-line text may contain. ESC is allowed: it switches character sets."""
 
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 _INTEGER_CHARACTERS = b"0123456789-\\ "
 _DECIMAL_CHARACTERS = _INTEGER_CHARACTERS + b"."
 _NUMBER = re.compile(r"[+-]?(?:\d+|(?=\.\d))(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
 _INT64 = range(-(2**63), 2**63)
-_MOST_DIGITS = 64
+_MOST_CHARACTERS = 64
+"""Longest text that is parsed as a number: PS3.5 6.2 allows 16 characters, and longer ones occur.
+It bounds the time for a number."""
 _MOST_PLAIN = 16
-"""Longest text of a plain number: with a point it has 15 digits, of which a double keeps each."""
+"""Longest plain number: with its point it has 15 digits, all of which a double keeps."""
 _SHORT = 5
-"""Up to here it has 4 digits after the point, which BigQuery prints as they are (all were tried);
-of 0.01207 it does not."""
+"""Longest number that BigQuery always prints unchanged: one of up to 4 decimals (all were tried).
+It does not print 0.01207 so."""
 _POINT = ord(".")
 _UID_CHARACTERS = b"0123456789."
 _UID = re.compile(r"[0-9.]*")
 _EXACT_SINGLE = 2.0**24
-"""Below this a single precision number that is an integer has no shorter text."""
-
-
+"""Below this, an integer in single precision is its own shortest text."""
 _LEAST_NORMAL_SINGLE = 2.0**-126
-"""From here on every decimal of 6 digits comes back from single precision."""
+"""From here on, single precision keeps every decimal of 6 digits."""
 _SINGLE = Struct("<f")
 _DOUBLE = Struct("<d")
 
 
 class BadValueError(Exception):
-    """A value that breaks its VR; `values` is its raw text, None if it is no text."""
+    """A value breaks the rules of its VR; `values` is its raw text, or None if it is not text."""
 
     def __init__(self, reason: str, values: Values | None) -> None:
         super().__init__(reason)
@@ -75,14 +75,14 @@ def _strip_end(value: str) -> str:
 
 
 def _split(text: str, strip: Strip) -> Values:
-    """Return the values that backslashes separate."""
+    """Return the values of a text, which backslashes separate."""
     if "\\" in text:
         return [strip(part) or None for part in text.split("\\")]
     return [strip(text) or None]
 
 
 def _checked(values: Values, problem: str) -> Values:
-    """Return the values if nothing is wrong with them and no NUL is in them."""
+    """Return the values; raise `BadValueError` if there is a problem or a NUL within a value."""
     if any(value is not None and "\0" in value for value in values):
         values = [value and value.replace("\0", "\ufffd") for value in values]
         problem = problem or "NUL within the text"
@@ -92,7 +92,7 @@ def _checked(values: Values, problem: str) -> Values:
 
 
 def _texts(delimiters: re.Pattern[bytes], strip: Strip) -> Decoder:
-    """Return a decoder of text in the declared character set, separated by backslashes."""
+    """Return a decoder of texts in the declared character sets, separated by backslashes."""
 
     def decode(value: bytes, charset: Charset) -> Values:
         try:
@@ -106,7 +106,7 @@ def _texts(delimiters: re.Pattern[bytes], strip: Strip) -> Decoder:
 
 
 def _single_text(value: bytes, charset: Charset) -> Values:
-    """Decode text of one value, backslashes included."""
+    """Decode text that is always one value: backslashes are part of it."""
     try:
         text, problem = charset.decode(value, LINE_DELIMITERS), ""
     except UndecodableTextError as error:
@@ -115,7 +115,7 @@ def _single_text(value: bytes, charset: Charset) -> Values:
 
 
 def _ascii(value: bytes, charset: Charset) -> tuple[str, str]:
-    """Return text of the default repertoire, and what is wrong with it."""
+    """Return text of the default repertoire (PS3.5 6.1.1), and what is wrong with it."""
     try:
         return str(value, "ascii"), ""
     except UnicodeDecodeError:
@@ -127,15 +127,15 @@ def _ascii(value: bytes, charset: Charset) -> tuple[str, str]:
 
 
 def _ascii_texts(strip: Strip, *, allowed: bytes, problem: str) -> Decoder:
-    """Return a decoder of text made of the `allowed` characters, separated by backslashes."""
+    """Return a decoder of texts that consist of `allowed` characters, separated by backslashes."""
 
     def decode(value: bytes, charset: Charset) -> Values:
         if not value.translate(None, allowed):
             text = str(value.rstrip(b" \0"), "ascii")
             values = _split(text, strip)
             return _checked(values, "") if "\0" in text else values
-        text, found = _ascii(value, charset)
-        return _checked(_split(text, strip), found or problem)
+        text, not_ascii = _ascii(value, charset)
+        return _checked(_split(text, strip), not_ascii or problem)
 
     return decode
 
@@ -145,18 +145,18 @@ def _formatted(pattern: str, problem: str) -> Decoder:
     matches = re.compile(pattern, re.ASCII).fullmatch
 
     def decode(value: bytes, charset: Charset) -> Values:
-        text, found = _ascii(value, charset)
+        text, not_ascii = _ascii(value, charset)
         values = _split(text, _strip_end)
-        for each in values:
-            if each is not None and not matches(each):
-                return _checked(values, found or problem)
+        for part in values:
+            if part is not None and not matches(part):
+                return _checked(values, not_ascii or problem)
         return values
 
     return decode
 
 
 def _uids(value: bytes, charset: Charset) -> Values:
-    """Decode UIDs, without the blanks around them: one before them is no part of a UID."""
+    """Decode UIDs. Blanks around a UID are stripped; a leading one is a problem all the same."""
     stripped = value.rstrip(b" \0")
     if not stripped.translate(None, _UID_CHARACTERS):
         return [str(stripped, "ascii") or None]
@@ -175,9 +175,9 @@ def _uri(value: bytes, charset: Charset) -> Values:
 def _number_texts(
     plain: Plain, number: Callable[[str], int | float | None], problem: str
 ) -> Decoder:
-    """Return a decoder of numbers written as text; what is no number stays text.
+    """Return a decoder of numbers written as text; a part that is not a number stays text.
 
-    `plain` reads most values, and only saves time; `number` reads all.
+    `number` reads every part. `plain` only saves time: it reads the most common ones.
     """
 
     def decode(value: bytes, charset: Charset) -> Values:
@@ -185,28 +185,28 @@ def _number_texts(
         if numbers is not None:
             return numbers
         values: Values = []
-        found = ""
+        found_problem = ""
         for part in value.split(b"\\"):
             numbers = plain(part)
             if numbers is not None:
                 values += numbers
                 continue
             text, not_ascii = _ascii(part.strip(b" \0"), charset)
-            each = number(text)
-            if each is None and text:
-                found = found or not_ascii or problem
+            parsed = number(text)
+            if parsed is None and text:
+                found_problem = found_problem or not_ascii or problem
                 values.append(text.replace("\0", "\ufffd"))
             else:
-                values.append(each)
-        if found:
-            raise BadValueError(found, values)
+                values.append(parsed)
+        if found_problem:
+            raise BadValueError(found_problem, values)
         return values
 
     return decode
 
 
 def _plain_integers(value: bytes) -> Values | None:
-    """Return short integers; None where one is not plain."""
+    """Return short integers; None if one of them is not plain."""
     if value.translate(None, _INTEGER_CHARACTERS):
         return None
     parts = value.split(b"\\")
@@ -219,7 +219,7 @@ def _plain_integers(value: bytes) -> Values | None:
 
 
 def _plain_decimals(value: bytes) -> Values | None:
-    """Return short decimals without exponents; None where one is not plain."""
+    """Return short decimals without exponents; None if one of them is not plain."""
     if value.translate(None, _DECIMAL_CHARACTERS):
         return None
     parts = value.split(b"\\")
@@ -240,16 +240,16 @@ def _plain_decimals(value: bytes) -> Values | None:
 
 
 def _integer(text: str) -> int | None:
-    """Return an integer of 64 bits."""
-    if len(text) > _MOST_DIGITS or not _INTEGER.fullmatch(text):
+    """Return an integer; None if the text is not one or needs more than 64 bits."""
+    if len(text) > _MOST_CHARACTERS or not _INTEGER.fullmatch(text):
         return None
     value = int(text)
     return value if value in _INT64 else None
 
 
 def _decimal(text: str) -> int | float | None:
-    """Return the number if JSON can hold it without losing a digit."""
-    if len(text) > _MOST_DIGITS or not (match := _NUMBER.fullmatch(text)):
+    """Return a number; None if the text is not one, or JSON would lose a digit of it."""
+    if len(text) > _MOST_CHARACTERS or not (match := _NUMBER.fullmatch(text)):
         return None
     fraction, exponent = match.groups()
     if fraction is None and exponent is None:
@@ -257,7 +257,7 @@ def _decimal(text: str) -> int | float | None:
     value = float(text)
     try:
         exact = repr(value) == text or (isfinite(value) and Decimal(text) == Decimal(repr(value)))
-    except InvalidOperation:  # an exponent beyond all bounds
+    except InvalidOperation:  # an exponent beyond what Decimal accepts
         return None
     return printable_one(value) if exact else None
 
@@ -275,11 +275,11 @@ def _numbers(code: str) -> Decoder:
 
 
 def _count(value: bytes, size: int) -> int:
-    """Return how many numbers of `size` bytes the value has."""
+    """Return how many numbers of `size` bytes a value has; raise `BadValueError` for a rest."""
     count, rest = divmod(len(value), size)
     if rest:
         raise BadValueError(
-            f"{len(value)} bytes are no multiple of {size}", _printable(value.rstrip(b" \0"))
+            f"{len(value)} bytes are not a multiple of {size}", _printable(value.rstrip(b" \0"))
         )
     return count
 
@@ -290,19 +290,19 @@ def _printable(value: bytes) -> Values | None:
 
 
 def has_controls(value: bytes) -> bool:
-    """Return whether control characters stand within a value; NULs around it pad it."""
+    """Return whether a value contains control characters; NULs around it are padding."""
     return bool(_LINE_CONTROLS.search(value.strip(b" \0")))
 
 
 def is_printable(value: bytes) -> bool:
-    """Return whether a value is text of the default repertoire without control characters."""
+    """Return whether a value is ASCII text without control characters."""
     return value.isascii() and str(value, "ascii").isprintable()
 
 
 def is_text(vr: str, value: bytes, charset: Charset) -> bool:
-    """Return whether a value of a VR of text is nothing else.
+    """Return whether a value is really text, given that its VR is one of text.
 
-    It is if it keeps to its VR or is printable; elements of a data set, for instance, are not.
+    It is if it obeys its VR or is printable. Encoded elements, for instance, are not.
     """
     if is_printable(value):
         return True
@@ -319,13 +319,13 @@ def _doubles(value: bytes, _: Charset) -> Values:
     if len(value) == _DOUBLE.size:
         return [_finite(*_DOUBLE.unpack(value))]
     values = list(unpack(f"<{_count(value, 8)}d", value))
-    return printable(values) if all(map(isfinite, values)) else [_finite(each) for each in values]
+    return printable(values) if all(map(isfinite, values)) else [_finite(value) for value in values]
 
 
 def _singles(value: bytes, _: Charset) -> Values:
     if len(value) == _SINGLE.size:
         return [_shortest_single(*_SINGLE.unpack(value))]
-    return [_shortest_single(each) for each in unpack(f"<{_count(value, 4)}f", value)]
+    return [_shortest_single(number) for number in unpack(f"<{_count(value, 4)}f", value)]
 
 
 def _finite(value: float) -> float | str:
@@ -335,7 +335,7 @@ def _finite(value: float) -> float | str:
 
 
 def _shortest_single(value: float) -> float | str:
-    """Return the shortest decimal that reads back as the same single precision number."""
+    """Return the shortest decimal that reads back as the same single-precision number."""
     if value.is_integer() and -_EXACT_SINGLE < value < _EXACT_SINGLE:
         return value
     if not isfinite(value):
@@ -355,6 +355,7 @@ def _tags(value: bytes, _: Charset) -> Values:
     ]
 
 
+# By PS3.5 6.2; second 60 is a leap second.
 _TIME = r"([01]\d|2[0-3])([0-5]\d(([0-5]\d|60)(\.\d{1,6})?)?)?"
 _DATE = r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
 _DATE_TIME = rf"\d{{4}}((0[1-9]|1[0-2])((0[1-9]|[12]\d|3[01])({_TIME})?)?)?([+-][01]\d[0-5]\d)?"
@@ -394,5 +395,5 @@ DECODERS: dict[str, Decoder] = {
 }
 
 TEXT_VRS = frozenset(DECODERS) - NUMBER_VRS
-"""VRs whose values are text, numbers and dates in text among them."""
+"""VRs whose values are text, including numbers and dates written as text."""
 NUMBER_TEXT_VRS = frozenset({"DS", "IS"})

@@ -1,24 +1,23 @@
-"""`gs://` URIs as people type them: one value, and the one parser of it."""
+"""`gs://` URIs as people type them: one value and its parser."""
 
 from dataclasses import dataclass
 from typing import Self
 
-from dcm2bq import events
+from dcm2bq import bucket_names
 from dcm2bq.errors import ConfigError
-
-SCHEME = "gs://"
-
-_BUCKET_RULE = (
-    "a bucket's name has 3 to 222 characters, lowercase letters, digits, '-', '_' and '.', and "
-    "begins and ends with a letter or digit"
-)
+from dcm2bq.stored_object import NAME_MAX_BYTES, SCHEME
 
 
 @dataclass(frozen=True, slots=True)
 class GsUri:
-    """A bucket, and the name of an object in it or what names begin with; `name` may be empty.
+    """A bucket, and the name of an object in it or a prefix of names; `name` may be empty.
 
     Nothing is encoded: `?`, `#` and `%` in a name stand for themselves.
+
+        >>> GsUri.parse("gs://scans/2026/a.dcm")
+        GsUri(bucket='scans', name='2026/a.dcm')
+        >>> str(GsUri("scans"))
+        'gs://scans/'
     """
 
     bucket: str
@@ -26,25 +25,25 @@ class GsUri:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the value of `gs://BUCKET` or `gs://BUCKET/NAME`; ask nothing of the network.
+        """Return the value of `gs://BUCKET` or `gs://BUCKET/NAME`, without any request.
 
         Raises `ConfigError`, which names the rule, for anything else.
         """
         if not text.startswith(SCHEME):
             raise ConfigError(f"{text}: gs://BUCKET or gs://BUCKET/NAME is expected")
         bucket, _, name = text.removeprefix(SCHEME).partition("/")
-        if not events.is_bucket_name(bucket):
+        if not bucket_names.is_bucket_name(bucket):
             raise ConfigError(
-                f"{text}: gs://BUCKET or gs://BUCKET/NAME is expected; {_BUCKET_RULE}"
+                f"{text}: gs://BUCKET or gs://BUCKET/NAME is expected; {bucket_names.RULE}"
             )
         try:
             size = len(name.encode())
         except UnicodeEncodeError:
             raise ConfigError(f"{SCHEME}{bucket}/...: the name is not valid UTF-8") from None
-        if size > events.NAME_MAX_BYTES:
+        if size > NAME_MAX_BYTES:
             raise ConfigError(
                 f"{SCHEME}{bucket}/...: the name has {size} bytes; "
-                f"Cloud Storage takes at most {events.NAME_MAX_BYTES}"
+                f"Cloud Storage takes at most {NAME_MAX_BYTES}"
             )
         return cls(bucket, name)
 
@@ -53,5 +52,5 @@ class GsUri:
 
 
 def is_uri(text: str) -> bool:
-    """Whether a `gs://` URI is meant, rather than a local path: in any case, right or wrong."""
+    """Return whether a `gs://` URI is meant, valid or not, rather than a local path."""
     return text[: len(SCHEME)].casefold() == SCHEME

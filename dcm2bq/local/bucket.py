@@ -1,4 +1,4 @@
-"""A bucket of a local Cloud Storage, written over its JSON API."""
+"""A bucket of a local Cloud Storage server, written through its JSON API."""
 
 import http
 import json
@@ -6,17 +6,18 @@ from urllib.parse import quote
 
 import urllib3
 
+from dcm2bq import emulators
 from dcm2bq.local.mirror import Resource
-from dcm2bq.local.servers import PROJECT, ServerError
+from dcm2bq.local.servers import ServerError
 
 _CONTENT_TYPE = "application/dicom"
 _ANSWER_SECONDS = 60
 
 
 class Bucket:
-    """A bucket by name on the Cloud Storage at `url`; used by several threads at once.
+    """The bucket `name` of the Cloud Storage at `url`. Thread-safe.
 
-    Raises `ServerError` when Cloud Storage does not do what it is asked for.
+    Every method raises `ServerError` if the request fails.
     """
 
     def __init__(self, url: str, name: str, *, connections: int) -> None:
@@ -27,7 +28,7 @@ class Bucket:
         """Create the bucket."""
         self._request(
             "POST",
-            f"/storage/v1/b?project={PROJECT}",
+            f"/storage/v1/b?project={emulators.PROJECT}",
             json.dumps({"name": self.name}).encode(),
             "application/json",
         )
@@ -62,7 +63,7 @@ class Bucket:
 
 
 def is_object_name(name: str) -> bool:
-    """Whether Cloud Storage takes an object of this name."""
+    """Whether Cloud Storage accepts this name: 1 to 1024 bytes of UTF-8 without CR and LF."""
     try:
         encoded = name.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""The trigger of the local stack: CloudEvents as Eventarc sends them, in binary mode over HTTP."""
+"""The trigger of the local stack: sends CloudEvents as Eventarc does, in binary mode over HTTP."""
 
 import http
 import json
@@ -9,17 +9,17 @@ from datetime import UTC, datetime
 import urllib3
 
 from dcm2bq import events
-from dcm2bq.events import Kind
+from dcm2bq.events import EventKind
 from dcm2bq.local.mirror import Resource
 
-_ANSWER_SECONDS = 90  # the function's own deadline is shorter
+_ANSWER_SECONDS = 90  # longer than the function's own deadline: limits.deadlineSeconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """A change of one object; `resource` is the object as it was after the change."""
+    """A change of one object; `resource` describes the generation that came or went."""
 
-    kind: Kind
+    kind: EventKind
     resource: Resource
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -38,8 +38,8 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Delivery:
-    """How an event fares; `failure` is None when it is acknowledged."""
+class EventDelivery:
+    """An event and how its delivery went; `failure` is None once it is acknowledged."""
 
     event: Event
     attempts: int = 0
@@ -47,23 +47,23 @@ class Delivery:
 
 
 class Trigger:
-    """Delivers events to the function at `url`; used by several threads at once."""
+    """Delivers events to the function at `url`. Thread-safe."""
 
     def __init__(self, url: str, *, connections: int) -> None:
         self._pool = urllib3.connection_from_url(url, maxsize=connections, retries=False)
 
-    def deliver(self, delivery: Delivery) -> Delivery:
-        """Send an event once more, unless it is acknowledged; return how it fares now."""
+    def deliver(self, delivery: EventDelivery) -> EventDelivery:
+        """Send the event unless it is already acknowledged; return the delivery's new state."""
         if delivery.failure is None:
             return delivery
-        failure = self._attempt(delivery.event)
+        failure = self._send(delivery.event)
         return replace(delivery, attempts=delivery.attempts + 1, failure=failure)
 
     def close(self) -> None:
         """Close the connections."""
         self._pool.close()
 
-    def _attempt(self, event: Event) -> str | None:
+    def _send(self, event: Event) -> str | None:
         try:
             answer = self._pool.request(
                 "POST", "/", body=event.body, headers=event.headers, timeout=_ANSWER_SECONDS

@@ -1,7 +1,7 @@
-"""A bucket whose objects are files, read where they lie.
+"""A bucket whose objects are files, read in place.
 
-Nothing is copied, and nothing of a file is kept in memory: an object is a name, a generation
-and the stamp of its file. When the file has changed or is gone, so is that generation.
+Nothing is copied and no content is kept in memory: an object is a name, a generation and the
+stamp of its file. Once the file has changed or is deleted, that generation no longer exists.
 """
 
 import base64
@@ -23,14 +23,14 @@ Resource = Mapping[str, Any]
 
 CONTENT_TYPE = "application/dicom"
 
-# Beyond this a file is not read for its hashes: the function reads no more than the header, and
-# a folder of slides is terabytes. Composite objects have no MD5 in Cloud Storage either.
+# Larger files are not read for their hashes: the function reads no more than the header, and a
+# folder of slides holds terabytes. Composite objects have no MD5 in Cloud Storage either.
 _HASHED_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
 
 
 class _Version(NamedTuple):
-    """A generation of an object: the file as it was, by size, time of change and inode."""
+    """A generation of an object; `stamp` is size, time of modification and inode of the file."""
 
     root: Path
     stamp: tuple[int, int, int]
@@ -40,7 +40,7 @@ class _Version(NamedTuple):
 
 
 class Mirror:
-    """The objects of the bucket `name`; used by several threads at once."""
+    """The objects of the bucket `name`. Thread-safe."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -55,19 +55,19 @@ class Mirror:
         return name in self._versions
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the names as Cloud Storage lists them."""
+        """Yield the names in the order of a Cloud Storage listing."""
         return iter(sorted(self._versions))
 
     def put(self, name: str, root: Path) -> Resource:
-        """Make the file `name` under `root` the object's next generation; return it.
+        """Make the file `name` under `root` the object's next generation; return the object.
 
-        Raises `OSError` for a file that cannot be opened, or is no regular one.
+        Raises `OSError` if the file cannot be opened or is not a regular file.
         """
         with open_regular(root / name) as file:
             stamp = _stamp(file)
             md5, crc32c = _hashes(file) if stamp[0] <= _HASHED_BYTES else (b"", b"")
         with self._lock:
-            # Microseconds, as in Cloud Storage; a clock that is set back changes no order.
+            # Microseconds, as in Cloud Storage; always growing, even if the clock is set back.
             self._latest = max(time.time_ns() // 1000, self._latest + 1)
             version = _Version(root, stamp, self._latest, md5, crc32c)
             self._versions[name] = version
@@ -79,12 +79,12 @@ class Mirror:
             self._versions.pop(name, None)
 
     def get(self, name: str, generation: int | None = None) -> Resource | None:
-        """Return the live object, or None where there is none, or of another generation."""
+        """Return the live object, or None if there is none or it has another generation."""
         version = self._version(name, generation)
         return version and self._resource(name, version)
 
     def open(self, name: str, generation: int | None = None) -> BinaryIO | None:
-        """Open the live object's file; None where that generation is no longer to be had."""
+        """Open the live object's file; return None if that generation no longer exists."""
         version = self._version(name, generation)
         if version is None:
             return None
@@ -102,7 +102,7 @@ class Mirror:
         return version if version and generation in {None, version.generation} else None
 
     def _resource(self, name: str, version: _Version) -> Resource:
-        # Google's client reads times that end in Z, and no others.
+        # Google's client parses only times that end in Z.
         created = datetime.fromtimestamp(version.generation / 1e6, UTC)
         written = created.isoformat(timespec="microseconds").replace("+00:00", "Z")
         hashes = {"md5Hash": version.md5, "crc32c": version.crc32c}
@@ -118,7 +118,7 @@ class Mirror:
             "size": str(version.stamp[0]),
             "timeCreated": written,
             "updated": written,
-            **{key: base64.b64encode(each).decode() for key, each in hashes.items() if each},
+            **{key: base64.b64encode(value).decode() for key, value in hashes.items() if value},
         }
 
 

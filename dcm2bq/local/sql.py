@@ -1,17 +1,33 @@
-"""What kind of statement a text is, as far as its first word tells."""
+"""Which statements a text of SQL consists of, by their first words."""
 
 import re
 
 QUERIES = frozenset({"SELECT", "WITH", "FROM"})
-"""What a statement that gives rows begins with; the last is pipe syntax."""
+"""The first word of a query; FROM is pipe syntax."""
 
-_BEFORE = re.compile(r"(?:\s|;|\(|--[^\n]*|#[^\n]*|/\*.*?(?:\*/|\Z))*", re.DOTALL)
-_WORD = re.compile(r"\w+")
+# Quoted text and comments are single tokens, so that a semicolon in them ends no statement.
+_TOKEN = re.compile(
+    r"""(?P<blank>\s+|--[^\n]*|\#[^\n]*|/\*.*?(?:\*/|\Z)|\()
+      | (?P<end>;)
+      | (?P<word>\w+)
+      | '''.*?''' | \"\"\".*?\"\"\" | '(?:\\.|[^'\\])*' | "(?:\\.|[^"\\])*" | `[^`]*`
+      | .""",
+    re.DOTALL | re.VERBOSE,
+)
 
 
-def keyword(sql: str) -> str:
-    """Return the first word, in capitals; nothing where there are only blanks and comments."""
-    before = _BEFORE.match(sql)
-    start = before.end() if before else 0
-    word = _WORD.match(sql, start)
-    return word[0].upper() if word else sql[start : start + 1]
+def first_words(sql: str) -> list[str]:
+    r"""Return the first word of each statement in capitals, or its first token if that is no word.
+
+    >>> first_words("-- count\n(select COUNT(*) FROM t); DROP TABLE t;")
+    ['SELECT', 'DROP']
+    """
+    words = []
+    is_first = True
+    for token in _TOKEN.finditer(sql):
+        if token["end"]:
+            is_first = True
+        elif is_first and not token["blank"]:
+            words.append(token[0].upper())
+            is_first = False
+    return words

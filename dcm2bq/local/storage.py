@@ -1,8 +1,8 @@
-"""The Cloud Storage of the local stack: the mirrored bucket, and a server for all others.
+"""The Cloud Storage of the local stack: the mirrored bucket, and another server for all others.
 
-The JSON API for reading the bucket of `Mirror`: metadata, media by ranges, listings. Requests
-for anything else, a staging bucket for instance, go on to the server at `behind` and come
-back as they are.
+Serves the reading half of the JSON API for the bucket of `Mirror`: metadata, media by ranges,
+listings. Requests for anything else, such as a staging bucket, are forwarded to the server at
+`upstream`, and its answers are returned unchanged.
 """
 
 import http
@@ -29,9 +29,9 @@ _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "host"}
 
 
 @contextmanager
-def serving(mirror: Mirror, port: int, behind: str) -> Iterator[None]:
+def serving(mirror: Mirror, port: int, upstream: str) -> Iterator[None]:
     """Serve the bucket on 127.0.0.1 until the block ends."""
-    pool = urllib3.connection_from_url(behind, maxsize=_CONNECTIONS, retries=False)
+    pool = urllib3.connection_from_url(upstream, maxsize=_CONNECTIONS, retries=False)
     handler = type("Handler", (_Handler,), {"mirror": mirror, "pool": pool})
     with _Server(("127.0.0.1", port), handler) as server:
         thread = Thread(target=server.serve_forever, args=(0.05,), daemon=True)
@@ -45,24 +45,24 @@ def serving(mirror: Mirror, port: int, behind: str) -> Iterator[None]:
 
 
 class _Server(ThreadingHTTPServer):
-    block_on_close = False  # a client keeps its connection as long as it likes
+    block_on_close = False  # clients may keep their connections open
     request_queue_size = 128
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing: a client that went away is none of the user's concern."""
+        """Print nothing: a client may close its connection at any time."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     mirror: ClassVar[Mirror]
     pool: ClassVar[urllib3.HTTPConnectionPool]
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # head and body are two writes
+    disable_nagle_algorithm = True  # head and body are two writes: do not delay the second
 
     def _answer(self) -> None:
         path, _, query = self.path.partition("?")
         match = _OBJECTS.fullmatch(path)
         if match is None or unquote(match["bucket"]) != self.mirror.name:
-            self._pass_on()
+            self._forward()
         elif self.command != "GET":
             self._refuse(http.HTTPStatus.FORBIDDEN, "the bucket mirrors a folder")
         else:
@@ -112,11 +112,11 @@ class _Handler(BaseHTTPRequestHandler):
             if start < end:
                 self.connection.sendfile(file, start, end - start)
 
-    def _pass_on(self) -> None:
-        """Send the request to the server behind, and its answer back."""
+    def _forward(self) -> None:
+        """Send the request to the other server, and return its answer."""
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             self.close_connection = True
-            self._refuse(http.HTTPStatus.LENGTH_REQUIRED, "the length must be given")
+            self._refuse(http.HTTPStatus.LENGTH_REQUIRED, "Content-Length is required")
             return
         length = int(self.headers.get("Content-Length") or 0)
         try:
@@ -144,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
         self, status: http.HTTPStatus, message: str, headers: Mapping[str, str] | None = None
     ) -> None:
         if int(self.headers.get("Content-Length") or 0):
-            self.close_connection = True  # what is left of the body is not read
+            self.close_connection = True  # the body is not read, so the connection cannot be reused
         reason = {404: "notFound", 403: "forbidden"}.get(status, "invalid")
         error = {"code": status, "message": message, "errors": [{"reason": reason}]}
         self._send_json({"error": error}, status, headers)
@@ -168,10 +168,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _part(header: str | None, size: int) -> tuple[int, int] | None:
-    """Return the first offset that is asked for and the one after the last; None for none."""
+    """Return the requested start and end offsets, or None if the range is beyond the end."""
     match = _RANGE.fullmatch(header or "bytes=0-")
     if match is None or (not match[1] and not match[2]):
-        return 0, size  # a range of another kind counts for nothing
+        return 0, size  # RFC 9110 14.2: a range that is not understood is ignored
     if not match[1]:
         return max(size - int(match[2]), 0), size
     start, end = int(match[1]), min(int(match[2]) + 1, size) if match[2] else size
@@ -181,7 +181,7 @@ def _part(header: str | None, size: int) -> tuple[int, int] | None:
 
 
 def _page(mirror: Mirror, query: Mapping[str, str]) -> dict[str, Any]:
-    """Return a page of a listing, as `objects.list` gives it."""
+    """Return a page of a listing in the form of `objects.list`."""
     prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
     most = min(int(query.get("maxResults") or _PAGE), _PAGE)
     start, end, after = (query.get(key, "") for key in ("startOffset", "endOffset", "pageToken"))
@@ -192,10 +192,10 @@ def _page(mirror: Mirror, query: Mapping[str, str]) -> dict[str, Any]:
     )
     entries = _entries(names, prefix, delimiter)
     shown = list(islice(entries, most))
-    items = [found for name, is_prefix in shown if not is_prefix and (found := mirror.get(name))]
+    items = [item for name, is_prefix in shown if not is_prefix and (item := mirror.get(name))]
     prefixes = [name for name, is_prefix in shown if is_prefix]
     page: dict[str, Any] = {"kind": "storage#objects"}
-    page |= {key: each for key, each in (("items", items), ("prefixes", prefixes)) if each}
+    page |= {key: part for key, part in (("items", items), ("prefixes", prefixes)) if part}
     if shown and any(True for _ in entries):
         last, is_prefix = shown[-1]
         page["nextPageToken"] = last + chr(0x10FFFF) if is_prefix else last
@@ -203,7 +203,7 @@ def _page(mirror: Mirror, query: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _entries(names: Iterator[str], prefix: str, delimiter: str) -> Iterator[tuple[str, bool]]:
-    """Yield each name, or what stands for all the names up to a delimiter, and which it is."""
+    """Yield names, and once each common prefix up to `delimiter`, with whether it is a prefix."""
     last = None
     for name in names:
         cut = name.find(delimiter, len(prefix)) if delimiter else -1

@@ -1,4 +1,4 @@
-"""What the local stack shows: the summary, asked of BigQuery by SQL, and tables of rows."""
+"""What `dcm2bq local` prints: the summary, which BigQuery answers by SQL, and tables of rows."""
 
 import itertools
 import re
@@ -15,19 +15,20 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from dcm2bq.ignored import matches_name_pattern
 from dcm2bq.local import servers
-from dcm2bq.local.stack import BUCKET, Action, Change, Stack
+from dcm2bq.local.stack import BUCKET, Change, ChangeKind, Stack
 from dcm2bq.tools.display import printable, printable_json
 
 Row = Mapping[str, Any]
 
-_PIPE_WIDTH = 10_000  # as wide as need be: what reads a pipe can wrap it
+_PIPE_WIDTH = 10_000  # columns: no line is wrapped, since programs read pipes line by line
 _UNITS = ("bytes", "KB", "MB", "GB", "TB")
 _KILO = 1000
-_NAMED = 3  # enough to see what the others are like
+_EXAMPLES = 3  # names shown of each kind of ignored file
 _ARCHIVES = re.compile(r"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
-_NO_EXTENSION = re.compile(r"(^|/)[^/.]+$|(^|/)[0-9.]+$")  # a UID has dots, and no extension
-_IDS_PER_QUERY = 500
+_NO_EXTENSION = re.compile(r"(^|/)[^/.]+$|(^|/)[0-9.]+$")  # the dots of a UID begin no extension
+_CHANGES_PER_QUERY = 500  # of 36 bytes an event id: far below BigQuery's 1 MB for a query
 
 _COUNTS_SQL = """
 SELECT
@@ -69,7 +70,7 @@ WHERE message_id IN UNNEST(SPLIT(@ids))
 
 
 def console(stream: TextIO) -> Console:
-    """Return a console that colours and wraps on a terminal alone."""
+    """Return a console that uses colours and wraps lines only on a terminal."""
     out = Console(file=stream, highlight=False)
     if not out.is_terminal:
         out.width = _PIPE_WIDTH
@@ -77,38 +78,26 @@ def console(stream: TextIO) -> Console:
 
 
 def print_summary(
-    out: Console, stack: Stack, failures: Mapping[str, str], *, seconds: float, again: str
+    out: Console, stack: Stack, failures: Mapping[str, str], *, seconds: float, command: str
 ) -> None:
-    """Show what the dataset holds now; `again` is the command line that asks it."""
+    """Print what the dataset holds; `command` is the command line to query it with."""
     (counts,) = stack.dataset.query(_COUNTS_SQL)
     live, letters = counts["live"], counts["letters"]
-    lost = [name for name in failures if name in stack.objects]
-    ignored = max(len(stack.objects) - live - letters - len(lost), 0)
+    unacknowledged = [name for name in failures if name in stack.objects]
+    ignored = max(len(stack.objects) - live - letters - len(unacknowledged), 0)
     parts = [f"{live} in BigQuery", _count(letters, "dead letter"), f"{ignored} ignored"]
     if failures:
         parts.append(f"{len(failures)} failed")
     objects = _count(len(stack.objects), "object")
     _heading(out, f"{objects} in {seconds:.1f} s: {', '.join(parts)}")
     if live:
-        modalities = stack.dataset.query(_MODALITIES_SQL)
-        print_rows(out, [{**row, "Size": size(row["Size"])} for row in modalities])
-        studies = stack.dataset.query(_STUDIES_SQL)
-        shown = (
-            f" (the largest {len(studies)} of {counts['studies']})"
-            if len(studies) < counts["studies"]
-            else ""
-        )
-        _heading(out, f"Studies{shown}")
-        print_rows(out, studies)
+        _print_contents(out, stack, counts["studies"])
     if letters:
-        found = stack.dataset.query(_LETTERS_SQL)
-        shown = f" (the first {len(found)} of {letters})" if len(found) < letters else ""
-        _heading(out, f"Dead letters{shown}: not converted, and why")
-        print_rows(out, found)
+        _print_dead_letters(out, stack, letters)
     if failures:
         _heading(out, "Failed")
         print_rows(out, [{"file": name, "failure": why} for name, why in failures.items()])
-    if lost:
+    if unacknowledged:
         _line(out, f"The function's log: {stack.keep_function_log()}")
     if ignored:
         out.print()
@@ -116,11 +105,11 @@ def print_summary(
         for hint in _ignored_kinds(stack):
             _line(out, f"  {hint}")
     if live:
-        _print_question(out, stack, again)
+        _print_example(out, stack, command)
 
 
 def print_rows(out: Console, rows: Sequence[Row]) -> None:
-    """Print rows as a table, numbers to the right."""
+    """Print rows as a table, with numbers aligned to the right."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in rows[0] if rows else ():
         numbers = any(isinstance(row[name], int | float) for row in rows)
@@ -134,37 +123,53 @@ def print_rows(out: Console, rows: Sequence[Row]) -> None:
 
 
 def to_json(value: Any) -> str:
-    """Return a row, or many, as JSON: times in ISO 8601, bytes in base64, NUMERIC as text."""
+    """Return a row or rows as JSON: times in ISO 8601, bytes in base64, NUMERIC as text."""
     return msgspec.json.encode(value, enc_hook=str).decode()
 
 
 def print_changes(out: Console, stack: Stack, changes: Iterable[Change]) -> None:
-    """Print a line for each change with what became of it."""
-    for batch in itertools.batched(changes, _IDS_PER_QUERY, strict=False):
-        ids = ",".join(each.event.id for change in batch for each in change.deliveries)
+    """Print a line for each change with its outcome."""
+    for batch in itertools.batched(changes, _CHANGES_PER_QUERY):
+        ids = ",".join(d.event.id for change in batch for d in change.deliveries)
         sql = _OUTCOMES_SQL.format(instances=stack.config.big_query.instances_table_id)
-        found = {row["id"]: row for row in stack.dataset.query(sql, {"ids": ids})}
+        outcomes = {row["id"]: row for row in stack.dataset.query(sql, {"ids": ids})}
         for change in batch:
             now = datetime.now().astimezone().strftime("%H:%M:%S")
-            outcome = change.failure or _outcome(change, found)
-            _line(out, f"{now}  {change.action:<9}{change.name}: {outcome}")
+            outcome = change.failure or _outcome(change, outcomes)
+            _line(out, f"{now}  {change.kind:<9}{change.name}: {outcome}")
 
 
 def print_watching(out: Console, stack: Stack, root: Path) -> None:
-    """Say what goes on from now on."""
+    """Print where the stack can be reached while it watches the folder."""
     _heading(out, f"Watching {root}: add, change or delete files there; Ctrl-C ends it")
     _line(out, f"  BigQuery       {servers.url(stack.ports.bigquery)}  {stack.dataset.name}")
     _line(out, f"  Cloud Storage  {servers.url(stack.ports.storage)}  gs://{BUCKET}")
     out.print()
 
 
-def _outcome(change: Change, found: Mapping[str, Row]) -> str:
-    row = found.get(change.deliveries[0].event.id)
+def _print_contents(out: Console, stack: Stack, study_count: int) -> None:
+    modalities = stack.dataset.query(_MODALITIES_SQL)
+    print_rows(out, [{**row, "Size": size(row["Size"])} for row in modalities])
+    studies = stack.dataset.query(_STUDIES_SQL)
+    is_all = len(studies) == study_count
+    _heading(out, "Studies" if is_all else f"Studies (the largest {len(studies)} of {study_count})")
+    print_rows(out, studies)
+
+
+def _print_dead_letters(out: Console, stack: Stack, count: int) -> None:
+    rows = stack.dataset.query(_LETTERS_SQL)
+    part = f" (the first {len(rows)} of {count})" if len(rows) < count else ""
+    _heading(out, f"Dead letters{part}: not converted, and why")
+    print_rows(out, rows)
+
+
+def _outcome(change: Change, outcomes: Mapping[str, Row]) -> str:
+    row = outcomes.get(change.deliveries[0].event.id)
     if row is None:
         return "ignored"
     if row["event"] == "dead letter":
         return f"dead letter, {row['reason']}"
-    if change.action is Action.DELETED:
+    if change.kind is ChangeKind.DELETED:
         return "no longer live"
     return f"live, {row['modality'] or 'no modality'}"
 
@@ -175,24 +180,23 @@ def _pattern(stack: Stack) -> str:
 
 
 def _ignored_kinds(stack: Stack) -> Iterator[str]:
-    """Say which of the ignored names often are, or hold, DICOM after all."""
-    matches = re.compile(stack.config.input.name_pattern, re.IGNORECASE).search
-    ignored = [name for name in stack.objects if not matches(name)]
+    """Yield a line for each kind of ignored name that often is, or contains, DICOM."""
+    ignored = [name for name in stack.objects if not matches_name_pattern(stack.config, name)]
     kinds = (
-        ("archive", _ARCHIVES, "not opened: unpack first"),
-        ("extensionless name", _NO_EXTENSION, "--option input.namePattern=. takes all names"),
+        ("archive", _ARCHIVES, "not opened: unpack them first"),
+        ("extensionless name", _NO_EXTENSION, "--option input.namePattern=. accepts every name"),
     )
     for noun, pattern, hint in kinds:
         names = [name for name in ignored if pattern.search(name)]
         if names:
-            first = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
-            yield f"{_count(len(names), noun)}: {first}; {hint}"
+            examples = ", ".join(names[:_EXAMPLES]) + (", ..." if len(names) > _EXAMPLES else "")
+            yield f"{_count(len(names), noun)}: {examples}; {hint}"
 
 
-def _print_question(out: Console, stack: Stack, again: str) -> None:
-    """Show an answer that came out of BigQuery, and the command that asks for it."""
+def _print_example(out: Console, stack: Stack, command: str) -> None:
+    """Print a query of BigQuery, the command line that runs it, and its answer."""
     _heading(out, "Ask BigQuery")
-    _line(out, f"  {again} --query {shlex.quote(_EXAMPLE_SQL)}")
+    _line(out, f"  {command} --query {shlex.quote(_EXAMPLE_SQL)}")
     out.print()
     print_rows(out, stack.dataset.query(_EXAMPLE_SQL))
 
@@ -210,7 +214,7 @@ def _line(out: Console, text: str, style: str = "") -> None:
 def _cell(value: Any) -> Text:
     if value is None:
         return Text("NULL", style="dim")
-    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return Text(printable(", ".join(value)))
     if isinstance(value, str | date | time):
         return Text(printable(str(value)))
@@ -224,7 +228,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def size(count: int) -> str:
-    """Return a number of bytes as people write it."""
+    """Return a number of bytes with a decimal unit and three significant digits."""
     value, unit = float(count), 0
     while value >= _KILO and unit < len(_UNITS) - 1:
         value, unit = value / _KILO, unit + 1

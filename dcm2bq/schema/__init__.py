@@ -1,9 +1,9 @@
-"""The tables, views and table functions as files, and the loader that fills in their names.
+"""The tables, views and table functions as files, and the loader that substitutes their names.
 
-`NAME.json` is a whole resource of BigQuery's REST API: of a table, a view or a table function
-(a routine). For the latter two `NAME.sql` holds the query. The files name things as
-`${project}.${dataset}.${instances}`, which Terraform's `templatefile` reads as well;
-`${filled}` stands for `filled.sql`, which several queries have in common.
+`NAME.json` is a resource of BigQuery's REST API: a table, a view or a table function (a routine).
+`NAME.sql` is the query of a view or table function. The files write names as
+`${project}.${dataset}.${instances}`, a form that Terraform's `templatefile` reads as well.
+`${filled}` and the other names in `FRAGMENTS` stand for parts that several queries share.
 """
 
 import json
@@ -30,13 +30,15 @@ NAMES = (
 )
 """The files, in an order in which their objects can be created."""
 
+FRAGMENTS = ("filled", "hides", "supersedes", "newest", "closes")
+"""The files `NAME.sql` that are parts of queries; they contain no names to substitute."""
 
 PRIVACY_LABEL = "dcm2bq_privacy"
-"""The label of `instances` that tells by which `privacy` options its rows were made."""
+"""The label of `instances` with the fingerprint of the `privacy` options that made its rows."""
 
 
-class Kind(StrEnum):
-    """What an object of the dataset is."""
+class DefinitionKind(StrEnum):
+    """The kinds of objects in the dataset."""
 
     TABLE = "table"
     VIEW = "view"
@@ -45,12 +47,13 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """One object as it must be: `resource` as in the REST API, its query included.
+    """How an object of the dataset must be.
 
-    `qualified_name` is `project.dataset.name`; `sql` is the query, and None for a table.
+    `resource` is its REST resource with the query, `qualified_name` is `project.dataset.name`,
+    and `sql` is the query, or None for a table.
     """
 
-    kind: Kind
+    kind: DefinitionKind
     name: str
     qualified_name: str
     resource: dict[str, Any]
@@ -58,11 +61,12 @@ class Definition:
 
     @property
     def ddl(self) -> str:
-        """The statement that creates or replaces a view or table function."""
-        if self.kind is Kind.VIEW:
+        """The statement that creates or replaces the view or table function."""
+        if self.kind is DefinitionKind.VIEW:
             return f"CREATE OR REPLACE VIEW `{self.qualified_name}` AS\n{self.sql}"
         arguments = ", ".join(
-            f"{each['name']} {each['dataType']['typeKind']}" for each in self.resource["arguments"]
+            f"{argument['name']} {argument['dataType']['typeKind']}"
+            for argument in self.resource["arguments"]
         )
         description = json.dumps(self.resource["description"])
         return (
@@ -73,13 +77,13 @@ class Definition:
 
 
 def load(config: Config, project: str) -> tuple[Definition, ...]:
-    """Return every object of the configured dataset in `project`, in the order of creation."""
+    """Return all objects of the configured dataset in `project`, in order of creation."""
     names = {
         "project": project,
         "dataset": config.big_query.dataset_id,
         "instances": config.big_query.instances_table_id,
         "dead_letter": config.big_query.dead_letter_table_id,
-        "filled": _read("filled.sql"),
+        **{name: _read(f"{name}.sql") for name in FRAGMENTS},
     }
     definitions = tuple(_definition(file, names) for file in NAMES)
     if config.privacy.is_on:
@@ -90,10 +94,10 @@ def load(config: Config, project: str) -> tuple[Definition, ...]:
 def _definition(file: str, names: dict[str, str]) -> Definition:
     resource = json.loads(_render(f"{file}.json", names))
     kind, name = _identify(resource)
-    sql = None if kind is Kind.TABLE else _render(f"{file}.sql", names)
-    if kind is Kind.VIEW:
+    sql = None if kind is DefinitionKind.TABLE else _render(f"{file}.sql", names)
+    if kind is DefinitionKind.VIEW:
         resource["view"] = {"query": sql, "useLegacySql": False}
-    elif kind is Kind.FUNCTION:
+    elif kind is DefinitionKind.FUNCTION:
         resource["definitionBody"] = sql
     return Definition(
         kind=kind,
@@ -104,10 +108,10 @@ def _definition(file: str, names: dict[str, str]) -> Definition:
     )
 
 
-def _identify(resource: dict[str, Any]) -> tuple[Kind, str]:
+def _identify(resource: dict[str, Any]) -> tuple[DefinitionKind, str]:
     if "routineReference" in resource:
-        return Kind.FUNCTION, resource["routineReference"]["routineId"]
-    kind = Kind.VIEW if resource.get("type") == "VIEW" else Kind.TABLE
+        return DefinitionKind.FUNCTION, resource["routineReference"]["routineId"]
+    kind = DefinitionKind.VIEW if resource.get("type") == "VIEW" else DefinitionKind.TABLE
     return kind, resource["tableReference"]["tableId"]
 
 

@@ -1,5 +1,5 @@
--- ingested_between, and with it what the markers of the interval removed. The key of a row is
--- its path and UIDs; each comes once, as it is now: with its live row, or gone.
+-- The rows of ingested_between, and the rows that delete markers of the interval hide. A row's key
+-- is its path and UIDs. Each key appears once, in its present state: live or removed.
 SELECT 'upsert' AS change, live.*
 FROM (
   SELECT r.* REPLACE (
@@ -11,35 +11,20 @@ ${filled})
     AND NOT EXISTS (
       SELECT 1
       FROM `${project}.${dataset}.${instances}` AS m
-      WHERE m.event IN ('deleted', 'archived')
-        AND m.path = r.path
-        AND CAST(m.version AS INT64) >= CAST(r.version AS INT64)
-    )
+      WHERE
+${hides})
     AND NOT EXISTS (
       SELECT 1
       FROM `${project}.${dataset}.${instances}` AS s
-      WHERE s.event IN ('finalized', 'metadataUpdated')
-        AND s.path = r.path
-        AND s.StudyInstanceUID IS NOT DISTINCT FROM r.StudyInstanceUID
-        AND s.SeriesInstanceUID IS NOT DISTINCT FROM r.SeriesInstanceUID
-        AND s.SOPInstanceUID IS NOT DISTINCT FROM r.SOPInstanceUID
-        AND CAST(s.version AS INT64) >= CAST(r.version AS INT64)
-        AND (
-          CAST(s.version AS INT64) > CAST(r.version AS INT64)
-          OR s.timestamp > r.timestamp
-          OR (s.timestamp = r.timestamp AND s.ingested_at > r.ingested_at)
-        )
-    )
-  QUALIFY ROW_NUMBER() OVER (
-    PARTITION BY r.StudyInstanceUID, r.SeriesInstanceUID, r.SOPInstanceUID, r.path
-    ORDER BY CAST(r.version AS INT64) DESC, r.timestamp DESC, r.ingested_at DESC
-  ) = 1
+      WHERE
+${supersedes})
+${newest}
 ) AS live
 UNION ALL
 SELECT 'remove' AS change, gone.*
 FROM (
-  -- The highest marker of the interval stands for each key that it hides a row of, if no row of
-  -- that key is left. It is a narrow row, and has all columns.
+  -- Each key that has no live row left is represented by the highest marker of the interval that
+  -- hides a row of it. A marker has all columns and no header, so it costs little to read.
   SELECT m.* REPLACE (
     held.StudyInstanceUID AS StudyInstanceUID,
     held.SeriesInstanceUID AS SeriesInstanceUID,

@@ -1,7 +1,7 @@
-"""What differs between an object of the dataset and its definition; pure.
+"""Differences between an object of the dataset and its definition; no I/O.
 
-Resources come back from BigQuery with its own names for types (`INTEGER` for `INT64`) and with
-defaults filled in or left out; none of that is a difference.
+BigQuery returns resources with its own names for types (`INTEGER` for `INT64`) and with defaults
+filled in or left out. None of that is a difference.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dcm2bq.schema import PRIVACY_LABEL, Definition, Kind
+from dcm2bq.schema import PRIVACY_LABEL, Definition, DefinitionKind
 
 Fields = Sequence[Mapping[str, Any]]
 
@@ -26,12 +26,12 @@ _TOKEN = re.compile(r"--[^\n]*|/\*.*?\*/|('[^']*'|`[^`]*`|\w+|[^\w\s])", re.DOTA
 
 
 @dataclass(slots=True)
-class Difference:
-    """How an object that is there differs from its definition, in words for its owner.
+class SchemaDifference:
+    """How an existing object differs from its definition, described for its owner.
 
-    `changes` can be made and `refusals` cannot; `notes` tell what is left alone. `replace`
-    tells that a view's query or columns change. `fields` is the schema to be set: the columns
-    that are there, with what the definition adds to them.
+    `changes` can be made and `refusals` cannot; `notes` describe what is left alone. `replace` is
+    set if a view's query or columns change. `fields` is the schema to be set: the existing columns
+    with what the definition changes in them and adds to them.
     """
 
     changes: list[str] = field(default_factory=list)
@@ -41,119 +41,127 @@ class Difference:
     fields: list[dict[str, Any]] = field(default_factory=list)
 
 
-def compare(found: Mapping[str, Any], wanted: Definition) -> Difference:
-    """Return how `found`, a resource of the REST API, differs from its definition."""
-    difference = Difference()
-    is_type = found.get("routineType" if wanted.kind is Kind.FUNCTION else "type", "TABLE")
-    must_be = wanted.resource.get("routineType") or wanted.resource.get("type", "TABLE")
-    if is_type != must_be:
-        difference.refusals.append(f"is a {is_type} where a {must_be} must be")
+def compare(actual: Mapping[str, Any], definition: Definition) -> SchemaDifference:
+    """Return how `actual`, a resource of the REST API, differs from its definition."""
+    difference = SchemaDifference()
+    actual_type = actual.get(
+        "routineType" if definition.kind is DefinitionKind.FUNCTION else "type", "TABLE"
+    )
+    required_type = definition.resource.get("routineType") or definition.resource.get(
+        "type", "TABLE"
+    )
+    if actual_type != required_type:
+        difference.refusals.append(f"is a {actual_type}, not a {required_type}")
         return difference
-    match wanted.kind:
-        case Kind.TABLE:
-            _compare_layout(found, wanted.resource, difference)
-            _compare_privacy(found, wanted.resource, difference)
-            difference.fields = _merge(_fields(found), _fields(wanted.resource), "", difference)
-        case Kind.VIEW:
-            _compare_query(found.get("view", {}).get("query"), wanted.sql, difference)
-            _compare_view_columns(found, wanted.resource, difference)
-        case Kind.FUNCTION:
-            _compare_query(found.get("definitionBody"), wanted.sql, difference)
-            if _arguments(found) != _arguments(wanted.resource):
+    match definition.kind:
+        case DefinitionKind.TABLE:
+            _compare_layout(actual, definition.resource, difference)
+            _compare_privacy(actual, definition.resource, difference)
+            difference.fields = _merge(
+                _fields(actual), _fields(definition.resource), "", difference
+            )
+        case DefinitionKind.VIEW:
+            _compare_query(actual.get("view", {}).get("query"), definition.sql, difference)
+            _compare_view_columns(actual, definition.resource, difference)
+        case DefinitionKind.FUNCTION:
+            _compare_query(actual.get("definitionBody"), definition.sql, difference)
+            if _arguments(actual) != _arguments(definition.resource):
                 difference.changes.append("arguments")
-    if found.get("description") != wanted.resource["description"]:
+    if actual.get("description") != definition.resource["description"]:
         difference.changes.append("description")
     return difference
 
 
 def _compare_layout(
-    found: Mapping[str, Any], wanted: Mapping[str, Any], difference: Difference
+    actual: Mapping[str, Any], expected: Mapping[str, Any], difference: SchemaDifference
 ) -> None:
-    partitioning = found.get("timePartitioning") or {}
-    unit, column = wanted["timePartitioning"]["type"], wanted["timePartitioning"]["field"]
+    partitioning = actual.get("timePartitioning") or {}
+    unit, column = expected["timePartitioning"]["type"], expected["timePartitioning"]["field"]
     if (partitioning.get("type"), partitioning.get("field")) != (unit, column):
         difference.refusals.append(f"is not partitioned by {unit} of column {column}")
-    if found.get("requirePartitionFilter") or partitioning.get("requirePartitionFilter"):
-        difference.refusals.append("requires a partition filter, which the views cannot give")
+    if actual.get("requirePartitionFilter") or partitioning.get("requirePartitionFilter"):
+        difference.refusals.append("requires a partition filter, which the views do not have")
     if partitioning.get("expirationMs"):
         days = int(partitioning["expirationMs"]) / _DAY_MS
-        difference.notes.append(f"rows expire after {days:g} days, and with them what they tell")
-    clustering = wanted.get("clustering")
-    if clustering and (found.get("clustering") or {}).get("fields") != clustering["fields"]:
+        difference.notes.append(f"rows expire after {days:g} days and then vanish from every view")
+    clustering = expected.get("clustering")
+    if clustering and (actual.get("clustering") or {}).get("fields") != clustering["fields"]:
         difference.refusals.append(f"is not clustered by {', '.join(clustering['fields'])}")
 
 
 def _compare_privacy(
-    found: Mapping[str, Any], wanted: Mapping[str, Any], difference: Difference
+    actual: Mapping[str, Any], expected: Mapping[str, Any], difference: SchemaDifference
 ) -> None:
-    """Rows that are there stay as they are: one table holds those of one set of options."""
-    made_by = (found.get("labels") or {}).get(PRIVACY_LABEL)
-    if made_by != (wanted.get("labels") or {}).get(PRIVACY_LABEL):
+    """Existing rows are never rewritten, so a table holds rows of one set of privacy options."""
+    made_by = (actual.get("labels") or {}).get(PRIVACY_LABEL)
+    if made_by != (expected.get("labels") or {}).get(PRIVACY_LABEL):
         difference.refusals.append(
-            "holds rows made by other privacy options: use another dataset, or those options"
+            "holds rows made with other privacy options: use those options or another dataset"
         )
 
 
 def _merge(
-    found: Fields, wanted: Fields, prefix: str, difference: Difference
+    actual: Fields, expected: Fields, prefix: str, difference: SchemaDifference
 ) -> list[dict[str, Any]]:
-    """Return the columns of `found` with what `wanted` changes in and adds to them."""
-    rest = {each["name"].casefold(): each for each in wanted}
+    """Return the columns of `actual` with the changes and additions of `expected`."""
+    missing = {column["name"].casefold(): column for column in expected}
     merged = []
-    for column in found:
+    for column in actual:
         name = prefix + column["name"]
-        definition = rest.pop(column["name"].casefold(), None)
+        definition = missing.pop(column["name"].casefold(), None)
         if definition is not None:
             merged.append(_merge_column(column, definition, name, difference))
             continue
         merged.append(dict(column))
         if _mode(column) == "REQUIRED":
-            difference.refusals.append(f"column {name} is REQUIRED and unknown to dcm2bq")
+            difference.refusals.append(f"column {name} is REQUIRED, and dcm2bq does not write it")
         else:
-            difference.notes.append(f"column {name} is unknown to dcm2bq: left alone")
-    for definition in rest.values():
+            difference.notes.append(f"column {name} is not dcm2bq's: left alone")
+    for definition in missing.values():
         name = prefix + definition["name"]
         merged.append(dict(definition))
         if _mode(definition) == "REQUIRED":
-            difference.refusals.append(f"column {name} is missing, and REQUIRED")
+            difference.refusals.append(
+                f"column {name} is missing, and a REQUIRED column cannot be added"
+            )
         else:
             difference.changes.append(f"column {name} added")
     return merged
 
 
 def _merge_column(
-    found: Mapping[str, Any], wanted: Mapping[str, Any], name: str, difference: Difference
+    actual: Mapping[str, Any], expected: Mapping[str, Any], name: str, difference: SchemaDifference
 ) -> dict[str, Any]:
-    merged = dict(found)
-    if _type(found) != _type(wanted):
-        difference.refusals.append(f"column {name} is {_type(found)}, not {_type(wanted)}")
+    merged = dict(actual)
+    if _type(actual) != _type(expected):
+        difference.refusals.append(f"column {name} is {_type(actual)}, not {_type(expected)}")
         return merged
-    if (_mode(found), _mode(wanted)) == ("REQUIRED", "NULLABLE"):
+    if (_mode(actual), _mode(expected)) == ("REQUIRED", "NULLABLE"):
         difference.changes.append(f"column {name} is no longer REQUIRED")
         merged["mode"] = "NULLABLE"
-    elif _mode(found) != _mode(wanted):
-        difference.refusals.append(f"column {name} is {_mode(found)}, not {_mode(wanted)}")
-    if found.get("description") != wanted["description"]:
+    elif _mode(actual) != _mode(expected):
+        difference.refusals.append(f"column {name} is {_mode(actual)}, not {_mode(expected)}")
+    if actual.get("description") != expected["description"]:
         difference.changes.append(f"description of column {name}")
-        merged["description"] = wanted["description"]
-    if _type(wanted) == "RECORD":
-        merged["fields"] = _merge(found["fields"], wanted["fields"], f"{name}.", difference)
+        merged["description"] = expected["description"]
+    if _type(expected) == "RECORD":
+        merged["fields"] = _merge(actual["fields"], expected["fields"], f"{name}.", difference)
     return merged
 
 
-def _compare_query(found: str | None, wanted: str | None, difference: Difference) -> None:
-    if _tokens(found) != _tokens(wanted):
+def _compare_query(actual: str | None, expected: str | None, difference: SchemaDifference) -> None:
+    if _tokens(actual) != _tokens(expected):
         difference.changes.append("query")
         difference.replace = True
 
 
 def _compare_view_columns(
-    found: Mapping[str, Any], wanted: Mapping[str, Any], difference: Difference
+    actual: Mapping[str, Any], expected: Mapping[str, Any], difference: SchemaDifference
 ) -> None:
-    """A view over `SELECT *` may show more columns, and in another order."""
-    columns = Difference()
-    difference.fields = _merge(_fields(found), _fields(wanted), "", columns)
-    if columns.refusals or len(difference.fields) > len(_fields(found)):
+    """The view of a `SELECT *` may show more columns, and in another order."""
+    columns = SchemaDifference()
+    difference.fields = _merge(_fields(actual), _fields(expected), "", columns)
+    if columns.refusals or len(difference.fields) > len(_fields(actual)):
         difference.changes.append("columns")
         difference.replace = True
     elif not difference.replace:
@@ -161,7 +169,7 @@ def _compare_view_columns(
 
 
 def _tokens(sql: str | None) -> list[str]:
-    """Return the query without comments and white space, which services may rewrite."""
+    """Return the tokens of a query without comments and white space, which BigQuery may change."""
     return [token for token in _TOKEN.findall(sql or "") if token]
 
 
@@ -171,7 +179,7 @@ def _fields(resource: Mapping[str, Any]) -> Fields:
 
 
 def _arguments(routine: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(each["name"], each["dataType"]["typeKind"]) for each in routine.get("arguments", [])]
+    return [(a["name"], a["dataType"]["typeKind"]) for a in routine.get("arguments", [])]
 
 
 def _type(column: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
--- One row for each path, version and event that is still open; letters without a path stand
--- by their message. Whatever the columns hold, no letter fails the view or is lost from it.
+-- One row for each path, version and event that is still open; a dead letter without a path is
+-- identified by its message. The columns may hold anything: no dead letter makes the view fail or is
+-- missing from it.
 WITH parsed AS (
   SELECT
     subscription_name,
@@ -57,7 +58,7 @@ keyed AS (
 ),
 
 unresolved AS (
-  -- A resolution is not later than itself: it goes as well.
+  -- A resolution is not later than itself, so it is left out, too.
   SELECT *
   FROM keyed
   WHERE TRUE
@@ -87,20 +88,8 @@ open AS (
   WHERE NOT EXISTS (
     SELECT 1
     FROM `${project}.${dataset}.${instances}` AS i
-    WHERE i.path = d.path
-      AND (
-        (
-          i.event IN ('deleted', 'archived')
-          AND SAFE_CAST(i.version AS INT64) >= SAFE_CAST(d.version AS INT64)
-        )
-        OR (
-          i.event IN ('finalized', 'metadataUpdated')
-          AND d.event IN ('finalized', 'metadataUpdated')
-          AND i.version = d.version
-          AND i.ingested_at > d.seen
-        )
-      )
-  )
+    WHERE
+${closes})
   GROUP BY path, version, event, unnamed
 )
 

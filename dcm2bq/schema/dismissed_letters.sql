@@ -1,12 +1,12 @@
--- One row for each path, version and event that somebody has dismissed and that has neither
--- failed nor succeeded since. A dismissal names its entry as the view dead_letters did.
+-- One row for each path, version and event that somebody has dismissed and that has neither failed
+-- nor succeeded since. A dismissal records path, version and event as dead_letters showed them.
 WITH dismissals AS (
   SELECT
     JSON_VALUE(attribute.dismissed.path) AS path,
     JSON_VALUE(attribute.dismissed.version) AS version,
     JSON_VALUE(attribute.dismissed.event) AS event,
     JSON_VALUE(attribute.dismissed.because) AS because,
-    publish_time AS dismissed_at,
+    publish_time AS seen,
     message_id
   FROM (
     SELECT
@@ -17,7 +17,7 @@ WITH dismissals AS (
   )
 )
 
-SELECT path, version, event, because, dismissed_at, message_id
+SELECT path, version, event, because, seen AS dismissed_at, message_id
 FROM dismissals AS d
 WHERE because IS NOT NULL
   AND NOT EXISTS (
@@ -30,21 +30,9 @@ WHERE because IS NOT NULL
   AND NOT EXISTS (
     SELECT 1
     FROM `${project}.${dataset}.${instances}` AS i
-    WHERE i.path = d.path
-      AND (
-        (
-          i.event IN ('deleted', 'archived')
-          AND SAFE_CAST(i.version AS INT64) >= SAFE_CAST(d.version AS INT64)
-        )
-        OR (
-          i.event IN ('finalized', 'metadataUpdated')
-          AND d.event IN ('finalized', 'metadataUpdated')
-          AND i.version = d.version
-          AND i.ingested_at > d.dismissed_at
-        )
-      )
-  )
+    WHERE
+${closes})
 QUALIFY ROW_NUMBER() OVER (
   PARTITION BY COALESCE(path, message_id), version, event
-  ORDER BY dismissed_at DESC
+  ORDER BY seen DESC
 ) = 1

@@ -1,5 +1,5 @@
--- Between `SELECT r.* REPLACE (` and `)`: what rows of older releases lack of the lifted columns,
--- from the header in each of the forms that the jsonOutput options give it. Made by
+-- Goes between `SELECT r.* REPLACE (` and `)`: fills columns that rows of older releases lack
+-- from their metadata, in each form that the jsonOutput options can give it. Written by
 -- scripts/lifted_columns.py from dcm2bq/lifted.py.
   COALESCE(
     r.PatientName,

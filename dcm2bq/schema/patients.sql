@@ -1,4 +1,4 @@
--- One row for each PatientID of each issuer: two hospitals may give the same id to two people.
+-- One row for each PatientID and issuer: two hospitals may give the same id to two people.
 WITH identified AS (
   SELECT
     *,

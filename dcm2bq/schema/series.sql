@@ -1,4 +1,4 @@
--- One row for each series of each study; where its objects disagree, the greatest value.
+-- One row for each series of each study; where its objects have different values, the greatest one.
 SELECT
   StudyInstanceUID,
   SeriesInstanceUID,

@@ -1,5 +1,5 @@
--- One row for each study; where its objects disagree, the greatest value. Within a query an
--- array of nothing would be null, not empty.
+-- One row for each study; where its objects have different values, the greatest one. ARRAY_AGG of
+-- no rows is NULL, hence IFNULL.
 SELECT
   StudyInstanceUID,
   MAX(PatientID) AS PatientID,

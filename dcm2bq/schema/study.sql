@@ -1,4 +1,5 @@
--- instances_live with the filter inside: rows that compete in the window share their study.
+-- instances_live with the filter inside. A study can be filtered before `newest` chooses, since
+-- rows that supersede each other have the same UIDs.
 SELECT r.* REPLACE (
 ${filled})
 FROM `${project}.${dataset}.${instances}` AS r
@@ -7,11 +8,6 @@ WHERE r.event IN ('finalized', 'metadataUpdated')
   AND NOT EXISTS (
     SELECT 1
     FROM `${project}.${dataset}.${instances}` AS m
-    WHERE m.event IN ('deleted', 'archived')
-      AND m.path = r.path
-      AND CAST(m.version AS INT64) >= CAST(r.version AS INT64)
-  )
-QUALIFY ROW_NUMBER() OVER (
-  PARTITION BY r.StudyInstanceUID, r.SeriesInstanceUID, r.SOPInstanceUID, r.path
-  ORDER BY CAST(r.version AS INT64) DESC, r.timestamp DESC, r.ingested_at DESC
-) = 1
+    WHERE
+${hides})
+${newest}

@@ -1,7 +1,6 @@
-"""The dead letters that are open: find them, handle their events once more, or dismiss them."""
+"""Open dead letters: list them, handle their events again, or dismiss them."""
 
 import re
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,8 +10,9 @@ import msgspec
 
 from dcm2bq import events, rows
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.bigquery.row_sink import Writer
+from dcm2bq.bigquery.row_sink import RowSink
 from dcm2bq.config import Config
+from dcm2bq.deadline import Deadline
 from dcm2bq.errors import (
     InvalidEventError,
     ReadFailedError,
@@ -25,19 +25,19 @@ from dcm2bq.rows import DeadLetterRow
 from dcm2bq.tools import indexing
 
 REASONS = (
-    "DeliveryExhausted",  # the platform's, by the view
+    "DeliveryExhausted",  # given by the view to what Pub/Sub gave up
     RejectedEventError.__name__,
-    *(each.__name__ for each in RejectedEventError.__subclasses__()),
+    *(error.__name__ for error in RejectedEventError.__subclasses__()),
     *(ReadFailedError.__name__, WriteFailedError.__name__),
 )
-"""What entries fail for by design; whatever nobody foresaw has the name of its exception."""
+"""The reasons that are designed for; any other is the name of an unforeseen exception."""
 
-_PLAIN = re.compile(r"[A-Za-z0-9/_-]")
-_WILD = {"*": ".*", "?": "."}
+_LITERAL = re.compile(r"[A-Za-z0-9/_-]")
+_WILDCARDS = {"*": ".*", "?": "."}
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the view `dead_letters`: what failed for one change of one object."""
+    """A row of the view `dead_letters`: one change of one object that could not be handled."""
 
     path: str | None
     version: str | None
@@ -52,15 +52,15 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The object and the change, or the message where the letter names no object."""
+        """The object and the change; the message if the dead letter names no object."""
         if self.path is None:
             return f"message {self.message_id}"
         return f"{self.path}#{self.version} {self.event}"
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
-    """An entry with its last letter: `attributes` and `data` as they came."""
+class DeadLetter:
+    """An entry with its last row in the table: the `attributes` and `data` received."""
 
     entry: Entry
     attributes: Mapping[str, Any]
@@ -69,10 +69,10 @@ class Letter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which entries are meant: those that fit everything that is given.
+    """Selects the entries that meet every condition given.
 
-    In `path`, `*` stands for any characters, `/` too, and `?` for one. `message_id` finds
-    letters that name no object. Reasons are the same in any case. Times are compared with
+    In `path`, `*` matches any characters, including `/`, and `?` matches one. `message_id`
+    finds dead letters that name no object. `reason` ignores case. `since` is compared with
     `last_seen`.
     """
 
@@ -85,7 +85,7 @@ class Filter:
 
     @property
     def where(self) -> tuple[str, dict[str, Any]]:
-        """The condition on the view's rows, and its parameters."""
+        """The condition on rows of the view, with its query parameters."""
         conditions = {
             "path": "REGEXP_CONTAINS(entry.path, @path)",
             "message_id": "entry.message_id = @message_id",
@@ -101,8 +101,8 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """What became of an entry; `error` is None when it is resolved or dismissed."""
+class ClosingAttempt:
+    """An attempt to close an entry; `error` is None if it was resolved or dismissed."""
 
     entry: Entry
     result: str | None
@@ -110,20 +110,20 @@ class Attempt:
 
 
 def find(dataset: Dataset, chosen: Filter, *, limit: int | None = None) -> Iterator[Entry]:
-    """Yield the entries, the one that failed last first, `limit` of them at most."""
+    """Yield at most `limit` entries, the latest failure first."""
     where, parameters = chosen.where
     end = "" if limit is None else f"LIMIT {limit:d}"
     sql = f"""
         SELECT * FROM dead_letters AS entry
         WHERE {where}
         ORDER BY last_seen DESC, path, version, event {end}
-    """  # noqa: S608 - the condition is made of the texts above
+    """  # noqa: S608 - the condition consists of the texts above
     for row in dataset.stream(sql, parameters):
         yield msgspec.convert(row, Entry)
 
 
 def count(dataset: Dataset, chosen: Filter) -> int:
-    """Return how many entries there are."""
+    """Return the number of entries."""
     where, parameters = chosen.where
     sql = f"SELECT COUNT(*) AS entries FROM dead_letters AS entry WHERE {where}"  # noqa: S608
     (row,) = dataset.query(sql, parameters)
@@ -131,16 +131,16 @@ def count(dataset: Dataset, chosen: Filter) -> int:
 
 
 def reasons(dataset: Dataset) -> list[str]:
-    """Return the reasons that an entry can have, those of the open entries among them."""
+    """Return `REASONS` and any others that open entries have."""
     rows = dataset.query("SELECT DISTINCT reason FROM dead_letters")
     return [*REASONS, *sorted({row["reason"] for row in rows} - set(REASONS))]
 
 
-def read(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[Letter]:
-    """Yield the entries with their letters, in no order."""
+def read(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[DeadLetter]:
+    """Yield the entries with their last rows, in no particular order."""
     where, parameters = chosen.where
     table = config.big_query.dead_letter_table_id
-    # An entry's last letter is found by its id and its time, which may both be null.
+    # An entry's last row has its message id and time, either of which may be null.
     sql = f"""
         SELECT entry.*, letter.attributes AS attributes, letter.data AS data
         FROM dead_letters AS entry
@@ -152,33 +152,35 @@ def read(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[Letter]:
         QUALIFY ROW_NUMBER() OVER (
           PARTITION BY entry.path, entry.version, entry.event, entry.message_id
         ) = 1
-    """  # noqa: S608 - the table's id is held to its alphabet by the configuration
+    """  # noqa: S608 - the configuration restricts the characters of a table's id
     for row in dataset.stream(sql, parameters):
         attributes, data = row.pop("attributes"), row.pop("data")
-        yield Letter(msgspec.convert(row, Entry), _attributes(attributes), data or b"")
+        yield DeadLetter(msgspec.convert(row, Entry), _attributes(attributes), data or b"")
 
 
-def retry(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[Attempt]:
-    """Handle the events of the entries once more, whatever their age; yield each as it is done.
+def retry(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[ClosingAttempt]:
+    """Handle the events of the entries again, whatever their age; yield each attempt.
 
-    What succeeds is resolved, which takes it out of the view: an interrupted run is gone on
-    with by the next. Raises as `indexing.attempt` does in an outage, and `ConfigError` where
-    the table takes no rows of this configuration.
+    An entry that succeeds is resolved and leaves the view, so an interrupted run can simply be
+    repeated. Raises what `indexing.attempt_each` raises in an outage, and `ConfigError` if the
+    table does not accept rows of this configuration.
     """
-    sink = Writer(config)
-    office = _Office(indexing.handler(dataset, config, sink), sink, config)
-    return indexing.attempt(office.retry, read(dataset, config, chosen))
+    sink = RowSink(config)
+    retrier = _Retrier(indexing.handler(dataset, config, sink), sink, config)
+    return indexing.attempt_each(retrier.retry, read(dataset, config, chosen))
 
 
-def dismiss(dataset: Dataset, config: Config, chosen: Filter, because: str) -> Iterator[Attempt]:
-    """Close the entries as they are, with the reason; yield each as it is done.
+def dismiss(
+    dataset: Dataset, config: Config, chosen: Filter, because: str
+) -> Iterator[ClosingAttempt]:
+    """Close the entries without handling them; yield each attempt.
 
-    Their letters stay; the next failure opens an entry again. Raises as `indexing.attempt` does
-    in an outage.
+    `because` is stored. The rows in the table stay, and the next failure of the same event opens
+    the entry again. Raises what `indexing.attempt_each` raises in an outage.
     """
-    sink = Writer(config)
+    sink = RowSink(config)
 
-    def close(letter: Letter) -> Attempt:
+    def close(letter: DeadLetter) -> ClosingAttempt:
         entry = letter.entry
         row = rows.dismissal_row(
             _resolution(letter),
@@ -188,59 +190,59 @@ def dismiss(dataset: Dataset, config: Config, chosen: Filter, because: str) -> I
             because=because,
         )
         try:
-            sink.insert_dead_letter(row, time.monotonic() + config.limits.deadline_seconds)
+            sink.insert_dead_letter(row, Deadline.after(config.limits.deadline_seconds))
         except Exception as error:
-            return Attempt(entry, None, error)
-        return Attempt(entry, "dismissed")
+            return ClosingAttempt(entry, None, error)
+        return ClosingAttempt(entry, "dismissed")
 
-    return indexing.attempt(close, read(dataset, config, chosen))
+    return indexing.attempt_each(close, read(dataset, config, chosen))
 
 
-class _Office:
-    """Where dead letters are handled again; used by several threads."""
+class _Retrier:
+    """Handles the events of dead letters again; used by several threads."""
 
-    def __init__(self, handler: Handler, sink: Writer, config: Config) -> None:
+    def __init__(self, handler: Handler, sink: RowSink, config: Config) -> None:
         self._handler = handler
         self._sink = sink
         self._seconds = config.limits.deadline_seconds
 
-    def retry(self, letter: Letter) -> Attempt:
-        """Handle an event once more, and resolve its entry when that succeeds."""
+    def retry(self, letter: DeadLetter) -> ClosingAttempt:
+        """Handle an event again, and resolve its entry if that succeeds."""
         try:
             result = self._handle(letter)
             self._resolve(letter)
         except Exception as error:
-            return Attempt(letter.entry, None, error)
-        return Attempt(letter.entry, result)
+            return ClosingAttempt(letter.entry, None, error)
+        return ClosingAttempt(letter.entry, result)
 
-    def _handle(self, letter: Letter) -> Result:
+    def _handle(self, letter: DeadLetter) -> Result:
         delivery = events.recorded(letter.attributes, letter.data, letter.entry.message_id)
         try:
             return self._handler.apply(events.parse(delivery), self._deadline).result
         except SupersededError:
             return Result.SUPERSEDED
 
-    def _resolve(self, letter: Letter) -> None:
+    def _resolve(self, letter: DeadLetter) -> None:
         self._sink.insert_dead_letter(_resolution(letter), self._deadline)
 
     @property
-    def _deadline(self) -> float:
-        return time.monotonic() + self._seconds
+    def _deadline(self) -> Deadline:
+        return Deadline.after(self._seconds)
 
 
-def _resolution(letter: Letter) -> DeadLetterRow:
+def _resolution(letter: DeadLetter) -> DeadLetterRow:
     """Return the row that closes an entry."""
     now = datetime.now(UTC)
     return rows.resolution_row(
         message_id=letter.entry.message_id,
         attributes=letter.attributes,
         data=letter.data,
-        now=max(now, letter.entry.last_seen or now),  # whatever this machine's clock says
+        now=max(now, letter.entry.last_seen or now),  # this machine's clock may be slow
     )
 
 
 def _attributes(text: str | None) -> dict[str, Any]:
-    """Return the attributes of a letter; whatever else the column holds has none."""
+    """Return the attributes; an empty dict if the column does not contain a JSON object."""
     try:
         decoded = events.decode(text or "")
     except InvalidEventError:
@@ -249,9 +251,9 @@ def _attributes(text: str | None) -> dict[str, Any]:
 
 
 def _pattern(glob: str) -> str:
-    """Return a glob pattern as RE2 has it: nothing in it but `*` and `?` means anything."""
+    """Return an RE2 pattern that matches like a glob: only `*` and `?` are special."""
     parts = (
-        _WILD.get(char) or (char if _PLAIN.match(char) else f"\\x{{{ord(char):x}}}")
+        _WILDCARDS.get(char) or (char if _LITERAL.match(char) else f"\\x{{{ord(char):x}}}")
         for char in glob
     )
     return f"^(?s:{''.join(parts)})$"

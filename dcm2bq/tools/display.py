@@ -1,4 +1,4 @@
-"""Where commands print: whatever passes here is harmless on a terminal."""
+"""Printing for commands: escapes whatever could control a terminal."""
 
 import click
 
@@ -13,6 +13,6 @@ def say(line: str = "", *, err: bool = False) -> None:
 
 
 def say_json(document: bytes | str, *, end: str = "\n") -> None:
-    """Print JSON on stdout, in UTF-8 whatever the terminal speaks."""
+    """Print JSON on stdout, in UTF-8 whatever the encoding of the terminal."""
     text = document if isinstance(document, str) else document.decode()
     click.echo((printable_json(text) + end).encode(), nl=False)

@@ -1,11 +1,9 @@
-"""The files that `dcm2bq dump` shows: local ones, objects in Cloud Storage, standard input."""
+"""The files that `dcm2bq dump` converts: local files, objects in Cloud Storage, standard input."""
 
 import glob
 import io
 import os
-import re
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from dcm2bq.config import Config
+from dcm2bq.deadline import Deadline
 from dcm2bq.dicom import Conversion, convert
 from dcm2bq.errors import Dcm2BqError
-from dcm2bq.events import ObjectEvent
 from dcm2bq.gcs.uri import GsUri, is_uri
+from dcm2bq.ignored import matches_name_pattern
+from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.files import open_regular
 
 if TYPE_CHECKING:
@@ -25,37 +25,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """Something to convert; `convert` raises when it cannot be read."""
+    """A file to convert; `convert` raises an error if it cannot be read."""
 
     path: str
     convert: Callable[[], Conversion]
 
 
 class Files:
-    """Finds what the arguments of `dump` name."""
+    """Finds the files that the arguments of `dump` name, and counts those that it skips."""
 
-    def __init__(self, options: Config) -> None:
-        self._options = options
-        self._pattern = re.compile(options.input.name_pattern, re.IGNORECASE)
+    def __init__(self, config: Config) -> None:
+        self._config = config
         self._store: Store | None = None
         self._unmatched: set[str] = set()
-        self._taken: set[str] = set()
+        self._named: set[str] = set()
         self._unmatched_objects = self._empty_objects = 0
 
     def names_one(self, path: str) -> bool:
-        """Whether an argument names one file, rather than as many as there are."""
+        """Return whether an argument names exactly one file, not a folder, prefix or pattern."""
         if is_uri(path):
             return _names_object(GsUri.parse(path))
         return not Path(path).is_dir() and (Path(path).exists() or not glob.has_magic(path))
 
     @property
-    def passed_over(self) -> tuple[int, int]:
+    def skipped(self) -> tuple[int, int]:
         """How many names did not match `input.namePattern`, and how many objects were empty."""
-        names = len(self._unmatched - self._taken)  # a glob can name a file and its folder
+        names = len(self._unmatched - self._named)  # a glob can match a file and its folder
         return names + self._unmatched_objects, self._empty_objects
 
     def find(self, paths: Sequence[str]) -> Iterator[File]:
-        """Yield the files in the arguments' order, those of a folder by name."""
+        """Yield the files in the order of the arguments; those of a folder sorted by name."""
         for path in paths:
             if path == "-":
                 yield File("-", self._convert_stdin)
@@ -68,7 +67,7 @@ class Files:
 
     def _find_local(self, path: str) -> Iterator[File]:
         if not Path(path).is_dir():
-            self._taken.add(path)
+            self._named.add(path)
             yield File(path, partial(self._convert_file, Path(path)))
             return
         errors: list[OSError] = []
@@ -77,41 +76,43 @@ class Files:
             for folder, _, files in os.walk(path, onerror=errors.append)
             for name in files
         )
-        matching = [each for each in names if self._matches(each.relative_to(path).as_posix())]
+        matching = [name for name in names if self._matches(name.relative_to(path).as_posix())]
         self._unmatched.update(map(str, set(names).difference(matching)))
-        for each in matching:
-            yield File(str(each), partial(self._convert_file, each))
+        for name in matching:
+            yield File(str(name), partial(self._convert_file, name))
         for error in errors:
             yield _failing(str(error.filename), error)
         if not matching and not errors:
-            yield _failing(path, FileNotFoundError("no file in it matches input.namePattern"))
+            yield _failing(
+                path, FileNotFoundError("no file in this folder matches input.namePattern")
+            )
 
     def _find_matching(self, pattern: str) -> Iterator[File]:
-        """Yield each file once: `**` matches folders and what is in them."""
-        found: set[str] = set()
-        for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - any form of path
+        """Yield each matching file once: `**` matches a folder and also the files in it."""
+        seen: set[str] = set()
+        for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - absolute patterns too
             for file in self._find_local(match):
-                if file.path not in found:
-                    found.add(file.path)
+                if file.path not in seen:
+                    seen.add(file.path)
                     yield file
-        if not found:
-            yield _failing(pattern, FileNotFoundError("nothing matches"))
+        if not seen:
+            yield _failing(pattern, FileNotFoundError("no file matches this pattern"))
 
     def _find_objects(self, path: str) -> Iterator[File]:
         uri = GsUri.parse(path)
         is_one = _names_object(uri)
         count = 0
         try:
-            for event in self._get_store().list(uri.bucket, uri.name):
-                if is_one and event.name != uri.name:
+            for stored in self._get_store().list(uri.bucket, uri.name):
+                if is_one and stored.name != uri.name:
                     break
-                if not is_one and not self._matches(event.name):
+                if not is_one and not self._matches(stored.name):
                     self._unmatched_objects += 1
-                elif not is_one and not event.size:
+                elif not is_one and not stored.size:
                     self._empty_objects += 1
                 else:
                     count += 1
-                    yield File(event.path, partial(self._convert_object, event))
+                    yield File(stored.path, partial(self._convert_object, stored))
         except Dcm2BqError as error:
             yield _failing(path, error)
         else:
@@ -119,7 +120,7 @@ class Files:
                 yield _failing(path, FileNotFoundError("no such object"))
 
     def _matches(self, name: str) -> bool:
-        return bool(self._pattern.search(name))
+        return matches_name_pattern(self._config, name)
 
     def _convert_stdin(self) -> Conversion:
         return self._convert_stream(sys.stdin.buffer)
@@ -130,22 +131,18 @@ class Files:
 
     def _convert_stream(self, stream: BinaryIO) -> Conversion:
         seekable = stream if stream.seekable() else io.BytesIO(stream.read())
-        return convert(seekable, options=self._options)
+        return convert(seekable, self._config)
 
-    def _convert_object(self, event: ObjectEvent) -> Conversion:
-        deadline = time.monotonic() + self._options.limits.deadline_seconds
-        return convert(
-            self._get_store().open(event, deadline),
-            options=self._options,
-            root=event.bulk_data_root,
-            deadline=deadline,
-        )
+    def _convert_object(self, stored: StoredObject) -> Conversion:
+        seconds = self._config.limits.deadline_seconds
+        source = self._get_store().open(stored, Deadline.after(seconds))
+        return convert(source, self._config, bulk_data_root=stored.bulk_data_root, timeout=seconds)
 
     def _get_store(self) -> "Store":
         if self._store is None:
-            from dcm2bq.gcs.store import Store  # noqa: PLC0415 - slow, and for gs:// alone
+            from dcm2bq.gcs.store import Store  # noqa: PLC0415 - slow to import, needed for gs:// only
 
-            self._store = Store(self._options)
+            self._store = Store(self._config)
         return self._store
 
 

@@ -1,4 +1,4 @@
-"""Files on this machine, opened without surprises."""
+"""Opening local files safely."""
 
 import errno
 import os
@@ -8,9 +8,10 @@ from typing import BinaryIO
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file for reading; raise `OSError` for anything else, without waiting.
+    """Open a regular file for reading; raise `OSError` at once for anything else.
 
-    Opening a FIFO waits until somebody writes into it, and opening a device can do anything.
+    Opening a FIFO would block until something writes to it, and opening a device can have any
+    effect.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

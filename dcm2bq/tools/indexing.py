@@ -1,12 +1,17 @@
-"""What the commands that write rows share: the function's own handler, on a table that fits."""
+"""What the commands that write rows share: the function's handler, and attempts at many things.
 
+`attempt_each` is for commands whose user decides what to repeat; `attempt_twice` is for a
+backfill, which has nobody to ask.
+"""
+
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from dcm2bq import dicom, schema
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.bigquery.row_sink import Writer
+from dcm2bq.bigquery.row_sink import RowSink
 from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError, RetryableError
 from dcm2bq.gcs.store import Store
@@ -15,59 +20,142 @@ from dcm2bq.schema.compare import compare
 from dcm2bq.tools.parallel import in_parallel
 
 THREADS = 8
-OUTAGE = 8
-"""So many failures in a row that may pass by themselves mean that a service is down."""
+OUTAGE_FAILURES = 8
+"""Retryable failures in a row that mean a service is down: one for each thread of a command."""
+
+_SECOND_ROUND_ITEMS = 1000
+"""Failed items held in memory; when there are more, their second round comes early."""
+_PAUSE_SECONDS = 1.0
+"""Before a second round, so that a short disturbance is over."""
 
 
 class Attempt(Protocol):
-    """What became of one of many things to do; `error` is None where it was done."""
+    """The result of trying one of many things."""
 
     @property
     def error(self) -> Exception | None:
-        """Why it was not done."""
+        """Why it failed; None if it succeeded."""
 
 
-def handler(dataset: Dataset, config: Config, sink: Writer | None = None) -> Handler:
-    """Return the handler that the function has, with its writer or the one given.
+class ProvingAttempt(Attempt, Protocol):
+    """An attempt that can show that the services work, even if nothing was to be done."""
 
-    Raises `ConfigError` where its rows may not go into the table: see `require_table`.
+    @property
+    def proves_service(self) -> bool:
+        """Whether the services that it needs answered and granted the request."""
+
+
+def handler(dataset: Dataset, config: Config, sink: RowSink | None = None) -> Handler:
+    """Return the function's handler, writing to `sink` or, by default, to BigQuery.
+
+    Raises `ConfigError` if the table does not accept its rows; see `require_table`.
     """
     require_table(dataset, config)
-    return Handler(config, Store(config), sink or Writer(config))
+    return Handler(config, Store(config), sink or RowSink(config))
 
 
 def require_table(dataset: Dataset, config: Config) -> None:
-    """Raise `ConfigError` unless `instances` is there and takes rows of this configuration.
+    """Raise `ConfigError` unless `instances` exists and accepts rows of this configuration.
 
-    Rows made by other privacy options must not stand beside new ones: the old ones would stay.
+    Rows made with other privacy options must not be mixed: the old ones would stay readable.
     """
     dicom.privacy_rules(config.privacy)
     definition = schema.load(config, dataset.project)[0]
-    found = dataset.get_table(definition.name)
-    if found is None:
-        raise ConfigError(f"{definition.qualified_name}: there is no such table; dcm2bq init")
-    if refusals := compare(found, definition).refusals:
-        raise ConfigError("\n".join(f"{definition.qualified_name}: {each}" for each in refusals))
+    table = dataset.get_table(definition.name)
+    if table is None:
+        raise ConfigError(
+            f"{definition.qualified_name}: the table does not exist; create it with dcm2bq init"
+        )
+    if refusals := compare(table, definition).refusals:
+        raise ConfigError(
+            "\n".join(f"{definition.qualified_name}: {refusal}" for refusal in refusals)
+        )
 
 
 def require_bucket(bucket: str, config: Config) -> None:
-    """Raise `ConfigError` where the function would make dead letters of a bucket's events."""
+    """Raise `ConfigError` for a bucket whose events the function would reject."""
     if not config.input.admits(bucket):
         raise ConfigError(f"gs://{bucket}: is not one of input.buckets")
 
 
-def attempt[T, A: Attempt](work: Callable[[T], A], items: Iterable[T]) -> Iterator[A]:
-    """Do the same for each item, several at once; yield the attempts in the items' order.
+def attempt_each[T, A: Attempt](work: Callable[[T], A], items: Iterable[T]) -> Iterator[A]:
+    """Do the same for each item, `THREADS` at once; yield the attempts in the items' order.
 
-    Few items are read ahead. Raises the last error where `OUTAGE` attempts in a row fail for
-    reasons that may pass, and a `ConfigError` at once: every attempt would meet it.
+    At most `2 * THREADS` items are read ahead. Raises the last error after `OUTAGE_FAILURES`
+    attempts in a row failed with a `RetryableError`, and a `ConfigError` at once, since every
+    attempt would fail with it.
     """
-    failures = 0
+    watch = _OutageWatch()
     with ThreadPoolExecutor(THREADS) as pool:
-        for each in in_parallel(pool, work, items, 2 * THREADS):
-            if isinstance(each.error, ConfigError):
-                raise each.error
-            yield each
-            failures = failures + 1 if isinstance(each.error, RetryableError) else 0
-            if failures == OUTAGE and each.error:
-                raise each.error
+        for _, attempt in _attempts(work, items, pool, THREADS, watch):
+            yield attempt
+
+
+def attempt_twice[T, A: ProvingAttempt](
+    first: Callable[[T], A],
+    last: Callable[[T], A],
+    items: Iterable[T],
+    *,
+    pool: ThreadPoolExecutor,
+    threads: int,
+) -> Iterator[A]:
+    """Do `first` for each item and, at the end, `last` for those that failed.
+
+    Yields each item's attempt that counts: its successful `first`, or its `last`. Raises as
+    `attempt_each` does, and the error of a failed `last` if no attempt before the second round
+    proved that the services work: then not the item is to blame.
+    """
+    watch = _OutageWatch()
+    is_proven = False
+    failed: list[T] = []
+
+    def second_round() -> Iterator[A]:
+        if not failed:
+            return
+        time.sleep(_PAUSE_SECONDS)
+        error = None
+        for _, attempt in _attempts(last, failed, pool, threads, watch):
+            error = attempt.error or error
+            yield attempt
+        if error and not is_proven:
+            raise error
+        failed.clear()
+
+    for item, attempt in _attempts(first, items, pool, threads, watch):
+        if attempt.error:
+            failed.append(item)
+        else:
+            is_proven = is_proven or attempt.proves_service
+            yield attempt
+        if len(failed) == _SECOND_ROUND_ITEMS:
+            yield from second_round()
+    yield from second_round()
+
+
+def _attempts[T, A: Attempt](
+    work: Callable[[T], A],
+    items: Iterable[T],
+    pool: ThreadPoolExecutor,
+    threads: int,
+    watch: "_OutageWatch",
+) -> Iterator[tuple[T, A]]:
+    """Yield each item with its attempt; raise where going on is pointless."""
+    results = in_parallel(pool, lambda item: (item, work(item)), items, 2 * threads)
+    for item, attempt in results:
+        if isinstance(attempt.error, ConfigError):
+            raise attempt.error
+        yield item, attempt
+        watch.check(attempt.error)
+
+
+class _OutageWatch:
+    """Counts the failures in a row."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+
+    def check(self, error: Exception | None) -> None:
+        """Raise `error` if it is one too many."""
+        self._failures = self._failures + 1 if isinstance(error, RetryableError) else 0
+        if error and self._failures >= OUTAGE_FAILURES:
+            raise error

@@ -1,8 +1,7 @@
-"""Create the dataset with its tables, views and table functions, or bring them up to date.
+"""Create or update the dataset with its tables, views and table functions.
 
-What cannot be changed without loss (a column's type, the partitioning) is refused before
-anything is changed. What was changed is read back, since a service may accept a change and
-not make it.
+A change that would lose data (a column's type, the partitioning) is refused before anything is
+changed. Every change is read back, since a service may accept a change without making it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +12,13 @@ from typing import Any
 from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
-from dcm2bq.errors import ConfigError, WriteFailedError
-from dcm2bq.schema import Definition, Kind
-from dcm2bq.schema.compare import Difference, compare
+from dcm2bq.errors import ConfigError, ServiceError
+from dcm2bq.schema import Definition, DefinitionKind
+from dcm2bq.schema.compare import SchemaDifference, compare
 
 
-class Action(StrEnum):
-    """What was done, or would be."""
+class SchemaAction(StrEnum):
+    """What was done to an object of the dataset, or would be."""
 
     CREATED = "created"
     UPDATED = "updated"
@@ -27,69 +26,69 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One object; `details` are the changes made to it, and what was left alone."""
+class SchemaEntry:
+    """An object of the dataset; `details` are its changes, and differences left as they are."""
 
     kind: str
     name: str
-    action: Action
+    action: SchemaAction
     details: tuple[str, ...] = ()
 
     def outcome(self, *, dry_run: bool) -> str:
-        """What was done; of a dry run, what would be."""
-        is_change = self.action is not Action.UNCHANGED
+        """What was done or, in a dry run, what would be done."""
+        is_change = self.action is not SchemaAction.UNCHANGED
         return f"would be {self.action}" if dry_run and is_change else str(self.action)
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A definition, what is there now, and how it differs; `found` is None for nothing."""
+    """A definition and how the existing object differs; `existing` is None if there is none."""
 
     definition: Definition
-    found: dict[str, Any] | None
-    difference: Difference
+    existing: dict[str, Any] | None
+    difference: SchemaDifference
 
     @property
-    def entry(self) -> Entry:
-        if self.found is None:
-            action = Action.CREATED
+    def entry(self) -> SchemaEntry:
+        if self.existing is None:
+            action = SchemaAction.CREATED
         else:
-            action = Action.UPDATED if self.difference.changes else Action.UNCHANGED
+            action = SchemaAction.UPDATED if self.difference.changes else SchemaAction.UNCHANGED
         details = (*self.difference.changes, *self.difference.notes)
-        return Entry(self.definition.kind, self.definition.name, action, details)
+        return SchemaEntry(self.definition.kind, self.definition.name, action, details)
 
 
 def init(
     dataset: Dataset, config: Config, *, location: str | None = None, dry_run: bool = False
-) -> tuple[Entry, ...]:
-    """Make the dataset hold what the definitions say; return an entry for each object.
+) -> tuple[SchemaEntry, ...]:
+    """Create or update the dataset to match the definitions; return an entry for each object.
 
-    The dataset itself comes first; a missing one is created in `location`, by default where
-    BigQuery puts it. With `dry_run` nothing is changed. Raises `ConfigError` for what cannot
-    be changed, naming table and column, before anything was changed; `WriteFailedError` where
-    BigQuery did not make a change that it accepted.
+    The dataset's own entry comes first. A missing dataset is created in `location`, by default
+    in BigQuery's default location. With `dry_run` nothing is changed. Raises `ConfigError`,
+    naming table and column, before changing anything if a change is impossible; raises
+    `ServiceError` if BigQuery accepted a change but did not make it.
     """
     refuse_equal_names(config)
     definitions = schema.load(config, dataset.project)
-    found = dataset.get()
-    _refuse_other_location(dataset, found, location)
+    existing = dataset.get()
+    _refuse_other_location(dataset, existing, location)
     steps = [_compare(dataset, definition) for definition in definitions]
     _refuse(steps)
     if not dry_run:
-        if found is None:
+        if existing is None:
             dataset.create(location)
         for step in steps:
             _apply(dataset, step)
             _check(dataset, step)
-    action = Action.CREATED if found is None else Action.UNCHANGED
-    return (Entry("dataset", dataset.name, action), *(step.entry for step in steps))
+    action = SchemaAction.CREATED if existing is None else SchemaAction.UNCHANGED
+    return (SchemaEntry("dataset", dataset.name, action), *(step.entry for step in steps))
 
 
 def refuse_equal_names(config: Config) -> None:
-    """Raise `ConfigError` for a table that is named as another, or as a view."""
+    """Raise `ConfigError` if a table has the name of another table or of a view."""
     seen: set[str] = set()
     for definition in schema.load(config, ""):
-        if definition.kind is Kind.FUNCTION:
+        if definition.kind is DefinitionKind.FUNCTION:
             continue
         if definition.name.casefold() in seen:
             raise ConfigError(
@@ -100,12 +99,12 @@ def refuse_equal_names(config: Config) -> None:
 
 
 def _refuse_other_location(
-    dataset: Dataset, found: Mapping[str, Any] | None, location: str | None
+    dataset: Dataset, existing: Mapping[str, Any] | None, location: str | None
 ) -> None:
-    if found is None or location is None:
+    if existing is None or location is None:
         return
-    if found["location"].casefold() != location.casefold():
-        raise ConfigError(f"{dataset.name} is in {found['location']}, not in {location}")
+    if existing["location"].casefold() != location.casefold():
+        raise ConfigError(f"{dataset.name} is in {existing['location']}, not in {location}")
 
 
 def _refuse(steps: Sequence[_Step]) -> None:
@@ -119,27 +118,27 @@ def _refuse(steps: Sequence[_Step]) -> None:
 
 
 def _compare(dataset: Dataset, definition: Definition) -> _Step:
-    get = dataset.get_routine if definition.kind is Kind.FUNCTION else dataset.get_table
-    found = get(definition.name)
-    difference = Difference() if found is None else compare(found, definition)
-    return _Step(definition, found, difference)
+    get = dataset.get_routine if definition.kind is DefinitionKind.FUNCTION else dataset.get_table
+    existing = get(definition.name)
+    difference = SchemaDifference() if existing is None else compare(existing, definition)
+    return _Step(definition, existing, difference)
 
 
 def _apply(dataset: Dataset, step: _Step) -> None:
-    if step.entry.action is Action.UNCHANGED:
+    if step.entry.action is SchemaAction.UNCHANGED:
         return
     match step.definition.kind:
-        case Kind.TABLE:
+        case DefinitionKind.TABLE:
             _apply_table(dataset, step)
-        case Kind.VIEW:
+        case DefinitionKind.VIEW:
             _apply_view(dataset, step)
-        case Kind.FUNCTION:
+        case DefinitionKind.FUNCTION:
             dataset.query(step.definition.ddl)
 
 
 def _apply_table(dataset: Dataset, step: _Step) -> None:
     resource = step.definition.resource
-    if step.found is None:
+    if step.existing is None:
         dataset.create_table(resource)
     else:
         columns = {"fields": step.difference.fields}
@@ -147,14 +146,14 @@ def _apply_table(dataset: Dataset, step: _Step) -> None:
 
 
 def _apply_view(dataset: Dataset, step: _Step) -> None:
-    """Set the query before the columns' descriptions: BigQuery takes no call with both."""
-    resource = {**step.definition.resource, "labels": (step.found or {}).get("labels", {})}
-    if step.found is None:
+    """Set the query, then the descriptions of columns: BigQuery accepts no call with both."""
+    resource = {**step.definition.resource, "labels": (step.existing or {}).get("labels", {})}
+    if step.existing is None:
         dataset.create_table({key: value for key, value in resource.items() if key != "schema"})
     else:
         if step.difference.replace:
-            # The columns of a `SELECT *` are renewed by the statement alone, which drops the
-            # labels; the patch brings them back, and the query's text to the letter.
+            # Only the statement renews the columns of a `SELECT *`, but it drops the labels and
+            # may reformat the query; the patch restores both.
             dataset.query(step.definition.ddl)
         dataset.patch_table(resource, ["view", "description", "labels"])
     columns = _compare(dataset, step.definition).difference.fields
@@ -162,14 +161,14 @@ def _apply_view(dataset: Dataset, step: _Step) -> None:
 
 
 def _check(dataset: Dataset, step: _Step) -> None:
-    """Raise `WriteFailedError` when the change is not there."""
-    if step.entry.action is Action.UNCHANGED:
+    """Raise `ServiceError` unless the change was made."""
+    if step.entry.action is SchemaAction.UNCHANGED:
         return
     again = _compare(dataset, step.definition)
     missing = [*again.difference.changes, *again.difference.refusals]
-    if again.found is None or missing:
-        what = ", ".join(missing) or "it is not there"
-        raise WriteFailedError(
-            f"{step.definition.qualified_name}: BigQuery accepted a change and did not make "
-            f"it: {what}"
+    if again.existing is None or missing:
+        detail = ", ".join(missing) or "the object does not exist"
+        raise ServiceError(
+            f"BigQuery: {step.definition.qualified_name}: a change was accepted but not made: "
+            f"{detail}"
         )

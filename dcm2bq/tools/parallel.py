@@ -1,4 +1,4 @@
-"""Work for several threads, a little ahead of who takes the results."""
+"""Work in several threads, a bounded number of items ahead of the consumer."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -8,7 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 def in_parallel[T, R](
     pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int
 ) -> Iterator[R]:
-    """Yield what becomes of each item, in their order; read no more than `ahead` of them ahead."""
+    """Yield `work(item)` for each item, in order; read at most `ahead` items ahead.
+
+    Raises what `work` raises, and cancels what has not begun when the consumer stops.
+    """
     pending: deque[Future[R]] = deque()
     try:
         for item in items:
@@ -18,5 +21,5 @@ def in_parallel[T, R](
         while pending:
             yield pending.popleft().result()
     finally:
-        for each in pending:
-            each.cancel()
+        for future in pending:
+            future.cancel()

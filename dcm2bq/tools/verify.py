@@ -1,8 +1,7 @@
-"""Hold a bucket's listing against `instances_live`, and mend what differs.
+"""Compare a bucket's listing with `instances_live`, and repair the differences.
 
-Both sides come in the order of their paths and are merged, so that nothing is kept but the
-objects at hand. BigQuery sorts a range of paths at a time: a sort of everything would grow
-with the bucket.
+Both sides are read in the order of their paths and merged, so memory does not grow with the
+bucket. BigQuery sorts one range of paths at a time: it could not sort a large table in one go.
 """
 
 import time
@@ -19,28 +18,32 @@ import msgspec
 
 from dcm2bq import events
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.bigquery.row_sink import Writer
+from dcm2bq.bigquery.row_sink import RowSink
 from dcm2bq.config import Config
+from dcm2bq.deadline import Deadline
 from dcm2bq.errors import RetryableError, SupersededError
-from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.gcs.store import Store
-from dcm2bq.gcs.uri import SCHEME, GsUri
+from dcm2bq.gcs.uri import GsUri
 from dcm2bq.handler import Handler, Result
+from dcm2bq.ignored import is_ignored
+from dcm2bq.stored_object import SCHEME, StoredObject
 from dcm2bq.tools import indexing
 
 RANGE_ROWS = 1_000_000
+"""Rows that BigQuery sorts in one query: paths of up to 1 kB each, so at most about 1 GB."""
 CONFIRMED_AT_ONCE = 1000
-"""Repairs that are looked up by one query: their paths are at most 1 MB of its 10 MB."""
+"""Repairs looked up by one query: their paths take at most 1 MB of a request's 10 MB."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
-"""Seconds between two looks at the view: BigQuery shows streamed rows within some seconds."""
+"""Seconds between two queries of the view: streamed rows appear within a few seconds."""
 _LIVE_ROWS = "FROM instances_live WHERE STARTS_WITH(path, @prefix)"
 _IS_MARKER = "event IN ('deleted', 'archived')"
-_FIRST_PATH, _BEHIND_LAST_PATH = "gs://", "gs:0"  # "0" follows "/"
+_FIRST_PATH, _AFTER_LAST_PATH = "gs://", "gs:0"  # "0" is the character after "/"
 
 
 class Finding(StrEnum):
-    """How an object and its rows differ."""
+    """How an object and its rows differ; `dcm2bq verify --help` explains each value."""
 
     MISSING = "missing"
     DEAD_LETTERED = "dead-lettered"
@@ -51,12 +54,12 @@ class Finding(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
+class BucketDifference:
     """An object without its row, or a row without its object.
 
-    `event` is the one that would put it right: of the object that is missing from the table,
-    or of the generation that is missing from the bucket. `reason` is that of a dead letter, or
-    why the difference must not be mended.
+    `event` would remove the difference: the object's `finalized` event, or the `deleted` event
+    of a generation that is not in the bucket. `reason` is the reason of a dead letter, or why the
+    difference must not be repaired.
     """
 
     finding: Finding
@@ -64,40 +67,46 @@ class Difference:
     reason: str | None = None
 
     @property
-    def can_be_mended(self) -> bool:
-        """Whether `mend` has something to do."""
+    def object(self) -> StoredObject:
+        """The object, or the generation that is no longer in the bucket."""
+        return self.event.object
+
+    @property
+    def is_repairable(self) -> bool:
+        """Whether `Comparison.repair` can remove it."""
         return self.reason is None
 
 
-class Mended(StrEnum):
-    """What was done about a difference, where it is not the handler's result."""
+class RepairResult(StrEnum):
+    """The results of a repair beside those of the handler."""
 
     EXISTS = "exists"
-    """The generation is live: it came after the bucket was listed."""
+    """Nothing to do: the generation is live, and was created after the bucket was listed."""
     LEFT = "left"
-    """Not by this command."""
+    """This command does not repair it."""
     UNSEEN = "unseen"
     """A row or marker was written, but the view did not show its effect in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """A difference, and what became of it: `result` is None where `error` tells why nothing did."""
+    """A difference and the result of its repair; None if it failed with `error`."""
 
-    difference: Difference
+    difference: BucketDifference
     result: str | None
     error: Exception | None = None
 
     @property
-    def is_mended(self) -> bool:
-        """Whether nothing differs any more, or is accepted as it is."""
+    def is_resolved(self) -> bool:
+        """Whether the difference is gone, or was accepted by dismissing its dead letter."""
         if self.difference.finding is Finding.DISMISSED:
             return True
-        return self.result not in {None, Mended.LEFT, Mended.UNSEEN, Result.DEAD_LETTERED}
+        unresolved = {None, RepairResult.LEFT, RepairResult.UNSEEN, Result.DEAD_LETTERED}
+        return self.result not in unresolved
 
 
 class _Row(msgspec.Struct, frozen=True):
-    """A live row, an open dead letter (with `reason`), or the highest `marker` of a path."""
+    """A live row, a dead letter (with `reason`), or the highest `marker` of a path."""
 
     path: str
     version: str | None
@@ -113,10 +122,10 @@ class _Row(msgspec.Struct, frozen=True):
 class Comparison:
     """Compares the objects under a `gs://bucket[/prefix]` with their rows.
 
-    `rows` is how many rows are live. Iterating yields the differences in the order of their
-    paths and counts `objects`, of which `ignored` are none of the function's business and
-    `settling` have no row and are younger than `settle`; `on_object` is called for each. Raises
-    `ReadFailedError` where one side cannot be read.
+    Iterating yields the differences in the order of their paths. Meanwhile `objects` counts the
+    objects, `ignored` those that the function ignores, and `settling` those without a row that
+    are younger than `settle` and may still get one; `on_object` is called for each object.
+    Raises `RetryableError` if either side cannot be read.
     """
 
     def __init__(
@@ -134,7 +143,8 @@ class Comparison:
         self._parameters = {"prefix": str(uri)}
         self._dataset = dataset
         self._store = Store(config)
-        self._handler = Handler(config, self._store, Writer(config))
+        self._config = config
+        self._handler = Handler(config, self._store, RowSink(config))
         self._seconds = config.limits.deadline_seconds
         self._patience = config.big_query.timeout_seconds
         self._table = config.big_query.instances_table_id
@@ -145,64 +155,67 @@ class Comparison:
 
     @cached_property
     def rows(self) -> int:
-        """How many rows are live."""
+        """The number of live rows."""
         (counted,) = self._dataset.query(f"SELECT COUNT(*) AS n {_LIVE_ROWS}", self._parameters)
         return int(counted["n"])
 
-    def __iter__(self) -> Iterator[Difference]:
+    def __iter__(self) -> Iterator[BucketDifference]:
         for start, end in pairwise(self._boundaries()):
             yield from self._compare(start, end)
 
-    def mend(self, difference: Difference) -> Repair:
-        """Index an object that is missing, or mark a generation that is gone.
+    def repair(self, difference: BucketDifference) -> Repair:
+        """Index a missing object, or write a marker for a generation that no longer exists.
 
-        A marker is written only when Cloud Storage says of exactly this generation that it is
-        gone or archived: the listing alone may be older than the row.
+        A marker is written only if Cloud Storage confirms that exactly this generation is
+        deleted or archived: the listing alone may be older than the row.
         """
         try:
-            result = self._mend(difference)
+            result = self._repair(difference)
         except Exception as error:
             return Repair(difference, None, error)
         return Repair(difference, result)
 
     def confirm(self, repairs: Sequence[Repair]) -> Iterator[Repair]:
-        """Yield the repairs, those as `UNSEEN` whose effect the view does not show.
+        """Yield the repairs; those whose effect the view does not show become `UNSEEN`.
 
-        The view is asked until it shows all of them, for `bigQuery.timeoutSeconds` at most.
+        The view is queried until it shows all of them, at most for `bigQuery.timeoutSeconds`.
         """
         give_up = time.monotonic() + self._patience
         pause = _FIRST_PAUSE
-        claims = [each for each in repairs if each.result in _SEEN_IN_VIEW]
+        pending = [repair for repair in repairs if repair.result in _SHOWN_AFTER]
         error = None
-        while claims:
+        while pending:
             try:
-                claims, error = self._unseen(claims), None
+                pending, error = self._unseen(pending), None
             except RetryableError as failure:
                 error = failure
-            if not claims or time.monotonic() + pause > give_up:
+            if not pending or time.monotonic() + pause > give_up:
                 break
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-        unseen = {id(each) for each in claims}
-        for each in repairs:
-            yield replace(each, result=Mended.UNSEEN, error=error) if id(each) in unseen else each
+        unseen = {id(repair) for repair in pending}
+        for repair in repairs:
+            if id(repair) in unseen:
+                yield replace(repair, result=RepairResult.UNSEEN, error=error)
+            else:
+                yield repair
 
     def _unseen(self, repairs: Sequence[Repair]) -> list[Repair]:
-        """Return those of which the view shows another state than they claim."""
-        paths = sorted({each.difference.event.path for each in repairs})
+        """Return the repairs whose effect the view does not show."""
+        paths = sorted({repair.difference.object.path for repair in repairs})
         sql = "SELECT path, version FROM instances_live WHERE path IN UNNEST(@paths)"
         live = {
             (row["path"], row["version"]) for row in self._dataset.stream(sql, {"paths": paths})
         }
         return [
-            each
-            for each in repairs
-            if ((each.difference.event.path, str(each.difference.event.generation)) in live)
-            is not _SEEN_IN_VIEW[each.result]
+            repair
+            for repair in repairs
+            if ((repair.difference.object.path, str(repair.difference.object.generation)) in live)
+            is not _SHOWN_AFTER[repair.result]
         ]
 
     def _boundaries(self) -> Sequence[str]:
-        """Return paths that part the rows into ranges which BigQuery can sort."""
+        """Return the paths that divide the rows into ranges that BigQuery can sort."""
         paths = f"""
             FROM (
               SELECT path FROM instances_live
@@ -210,7 +223,7 @@ class Comparison:
               SELECT DISTINCT path FROM `{self._table}` WHERE {_IS_MARKER}
             )
             WHERE STARTS_WITH(path, @prefix)
-        """  # noqa: S608 - the table's id is held to its alphabet by the configuration
+        """  # noqa: S608 - the configuration restricts the characters of a table's id
         (counted,) = self._dataset.query(f"SELECT COUNT(*) AS n {paths}", self._parameters)
         ranges = -(-int(counted["n"]) // self._range_rows)
         inner: Sequence[str] = ()
@@ -218,38 +231,39 @@ class Comparison:
             sql = f"SELECT APPROX_QUANTILES(path, {ranges:d}) AS paths {paths}"
             (row,) = self._dataset.query(sql, self._parameters)
             inner = sorted(set(row["paths"][1:-1]))
-        return [_FIRST_PATH, *inner, _BEHIND_LAST_PATH]
+        return [_FIRST_PATH, *inner, _AFTER_LAST_PATH]
 
-    def _compare(self, start: str, end: str) -> Iterator[Difference]:
+    def _compare(self, start: str, end: str) -> Iterator[BucketDifference]:
         """Merge the objects and the rows of one range of paths."""
-        rows = self._rows(start, end)
-        # The rows first: what comes between is an object without a row, and young.
-        path, here = next(rows, (_BEHIND_LAST_PATH, []))
-        for found in self._objects(start, end):
-            while path < found.path:
-                yield from self._judge_rows(here)
-                path, here = next(rows, (_BEHIND_LAST_PATH, []))
-            if path == found.path:
-                yield from self._judge(found, here)
-                path, here = next(rows, (_BEHIND_LAST_PATH, []))
+        by_path = self._rows(start, end)
+        # Rows are read first: an object created in between only seems to lack its row, and is
+        # too young to be reported.
+        path, rows = next(by_path, (_AFTER_LAST_PATH, []))
+        for stored in self._objects(start, end):
+            while path < stored.path:
+                yield from self._without_object(rows)
+                path, rows = next(by_path, (_AFTER_LAST_PATH, []))
+            if path == stored.path:
+                yield from self._with_object(stored, rows)
+                path, rows = next(by_path, (_AFTER_LAST_PATH, []))
             else:
-                yield from self._judge(found, [])
-        while here:
-            yield from self._judge_rows(here)
-            path, here = next(rows, (_BEHIND_LAST_PATH, []))
+                yield from self._with_object(stored, [])
+        while rows:
+            yield from self._without_object(rows)
+            path, rows = next(by_path, (_AFTER_LAST_PATH, []))
 
-    def _objects(self, start: str, end: str) -> Iterator[ObjectEvent]:
+    def _objects(self, start: str, end: str) -> Iterator[StoredObject]:
         root = f"{SCHEME}{self._bucket}/"
         first = start.removeprefix(root) if start.startswith(root) else ""
-        behind = end.removeprefix(root) if end.startswith(root) else ""
-        for found in self._store.list(self._bucket, self._prefix, start=first, end=behind):
+        after = end.removeprefix(root) if end.startswith(root) else ""
+        for stored in self._store.list(self._bucket, self._prefix, start=first, end=after):
             self.objects += 1
             self.on_object()
-            yield replace(found, event_id=_event_id())
+            yield stored
 
     def _rows(self, start: str, end: str) -> Iterator[tuple[str, list[_Row]]]:
-        """Yield each path with its live rows, open dead letters and highest marker, in order."""
-        condition = "STARTS_WITH(path, @prefix) AND path >= @start AND path < @behind"
+        """Yield each path with its live rows, dead letters and highest marker, in order."""
+        condition = "STARTS_WITH(path, @prefix) AND path >= @start AND path < @before"
         sql = f"""
             SELECT path, version, CAST(NULL AS STRING) AS reason, FALSE AS dismissed,
               CAST(NULL AS INT64) AS marker
@@ -269,90 +283,95 @@ class Comparison:
             WHERE {condition} AND {_IS_MARKER}
             GROUP BY path
             ORDER BY path
-        """  # noqa: S608 - the table's id is held to its alphabet by the configuration
-        rows = self._dataset.stream(sql, {**self._parameters, "start": start, "behind": end})
+        """  # noqa: S608 - the configuration restricts the characters of a table's id
+        rows = self._dataset.stream(sql, {**self._parameters, "start": start, "before": end})
         for path, group in groupby(rows, itemgetter("path")):
             yield path, [msgspec.convert(row, _Row) for row in group]
 
-    def _judge(self, found: ObjectEvent, rows: Sequence[_Row]) -> Iterator[Difference]:
-        """Yield what is wrong with an object, given the rows of its path."""
-        version = str(found.generation)
+    def _with_object(
+        self, stored: StoredObject, rows: Sequence[_Row]
+    ) -> Iterator[BucketDifference]:
+        """Yield the differences between an object and the rows of its path."""
+        version = str(stored.generation)
         live = [row for row in rows if row.is_live]
         hidden_below = max((row.marker for row in rows if row.marker is not None), default=0)
         if any(row.version == version for row in live):
             pass
-        elif self._handler.is_ignored(found):
+        elif is_ignored(self._config, stored):
             self.ignored += 1
-        elif hidden_below >= found.generation:
-            # The rows came before the listing: the marker is older, and the object is there.
+        elif hidden_below >= stored.generation:
+            # The rows were read before the listing: the marker came first, yet the object exists.
             reason = f"by a marker of generation {hidden_below}"
-            yield Difference(finding=Finding.HIDDEN, event=found, reason=reason)
+            yield _lacks_row(Finding.HIDDEN, stored, reason)
         elif letters := [row for row in rows if row.reason and row.version == version]:
-            letter = min(letters, key=attrgetter("dismissed"))  # what is open comes first
+            letter = min(letters, key=attrgetter("dismissed"))  # open ones come first
             finding = Finding.DISMISSED if letter.dismissed else Finding.DEAD_LETTERED
-            yield Difference(finding=finding, event=found, reason=letter.reason)
-        elif found.time > self._settled:
+            yield _lacks_row(finding, stored, letter.reason)
+        elif stored.created and stored.created > self._settled:
             self.settling += 1
         else:
-            yield Difference(finding=Finding.MISSING, event=found)
+            yield _lacks_row(Finding.MISSING, stored)
         for row in live:
             if row.version != version:
-                yield self._extra(row, found)
+                yield self._extra(row, stored)
 
-    def _judge_rows(self, rows: Sequence[_Row]) -> Iterator[Difference]:
-        """Yield the rows of a path where there is no object."""
+    def _without_object(self, rows: Sequence[_Row]) -> Iterator[BucketDifference]:
+        """Yield the live rows of a path without an object."""
         for row in rows:
             if row.is_live:
                 yield self._extra(row, None)
 
-    def _extra(self, row: _Row, found: ObjectEvent | None) -> Difference:
-        gone = ObjectEvent(
+    def _extra(self, row: _Row, current: StoredObject | None) -> BucketDifference:
+        """Return the difference of a row whose generation is not in the bucket."""
+        deleted = ObjectEvent(
             event_id=_event_id(),
-            kind=Kind.DELETED,
+            kind=EventKind.DELETED,
             time=datetime.now(UTC),
-            bucket=self._bucket,
-            name=row.path.removeprefix(f"{SCHEME}{self._bucket}/"),
-            generation=int(row.version or 0),
+            object=StoredObject(
+                bucket=self._bucket,
+                name=row.path.removeprefix(f"{SCHEME}{self._bucket}/"),
+                generation=int(row.version or 0),
+            ),
         )
-        if found is None:
-            return Difference(finding=Finding.STALE, event=gone)
-        if gone.generation < found.generation:
-            return Difference(finding=Finding.SUPERSEDED, event=gone)
-        # Its marker would hide the row of the lower generation, which is the live one.
-        return Difference(
-            finding=Finding.STALE, event=gone, reason="the object has a lower generation"
+        if current is None:
+            return BucketDifference(finding=Finding.STALE, event=deleted)
+        if deleted.object.generation < current.generation:
+            return BucketDifference(finding=Finding.SUPERSEDED, event=deleted)
+        # A marker would also hide the row of the lower generation, the one in the bucket.
+        return BucketDifference(
+            finding=Finding.STALE, event=deleted, reason="the object has a lower generation"
         )
 
-    def _mend(self, difference: Difference) -> str:
-        if not difference.can_be_mended:
-            return Mended.LEFT
+    def _repair(self, difference: BucketDifference) -> str:
+        if not difference.is_repairable:
+            return RepairResult.LEFT
         event = difference.event
-        deadline = time.monotonic() + self._seconds
+        deadline = Deadline.after(self._seconds)
         if difference.finding is Finding.MISSING:
             return self._handler.handle(events.deliver(event), is_last=False).result
         try:
-            archived_at = self._store.archived_at(event, deadline)
+            archived_at = self._store.archived_at(event.object, deadline)
         except SupersededError:
             return self._handler.mark(event, deadline).result
         if archived_at is None:
-            return Mended.EXISTS
-        archived = replace(event, kind=Kind.ARCHIVED, time=archived_at)
+            return RepairResult.EXISTS
+        archived = replace(event, kind=EventKind.ARCHIVED, time=archived_at)
         return self._handler.mark(archived, deadline).result
 
 
-_SEEN_IN_VIEW: Mapping[str | None, bool] = {Result.INSERTED: True, Result.MARKED: False}
-"""Whether the view shows a generation after it was repaired so."""
+_SHOWN_AFTER: Mapping[str | None, bool] = {Result.INSERTED: True, Result.MARKED: False}
+"""Whether the view shows a generation after a repair with this result."""
 
 
-def mend(comparison: Comparison) -> Iterator[Repair]:
-    """Mend the differences, several at once, and look what the view shows afterwards.
+def repair_all(comparison: Comparison) -> Iterator[Repair]:
+    """Repair the differences, several at once, and confirm in the view that it worked.
 
-    Raises as `indexing.attempt` does in an outage.
+    Raises what `indexing.attempt_each` raises in an outage.
     """
     pending: list[Repair] = []
     try:
-        for each in indexing.attempt(comparison.mend, comparison):
-            pending.append(each)
+        for repair in indexing.attempt_each(comparison.repair, comparison):
+            pending.append(repair)
             if len(pending) == CONFIRMED_AT_ONCE:
                 batch, pending = pending, []
                 yield from comparison.confirm(batch)
@@ -360,6 +379,14 @@ def mend(comparison: Comparison) -> Iterator[Repair]:
         yield from comparison.confirm(pending)
         raise
     yield from comparison.confirm(pending)
+
+
+def _lacks_row(
+    finding: Finding, stored: StoredObject, reason: str | None = None
+) -> BucketDifference:
+    """Return the difference of an object that has no live row."""
+    event = events.finalized(stored, _event_id())
+    return BucketDifference(finding=finding, event=event, reason=reason)
 
 
 def _event_id() -> str:

@@ -1,42 +1,29 @@
-"""A bucket and a staging bucket of a test's own, in a dataset that all share."""
+"""A source and a staging bucket for each test, and one dataset for all of them."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
-from tests.support.backfill_site import Site, fresh_dataset
+from tests.support.backfill_site import Site, empty_dataset
 from tests.support.proxy import Proxy
 
 
 @pytest.fixture(scope="package")
-def dataset(bigquery_url: str) -> Dataset:
+def dataset(bigquery_url: str) -> Iterator[Dataset]:
     """The tables and views that all backfills share."""
-    return fresh_dataset(bigquery_url)
+    with empty_dataset(bigquery_url) as dataset:
+        yield dataset
 
 
 @pytest.fixture
 def site(storage_url: str, bigquery_url: str, dataset: Dataset) -> Iterator[Site]:
-    """Fresh buckets, Cloud Storage behind a proxy."""
+    """Fresh buckets, with Cloud Storage behind a proxy."""
     with Proxy(storage_url).running() as proxy:
         yield Site(proxy, storage_url, bigquery_url, dataset)
 
 
 @pytest.fixture
 def is_long(request: pytest.FixtureRequest) -> bool:
-    """Whether the long versions are asked for."""
+    """Whether --long was given."""
     return bool(request.config.getoption("--long"))
-
-
-@pytest.fixture
-def wait_for() -> Callable[[Callable[[], bool]], None]:
-    """Return what waits until something is so."""
-
-    def wait(is_so: Callable[[], bool]) -> None:
-        give_up = time.monotonic() + 100
-        while not is_so():
-            assert time.monotonic() < give_up
-            time.sleep(0.02)
-
-    return wait

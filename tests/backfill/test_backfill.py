@@ -1,35 +1,35 @@
-"""A bucket comes in as if its events had been delivered: while others are, and after a kill."""
+"""A backfill has the effect of events, also while events arrive and after it was killed."""
 
 import json
 import os
 import signal
 import threading
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from dcm2bq.events import Kind
+from dcm2bq.events import EventKind
 from dcm2bq.local import servers
-from dcm2bq.local.eventarc import Delivery, Event, Trigger
+from dcm2bq.local.eventarc import Event, EventDelivery, Trigger
 from tests.support.backfill_site import MR_SMALL, Site, finish
 from tests.support.function_stack import ROOT
+from tests.support.patience import until
 
-BAD = b"no DICOM"
+BAD = b"not DICOM"
 
 pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture
 def counts(is_long: bool) -> tuple[int, int, int]:  # noqa: FBT001 - a fixture
-    """How many good and bad objects there are, and how many make a shard."""
+    """Number of good objects, of bad ones, and of objects in a shard."""
     return (20_000, 200, 1000) if is_long else (580, 20, 100)
 
 
 def fill(site: Site, good: int, bad: int) -> tuple[set[str], list[dict[str, str]]]:
-    """Upload objects of all kinds of names; return the paths of the bad ones, and all resources."""
+    """Upload objects with all kinds of names; return the paths of bad ones, and all resources."""
     bad_ones = {number * (good + bad) // bad for number in range(bad)}
 
     def upload(number: int) -> dict[str, str]:
@@ -40,18 +40,18 @@ def fill(site: Site, good: int, bad: int) -> tuple[set[str], list[dict[str, str]
 
     with ThreadPoolExecutor(8) as pool:
         resources = list(pool.map(upload, range(good + bad)))
-    site.source.upload("readme.txt", b"not an object of interest")
+    site.source.upload("readme.txt", b"text")
     site.source.upload("empty.dcm", b"")
     paths = {f"gs://{site.source.name}/{resources[number]['name']}" for number in bad_ones}
     return paths, resources
 
 
 def good_objects(site: Site, bad: set[str]) -> list[tuple[str, str]]:
-    """Return path and generation of what must be in the live view."""
+    """Return path and generation of the objects that must be in the live view."""
     return sorted((path, version) for path, version in site.objects.items() if path not in bad)
 
 
-def test_a_bucket_comes_in_while_events_arrive(
+def test_a_bucket_is_loaded_while_events_arrive(
     site: Site, counts: tuple[int, int, int], tmp_path: Path
 ) -> None:
     good, bad, shard = counts
@@ -62,8 +62,8 @@ def test_a_bucket_comes_in_while_events_arrive(
         process = site.start("--shard-objects", str(shard))
         delivered = 0
         while process.poll() is None and delivered < len(resources):
-            event = Event(kind=Kind.FINALIZED, resource=resources[delivered])
-            assert trigger.deliver(Delivery(event=event)).failure is None
+            event = Event(kind=EventKind.FINALIZED, resource=resources[delivered])
+            assert trigger.deliver(EventDelivery(event=event)).failure is None
             delivered += 10
         done = finish(process)
         trigger.close()
@@ -79,23 +79,22 @@ def test_a_bucket_comes_in_while_events_arrive(
     before = len(site.rows())
     again = site.backfill("--shard-objects", str(shard))
     assert again.status == 0, again.err
-    assert f"0 inserted, 0 dead letters, {good + bad:,} were there, 2 ignored," in again.out
+    assert f"0 inserted, 0 dead letters, {good + bad:,} already present, 2 ignored," in again.out
     assert "0 rows loaded into instances, 0 into dead_letter" in again.out
     assert len(site.rows()) == before
     assert site.live() == good_objects(site, bad_paths)
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
-def test_a_run_that_ends_half_way_is_gone_on_with(
+def test_an_interrupted_run_can_be_resumed(
     site: Site,
     counts: tuple[int, int, int],
     how: str,
-    wait_for: Callable[[Callable[[], bool]], None],
 ) -> None:
     good, bad, shard = counts
     bad_paths, _ = fill(site, good, bad)
     process = site.start("--shard-objects", str(shard))
-    wait_for(lambda: site.staged_records() >= 1 or process.poll() is not None)
+    until(lambda: site.staged_records() >= 1 or process.poll() is not None)
     assert process.poll() is None
     if how == "SIGKILL":
         os.killpg(process.pid, signal.SIGKILL)
@@ -115,7 +114,7 @@ def test_a_run_that_ends_half_way_is_gone_on_with(
     assert {each["path"] for each in site.dead_letters()} == bad_paths
     rows = site.rows()
     assert len(rows) == len({row["path"] for row in rows}) == good
-    assert f"{good:,} inserted, {bad:,} dead letters, 0 were there, 2 ignored," in resumed.out
+    assert f"{good:,} inserted, {bad:,} dead letters, 0 already present, 2 ignored," in resumed.out
     assert not site.staged(ended.run, "rows/")
     once_more = site.backfill("--resume", ended.run)
     assert once_more.status == 0, once_more.err
@@ -123,7 +122,7 @@ def test_a_run_that_ends_half_way_is_gone_on_with(
     assert len(site.rows()) == good
 
 
-def test_two_processes_do_what_one_does(site: Site) -> None:
+def test_two_processes_load_what_one_does(site: Site) -> None:
     bad_paths, _ = fill(site, 280, 20)
     done = site.backfill("--shard-objects", "50", "--processes", "2")
     assert done.status == 0, done.err
@@ -131,7 +130,7 @@ def test_two_processes_do_what_one_does(site: Site) -> None:
     assert {each["path"] for each in site.dead_letters()} == bad_paths
 
 
-def test_two_runs_at_once_leave_one_live_row_each(site: Site) -> None:
+def test_two_concurrent_runs_leave_one_live_row_per_object(site: Site) -> None:
     bad_paths, _ = fill(site, 140, 10)
     done: list[int] = []
     threads = [

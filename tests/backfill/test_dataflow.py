@@ -1,30 +1,29 @@
-"""The Dataflow job is specified as it would be submitted, and its package runs elsewhere."""
+"""The specification of the Dataflow job is complete, and its package runs elsewhere."""
 
 import hashlib
 import json
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dcm2bq.errors import ReadFailedError
-from dcm2bq.gcs.run_folder import Folder
+from dcm2bq.errors import ServiceError
+from dcm2bq.gcs.run_folder import RunFolder
 from dcm2bq.tools.backfill.runners import worker_package
 from tests.support.backfill_site import (
     MR_SMALL,
     PYTHON,
-    Done,
     Site,
     finish,
 )
+from tests.support.commands import Done
+from tests.support.http_server import Exchange, serving
 from tests.support.proxy import Fault
 
 WORKER = "worker@my-project.iam.gserviceaccount.com"
@@ -37,13 +36,13 @@ import json, sys
 import apache_beam as beam
 import dcm2bq, pydicom
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
-from dcm2bq.tools.backfill import pipeline
-from dcm2bq.tools.backfill.run import Records, Run
+from dcm2bq.tools.backfill.runners import pipeline
+from dcm2bq.tools.backfill.run_records import Run, RunRecords
 
 import msgspec
 content = msgspec.json.decode(open(sys.argv[1], "rb").read())
 run = msgspec.convert(content["run"], Run)
-shards = Records(run).resume(run)
+shards = RunRecords(run).resume(run)
 with beam.Pipeline(runner=FnApiRunner()) as graph:
     pipeline.build(graph, run, shards)
 print(json.dumps([dcm2bq.__file__, pydicom.__file__, beam.__file__]))
@@ -52,55 +51,38 @@ print(json.dumps([dcm2bq.__file__, pydicom.__file__, beam.__file__]))
 pytestmark = pytest.mark.timeout(300)
 
 
-class _Tokens(BaseHTTPRequestHandler):
-    """Exchanges any token: Beam will not stage files without credentials."""
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        content = json.dumps(
-            {
-                "access_token": "none",
-                "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
-                "token_type": "Bearer",
-                "expires_in": 3600,
-            }
-        ).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
+def exchange_token(exchange: Exchange) -> None:
+    """Exchange any token: Beam will not stage files without credentials."""
+    exchange.answer_json(
+        {
+            "access_token": "none",
+            "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+            "token_type": "Bearer",
+            "expires_in": 3600,
+        }
+    )
 
 
 @contextmanager
 def credentials(folder: Path) -> Iterator[Path]:
     """Run a token server on this machine; yield a file of credentials that asks it."""
-    server = HTTPServer(("127.0.0.1", 0), _Tokens)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
     token, file = folder / "token", folder / "credentials.json"
     token.write_text("none")
-    content = {
-        "type": "external_account",
-        "audience": "//iam.googleapis.com/locations/global/workforcePools/p/providers/p",
-        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
-        "token_url": f"http://127.0.0.1:{server.server_address[1]}/token",
-        "credential_source": {"file": str(token)},
-    }
-    file.write_text(json.dumps(content))
-    try:
+    with serving(exchange_token) as url:
+        content = {
+            "type": "external_account",
+            "audience": "//iam.googleapis.com/locations/global/workforcePools/p/providers/p",
+            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+            "token_url": f"{url}/token",
+            "credential_source": {"file": str(token)},
+        }
+        file.write_text(json.dumps(content))
         yield file
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @dataclass(frozen=True)
 class Specified:
-    """A job's specification, and what was staged beside it: by name, its content."""
+    """A job's specification, and the contents of the files staged with it, by name."""
 
     job: dict[str, Any]
     staged: dict[str, bytes]
@@ -109,7 +91,7 @@ class Specified:
 
 
 def specify(site: Site, folder: Path, *beam_options: str) -> Done:
-    """Have the specification written instead of a job submitted."""
+    """Write the specification instead of submitting a job."""
     template = f"--template_location=gs://{site.staging.name}/job.json"
     with credentials(folder) as file:
         command = site.start(
@@ -122,11 +104,11 @@ def specify(site: Site, folder: Path, *beam_options: str) -> Done:
 def specified(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Specified:
     for number in range(3):
         site.upload(f"{number}.dcm", MR_SMALL)
-    site.upload("bad.dcm", b"no DICOM")
+    site.upload("bad.dcm", b"not DICOM")
     done = specify(site, tmp_path)
     assert done.status == 0, done.err
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", site.storage_url)
-    bucket = Folder(f"gs://{site.staging.name}", site.config)
+    bucket = RunFolder(f"gs://{site.staging.name}", site.config)
     content = {name: bucket.read(name) or b"" for name in bucket.names("")}
     staged = {
         name.rpartition("/")[2]: each for name, each in content.items() if "/staging/" in name
@@ -139,13 +121,14 @@ def specified(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sp
     )
 
 
-def test_the_job_is_specified_and_its_package_does_the_work(
+def test_the_jobs_specification_is_complete_and_its_package_runs(
     site: Site, specified: Specified, tmp_path: Path
 ) -> None:
     environment = specified.job["environment"]
     options = environment["sdkPipelineOptions"]["options"]
     assert specified.done.err.endswith(
-        f"the job's specification is at gs://{site.staging.name}/job.json; nothing was submitted\n"
+        f"wrote the job's specification to gs://{site.staging.name}/job.json; "
+        "no job was submitted\n"
     )
     folder = f"{site.staging.name}/b/{specified.done.run}"
     assert specified.job["type"] == "JOB_TYPE_BATCH"
@@ -179,21 +162,21 @@ def test_the_job_is_specified_and_its_package_does_the_work(
 
 
 def work_elsewhere(site: Site, specified: Specified, wheels: list[str], folder: Path) -> None:
-    """Install what was staged where nothing but Apache Beam is, and run the pipeline there."""
+    """Install the staged files beside nothing but Apache Beam, and run the pipeline there."""
     clean = folder / "clean"
     subprocess.run([sys.executable, "-m", "venv", str(clean)], check=True)
     python = clean / "bin" / "python"
     for name in wheels:
         (folder / name).write_bytes(specified.staged[name])
     files = [str(folder / name) for name in wheels]
-    # The two rounds of Beam's container: the requirements out of what was staged, then ours.
+    # As Beam's container does: first the requirements from the staged files, then ours.
     (folder / "requirements.txt").write_bytes(specified.staged["requirements.txt"])
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     staged = ["--no-index", "--find-links", str(folder), "-r", str(folder / "requirements.txt")]
     subprocess.run([*install, *staged], check=True)
     subprocess.run([*install, "--no-index", "--no-deps", *files], check=True)
-    # As in Beam's container: its packages are there. What is editable in that environment is
-    # not, since a .pth file in a folder that a .pth file adds counts for nothing.
+    # Beam's own packages are visible, as in its container. Editable installs of that environment
+    # are not, since Python ignores .pth files in folders that a .pth file adds.
     (beam,) = PYTHON.parents[1].glob("lib/python3.*/site-packages")
     (place,) = clean.glob("lib/python3.*/site-packages")
     (place / "beam.pth").write_text(f"{beam}\n")
@@ -210,7 +193,7 @@ def work_elsewhere(site: Site, specified: Specified, wheels: list[str], folder: 
     assert [each["reason"] for each in site.dead_letters()] == ["NotDicomError"]
 
 
-def test_a_package_of_another_hash_is_not_sent(
+def test_a_package_with_another_hash_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tmp_path / "requirements.txt"
@@ -218,82 +201,60 @@ def test_a_package_of_another_hash_is_not_sent(
         re.sub(r"sha256:\w{4}", "sha256:0000", worker_package.REQUIREMENTS.read_text())
     )
     monkeypatch.setattr(worker_package, "REQUIREMENTS", other)
-    with pytest.raises(ReadFailedError, match="DO NOT MATCH THE HASHES"):
+    with pytest.raises(ServiceError, match="DO NOT MATCH THE HASHES"):
         worker_package.locked_wheels(tmp_path)
 
 
-class _Jobs(BaseHTTPRequestHandler):
-    """A Dataflow that takes any job, and whose jobs end as `end` says."""
+def jobs(end: str) -> Callable[[Exchange], None]:
+    """Return a Dataflow that takes any job, and whose jobs end so; none is taken without an end."""
 
-    end = "JOB_STATE_FAILED"
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self._answer({"id": "job-1", "currentState": "JOB_STATE_RUNNING"})
-
-    def do_GET(self) -> None:
-        if "/messages" in self.path:
+    def serve(exchange: Exchange) -> None:
+        content: dict[str, Any] = {"id": "job-1", "currentState": end}
+        if exchange.command == "POST":
+            content["currentState"] = "JOB_STATE_RUNNING"
+        elif "/messages" in exchange.path:
             text = "SENTINEL^PATIENT: Traceback"
             message = {"id": "1", "time": "2026-01-01T00:00:00Z", "messageText": text}
-            self._answer({"jobMessages": [{**message, "messageImportance": "JOB_MESSAGE_ERROR"}]})
-        else:
-            self._answer({"id": "job-1", "currentState": self.end})
+            content = {"jobMessages": [{**message, "messageImportance": "JOB_MESSAGE_ERROR"}]}
+        exchange.answer_json(content, 200 if end else 403)
 
-    def _answer(self, content: dict[str, Any]) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(200 if self.end else 403)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
+    return serve
 
 
 def submit(site: Site, folder: Path, end: str) -> Done:
     """Submit a job to a Dataflow on this machine, and wait for its end."""
-    handler = type("Jobs", (_Jobs,), {"end": end})
-    server = HTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    endpoint = f"--dataflow_endpoint=http://localhost:{server.server_address[1]}"
-    try:
-        with credentials(folder) as file:
-            command = site.start(*FLAGS, "--", endpoint, GOOGLE_APPLICATION_CREDENTIALS=str(file))
-            return finish(command)
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(jobs(end)) as url, credentials(folder) as file:
+        endpoint = f"--dataflow_endpoint={url.replace('127.0.0.1', 'localhost')}"
+        command = site.start(*FLAGS, "--", endpoint, GOOGLE_APPLICATION_CREDENTIALS=str(file))
+        return finish(command)
 
 
 @pytest.mark.parametrize("state", ["FAILED", "CANCELLED"])
-def test_a_job_that_failed_has_a_status_of_its_own(site: Site, tmp_path: Path, state: str) -> None:
+def test_a_failed_job_has_its_own_exit_status(site: Site, tmp_path: Path, state: str) -> None:
     site.upload("a.dcm", MR_SMALL)
     done = submit(site, tmp_path, f"JOB_STATE_{state}")
     assert done.status == 4, done.err
-    assert done.err.endswith(f"dcm2bq: Dataflow job job-1: {state}; its log says why\n")
+    assert done.err.endswith(f"dcm2bq: Dataflow job job-1: {state}; see its log for the reason\n")
     assert f"run {done.run} did not finish; resume it with:\n  dcm2bq backfill gs://" in done.err
     assert "--runner DataflowRunner --project my-project --region europe-west1" in done.err
     assert "SENTINEL" not in done.err
 
 
-def test_a_dataflow_that_refuses_is_a_service_that_failed(site: Site, tmp_path: Path) -> None:
+def test_a_refusal_by_dataflow_is_a_service_error(site: Site, tmp_path: Path) -> None:
     site.upload("a.dcm", MR_SMALL)
     done = submit(site, tmp_path, "")
     assert done.status == 3, done.err
     assert done.err.endswith("dcm2bq: Dataflow: HTTP 403\n")
 
 
-def test_what_dataflow_cannot_run_is_refused_before_anything_is_asked(
-    site: Site, tmp_path: Path
-) -> None:
+def test_wrong_dataflow_options_are_refused_before_any_request(site: Site, tmp_path: Path) -> None:
     site.upload("a.dcm", MR_SMALL)
     site.storage.faults = [Fault("")]
     unknown = specify(site, tmp_path, "--no_such_option=1")
     assert unknown.status == 2
-    assert unknown.err.endswith("dcm2bq: Apache Beam has no option no_such_option\n")
+    assert unknown.err.endswith("dcm2bq: Apache Beam has no option --no_such_option\n")
     missing = finish(site.start("--runner", "DataflowRunner", "--project", "p"))
     assert missing.status == 2
-    assert missing.err.endswith("dcm2bq: --region is needed: Dataflow runs a job there\n")
+    assert missing.err.endswith(
+        "dcm2bq: --region is required: it says where Dataflow runs the job\n"
+    )

@@ -1,4 +1,4 @@
-"""Load jobs load each file once, whoever asks, and however often."""
+"""Load jobs load each file once, whatever process asks for it, and however often."""
 
 import gzip
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ import pytest
 
 from dcm2bq.bigquery import load
 from dcm2bq.bigquery.load import Done, Loader, LoadJob
-from dcm2bq.errors import WriteFailedError
+from dcm2bq.errors import ServiceError
 from dcm2bq.tools.backfill.loading import jobs
 from dcm2bq.tools.backfill.run_records import Run, Staged
 from tests.support.backfill_site import Site
@@ -33,7 +33,7 @@ def loader(site: Site, bigquery: Proxy, monkeypatch: pytest.MonkeyPatch) -> Load
 
 
 def stage(site: Site, line: bytes) -> None:
-    """Store a file of rows about the source."""
+    """Stage a file of rows about objects of the source."""
     content = line.replace(b"BUCKET", site.source.name.encode())
     site.staging.upload("rows.gz", gzip.compress(content))
 
@@ -63,21 +63,23 @@ def test_a_lost_answer_loads_nothing_twice(site: Site, loader: Loader, bigquery:
 
 def test_a_job_that_failed_gets_another_attempt(site: Site, loader: Loader) -> None:
     job = job_of(site)
-    with pytest.raises(WriteFailedError, match=rf"^instances: load job {job.name}4 failed \(inv"):
+    with pytest.raises(
+        ServiceError, match=rf"^BigQuery: instances: load job {job.name}4 failed \(inv"
+    ):
         loader.finish(job, pause=0)
     stage(site, ROW)
     assert loader.finish(job, pause=0) == Done(f"{job.name}5", 1)
     assert len(site.rows()) == 1
 
 
-def test_errors_of_a_job_quote_no_value(site: Site, loader: Loader) -> None:
+def test_errors_of_a_job_contain_no_value(site: Site, loader: Loader) -> None:
     stage(site, ROW.replace(b"2026-01-01T00:00:00Z", b"SECRET"))
-    with pytest.raises(WriteFailedError) as caught:
+    with pytest.raises(ServiceError) as caught:
         loader.finish(job_of(site), pause=0)
     assert "SECRET" not in str(caught.value)
 
 
-def test_a_job_takes_no_more_than_it_may(site: Site) -> None:
+def test_a_shard_is_split_into_jobs_within_the_limits(site: Site) -> None:
     run = Run(id="r", source="gs://b", staging="gs://s/x", config=site.config)
     names = [f"rows/{n}.gz" for n in range(load.URIS_MAX + 1)]
     staged = Staged(

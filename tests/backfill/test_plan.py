@@ -1,4 +1,4 @@
-"""Shards part the names of a bucket exactly, however these are spread."""
+"""Shards divide the names of a bucket exactly, however the names are distributed."""
 
 import threading
 import time
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from dcm2bq.config import Config
 from dcm2bq.errors import ReadFailedError
-from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.gcs.store import Store
 from dcm2bq.local.bucket import Bucket
+from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.backfill.plan import Census, Shard, between
 from tests.support.function_stack import unique
 
@@ -30,7 +30,7 @@ WIDE = [f"患者/{chr(0x4E00 + n)}/\U0001f600{n}.dcm" for n in range(1500)]
 
 
 class Names:
-    """A listing of names, that remembers how much of it was done at once."""
+    """A listing of names that counts how many pages are listed at once."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = sorted(names)
@@ -43,7 +43,7 @@ class Names:
 
     def pages(
         self, bucket: str, prefix: str, *, start: str, end: str, at_once: int
-    ) -> Iterator[Sequence[ObjectEvent]]:
+    ) -> Iterator[Sequence[StoredObject]]:
         """Yield the names of a range."""
         found = [
             each
@@ -55,19 +55,17 @@ class Names:
                 self.at_once += 1
                 self.pages_given += 1
                 self.most_at_once = max(self.most_at_once, self.at_once)
-            time.sleep(self.seconds)  # as an answer takes its time
+            time.sleep(self.seconds)  # a request takes time
             with self._lock:
                 self.at_once -= 1
             page = found[first : first + at_once]
             if self.failing_from and any(each >= self.failing_from for each in page):
                 raise ReadFailedError("Cloud Storage: HTTP 403")
-            yield [event(bucket, each) for each in page]
+            yield [stored(bucket, each) for each in page]
 
 
-def event(bucket: str, name: str) -> ObjectEvent:
-    return ObjectEvent(
-        event_id="", kind=Kind.FINALIZED, time=TIME, bucket=bucket, name=name, generation=1, size=10
-    )
+def stored(bucket: str, name: str) -> StoredObject:
+    return StoredObject(bucket=bucket, name=name, generation=1, size=10)
 
 
 def shards_of(names: Names, prefix: str = "", *, threads: int = 8, least: int = 100) -> list[Shard]:
@@ -76,7 +74,7 @@ def shards_of(names: Names, prefix: str = "", *, threads: int = 8, least: int = 
 
 
 def assert_exact(shards: Sequence[Shard], names: Sequence[str]) -> None:
-    """Assert that each name is in one shard, and that each shard counts its own."""
+    """Assert that each name is in exactly one shard, and that each shard's counts are right."""
     assert [each.number for each in shards] == list(range(len(shards)))
     assert all(one.end == other.start for one, other in pairwise(shards))
     assert (shards[0].start, shards[-1].end) == ("", "")
@@ -88,7 +86,7 @@ def assert_exact(shards: Sequence[Shard], names: Sequence[str]) -> None:
 
 
 @pytest.mark.parametrize("names", [UUIDS, DEEP, HOT, WIDE], ids=["flat", "deep", "hot", "wide"])
-def test_shards_hold_each_object_once_and_are_of_a_size(names: list[str]) -> None:
+def test_shards_hold_each_object_once_and_have_similar_sizes(names: list[str]) -> None:
     listing = Names(names)
     shards = shards_of(listing)
     assert_exact(shards, names)
@@ -108,21 +106,21 @@ def test_an_empty_bucket_is_one_empty_shard() -> None:
     assert shards_of(Names([])) == [Shard(number=0, start="", end="", listed=0, objects=0, bytes=0)]
 
 
-def test_a_prefix_bounds_the_count() -> None:
+def test_only_objects_under_the_prefix_are_counted() -> None:
     names = [*DEEP, *UUIDS, "archive/2x.dcm", "archive/1.txt"]
     shards = shards_of(Names(names), "archive/1")
     assert sum(each.listed for each in shards) == 1001
     assert sum(each.objects for each in shards) == 1000
 
 
-def test_there_are_never_more_shards_than_load_jobs_for_a_day() -> None:
+def test_the_number_of_shards_is_bounded() -> None:
     census = Census(Names(UUIDS), "bucket", "", lambda _: False)
     shards = census.shards(4, least=10, most=7)
     assert len(shards) <= 7
     assert sum(each.listed for each in shards) == len(UUIDS)
 
 
-def test_what_fails_for_one_thread_ends_them_all() -> None:
+def test_a_failure_of_one_thread_ends_all() -> None:
     listing = Names(UUIDS)
     listing.failing_from = "8"
     with pytest.raises(ReadFailedError, match=r"^Cloud Storage: HTTP 403$"):
@@ -135,7 +133,7 @@ name = st.text(
 
 
 @given(name, name)
-def test_the_middle_lies_between(low: str, high: str) -> None:
+def test_the_middle_is_between_its_bounds(low: str, high: str) -> None:
     middle = between(low, high)
     if middle is not None:
         assert low < middle
@@ -144,13 +142,15 @@ def test_the_middle_lies_between(low: str, high: str) -> None:
 
 
 @given(st.sets(st.text("ab/\u00e9\u4e00~ ", min_size=1, max_size=8), min_size=1, max_size=80))
-def test_any_names_are_parted_exactly(names: set[str]) -> None:
+def test_any_names_are_split_exactly(names: set[str]) -> None:
     listing = Names([each + ".dcm" for each in names])
     listing.seconds = 0
     assert_exact(shards_of(listing, threads=3, least=5), listing.names)
 
 
-def test_the_real_listing_is_shared_too(storage_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_listing_of_cloud_storage_is_shared_by_threads(
+    storage_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bucket = Bucket(storage_url, unique("plan-"), connections=8)
     bucket.create()
     with ThreadPoolExecutor(8) as pool:

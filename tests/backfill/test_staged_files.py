@@ -1,4 +1,4 @@
-"""Rows are those of the function, and their files what BigQuery's load jobs take."""
+"""Staged rows equal those of the function, in files that load jobs accept."""
 
 import gzip
 import json
@@ -12,11 +12,13 @@ import pytest
 
 from dcm2bq import rows
 from dcm2bq.config import Config
-from dcm2bq.events import Kind, ObjectEvent
-from dcm2bq.gcs.run_folder import Folder
+from dcm2bq.deadline import NO_DEADLINE
+from dcm2bq.events import EventKind, ObjectEvent
+from dcm2bq.gcs.run_folder import RunFolder
 from dcm2bq.local import servers
-from dcm2bq.local.eventarc import Delivery, Event, Trigger
+from dcm2bq.local.eventarc import Event, EventDelivery, Trigger
 from dcm2bq.rows import DeadLetterRow
+from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.backfill import staged_files as files
 from tests.support.backfill_site import CT_SMALL, MR_SMALL, Site
 from tests.support.function_stack import ROOT
@@ -24,7 +26,7 @@ from tests.support.function_stack import ROOT
 OWN = ("ingested_at", "timestamp")
 
 
-def test_rows_are_those_of_the_function(site: Site, tmp_path: Path) -> None:
+def test_staged_rows_equal_those_of_the_function(site: Site, tmp_path: Path) -> None:
     resources = [
         site.upload("ct.dcm", CT_SMALL),
         site.upload("broken.dcm", CT_SMALL[:1400]),
@@ -34,8 +36,8 @@ def test_rows_are_those_of_the_function(site: Site, tmp_path: Path) -> None:
     with servers.function_server(tmp_path, ROOT / "main.py", environ) as url:
         trigger = Trigger(url, connections=1)
         for resource in resources:
-            event = Event(kind=Kind.FINALIZED, resource=resource)
-            assert trigger.deliver(Delivery(event=event)).failure is None
+            event = Event(kind=EventKind.FINALIZED, resource=resource)
+            assert trigger.deliver(EventDelivery(event=event)).failure is None
         trigger.close()
     done = site.backfill("--all", "--keep-staged")
     assert done.status == 0, done.err
@@ -75,11 +77,13 @@ def test_rows_are_those_of_the_function(site: Site, tmp_path: Path) -> None:
         assert line["event"] == "finalized"
 
 
-def test_files_are_closed_at_their_size(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_closed_at_their_maximum_size(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", site.storage_url)
     monkeypatch.setattr(files, "FILE_BYTES", 40_000)
-    folder = Folder(f"gs://{site.staging.name}/b/run", Config())
-    sink = files.Files(folder, 3)
+    folder = RunFolder(f"gs://{site.staging.name}/b/run", Config())
+    sink = files.StagedFiles(folder, 3)
 
     def insert(thread: int) -> None:
         for number in range(500):
@@ -89,7 +93,7 @@ def test_files_are_closed_at_their_size(site: Site, monkeypatch: pytest.MonkeyPa
                 attributes="{}",
                 data=os.urandom(200),
             )
-            sink.insert_dead_letter(row, 0)
+            sink.insert_dead_letter(row, NO_DEADLINE)
 
     threads = [threading.Thread(target=insert, args=(n,)) for n in range(4)]
     for each in threads:
@@ -108,24 +112,26 @@ def test_files_are_closed_at_their_size(site: Site, monkeypatch: pytest.MonkeyPa
     assert {name: len(each or b"") for name, each in content.items()} == sink.sizes
 
 
-def test_a_line_holds_the_metadata_text_as_it_is() -> None:
-    """Its numbers look as BigQuery prints them; decoded and encoded anew they would not."""
+def test_a_line_contains_the_metadata_unchanged() -> None:
+    """Its numbers are written as BigQuery prints them; another round of JSON would change them."""
     event = ObjectEvent(
         event_id="1",
-        kind=Kind.FINALIZED,
+        kind=EventKind.FINALIZED,
         time=datetime.now(UTC),
-        bucket="scans",
-        name="a.dcm",
-        generation=1,
+        object=StoredObject(
+            bucket="scans",
+            name="a.dcm",
+            generation=1,
+        ),
     )
     text = '{"SliceLocation":67.17411800000001}'
     row = rows.instance_row(event, now=event.time, info=rows.info(event), metadata=text)
     assert f'"metadata":{text}'.encode() in files.encode(row)
 
 
-def test_a_folder_writes_nothing_over(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_folder_never_overwrites(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", site.storage_url)
-    folder = Folder(f"gs://{site.staging.name}", Config())
+    folder = RunFolder(f"gs://{site.staging.name}", Config())
     assert folder.create("a/x", b"1\r\n--")
     assert not folder.create("a/x", b"2")
     assert folder.read("a/x") == b"1\r\n--"
@@ -139,7 +145,7 @@ def read(site: Site, run: str, name: str) -> list[dict[str, Any]]:
     """Return the rows of a staged file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_EMULATOR_HOST", site.storage_url)
-        content = Folder(f"gs://{site.staging.name}/b/{run}", Config()).read(name)
+        content = RunFolder(f"gs://{site.staging.name}/b/{run}", Config()).read(name)
     assert content is not None
     return [json.loads(line) for line in gzip.decompress(content).splitlines()]
 

@@ -1,4 +1,4 @@
-"""The local servers, from the environment that has them: Apache Beam lives in another one."""
+"""The local servers, run from .venv: the environment of Apache Beam does not have them."""
 
 import subprocess
 from collections.abc import Iterator

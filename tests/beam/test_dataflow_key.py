@@ -1,4 +1,4 @@
-"""Workers of Dataflow have no key: what needs one is refused before a job is made."""
+"""Dataflow workers have no hash key: options that need it are refused before submission."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from dcm2bq import config
 from dcm2bq.errors import ConfigError
 from dcm2bq.tools.backfill.run_records import Run
-from dcm2bq.tools.backfill.runners.dataflow import Job
+from dcm2bq.tools.backfill.runners.dataflow import DataflowJob
 
 
 def run_of(privacy: dict[str, Any]) -> Run:
@@ -27,9 +27,9 @@ def run_of(privacy: dict[str, Any]) -> Run:
 def test_a_configuration_that_needs_a_key_is_refused(
     tmp_path: Path, privacy: dict[str, Any], option: str
 ) -> None:
-    """Unless the workers have a container of their own, whose environment may hold it."""
+    """Unless the workers run a custom container, whose environment may hold the key."""
     run = run_of({**privacy, "hashKeyVariable": "MY_KEY"})
     with pytest.raises(ConfigError, match=f"{option}: the workers have no MY_KEY"):
-        Job(project="p", region="r").options(run, tmp_path)
+        DataflowJob(project="p", region="r").options(run, tmp_path)
     container = ["--sdk_container_image=europe-docker.pkg.dev/p/r/i"]
-    assert Job(project="p", region="r", beam_options=container).options(run, tmp_path)
+    assert DataflowJob(project="p", region="r", beam_options=container).options(run, tmp_path)

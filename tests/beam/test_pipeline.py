@@ -1,4 +1,4 @@
-"""The pipeline as a graph, by Beam's own test runner and its own assertions."""
+"""The pipeline, run by Beam's own test runner and checked by its assertions."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +19,7 @@ from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run_records import Run, new_id
 from dcm2bq.tools.backfill.runners import pipeline
 from dcm2bq.tools.backfill.runners.in_process import run as run_locally
-from tests.support.backfill_site import CT_SMALL, Site, fresh_dataset
+from tests.support.backfill_site import CT_SMALL, Site, empty_dataset
 from tests.support.proxy import Fault, Proxy
 
 SHARDS = [
@@ -29,23 +29,24 @@ SHARDS = [
 
 
 @pytest.fixture(scope="module")
-def dataset(bigquery_url: str) -> Dataset:
+def dataset(bigquery_url: str) -> Iterator[Dataset]:
     """The tables and views."""
-    return fresh_dataset(bigquery_url)
+    with empty_dataset(bigquery_url) as dataset:
+        yield dataset
 
 
 @pytest.fixture
 def site(
     storage_url: str, bigquery_url: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Site]:
-    """Five objects and a bad one in fresh buckets, and this process pointed at them."""
+    """Fresh buckets with five objects and a bad one, which this process uses."""
     with Proxy(storage_url).running() as proxy:
         made = Site(proxy, storage_url, bigquery_url, dataset)
         for name, value in made.environ.items():
             monkeypatch.setenv(name, value)
         for number in range(5):
             made.upload(f"{number}.dcm", CT_SMALL)
-        made.upload("5.dcm", b"no DICOM")
+        made.upload("5.dcm", b"not DICOM")
         yield made
 
 
@@ -96,7 +97,7 @@ def test_each_shard_is_staged_and_loaded(site: Site) -> None:
     assert len(site.live()) == 5
 
 
-def test_the_steps_are_these(site: Site) -> None:
+def test_the_pipeline_has_these_steps(site: Site) -> None:
     graph = BeamTestPipeline(runner=FnApiRunner())
     pipeline.build(graph, run_of(site), SHARDS)
     names = [
@@ -109,7 +110,7 @@ def test_the_steps_are_these(site: Site) -> None:
     )
 
 
-def test_a_failing_step_says_why_without_a_value(site: Site) -> None:
+def test_the_error_of_a_step_contains_no_value(site: Site) -> None:
     run = run_of(site, config=Config(big_query=site.config.big_query))
     site.storage.faults = [Fault(f"/b/{site.source.name}/o?", 403, b"SECRET")]
     with pytest.raises(Exception, match=r"^Cloud Storage: HTTP 403$"):
@@ -121,7 +122,7 @@ def test_a_failing_step_says_why_without_a_value(site: Site) -> None:
     assert site.live() == []
 
 
-def test_a_bundle_that_is_run_again_loads_nothing_twice(site: Site) -> None:
+def test_a_repeated_bundle_loads_nothing_twice(site: Site) -> None:
     run = run_of(site)
     for _ in range(2):
         with BeamTestPipeline(
@@ -132,14 +133,14 @@ def test_a_bundle_that_is_run_again_loads_nothing_twice(site: Site) -> None:
     assert [each["attempts"] for each in site.dead_letters()] == [1]
 
 
-def test_a_run_that_found_everything_there_does_no_more(site: Site) -> None:
+def test_a_run_without_new_objects_loads_nothing(site: Site) -> None:
     first = Backfill(run_of(site, takes_all=False))
     first.begin()
     seen: list[int] = []
 
-    def run(what: Run, shards: Any) -> bool:
+    def run(backfill: Run, shards: Any) -> bool:
         seen.append(len(shards))
-        run_locally(what, shards)
+        run_locally(backfill, shards)
         return True
 
     summary = first.go(run)

@@ -12,10 +12,11 @@ import pytest
 from click import Option
 from pydicom.data import get_testdata_file
 
-from dcm2bq import __version__, cli, config
+from dcm2bq import cli, config
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.errors import ConfigError
 from dcm2bq.local import servers
+from dcm2bq.version import VERSION
 
 COMMAND = str(Path(sys.executable).with_name("dcm2bq"))
 CT_SMALL = str(get_testdata_file("CT_small.dcm"))
@@ -28,12 +29,12 @@ def help_of(capsys: pytest.CaptureFixture[str], *args: str) -> str:
     return out
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_that_of_the_rows(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == 0
-    assert capsys.readouterr().out == f"dcm2bq {__version__}\n"
+    assert capsys.readouterr().out == f"dcm2bq {VERSION}\n"
 
 
-def test_the_help_names_every_command_and_something_to_try(
+def test_the_help_lists_every_command_and_an_example(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     text = help_of(capsys)
@@ -42,7 +43,7 @@ def test_the_help_names_every_command_and_something_to_try(
 
 
 @pytest.mark.parametrize("command", sorted(cli.commands.commands))
-def test_every_command_is_explained_by_examples(
+def test_the_help_of_every_command_has_examples(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = help_of(capsys, command)
@@ -54,7 +55,7 @@ def test_every_command_is_explained_by_examples(
             assert option.help
 
 
-def test_help_is_quick_and_needs_no_extras() -> None:
+def test_help_imports_nothing_heavy() -> None:
     program = (
         "import sys\n"
         "from dcm2bq.cli import main\n"
@@ -70,14 +71,16 @@ def test_help_is_quick_and_needs_no_extras() -> None:
 
 
 @pytest.mark.parametrize("args", [["nonsense"], ["--nonsense"], [], ["dump"], ["config", "x"]])
-def test_wrong_usage_is_told_on_stderr(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_is_explained_on_stderr(
+    args: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(args) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert "Usage: dcm2bq" in err
 
 
-def test_the_configuration_in_force_is_shown(
+def test_config_shows_the_whole_configuration(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DCM2BQ_CONFIG", '{"bigQuery": {"datasetId": "other"}}')
@@ -96,7 +99,7 @@ def test_the_configuration_in_force_is_shown(
         ('{"profile": "Basic"}', "privacy.profile: Invalid enum value 'Basic', expected basic or"),
     ],
 )
-def test_the_configuration_is_checked_as_at_a_start(
+def test_config_makes_the_checks_of_the_functions_start(
     privacy: str,
     message: str,
     capsys: pytest.CaptureFixture[str],
@@ -110,12 +113,12 @@ def test_the_configuration_is_checked_as_at_a_start(
     assert err.startswith(f"dcm2bq: {message}")
 
 
-def test_the_schema_of_the_configuration_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_config_shows_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["config", "--schema"]) == 0
     assert "jsonOutput" in json.loads(capsys.readouterr().out)["$defs"]["Config"]["properties"]
 
 
-def test_a_configuration_that_is_no_text_is_told(
+def test_a_configuration_that_is_not_utf8_is_refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "config.json").write_bytes(b'{"log": {"level": "\xff"}}')
@@ -129,7 +132,7 @@ def test_a_configuration_that_is_no_text_is_told(
 
 
 @pytest.mark.parametrize("command", ["config", "init", "local"])
-def test_a_wrong_configuration_is_one_line(
+def test_a_wrong_configuration_is_reported_on_one_line(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DCM2BQ_CONFIG", '{"bigQuery": {"dataset": "x"}}')
@@ -140,13 +143,13 @@ def test_a_wrong_configuration_is_one_line(
     assert len(err.splitlines()) == 1
 
 
-def test_debug_shows_where_an_error_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DCM2BQ_CONFIG", "{")
     with pytest.raises(ConfigError):
         cli.main(["--debug", "config"])
 
 
-def test_an_error_that_nobody_foresaw_shows_no_value(
+def test_an_unforeseen_error_shows_no_value(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> None:
@@ -159,7 +162,7 @@ def test_an_error_that_nobody_foresaw_shows_no_value(
     assert "SENTINEL" not in err
 
 
-def test_an_interrupt_is_quiet(
+def test_an_interrupt_prints_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt() -> None:
@@ -171,7 +174,7 @@ def test_an_interrupt_is_quiet(
 
 
 @pytest.mark.parametrize("args", [(), ("dead-letters",)])
-def test_no_line_of_the_help_is_cut(
+def test_the_help_cuts_no_line(
     args: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "50")
@@ -182,7 +185,7 @@ def test_no_line_of_the_help_is_cut(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
 @pytest.mark.parametrize("args", [("config",), ("dump", CT_SMALL), ("--help",)])
-def test_an_output_that_cannot_be_written_is_told(args: tuple[str, ...]) -> None:
+def test_an_output_that_cannot_be_written_is_reported(args: tuple[str, ...]) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [COMMAND, *args], stdout=full, stderr=subprocess.PIPE, text=True, check=False
@@ -192,7 +195,7 @@ def test_an_output_that_cannot_be_written_is_told(args: tuple[str, ...]) -> None
     assert line.startswith("dcm2bq: standard output: No space left on device (free some space")
 
 
-def test_an_error_of_the_system_keeps_its_text_and_place(
+def test_a_system_error_keeps_its_text_and_path(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> None:
@@ -201,11 +204,12 @@ def test_an_error_of_the_system_keeps_its_text_and_place(
     monkeypatch.setattr(config, "load", fail)
     assert cli.main(["config"]) == 1
     assert capsys.readouterr().err == (
-        "dcm2bq: /some/place: Permission denied (run it as a user who may, or name another place)\n"
+        "dcm2bq: /some/place: Permission denied "
+        "(run it as a user with access, or use another path)\n"
     )
 
 
-def test_a_pipe_that_breaks_elsewhere_is_no_success(
+def test_a_broken_pipe_other_than_stdout_is_an_error(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> None:
@@ -216,7 +220,7 @@ def test_a_pipe_that_breaks_elsewhere_is_no_success(
     assert capsys.readouterr().err == "dcm2bq: Broken pipe\n"
 
 
-def test_an_encoding_that_lacks_a_character_is_told() -> None:
+def test_an_encoding_that_lacks_a_character_is_reported() -> None:
     program = (
         "import sys, click\n"
         "from dcm2bq import cli, config\n"
@@ -231,7 +235,7 @@ def test_an_encoding_that_lacks_a_character_is_told() -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert "the encoding of the output (latin-1) lacks a character" in done.stderr
+    assert "the output's encoding (latin-1) lacks a character" in done.stderr
     assert "PYTHONIOENCODING=utf-8" in done.stderr
     assert "SENTINEL" not in done.stderr
 
@@ -242,7 +246,7 @@ def dataset_id(bigquery_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"init_{uuid.uuid4().hex}"
 
 
-def test_init_makes_everything_once(dataset_id: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_creates_everything_once(dataset_id: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["init", "--dataset", dataset_id, "--location", "EU"]) == 0
     first = capsys.readouterr().out.splitlines()
     assert {line.split()[0] for line in first} == {"created"}
@@ -255,7 +259,9 @@ def test_init_makes_everything_once(dataset_id: str, capsys: pytest.CaptureFixtu
     assert len(second) == len(first)
 
 
-def test_init_can_only_tell(dataset_id: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_of_init_changes_nothing(
+    dataset_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["init", "--dataset", dataset_id, "--dry-run"]) == 0
     out, err = capsys.readouterr()
     assert {line[:18] for line in out.splitlines()} == {"would be created  "}
@@ -265,7 +271,7 @@ def test_init_can_only_tell(dataset_id: str, capsys: pytest.CaptureFixture[str])
     assert Dataset(options).get() is None
 
 
-def test_a_dry_run_of_init_leaves_what_is_right(
+def test_a_dry_run_of_init_reports_existing_objects_as_unchanged(
     dataset_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["init", "--dataset", dataset_id]) == 0
@@ -286,14 +292,16 @@ SAME_NAME = '{"bigQuery": {"instancesTableId": "Studies"}}'
         (KEYLESS, ["verify", "gs://bucket", "--repair"], "DCM2BQ_HASH_KEY"),
         ("{}", ["dead-letters", "show", "gs://"], "gs://BUCKET or gs://BUCKET/NAME is expected"),
         (KEYLESS, ["dead-letters", "retry", "--all"], "DCM2BQ_HASH_KEY"),
-        ("{}", ["dead-letters", "retry"], "say which entries"),
+        ("{}", ["dead-letters", "retry"], "select entries either by a filter"),
         ("{}", ["dead-letters", "dismiss", "--all"], "--because"),
+        ("{}", ["dead-letters", "list", "--reason", "nosuch"], "--reason nosuch: no such reason"),
+        ("{}", ["dead-letters", "retry", "--reason", "nosuch"], "--reason nosuch: no such reason"),
         ("{}", ["backfill", "gs://a", "--dry-run"], "gs://BUCKET or gs://BUCKET/NAME is expected"),
         (KEYLESS, ["backfill", "gs://bucket", "--staging", "gs://bucket/s"], "DCM2BQ_HASH_KEY"),
         ("{}", ["dump", "gs://bucket/a.dcm", "gs://a"], "gs://BUCKET or gs://BUCKET/NAME is"),
     ],
 )
-def test_what_needs_no_network_is_refused_before_credentials_are_looked_for(
+def test_mistakes_are_reported_before_credentials_are_looked_up(
     overrides: str,
     args: list[str],
     message: str,
@@ -308,7 +316,7 @@ def test_what_needs_no_network_is_refused_before_credentials_are_looked_for(
     assert message in err
 
 
-def test_flags_of_init_go_before_the_configuration(
+def test_options_of_init_override_the_configuration(
     dataset_id: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = {"datasetId": "other", "projectId": "other", "instancesTableId": "my_instances"}
@@ -319,14 +327,14 @@ def test_flags_of_init_go_before_the_configuration(
     assert "my_instances" in out
 
 
-def test_a_wrong_flag_of_init_is_a_configuration_error(
+def test_a_wrong_option_of_init_is_a_configuration_error(
     dataset_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["init", "--dataset", f"{dataset_id}-x"]) == 2
     assert capsys.readouterr().err.startswith("dcm2bq: bigQuery.datasetId: ")
 
 
-def test_a_service_that_cannot_be_reached_has_its_own_status(
+def test_an_unreachable_service_has_its_own_exit_status(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", servers.url(servers.free_port()))
@@ -337,7 +345,7 @@ def test_a_service_that_cannot_be_reached_has_its_own_status(
 
 
 @pytest.mark.parametrize("command", [("dump", "scan.dcm"), ("local", "--once"), ("config",)])
-def test_privacy_options_without_a_key_are_a_matter_of_configuration(
+def test_a_missing_hash_key_is_a_configuration_error(
     command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DCM2BQ_CONFIG", '{"privacy": {"hash": ["PatientID"]}}')
@@ -347,7 +355,7 @@ def test_privacy_options_without_a_key_are_a_matter_of_configuration(
 
 
 @pytest.mark.parametrize("command", [("dump", "scan.dcm"), ("local", "--once"), ("config",)])
-def test_limits_beyond_the_memory_are_a_matter_of_configuration(
+def test_limits_beyond_the_memory_are_a_configuration_error(
     command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     limits = '{"memoryBytes": 300000000, "headerBytes": 300000001}'

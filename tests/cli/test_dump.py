@@ -1,4 +1,4 @@
-"""`dcm2bq dump`: what a header becomes, from wherever it is read."""
+"""`dcm2bq dump`: headers as JSON, from files, folders, patterns, objects and standard input."""
 
 import io
 import json
@@ -6,10 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import uuid
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,6 +18,7 @@ from click import progressbar
 from dcm2bq import cli
 from dcm2bq.dicom import convert
 from tests.support.cloud import Bucket
+from tests.support.http_server import serving
 
 COMMAND = str(Path(sys.executable).with_name("dcm2bq"))
 PACKAGE = find_spec("pydicom")
@@ -29,7 +28,7 @@ FILES = Path(PACKAGE.origin).parent / "data" / "test_files"
 
 
 class Dump:
-    """Runs `dcm2bq dump` and keeps what it said."""
+    """Runs `dcm2bq dump` and keeps its output."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
@@ -57,7 +56,7 @@ def dump(capsys: pytest.CaptureFixture[str]) -> Dump:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three DICOM files, one of them not named so, and one that is broken."""
+    """Three DICOM files, one of them without a matching name."""
     (tmp_path / "sub").mkdir()
     shutil.copyfile(FILES / "CT_small.dcm", tmp_path / "a.dcm")
     shutil.copyfile(FILES / "MR_small.dcm", tmp_path / "sub" / "b.DCM")
@@ -65,9 +64,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_nothing_but_regular_files_is_opened(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_regular_files_are_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.mkfifo(tmp_path / "pipe.dcm")
     shutil.copyfile(FILES / "CT_small.dcm", tmp_path / "scan.dcm")
     assert cli.main(["dump", str(tmp_path)]) == 1
@@ -78,7 +75,7 @@ def test_nothing_but_regular_files_is_opened(
     assert capsys.readouterr().err.count("not a regular file") == 2
 
 
-def test_a_file_becomes_one_indented_document(dump: Dump) -> None:
+def test_a_single_file_is_printed_as_one_indented_document(dump: Dump) -> None:
     dump(FILES / "CT_small.dcm")
     assert dump.status == 0
     assert dump.err == ""
@@ -87,7 +84,7 @@ def test_a_file_becomes_one_indented_document(dump: Dump) -> None:
         assert json.loads(dump.out) == convert(stream).metadata
 
 
-def test_several_files_become_a_line_each_in_their_order(dump: Dump) -> None:
+def test_several_files_are_printed_as_lines_in_their_order(dump: Dump) -> None:
     dump(FILES / "MR_small.dcm", FILES / "CT_small.dcm")
     assert dump.modalities == ["MR", "CT"]
 
@@ -97,52 +94,52 @@ def test_a_folder_is_searched_for_names_that_match(dump: Dump, folder: Path) -> 
     assert dump.status == 0
 
 
-def test_names_that_were_passed_over_are_counted(dump: Dump, folder: Path) -> None:
-    assert dump(folder).err == "passed over: 1 name without a match of input.namePattern\n"
+def test_skipped_names_are_counted(dump: Dump, folder: Path) -> None:
+    assert dump(folder).err == "skipped: 1 name that does not match input.namePattern\n"
     (folder / "notes.txt").touch()
-    assert dump(folder).err == "passed over: 2 names without a match of input.namePattern\n"
+    assert dump(folder).err == "skipped: 2 names that do not match input.namePattern\n"
     assert dump(folder / "**/*").modalities == ["CT", "MR", "RTPLAN"]
-    assert "passed over" not in dump.err  # the pattern names every file
+    assert "skipped: " not in dump.err  # the glob matches every file
     assert dump(folder / "a.dcm").err == ""
 
 
-def test_a_folder_with_one_file_still_gives_lines(dump: Dump, folder: Path) -> None:
+def test_a_folder_with_one_file_is_printed_as_lines(dump: Dump, folder: Path) -> None:
     assert dump(folder / "sub").modalities == ["MR"]
 
 
-def test_a_file_that_is_named_counts_whatever_its_name(dump: Dump, folder: Path) -> None:
+def test_a_file_given_by_name_is_read_whatever_its_name(dump: Dump, folder: Path) -> None:
     assert json.loads(dump(folder / "sub" / "other").out)["Modality"] == "RTPLAN"
 
 
-def test_the_name_pattern_is_the_configurations(
+def test_the_name_pattern_of_the_configuration_applies(
     dump: Dump, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DCM2BQ_CONFIG", '{"input": {"namePattern": "^sub/o"}}')
     assert dump(folder).modalities == ["RTPLAN"]
 
 
-def test_a_folder_without_a_match_is_told(dump: Dump, tmp_path: Path) -> None:
+def test_a_folder_without_a_match_is_reported(dump: Dump, tmp_path: Path) -> None:
     dump(tmp_path)
     assert (dump.status, dump.out) == (1, "")
-    assert dump.err == f"{tmp_path}: no file in it matches input.namePattern\n"
+    assert dump.err == f"{tmp_path}: no file in this folder matches input.namePattern\n"
 
 
-def test_a_folder_that_cannot_be_listed_is_told_once(
+def test_a_folder_that_cannot_be_listed_is_reported_once(
     dump: Dump, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: str) -> NoReturn:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(os, "scandir", refuse)  # whoever runs this may be root
+    monkeypatch.setattr(os, "scandir", refuse)  # root may list any folder
     dump(folder)
     (line,) = dump.err.splitlines()
     assert line.startswith(f"{folder}: Permission denied")
 
 
-def test_an_empty_path_is_refused_before_anything_is_shown(dump: Dump, folder: Path) -> None:
+def test_an_empty_path_is_refused_before_anything_is_printed(dump: Dump, folder: Path) -> None:
     dump(folder, "")
     assert (dump.status, dump.out) == (2, "")
-    assert "an empty PATH names nothing" in dump.err
+    assert "PATH is empty" in dump.err
 
 
 @pytest.mark.parametrize(
@@ -154,38 +151,38 @@ def test_an_empty_path_is_refused_before_anything_is_shown(dump: Dump, folder: P
         ("[s]ub/*", ["MR", "RTPLAN"]),
     ],
 )
-def test_a_pattern_takes_each_file_once(
+def test_a_pattern_reads_each_file_once(
     dump: Dump, folder: Path, pattern: str, expected: list[str]
 ) -> None:
     assert dump(folder / pattern).modalities == expected
 
 
-def test_a_pattern_without_a_match_is_told(dump: Dump, tmp_path: Path) -> None:
+def test_a_pattern_without_a_match_is_reported(dump: Dump, tmp_path: Path) -> None:
     dump(tmp_path / "*.dcm", FILES / "CT_small.dcm")
     assert dump.status == 1
-    assert dump.err == f"{tmp_path}/*.dcm: nothing matches\n"
+    assert dump.err == f"{tmp_path}/*.dcm: no file matches this pattern\n"
     assert dump.modalities == ["CT"]
 
 
-def test_a_name_that_looks_like_a_pattern_is_a_name_first(dump: Dump, folder: Path) -> None:
+def test_an_existing_file_whose_name_looks_like_a_pattern_is_read(dump: Dump, folder: Path) -> None:
     shutil.copyfile(FILES / "CT_small.dcm", folder / "scan[1].dcm")
     assert dump(folder / "scan[1].dcm").out.startswith("{\n")
 
 
-def test_the_standard_input_is_a_file(dump: Dump, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_input_is_read(dump: Dump, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.BytesIO((FILES / "CT_small.dcm").read_bytes())
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stream))
     assert json.loads(dump("-").out)["Modality"] == "CT"
     assert dump.out.startswith("{\n")
 
 
-def test_a_pipe_is_a_file() -> None:
+def test_a_pipe_is_read() -> None:
     content = (FILES / "CT_small.dcm").read_bytes()
     done = subprocess.run([COMMAND, "dump", "-"], input=content, capture_output=True, check=True)
     assert json.loads(done.stdout)["Modality"] == "CT"
 
 
-def test_the_envelope_tells_path_and_warnings(dump: Dump, folder: Path) -> None:
+def test_the_envelope_has_path_metadata_and_warnings(dump: Dump, folder: Path) -> None:
     dump("--envelope", folder / "a.dcm")
     (line,) = dump.lines
     assert list(line) == ["path", "metadata", "warnings"]
@@ -194,7 +191,7 @@ def test_the_envelope_tells_path_and_warnings(dump: Dump, folder: Path) -> None:
     assert line["warnings"] == []
 
 
-def test_a_path_that_is_no_text_does_not_break_the_envelope(dump: Dump, tmp_path: Path) -> None:
+def test_a_path_that_is_not_utf8_does_not_break_the_envelope(dump: Dump, tmp_path: Path) -> None:
     shutil.copyfile(FILES / "CT_small.dcm", tmp_path / os.fsdecode(b"\xff.dcm"))
     (line,) = dump("--envelope", tmp_path).lines
     assert line["path"] == f"{tmp_path}/\ufffd.dcm"
@@ -205,7 +202,7 @@ def test_the_format_can_be_chosen(dump: Dump) -> None:
     assert json.loads(dump.out)["00080060"] == {"vr": "CS", "Value": ["CT"]}
 
 
-def test_options_go_over_the_configuration(dump: Dump, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_override_the_configuration(dump: Dump, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DCM2BQ_CONFIG", '{"jsonOutput": {"useCommonNames": false}}')
     one = json.loads(
         dump("--option", "jsonOutput.ignoreMetaHeader=true", FILES / "CT_small.dcm").out
@@ -229,7 +226,7 @@ def test_the_value_of_an_option_can_be_plain_text(dump: Dump, folder: Path) -> N
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("jsonOutput.ignorePrivate", "NAME=VALUE is expected"),
+        ("jsonOutput.ignorePrivate", "expected NAME=VALUE"),
         ("jsonOutput.ignorPrivate=true", "did you mean jsonOutput.ignorePrivate?"),
         ("jsonOutput.ignorePrivate=perhaps", "jsonOutput.ignorePrivate"),
         ("jsonOutput.format.deep=1", "jsonOutput.format.deep: no such option"),
@@ -247,13 +244,13 @@ def test_wrong_options_are_usage_errors(dump: Dump, option: str, message: str) -
     assert dump.out == ""
 
 
-def test_the_format_is_given_once(dump: Dump) -> None:
+def test_the_format_can_be_given_only_once(dump: Dump) -> None:
     dump("--format", "flat", "--option", "jsonOutput.format=flat", FILES / "CT_small.dcm")
     assert (dump.status, dump.out) == (2, "")
-    assert "--format and --option jsonOutput.format: use one" in dump.err
+    assert "--format and --option jsonOutput.format are both given: use one" in dump.err
 
 
-def test_what_cannot_be_read_is_told_and_the_others_come_out(dump: Dump, tmp_path: Path) -> None:
+def test_unreadable_files_are_reported_and_the_others_printed(dump: Dump, tmp_path: Path) -> None:
     text, cut, missing = tmp_path / "text.dcm", tmp_path / "cut.dcm", tmp_path / "missing.dcm"
     text.write_text("SENTINEL^NAME")
     cut.write_bytes((FILES / "CT_small.dcm").read_bytes()[:1500])
@@ -266,9 +263,7 @@ def test_what_cannot_be_read_is_told_and_the_others_come_out(dump: Dump, tmp_pat
     assert "SENTINEL" not in dump.err
 
 
-def test_an_error_that_nobody_foresaw_shows_no_value(
-    dump: Dump, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unforeseen_error_reveals_no_value(dump: Dump, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ValueError("SENTINEL^NAME")
 
@@ -279,7 +274,7 @@ def test_an_error_that_nobody_foresaw_shows_no_value(
     assert "SENTINEL" not in dump.err
 
 
-def test_warnings_are_counted_on_demand(dump: Dump, tmp_path: Path) -> None:
+def test_verbose_counts_the_warnings(dump: Dump, tmp_path: Path) -> None:
     odd = tmp_path / "cut inside the pixel data.dcm"
     odd.write_bytes((FILES / "CT_small.dcm").read_bytes()[:-1000])
     assert dump(odd).err == ""
@@ -287,7 +282,7 @@ def test_warnings_are_counted_on_demand(dump: Dump, tmp_path: Path) -> None:
     assert dump("--verbose", FILES / "CT_small.dcm").err == ""
 
 
-def test_a_reader_that_has_enough_ends_it_quietly() -> None:
+def test_a_closed_pipe_ends_the_command_quietly() -> None:
     with subprocess.Popen(
         [COMMAND, "dump", *[str(FILES / "CT_small.dcm")] * 500],
         stdout=subprocess.PIPE,
@@ -301,11 +296,11 @@ def test_a_reader_that_has_enough_ends_it_quietly() -> None:
     assert process.returncode == 0
 
 
-def test_no_path_is_a_usage_error(dump: Dump) -> None:
+def test_a_missing_path_is_a_usage_error(dump: Dump) -> None:
     assert dump().status == 2
 
 
-def test_the_progress_is_for_a_terminal_that_shows_nothing_else(
+def test_progress_is_shown_only_if_the_output_goes_elsewhere(
     dump: Dump, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hidden = []
@@ -334,7 +329,7 @@ def bucket(storage_url: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     return bucket
 
 
-def test_an_object_is_a_file(dump: Dump, bucket: Bucket) -> None:
+def test_an_object_is_read_like_a_file(dump: Dump, bucket: Bucket) -> None:
     dump(f"gs://{bucket.name}/2026/a #1 ü%41.dcm")
     assert (dump.status, dump.err) == (0, "")
     assert dump.out.startswith('{\n  "')
@@ -342,7 +337,7 @@ def test_an_object_is_a_file(dump: Dump, bucket: Bucket) -> None:
     assert json.loads(dump(f"gs://{bucket.name}/other").out)["Modality"] == "RTPLAN"
 
 
-def test_an_object_can_be_named_in_its_bulk_data(dump: Dump, bucket: Bucket) -> None:
+def test_bulk_data_uris_can_name_the_object(dump: Dump, bucket: Bucket) -> None:
     option = ("--option", "jsonOutput.explicitBulkDataRoot=true")
     (line,) = dump("--envelope", *option, f"gs://{bucket.name}/2026/b.dcm").lines
     assert line["path"] == f"gs://{bucket.name}/2026/b.dcm"
@@ -356,22 +351,22 @@ def test_a_prefix_is_searched_for_names_that_match(dump: Dump, bucket: Bucket, p
     assert dump.status == 0
 
 
-def test_objects_that_were_passed_over_are_counted(dump: Dump, bucket: Bucket) -> None:
-    names = "2 names without a match of input.namePattern"
-    assert dump(f"gs://{bucket.name}").err == f"passed over: {names}, 1 empty object\n"
+def test_skipped_objects_are_counted(dump: Dump, bucket: Bucket) -> None:
+    names = "2 names that do not match input.namePattern"
+    assert dump(f"gs://{bucket.name}").err == f"skipped: {names}, 1 empty object\n"
     assert dump(f"gs://{bucket.name}/other").err == ""
 
 
 @pytest.mark.usefixtures("refusing")
 @pytest.mark.parametrize("uri", ["gs://", "gs:///x", "gs://UPPER", "gs://a", "GS://bucket/a.dcm"])
-def test_a_uri_that_cannot_be_is_refused_before_anything_is_read(dump: Dump, uri: str) -> None:
+def test_an_invalid_uri_is_refused_before_anything_is_read(dump: Dump, uri: str) -> None:
     dump(FILES / "CT_small.dcm", uri)
     assert (dump.status, dump.out) == (2, "")
     (line,) = dump.err.splitlines()
     assert line.startswith(f"dcm2bq: {uri}: gs://BUCKET or gs://BUCKET/NAME is expected")
 
 
-def test_objects_that_are_not_there_are_told(dump: Dump, bucket: Bucket) -> None:
+def test_missing_objects_are_reported(dump: Dump, bucket: Bucket) -> None:
     dump(f"gs://{bucket.name}/2026/b", f"gs://{bucket.name}/none/", FILES / "CT_small.dcm")
     assert dump.err.splitlines() == [
         f"gs://{bucket.name}/2026/b: no such object",
@@ -381,7 +376,7 @@ def test_objects_that_are_not_there_are_told(dump: Dump, bucket: Bucket) -> None
     assert dump.modalities == ["CT"]
 
 
-def test_a_bucket_that_is_not_there_is_told(dump: Dump, bucket: Bucket) -> None:
+def test_a_missing_bucket_is_reported(dump: Dump, bucket: Bucket) -> None:
     dump(f"gs://{bucket.name}-missing/", FILES / "CT_small.dcm")
     assert "no such bucket" in dump.err
     assert dump.status != 0
@@ -390,24 +385,10 @@ def test_a_bucket_that_is_not_there_is_told(dump: Dump, bucket: Bucket) -> None:
 
 @pytest.fixture
 def refusing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A Cloud Storage that answers 403 to everything."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(403)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
+    """A Cloud Storage that answers every request with 403."""
+    with serving(lambda exchange: exchange.answer(403)) as url:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
         yield
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.usefixtures("refusing")

@@ -1,4 +1,4 @@
-"""Whatever names, headers and errors hold, no command lets it steer the terminal."""
+"""No name, header or error that a command prints can control the terminal."""
 
 import errno
 import json
@@ -11,7 +11,7 @@ from dcm2bq import cli, config, log
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.errors import ReadFailedError
-from dcm2bq.local import run
+from dcm2bq.local import commands
 from tests.dicom.build import dicom, element, identity
 
 EVIL = "\x1b[31m\x7f\x9b2J\u202e\u2066\u2028\u061c\n[red]é"
@@ -32,7 +32,7 @@ def run_command(capfd: pytest.CaptureFixture[str], *args: str) -> tuple[str, str
 
 @pytest.fixture
 def scan(tmp_path: Path) -> Path:
-    """A file whose name and whose PatientName steer a terminal."""
+    """A file with control characters in its name and in a value of its header."""
     path = tmp_path / f"{EVIL.replace('/', '')}.dcm"
     path.write_bytes(
         dicom(
@@ -45,7 +45,7 @@ def scan(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("options", [[], ["--envelope"], ["--format", "dicom-json"]])
-def test_a_header_and_its_name_are_escaped_json(
+def test_a_header_and_its_file_name_are_escaped_in_json(
     scan: Path, options: Sequence[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     out, _ = run_command(capfd, "dump", *options, str(scan))
@@ -54,7 +54,7 @@ def test_a_header_and_its_name_are_escaped_json(
     assert ("--envelope" in options) == (IN_JSON in out)
 
 
-def test_a_name_in_an_error_or_a_note_is_escaped(
+def test_a_file_name_in_an_error_or_a_note_is_escaped(
     scan: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     _, err = run_command(capfd, "dump", str(tmp_path / EVIL))
@@ -81,7 +81,7 @@ def test_an_argument_in_an_error_is_escaped(
     assert r"\x9b2J" in err
 
 
-def test_a_services_message_is_escaped(
+def test_the_message_of_a_service_is_escaped(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*_: object) -> None:
@@ -92,7 +92,7 @@ def test_a_services_message_is_escaped(
     assert SHOWN.partition(r"\n")[0] in err
 
 
-def test_the_place_of_a_systems_error_stays_on_its_line(
+def test_the_path_of_a_system_error_stays_on_its_line(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
@@ -106,7 +106,9 @@ def test_the_place_of_a_systems_error_stays_on_its_line(
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_rows_are_escaped(*, as_json: bool, capfd: pytest.CaptureFixture[str]) -> None:
-    run._answer(lambda _: [{EVIL: EVIL, "list": [{"a": EVIL}]}], "SELECT", as_json=as_json)
+    commands._print_answer(
+        lambda _: [{EVIL: EVIL, "list": [{"a": EVIL}]}], "SELECT 1", as_json=as_json
+    )
     out, _ = capfd.readouterr()
     assert all(line.isprintable() for line in out.split("\n"))
     if as_json:

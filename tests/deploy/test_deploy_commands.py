@@ -199,7 +199,7 @@ def test_a_line_of_dcm2bq_is_no_wrong_usage_when_it_runs(
     error = result.exception
     assert not isinstance(error, click.UsageError), error.format_message()
     if isinstance(error, ConfigError):
-        assert "needs Apache Beam" in str(error)
+        assert "backfill needs packages" in str(error)
 
 
 @pytest.mark.parametrize("line", of("gcloud", "bq", "terraform"), ids=str)

@@ -12,8 +12,9 @@ import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import from_overrides
-from dcm2bq.handler import Ignored, Result
-from dcm2bq.tools.init import init
+from dcm2bq.handler import Result
+from dcm2bq.ignored import Ignored
+from tests.support.datasets import fresh_dataset
 from tests.support.function_stack import ROOT, unique
 
 DEPLOY = ROOT / "docs" / "DEPLOY.md"
@@ -129,16 +130,13 @@ def test_the_picture_is_that_of_its_source() -> None:
 
 
 @pytest.fixture(scope="module")
-def dataset(bigquery_url: str) -> Dataset:
+def dataset(bigquery_url: str) -> Iterator[Dataset]:
     """The new dataset, and the old tables of the Node service in it, under other names."""
     settings = from_overrides({"bigQuery": {"datasetId": unique("migration_")}})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
-        made = Dataset(settings)
-    init(made, settings)
-    for statement in OLD_TABLES:
-        made.query(statement.replace("old.", f"{made.name}.old_"))
-    return made
+    with fresh_dataset(bigquery_url, settings) as made:
+        for statement in OLD_TABLES:
+            made.query(statement.replace("old.", f"{made.name}.old_"))
+        yield made
 
 
 HEADER = """JSON '{"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3", "SOPInstanceUID":

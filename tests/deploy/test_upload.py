@@ -11,19 +11,19 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import hcl2
 import pytest
 from pydicom.data import get_testdata_file
 
 from dcm2bq import config
-from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.local import servers
-from dcm2bq.tools.init import init
+from dcm2bq.version import VERSION
 from tests.support import upload
 from tests.support.cloud import Bucket
+from tests.support.datasets import fresh_dataset
 from tests.support.function_stack import ROOT, unique
+from tests.support.processes import guarded
 
 CT_SMALL = Path(str(get_testdata_file("CT_small.dcm")))
 
@@ -93,30 +93,25 @@ def test_the_archive_alone_ingests_a_file(
     unpacked: Path, bare_python: Path, bigquery_url: str, storage_url: str
 ) -> None:
     overrides = {"bigQuery": {"datasetId": unique("upload_")}}
-    dataset = make_dataset(bigquery_url, overrides)
+    settings = config.from_overrides(overrides)
     event = Bucket(storage_url, unique("upload-")).upload("ct.dcm", CT_SMALL.read_bytes())
     environ = {
         "BIGQUERY_EMULATOR_HOST": bigquery_url,
         "STORAGE_EMULATOR_HOST": storage_url,
         "DCM2BQ_CONFIG": json.dumps(overrides),
     }
-    with function(unpacked, bare_python, environ) as url:
-        assert event.post(url).status_code == 200
-    (row,) = dataset.query("SELECT path, version, PatientID FROM instances_live")
+    with fresh_dataset(bigquery_url, settings) as dataset:
+        with function(unpacked, bare_python, environ) as url:
+            assert event.post(url).status_code == 200
+        (row,) = dataset.query(
+            "SELECT path, version, PatientID, info.dcm2bq_version AS code FROM instances_live"
+        )
     assert row == {
         "path": f"gs://{event.data['bucket']}/ct.dcm",
         "version": event.data["generation"],
         "PatientID": "1CT1",
+        "code": VERSION,
     }
-
-
-def make_dataset(bigquery_url: str, overrides: dict[str, Any]) -> Dataset:
-    settings = config.from_overrides(overrides)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
-        dataset = Dataset(settings)
-    init(dataset, settings)
-    return dataset
 
 
 @contextmanager
@@ -125,7 +120,7 @@ def function(folder: Path, python: Path, environ: dict[str, str]) -> Iterator[st
     port = servers.free_port()
     program = python.with_name("functions-framework")
     process = subprocess.Popen(
-        [program, "--target=ingest", "--host=127.0.0.1", f"--port={port}"],
+        guarded([program, "--target=ingest", "--host=127.0.0.1", f"--port={port}"]),
         cwd=folder,
         env={
             "PATH": os.environ["PATH"],

@@ -1,4 +1,4 @@
-"""Write DICOM by the byte, right and wrong, and watch how it is read."""
+"""Build DICOM objects byte by byte, valid and broken, and convert them."""
 
 import struct
 from io import BytesIO
@@ -39,7 +39,7 @@ def element(
     implicit: bool = False,
     big: bool = False,
 ) -> bytes:
-    """Return an element; `length` may lie."""
+    """Return an element; a given `length` may be wrong."""
     value = value.encode("latin_1") if isinstance(value, str) else value
     if length is None:
         value += b"\0" * (len(value) % 2) if vr in {"UI", "OB", "UN"} else b" " * (len(value) % 2)
@@ -90,7 +90,7 @@ def meta(transfer_syntax: str = EXPLICIT) -> bytes:
 
 
 def identity(*, implicit: bool = False, big: bool = False) -> bytes:
-    """Return the SOP Common elements that make a data set one."""
+    """Return SOP Class and SOP Instance UID, by which a data set is recognised as DICOM."""
     return element(0x00080016, "UI", SOP_CLASS, implicit=implicit, big=big) + element(
         0x00080018, "UI", SOP_INSTANCE, implicit=implicit, big=big
     )
@@ -102,12 +102,12 @@ def dicom(*elements: bytes, transfer_syntax: str = EXPLICIT) -> bytes:
 
 
 def converted(content: bytes, **options: Any) -> Conversion:
-    """Return the conversion of a file's bytes; options by their group."""
+    """Return the conversion of a file's bytes; options by group."""
     return convert(BytesIO(content), options)
 
 
 def flat(*elements: bytes, transfer_syntax: str = EXPLICIT, **options: Any) -> dict[str, Any]:
-    """Return the metadata of a data set without the File Meta Information."""
+    """Return the metadata of a data set, without the File Meta Information."""
     options["jsonOutput"] = {"ignoreMetaHeader": True} | options.get("jsonOutput", {})
     return converted(dicom(*elements, transfer_syntax=transfer_syntax), **options).metadata
 
@@ -118,9 +118,9 @@ def warned(*elements: bytes, transfer_syntax: str = EXPLICIT) -> list[str]:
 
 
 class CountingSource:
-    """A source that keeps account of what is asked of it; `holes` may stand for many bytes.
+    """A source that records what is read.
 
-    The content is `head`, then `gap` bytes that are never stored, then `tail`.
+    It has the bytes of `head`, then `gap` NULs, which are not stored, then `tail`.
     """
 
     def __init__(self, head: bytes, *, gap: int = 0, tail: bytes = b"") -> None:
@@ -129,20 +129,20 @@ class CountingSource:
         self.reads: list[tuple[int, int]] = []
 
     def read_at(self, offset: int, n: int, /) -> bytes:
-        """Return the bytes and remember that they were asked for."""
+        """Return the bytes and record the read."""
         assert n > 0
         assert offset + n <= self.size
         self.reads.append((offset, n))
         head, gap = self._head, self._gap
         middle = min(offset + n, len(head) + gap) - max(offset, len(head))
-        behind = len(head) + gap
+        tail_start = len(head) + gap
         return (
             head[offset : offset + n]
             + bytes(max(middle, 0))
-            + self._tail[max(offset - behind, 0) : max(offset + n - behind, 0)]
+            + self._tail[max(offset - tail_start, 0) : max(offset + n - tail_start, 0)]
         )
 
     @property
     def fetched(self) -> int:
-        """Bytes asked for."""
+        """Bytes that were read."""
         return sum(n for _, n in self.reads)

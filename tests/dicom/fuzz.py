@@ -1,8 +1,7 @@
 """Convert mutated DICOM files: `python -m tests.dicom.fuzz --count 200000 --seed 1`.
 
-Every mutation must be converted or refused with an error of the taxonomy, in bounded time,
-and within a bound on memory that the operating system enforces; the result must be valid
-JSON that BigQuery takes.
+Every mutation must be converted, or refused with one of our errors, in bounded time and in memory
+that the operating system limits. The result must be JSON that BigQuery accepts.
 """
 
 import argparse
@@ -41,11 +40,11 @@ OPTIONS: tuple[dict[str, Any], ...] = (
 
 
 def seeds() -> list[bytes]:
-    """Return the files to mutate: pydicom's own, the small ones."""
+    """Return the files to mutate: the small ones of pydicom."""
     folder = Path(pydicom.data.__file__).parent
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    found = [path.read_bytes() for path in paths if path.stat().st_size < LARGEST_SEED_FILE]
-    return [content for content in found if content[128:132] == b"DICM"]
+    contents = [path.read_bytes() for path in paths if path.stat().st_size < LARGEST_SEED_FILE]
+    return [content for content in contents if content[128:132] == b"DICM"]
 
 
 def mutate(content: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:
@@ -81,20 +80,20 @@ def mutate(content: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes
 
 
 def outcome(content: bytes, options: dict[str, Any]) -> str:
-    """Convert, check what comes of it and return how it ended."""
+    """Convert the content, check the result and return how the conversion ended."""
     try:
-        found = convert(BytesIO(content), options)
+        conversion = convert(BytesIO(content), options)
     except (NotDicomError, UnreadableDicomError) as refusal:
         return type(refusal).__name__
-    assert msgspec.json.decode(found.text) == found.metadata
-    assert "\0" not in found.text
-    assert "\\u0000" not in found.text.replace("\\\\", "")
-    assert len(found.warnings) <= 201
-    return "warned" if found.warnings else "converted"
+    assert msgspec.json.decode(conversion.text) == conversion.metadata
+    assert "\0" not in conversion.text
+    assert "\\u0000" not in conversion.text.replace("\\\\", "")
+    assert len(conversion.warnings) <= 201
+    return "warned" if conversion.warnings else "converted"
 
 
 def run(count: int, seed: int) -> Counter[str]:
-    """Convert `count` mutations and return how often each outcome came up."""
+    """Convert `count` mutations and return the number of each outcome."""
     rng = random.Random(seed)
     files = seeds()
     outcomes: Counter[str] = Counter()

@@ -1,7 +1,7 @@
 """Convert structurally mutated objects: `python -m tests.dicom.fuzz_structure --seed 1`.
 
-Three runs: against pydicom (no element is lost or changed in silence), for silence (no message
-carries bytes of a value), and under privacy options (no trace of what the rules are for).
+Three runs: against pydicom (no element is silently lost or changed), for silence (no message
+carries bytes of a value), and under privacy options (no trace of what the rules must hide).
 """
 
 import argparse
@@ -51,19 +51,19 @@ ALL = {
     "jsonOutput": {"format": "dicom-json", "ignoreGroupLength": False},
     "bulkData": {"inlineMaxBytes": 100_000},
 }
-"""Options that leave nothing out."""
+"""Options under which the JSON has every element."""
 NAMED = (0x00100010, 0x00100020, 0x00104000, PRIVATE)
-"""Tags that both sets of rules name: these, and no others, hold the name."""
+"""The tags that hold the name; both sets of rules list them."""
 REFUSED = (NotDicomError, UnreadableDicomError)
 
 _CODES = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
 
 type Place = tuple[int, ...]
-"""Where an element stands: its tag, after the tags and numbers of the items around it."""
+"""The path of an element: the tags and item numbers around it, then its tag."""
 
 
 def words(rng: random.Random) -> Callable[[], str]:
-    """Return a source of texts of eight letters or more, each unlike the others."""
+    """Return a function that makes texts of 8 letters or more, all different."""
     return lambda: "".join(rng.choices(LETTERS, k=rng.randint(8, 21)))
 
 
@@ -71,13 +71,13 @@ def words(rng: random.Random) -> Callable[[], str]:
 
 
 def secret_letters(content: bytes) -> frozenset[bytes]:
-    """Return the stretches of an object that are of letters of values alone."""
+    """Return the stretches of an object that consist of `LETTERS`."""
     letters = LETTERS.encode()
     return frozenset(each for each in windows(content) if not each.strip(letters))
 
 
 def messages(content: bytes, options: dict[str, Any]) -> tuple[str, list[str]]:
-    """Return how a conversion ends, and all that it says."""
+    """Return how a conversion ends, and all its messages."""
     try:
         done = convert(BytesIO(content), options)
     except REFUSED as refusal:
@@ -86,9 +86,9 @@ def messages(content: bytes, options: dict[str, Any]) -> tuple[str, list[str]]:
 
 
 def silence(count: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """Return how `count` conversions ended, and the messages that carry bytes of a value."""
+    """Return how `count` conversions ended, and the messages with bytes of a value."""
     rng = random.Random(seed)
-    found: list[str] = []
+    findings: list[str] = []
     outcomes: Counter[str] = Counter()
     for _ in range(count):
         whole = random_object(
@@ -96,34 +96,34 @@ def silence(count: int, seed: int) -> tuple[Counter[str], list[str]]:
         )
         by_bytes = rng.random() < 0.5
         content = fuzz.mutate(bytes(whole), rng, [bytes(whole)]) if by_bytes else mutate(whole, rng)
-        # What is deflated shows its letters only to those who inflate it: those of all values.
+        # The letters in a deflated data set only show when it is inflated: add all values.
         secret = secret_letters(content) | windows(*whole.values)
         outcome, said = messages(content, rng.choice(fuzz.OPTIONS))
         outcomes[outcome] += 1
-        if told := leaks(said, secret):
+        if leaked := leaks(said, secret):
             outcomes[f"{outcome} with a leak"] += 1
-            found += told
-    return outcomes, found
+            findings += leaked
+    return outcomes, findings
 
 
 # Against pydicom
 
 
 def by_pydicom(content: bytes) -> dict[Place, tuple[bytes, bool]] | None:
-    """Return place to value field, and whether it is little endian; None if it is refused."""
-    found: dict[Place, tuple[bytes, bool]] = {}
+    """Return each place's value field and whether it is little endian; None if refused."""
+    places: dict[Place, tuple[bytes, bool]] = {}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             data_set = pydicom.dcmread(BytesIO(content))
-            _collect(data_set, (), found)
+            _collect(data_set, (), places)
     except Exception:
         return None
-    return found
+    return places
 
 
 def _collect(
-    data_set: pydicom.Dataset, outer: Place, found: dict[Place, tuple[bytes, bool]]
+    data_set: pydicom.Dataset, outer: Place, places: dict[Place, tuple[bytes, bool]]
 ) -> None:
     raws = {tag: data_set.get_item(tag) for tag in data_set.keys()}  # noqa: SIM118 - not elements
     for tag, raw in raws.items():
@@ -134,37 +134,37 @@ def _collect(
             element, value = raw, None
         place = (*outer, int(tag))
         if isinstance(element.value, pydicom.Sequence):
-            found[place] = (b"", True)
+            places[place] = (b"", True)
             for number, item in enumerate(element.value):
-                _collect(item, (*place, number), found)
+                _collect(item, (*place, number), places)
         elif getattr(raw, "length", 0) == UNDEFINED and tag != PIXELS:
             raise ValueError("pydicom ends a sequence under a tag of text at an inner delimiter")
         else:  # UN is little endian, whatever surrounds it (PS3.5 6.2.2)
             is_little = raw.VR == "UN" or getattr(raw, "is_little_endian", True)
-            found[place] = (value or b"", is_little)
+            places[place] = (value or b"", is_little)
 
 
 def by_us(done: Conversion) -> dict[Place, Any]:
-    """Return place to value as it is in the JSON."""
-    found: dict[Place, Any] = {}
+    """Return the JSON of each place."""
+    places: dict[Place, Any] = {}
     todo: list[tuple[Place, dict[str, Any]]] = [((), done.metadata)]
     for outer, item in todo:
         for key, value in item.items():
             place = (*outer, int(key, 16))
-            found[place] = value
+            places[place] = value
             if value["vr"] == "SQ":
                 for number, inner in enumerate(value.get("Value", [])):
                     todo.append(((*place, number), inner))
-    return found
+    return places
 
 
 def is_same(ours: dict[str, Any], theirs: bytes, content: bytes, *, little: bool) -> bool:
-    """Return whether a value in the JSON is that of a value field."""
+    """Return whether the JSON has the value of a value field."""
     vr = ours["vr"]
-    if vr == "SQ":  # for pydicom it is bytes where it is written so: `lost` looks for the values
+    if vr == "SQ":  # pydicom may hold it as bytes: `lost` looks for the values in it
         return True
     if "BulkDataURI" in ours:
-        # pydicom counts neither the items of an encapsulated value nor a byte that pads it.
+        # pydicom leaves out the items of an encapsulated value and its padding.
         return theirs.rstrip(b"\0") in referred(ours, content)
     if "InlineBinary" in ours:
         inline = base64.b64decode(ours["InlineBinary"])
@@ -181,7 +181,7 @@ def is_same(ours: dict[str, Any], theirs: bytes, content: bytes, *, little: bool
 
 
 def referred(ours: dict[str, Any], content: bytes) -> bytes:
-    """Return the bytes of an object that a reference names."""
+    """Return the bytes of an object that a reference points to."""
     fields = dict(each.split("=") for each in ours["BulkDataURI"].lstrip("?").split("&"))
     start = int(fields["offset"])
     return content[start : start + int(fields["length"])]
@@ -206,7 +206,7 @@ def _numbers(vr: str, value: bytes, *, little: bool) -> Iterator[object]:
 
 
 def _packed(vr: str, values: list[Any]) -> bytes:
-    """Return numbers as the bytes that they were, in either order."""
+    """Return the bytes of numbers, in both byte orders."""
     if vr not in _CODES or any(isinstance(each, str) for each in values):
         return b""
     code = f"{len(values)}{_CODES[vr]}"
@@ -222,7 +222,7 @@ def _plain(value: object) -> object:
 
 
 def lost(whole: Object, content: bytes, done: Conversion) -> list[str]:
-    """Return what is wrong with a conversion that has no warning, by pydicom and by the values."""
+    """Return what a conversion without warnings has lost or changed."""
     if done.warnings:
         return []
     ours = by_us(done)
@@ -230,7 +230,7 @@ def lost(whole: Object, content: bytes, done: Conversion) -> list[str]:
     theirs = by_pydicom(content) or {}
     read = b"\n".join(value for value, _ in theirs.values())
     if any(value in kept and value not in read for value in whole.values):
-        theirs = {}  # pydicom has lost its way, and where it puts the rest is no evidence
+        theirs = {}  # pydicom has lost values itself, so that its reading proves nothing
     problems = []
     for place, (value, little) in theirs.items():
         name = "/".join(f"{each:X}" for each in place)
@@ -240,25 +240,25 @@ def lost(whole: Object, content: bytes, done: Conversion) -> list[str]:
             if not any("BulkDataURI" in ours.get(place[:n], {}) for n in range(len(place))):
                 problems.append((place, value, f"lost {name}: {value!r}"))
         elif not is_same(ours[place], value, content, little=little):
-            told = f"changed {name}: {value[:50]!r} to {str(ours[place])[:200]}"
-            problems.append((place, value, told))
+            problem = f"changed {name}: {value[:50]!r} to {str(ours[place])[:200]}"
+            problems.append((place, value, problem))
     if problems:
-        # Of two ways to read a place, that of the object before the mutation is right.
+        # If a place is read as in the object before the mutation, that is right.
         before = by_us(convert(BytesIO(bytes(whole)), ALL))
         right = {place: each for place, each in ours.items() if before.get(place) == each}
         texts = "\n".join(map(str, right.values()))
         problems = [
-            (place, value, told)
-            for place, value, told in problems
+            (place, value, problem)
+            for place, value, problem in problems
             if place not in right and not (value and value.decode("latin_1").strip() in texts)
         ]
-    return [told for _, _, told in problems] + [
+    return [problem for _, _, problem in problems] + [
         f"lost value {value!r}" for value in whole.values if value in content and value not in kept
     ]
 
 
 def _kept(done: Conversion, ours: dict[Place, Any], content: bytes) -> bytes:
-    """Return all bytes that the JSON holds or refers to."""
+    """Return all bytes that the JSON contains or refers to."""
     parts = [done.text.encode()]
     for each in ours.values():
         if "InlineBinary" in each:
@@ -273,9 +273,9 @@ def _kept(done: Conversion, ours: dict[Place, Any], content: bytes) -> bytes:
 def against_pydicom(
     count: int, seed: int, *, mutated: bool = True
 ) -> tuple[Counter[str], list[str]]:
-    """Return how `count` conversions ended, and what was lost or changed in silence."""
+    """Return how `count` conversions ended, and what was silently lost or changed."""
     rng = random.Random(seed)
-    found: list[str] = []
+    findings: list[str] = []
     outcomes: Counter[str] = Counter()
     for number in range(count):
         whole = random_object(rng, words(rng))
@@ -288,19 +288,19 @@ def against_pydicom(
         outcomes["warned" if done.warnings else "converted"] += 1
         if problems := lost(whole, content, done):
             outcomes["lost or changed"] += 1
-            found.append(f"{number}: {'; '.join(problems)}")
+            findings.append(f"{number}: {'; '.join(problems)}")
             if folder := os.environ.get("FUZZ_KEEP"):
                 Path(folder, f"{seed}-{number}.dcm").write_bytes(content)
-    return outcomes, found
+    return outcomes, findings
 
 
 # Privacy
 
 
 def privacy(count: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """Return how `count` conversions under privacy options ended, and where the name was left."""
+    """Return how `count` conversions under privacy options ended, and traces of the name."""
     rng = random.Random(seed)
-    found: list[str] = []
+    findings: list[str] = []
     outcomes: Counter[str] = Counter()
     for number in range(count):
         whole = random_object(rng, words(rng), fixed=dict.fromkeys(NAMED, SECRET))
@@ -313,11 +313,11 @@ def privacy(count: int, seed: int) -> tuple[Counter[str], list[str]]:
             texts = [str(refusal)]
         else:
             outcomes["warned" if done.warnings else "converted"] += 1
-            found += [f"{number}: {each} in {done.text}" for each in traces(done.text)]
+            findings += [f"{number}: {each} in {done.text}" for each in traces(done.text)]
             texts = [*done.warnings, *done.dropped_tags, *_keys(done.metadata)]
-            texts += map(str, done.attributes.values())
-        found += [f"{number}: {each}" for each in leaks(texts, windows(SECRET))]
-    return outcomes, found
+            texts += map(str, done.columns.values())
+        findings += [f"{number}: {each}" for each in leaks(texts, windows(SECRET))]
+    return outcomes, findings
 
 
 def _keys(value: object) -> Iterator[str]:
@@ -334,7 +334,7 @@ RUNS = {
     "privacy": (privacy, 60_000),
     "silence": (silence, 30_000),
 }
-"""What `main` runs, each with how many mutations."""
+"""The runs of `main`, with their number of mutations."""
 
 
 def main() -> None:
@@ -348,12 +348,12 @@ def main() -> None:
     failed = False
     for name in arguments.run or RUNS:
         run, count = RUNS[name]
-        outcomes, found = run(arguments.count or count, arguments.seed)
+        outcomes, findings = run(arguments.count or count, arguments.seed)
         summary = ", ".join(f"{outcome} {n}" for outcome, n in sorted(outcomes.items()))
-        print(f"{name}, {arguments.count or count} mutations: {summary}; {len(found)} findings")  # noqa: T201
-        for each in found[:20]:
+        print(f"{name}, {arguments.count or count} mutations: {summary}; {len(findings)} findings")  # noqa: T201
+        for each in findings[:20]:
             print(f"  {each}"[:1000])  # noqa: T201
-        failed = failed or bool(found)
+        failed = failed or bool(findings)
     sys.exit(failed)
 
 

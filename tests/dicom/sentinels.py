@@ -1,4 +1,4 @@
-"""Objects that hold a patient's name wherever one could hide from rules that go by tag."""
+"""Objects with a patient's name in every place that rules by tag could miss."""
 
 import base64
 import random
@@ -25,7 +25,7 @@ NAME = 0x00100010
 PATIENT_ID = 0x00100020
 STUDY = 0x0020000D
 IMAGES = 0x00081140
-"""Referenced Image Sequence: the profile keeps it, and its items go by the rules."""
+"""Referenced Image Sequence: the profile keeps it, and the rules apply to its items."""
 SHORT = frozenset(
     {"AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL"}
     | {"SS", "ST", "TM", "UI", "UL", "US"}
@@ -43,7 +43,7 @@ KEPT = {
     0x00420011: "OB",  # Encapsulated Document
     IMAGES: "SQ",
 }
-"""Tags that no rule names, and their VRs."""
+"""Tags that no rule selects, and their VRs."""
 NUMBERS = frozenset({"AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
 BYTES = frozenset({"OB", "OD", "OF", "OL", "OV", "OW"})
 RULES: tuple[dict[str, Any], ...] = (
@@ -56,7 +56,7 @@ RULES: tuple[dict[str, Any], ...] = (
 
 
 def payloads() -> dict[str, bytes]:
-    """Return data sets, encoded in every way, that hold the name."""
+    """Return data sets with the name, in every encoding."""
     name = element(NAME, "PN", SECRET)
     bare = element(NAME, "", SECRET + b" ", implicit=True)
     big = element(NAME, "PN", SECRET + b" ", big=True)
@@ -73,12 +73,12 @@ def payloads() -> dict[str, bytes]:
 
 
 def fits(tag: int, vr: str) -> bool:
-    """Return whether a value is what its tag asks for, and could hold anything."""
+    """Return whether a VR fits a tag whose values may be any bytes."""
     return KEPT[tag] in BYTES and vr in BYTES | NUMBERS
 
 
 def kinds() -> Iterator[tuple[str, bytes]]:
-    """Yield each kind of object with its name."""
+    """Yield every kind of object, with a label."""
     for vr in VRS:
         for tag in (NAME, PATIENT_ID):
             yield f"{tag:08X} as {vr}", dicom(identity(), element(tag, vr, SECRET))
@@ -120,7 +120,7 @@ def _others() -> Iterator[tuple[str, bytes]]:
 
 
 def random_object(rng: random.Random) -> bytes:
-    """Return an object that holds the name in several places."""
+    """Return an object with the name in several places."""
     payload = list(payloads().values())
     elements = []
     for _ in range(rng.randint(1, 4)):
@@ -140,10 +140,10 @@ def random_object(rng: random.Random) -> bytes:
 
 
 def traces(text: str) -> list[str]:
-    """Return where the name can be read in JSON text: as it is, in base64, in numbers."""
-    found = ["text"] if "SENTINEL" in text else []
+    """Return where JSON text reveals the name: as text, in base64 or in numbers."""
+    places = ["text"] if "SENTINEL" in text else []
     inline = re.findall(r'"InlineBinary":\s*"([^"]*)"', text)
-    found += ["base64" for each in inline if b"SENTINEL" in base64.b64decode(each)]
+    places += ["base64" for each in inline if b"SENTINEL" in base64.b64decode(each)]
     for numbers in re.findall(r"\[([-0-9., ]+)\]", text):
         values = [float(each) for each in numbers.split(",")]
         for code in "BbHhLlQqfd":
@@ -154,8 +154,8 @@ def traces(text: str) -> list[str]:
             except (struct.error, OverflowError):
                 continue
             if b"SENTINEL" in packed:
-                found.append("numbers")
-    return found
+                places.append("numbers")
+    return places
 
 
 def _long(tag: int, vr: str) -> bytes:

@@ -1,6 +1,6 @@
-"""Random data sets as lists of pieces (headers, values, items, delimiters), and mutations of them.
+"""Random data sets as lists of pieces (headers, values, items, delimiters), and their mutations.
 
-Each value is unlike every other, so that it can be found again wherever a reader puts it.
+All values are different, so that each can be found wherever a reader puts it.
 """
 
 import random
@@ -37,7 +37,7 @@ VRS = ("AE", "CS", "IS", "LO", "OB", "PN", "SQ", "UI", "UL", "UN", "UT", "XX", "
 
 @dataclass(frozen=True)
 class Piece:
-    """A header, item or delimiter with the bytes that follow it up to the next one."""
+    """A header, item or delimiter, with the bytes up to the next one."""
 
     tag: int
     vr: str = ""
@@ -52,7 +52,7 @@ class Piece:
         vr = self.vr or "UN"
         if self.implicit:
             return header(self.tag, "", self.length, implicit=True, big=self.big) + self.value
-        # What a header of two bytes of length cannot hold is cut, as a careless writer does it.
+        # A length that 2 bytes cannot hold is truncated, as by a careless writer.
         length = self.length if vr in _LONG else self.length & 0xFFFF
         return header(self.tag, vr, length, big=self.big) + self.value
 
@@ -62,9 +62,9 @@ _LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "
 
 @dataclass
 class Builder:
-    """Makes the pieces of one data set; `values` are those texts that it has used.
+    """Makes the pieces of one data set and records its texts in `values`.
 
-    Elements of the `fixed` tags have the values that are given.
+    Elements with a tag in `fixed` have the value given there.
     """
 
     rng: random.Random
@@ -76,7 +76,7 @@ class Builder:
     _count: int = 0
 
     def data_set(self) -> list[Piece]:
-        """Return the pieces of a data set, its tags in order."""
+        """Return the pieces of a data set, sorted by tag."""
         pieces = self._elements(depth=0)
         choice = self.rng.random()
         if choice < 0.2:
@@ -87,7 +87,7 @@ class Builder:
 
     def _elements(self, depth: int) -> list[Piece]:
         rng = self.rng
-        first = 0 if depth else 0x00080018  # the SOP Common elements stand at the top
+        first = 0 if depth else 0x00080018  # after the UIDs of `identity`
         tags = rng.sample([tag for tag in LEAVES if tag > first], rng.randint(1, 5))
         sequences = rng.sample(SEQUENCES, rng.randint(1, 2)) if depth < 3 else []
         private = [CREATOR, PRIVATE, PRIVATE + 1] if rng.random() < 0.3 else []
@@ -132,7 +132,7 @@ class Builder:
                 content += [Piece(ITEM, length=UNDEFINED, big=self.big), *elements]
                 content.append(Piece(ITEM_END, big=self.big))
         self._count = inner._count
-        # An undefined length tells a private UN that it is a sequence (PS3.5 6.2.2).
+        # Only an undefined length shows that a private UN is a sequence (PS3.5 6.2.2).
         defined = rng.random() < 0.5 and not (as_un and tag == PRIVATE + 1)
         length = size(content) if defined else UNDEFINED
         start = Piece(tag, "UN" if as_un else "SQ", length, b"", self.implicit, self.big)
@@ -140,7 +140,7 @@ class Builder:
         return [start, *content, *end]
 
     def _fragments(self) -> list[Piece]:
-        """Return encapsulated pixel data, which only explicit little endian data sets have."""
+        """Return encapsulated pixel data; only explicit little endian data sets can have it."""
         if self.implicit or self.big:
             return []
         value = self.text().encode()
@@ -156,7 +156,7 @@ def _private_vr(tag: int, rng: random.Random) -> str:
 
 
 def size(pieces: list[Piece]) -> int:
-    """Return the bytes that pieces take."""
+    """Return the number of bytes of pieces."""
     return sum(len(bytes(piece)) for piece in pieces)
 
 
@@ -184,7 +184,7 @@ def random_object(
     syntaxes: Sequence[str] = (EXPLICIT, EXPLICIT, IMPLICIT, BIG),
     fixed: Mapping[int, bytes] | None = None,
 ) -> Object:
-    """Return a valid object, whose texts are as `text` gives them but for `fixed` tags."""
+    """Return a valid object; its texts come from `text`, those of `fixed` tags from there."""
     syntax = rng.choice(syntaxes)
     fixed = {CREATOR: b"ACME 1.0", **(fixed or {})}
     builder = Builder(rng, text, fixed, implicit=syntax == IMPLICIT, big=syntax == BIG)
@@ -195,9 +195,9 @@ def random_object(
 def mutate(
     whole: Object, rng: random.Random, *, moves_tags: Callable[[Piece], bool] = lambda _: True
 ) -> bytes:
-    """Return the object's bytes with a fault or two in its structure.
+    """Return the object's bytes with one or two faults in its structure.
 
-    Only pieces for which `moves_tags` says so get another tag.
+    Only pieces that `moves_tags` accepts get another tag.
     """
     pieces = list(whole.pieces)
     for _ in range(rng.choice((1, 1, 1, 2))):
@@ -214,9 +214,11 @@ def mutate(
 
 
 def _places(pieces: list[Piece], rng: random.Random) -> list[int]:
-    """Return where to mutate: half of the time at an item, a delimiter or a sequence."""
-    framing = [n for n, each in enumerate(pieces) if each.tag in DELIMITERS or each.vr == "SQ"]
-    return framing if framing and rng.random() < 0.5 else list(range(len(pieces)))
+    """Return where to mutate: in half of the cases only items, delimiters and sequences."""
+    structural = [
+        n for n, piece in enumerate(pieces) if piece.tag in DELIMITERS or piece.vr == "SQ"
+    ]
+    return structural if structural and rng.random() < 0.5 else list(range(len(pieces)))
 
 
 def _drop(_: Piece, _pieces: list[Piece], _rng: random.Random) -> list[Piece]:
@@ -228,14 +230,14 @@ def _double(piece: Piece, _: list[Piece], _rng: random.Random) -> list[Piece]:
 
 
 def _swap(piece: Piece, pieces: list[Piece], rng: random.Random) -> list[Piece]:
-    """Put the piece where another one is, and that one here."""
+    """Swap the piece with another one."""
     other = rng.randrange(len(pieces))
     here, pieces[other] = pieces[other], piece
     return [here]
 
 
 def _move(piece: Piece, _: list[Piece], rng: random.Random) -> list[Piece]:
-    """Make a delimiter another one, and put an element under another tag."""
+    """Turn a delimiter into another one, or give an element another tag."""
     tags = (*LEAVES, *SEQUENCES, PRIVATE, 0x0019100A, 0x00120051, 0x00000000, *DELIMITERS)
     return [replace(piece, tag=rng.choice(DELIMITERS if piece.tag in DELIMITERS else tags))]
 
@@ -261,7 +263,7 @@ def _group_length(piece: Piece, _: list[Piece], rng: random.Random) -> list[Piec
 
 
 def _block(piece: Piece, _: list[Piece], rng: random.Random) -> list[Piece]:
-    """Begin a private block, with or without the creator's name."""
+    """Begin a private block, whose creator may be empty."""
     creator = rng.choice((b"ACME 2.0", b""))
     block = Piece(0x00110010, "LO", len(creator), creator, piece.implicit, piece.big)
     private = Piece(0x00111001, "LO", 4, b"BKZQ", piece.implicit, piece.big)
@@ -269,17 +271,17 @@ def _block(piece: Piece, _: list[Piece], rng: random.Random) -> list[Piece]:
 
 
 def _turn(piece: Piece, _: list[Piece], _rng: random.Random) -> list[Piece]:
-    """Write the header in the other way: explicit or implicit."""
+    """Switch the header between explicit and implicit."""
     return [replace(piece, implicit=not piece.implicit)]
 
 
 def _shorten(piece: Piece, _: list[Piece], rng: random.Random) -> list[Piece]:
-    """Lose some of a value's bytes, but for what the length says."""
+    """Drop some bytes of a value but keep its length."""
     return [replace(piece, value=piece.value[: -rng.randint(1, 4)])]
 
 
 def _hide(piece: Piece, _: list[Piece], _rng: random.Random) -> list[Piece]:
-    """Write a sequence as UN, and what is UN as a sequence."""
+    """Write a sequence as UN, and UN as a sequence."""
     return [replace(piece, vr={"SQ": "UN", "UN": "SQ"}.get(piece.vr, piece.vr))]
 
 

@@ -1,4 +1,4 @@
-"""Character sets: what text is decoded to, with and without a right declaration."""
+"""Character sets: how text is decoded, with correct and with wrong declarations."""
 
 import pytest
 
@@ -18,10 +18,10 @@ BACKSLASH_IN_GB18030 = b"\x81\x5c".decode("gb18030")
 
 
 def name(charset: str | None, value: bytes, vr: str = "PN", tag: int = NAME) -> object:
-    """Return the text that a value becomes."""
+    """Return the text of a value."""
     declared = [] if charset is None else [element(0x00080005, "CS", charset)]
-    found = flat(*declared, element(tag, vr, value))
-    return list(found.values())[-1]
+    metadata = flat(*declared, element(tag, vr, value))
+    return list(metadata.values())[-1]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def name(charset: str | None, value: bytes, vr: str = "PN", tag: int = NAME) -> 
     ],
 )
 def test_each_single_term_is_understood(charset: str, codec: str, text: str) -> None:
-    """The terms without code extensions (PS3.3 C.12-2 and C.12-5)."""
+    """The terms without code extensions (PS3.3 Tables C.12-2 and C.12-5)."""
     assert name(charset, text.encode(codec)) == text
     assert (
         warned(
@@ -92,14 +92,14 @@ def test_each_single_term_is_understood(charset: str, codec: str, text: str) -> 
     ],
 )
 def test_code_extensions_are_followed(charset: str, value: bytes, text: str) -> None:
-    """Escape sequences switch, delimiters go back to the first term (PS3.5 6.1.2.5.3)."""
+    """Escape sequences switch sets, delimiters restore the first term's (PS3.5 6.1.2.5.3)."""
     assert name(charset, value) == text
     elements = (element(0x00080005, "CS", charset), identity(), element(NAME, "PN", value))
     assert warned(*elements) == []
 
 
-def test_a_backslash_within_a_character_does_not_separate() -> None:
-    """GB18030 and ISO 2022 IR 87 have 0x5C inside characters."""
+def test_a_backslash_within_a_character_does_not_separate_values() -> None:
+    """GB18030 and ISO 2022 IR 87 have the byte 0x5C inside characters."""
     encoded = BACKSLASH_IN_GB18030.encode("gb18030")
     assert b"\\" in encoded
     assert name("GB18030", encoded + b"\\B", "LO") == [BACKSLASH_IN_GB18030, "B"]
@@ -109,29 +109,29 @@ def test_a_backslash_within_a_character_does_not_separate() -> None:
         assert name("\\ISO 2022 IR 87", value + b"\\B", "LO") == [value.decode("iso2022_jp"), "B"]
 
 
-def test_an_item_may_have_a_character_set_of_its_own() -> None:
-    """The others inherit; it ends with the item."""
+def test_an_item_may_have_its_own_character_set() -> None:
+    """Other items inherit the outer one."""
     inner = item(element(0x00080005, "CS", "ISO_IR 192"), element(NAME, "PN", "é".encode()))
     plain = item(element(NAME, "PN", b"\xe9"))
-    found = flat(
+    metadata = flat(
         element(0x00080005, "CS", "ISO_IR 100"),
         sequence(0x00081140, inner, plain, item(sequence(0x00081199, plain))),
         element(NAME, "PN", b"\xe9"),
     )
-    first, second, third = found["ReferencedImageSequence"]
-    assert first["PatientName"] == second["PatientName"] == found["PatientName"] == "é"
+    first, second, third = metadata["ReferencedImageSequence"]
+    assert first["PatientName"] == second["PatientName"] == metadata["PatientName"] == "é"
     assert third["ReferencedSOPSequence"][0]["PatientName"] == "é"
 
 
-def test_a_character_set_that_stands_too_late_holds_all_the_same() -> None:
+def test_a_character_set_that_comes_too_late_applies() -> None:
     """Elements out of order are sorted before they are decoded."""
-    found = flat(
+    metadata = flat(
         element(NAME, "PN", "é".encode()),
         sequence(0x00081140, item(element(NAME, "PN", "é".encode()))),
         element(0x00080005, "CS", "ISO_IR 192"),
     )
-    assert found["PatientName"] == "é"
-    assert found["ReferencedImageSequence"][0]["PatientName"] == "é"
+    assert metadata["PatientName"] == "é"
+    assert metadata["ReferencedImageSequence"][0]["PatientName"] == "é"
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,10 @@ def test_a_character_set_that_stands_too_late_holds_all_the_same() -> None:
         ("ISO_IR 87", "山".encode("iso2022_jp"), "山"),
     ],
 )
-def test_misspelt_terms_are_understood_and_warned_of(written: str, value: bytes, text: str) -> None:
-    """As they are found in the wild."""
+def test_misspelt_terms_are_understood_with_a_warning(
+    written: str, value: bytes, text: str
+) -> None:
+    """These occur in real files."""
     assert name(written, value) == text
     lines = warned(element(0x00080005, "CS", written), identity(), element(NAME, "PN", value))
     assert any("00080005 CS: a term is misspelt" in line for line in lines)
@@ -177,19 +179,19 @@ def test_misspelt_terms_are_understood_and_warned_of(written: str, value: bytes,
         ("GB2312\\ISO 2022 IR 58", "gb2312", "王"),
     ],
 )
-def test_a_term_that_names_a_codec_stands_for_it_and_is_warned_of(
+def test_a_term_that_names_a_codec_is_understood_with_a_warning(
     written: str, codec: str, text: str
 ) -> None:
-    """As in pydicom; upper and lower case, hyphens and blanks do not matter."""
+    """As in pydicom; case, hyphens and blanks do not matter."""
     elements = (
         element(0x00080005, "CS", written),
         identity(),
         element(0x00081040, "LO", text.encode(codec) + b"\\x"),
         element(NAME, "PN", text.encode(codec)),
     )
-    found = flat(*elements)
-    assert found["PatientName"] == text
-    assert found["InstitutionalDepartmentName"] == [text, "x"]
+    metadata = flat(*elements)
+    assert metadata["PatientName"] == text
+    assert metadata["InstitutionalDepartmentName"] == [text, "x"]
     lines = warned(*elements)
     assert any(line.startswith("00080005 CS: a term names a codec") for line in lines)
     assert all(line.startswith("00080005 CS: ") for line in lines)
@@ -234,8 +236,8 @@ NO_CHARACTER_SETS = [
 
 
 @pytest.mark.parametrize("written", [*NO_CHARACTER_SETS, "x" * 70, "big5\0x", "..", "os"])
-def test_a_codec_that_is_no_superset_of_the_default_repertoire_is_unknown(written: str) -> None:
-    """It could read anything into plain text, or run what is no decoder at all."""
+def test_a_codec_that_changes_ascii_is_unknown(written: str) -> None:
+    """It could turn plain text into anything, or run something that is not a decoder."""
     elements = (
         element(0x00080005, "CS", written),
         identity(),
@@ -258,18 +260,18 @@ def test_a_codec_that_is_no_superset_of_the_default_repertoire_is_unknown(writte
         ("ISO_IR 100", b"A\x1bB", "A\x1bB"),
     ],
 )
-def test_what_cannot_be_decoded_is_replaced_or_guessed_and_warned_of(
+def test_undecodable_text_is_replaced_or_guessed_with_a_warning(
     charset: str | None, value: bytes, text: str
 ) -> None:
-    """Latin-1 where nothing but ASCII is declared; otherwise replacement characters."""
+    """Latin-1 if only ASCII is declared, otherwise replacement characters."""
     declared = [] if charset is None else [element(0x00080005, "CS", charset)]
     elements = (*declared, identity(), element(NAME, "PN", value))
     assert flat(*elements)["PatientName"] == text
     assert any(line.startswith("00100010 PN: ") for line in warned(*elements))
 
 
-def test_terms_without_code_extensions_stand_alone() -> None:
-    """What else is declared is left aside, with a warning."""
+def test_terms_that_allow_no_code_extensions_are_used_alone() -> None:
+    """Further terms are ignored, with a warning."""
     value = element(NAME, "PN", "王".encode())
     for charset in ("ISO_IR 192\\ISO 2022 IR 87", "ISO_IR 192\\GB18030"):
         elements = (element(0x00080005, "CS", charset), identity(), value)
@@ -277,8 +279,8 @@ def test_terms_without_code_extensions_stand_alone() -> None:
         assert any("00080005" in line for line in warned(*elements))
 
 
-def test_text_of_the_default_repertoire_may_not_have_other_characters() -> None:
-    """It is decoded all the same, and warned of."""
+def test_characters_beyond_the_default_repertoire_are_kept_with_a_warning() -> None:
+    """In VRs that allow no others."""
     elements = (
         element(0x00080005, "CS", "ISO_IR 192"),
         identity(),
@@ -286,17 +288,17 @@ def test_text_of_the_default_repertoire_may_not_have_other_characters() -> None:
         element(0x00080020, "DA", "2024é".encode()),
         element(0x00201208, "IS", "1\\2é".encode()),
     )
-    found = flat(*elements)
-    assert found["Modality"] == "É"
-    assert found["StudyDate"] == "2024é"
-    assert found["NumberOfStudyRelatedInstances"] == [1, "2é"]
+    metadata = flat(*elements)
+    assert metadata["Modality"] == "É"
+    assert metadata["StudyDate"] == "2024é"
+    assert metadata["NumberOfStudyRelatedInstances"] == [1, "2é"]
     lines = [line for line in warned(*elements) if "beyond the default repertoire" in line]
     assert len(lines) == 3
 
 
 @pytest.mark.parametrize("charset", ["ISO_IR 192", "GB18030", "ISO_IR 13", "\\ISO 2022 IR 149", ""])
 def test_any_bytes_become_valid_json(charset: str) -> None:
-    """Valid UTF-8, no lone surrogates, no NULs."""
+    """Valid UTF-8 without lone surrogates and NULs."""
     every = bytes(range(256)) + b"\xed\xa0\x80\xf4\x90\x80\x80"
     text = converted(
         dicom(element(0x00080005, "CS", charset), identity(), element(0x00204000, "LT", every))
@@ -306,7 +308,7 @@ def test_any_bytes_become_valid_json(charset: str) -> None:
     assert "\\u0000" not in text
 
 
-def test_of_two_declarations_the_first_holds() -> None:
+def test_of_two_declarations_the_first_applies() -> None:
     first, second = (element(0x00080005, "CS", f"ISO_IR {n}") for n in (100, 192))
     done = converted(dicom(identity(), first, second, element(0x00100010, "PN", b"M\xfcller")))
     assert done.metadata["PatientName"] == "Müller"
@@ -314,7 +316,7 @@ def test_of_two_declarations_the_first_holds() -> None:
 
 
 @pytest.mark.parametrize("text", ["Müller".encode(), b"M\xfcller"], ids=["UTF-8", "Latin-1"])
-def test_undeclared_text_is_kept_by_its_likely_encoding_and_warned_of(text: bytes) -> None:
+def test_undeclared_text_is_read_in_its_likely_encoding_with_a_warning(text: bytes) -> None:
     done = converted(dicom(identity(), element(0x00100010, "PN", text)))
     assert done.metadata["PatientName"] == "Müller"
     assert "00100010 PN" in done.warnings[0]

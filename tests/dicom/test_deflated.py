@@ -1,4 +1,4 @@
-"""Deflated data sets: inflated in pieces, never as a whole."""
+"""Deflated data sets: inflated in chunks, never held as a whole."""
 
 import base64
 import random
@@ -36,50 +36,50 @@ def deflated(data_set: bytes, *, uid: str = DEFLATED, window: int = -15) -> byte
 
 @pytest.mark.parametrize("uid", [DEFLATED, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"])
 def test_offsets_are_those_of_the_inflated_data_set(uid: str) -> None:
-    """And say so; those of the File Meta Information are not deflated."""
+    """References say so; those into the File Meta Information do not."""
     data_set = identity() + element(0x7FE00010, "OW", b"\1" * 100_000)
-    found = converted(deflated(data_set, uid=uid))
+    conversion = converted(deflated(data_set, uid=uid))
     offset = len(data_set) - 100_000
     uri = f"?offset={offset}&length=100000&deflated=true"
-    assert found.metadata["PixelData"] == {"BulkDataURI": uri}
-    version = found.metadata["FileMetaInformationVersion"]["BulkDataURI"]
+    assert conversion.metadata["PixelData"] == {"BulkDataURI": uri}
+    version = conversion.metadata["FileMetaInformationVersion"]["BulkDataURI"]
     assert "deflated" not in version
-    assert found.warnings == ()
+    assert conversion.warnings == ()
 
 
-def test_the_result_is_that_of_the_plain_file() -> None:
-    """But for the offsets."""
+def test_the_result_equals_that_of_the_plain_file() -> None:
+    """Apart from offsets."""
     inner = item(element(0x00080100, "SH", "X"), element(0x00091001, "ZZ", "12345678"))
     elements = (identity(), sequence(0x00081140, inner, inner, defined=False), LAST)
     plain = converted(dicom(*elements), jsonOutput={"ignoreBinary": True, "ignoreMetaHeader": True})
-    found = converted(
+    conversion = converted(
         deflated(b"".join(elements)), jsonOutput={"ignoreBinary": True, "ignoreMetaHeader": True}
     )
-    assert found.metadata == plain.metadata
-    assert found.warnings[0].split(" (")[0] == plain.warnings[0].split(" (")[0]
+    assert conversion.metadata == plain.metadata
+    assert conversion.warnings[0].split(" (")[0] == plain.warnings[0].split(" (")[0]
 
 
-def test_elements_behind_large_bulk_are_read() -> None:
-    """The bulk is inflated and forgotten."""
+def test_elements_after_large_bulk_data_are_read() -> None:
+    """The bulk data is inflated and dropped."""
     bulk = header(0x7FE00010, "OW", 64 * MIB) + bytes(64 * MIB)
-    content = deflated(identity() + bulk + element(0x7FE10010, "LO", "BEHIND"))
+    content = deflated(identity() + bulk + element(0x7FE10010, "LO", "AFTER"))
     tracemalloc.start()
-    found = convert(BytesIO(content))
+    conversion = convert(BytesIO(content))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert found.metadata["7FE10010"] == "BEHIND"
+    assert conversion.metadata["7FE10010"] == "AFTER"
     assert peak < 8 * MIB
 
 
 def test_a_zlib_header_is_tolerated() -> None:
-    """Some writers add one; with a warning."""
-    found = converted(deflated(identity() + LAST, window=15))
-    assert found.metadata["PatientID"] == "LAST"
-    assert any("zlib header" in line for line in found.warnings)
+    """Some writers add one; a warning says so."""
+    conversion = converted(deflated(identity() + LAST, window=15))
+    assert conversion.metadata["PatientID"] == "LAST"
+    assert any("zlib header" in line for line in conversion.warnings)
 
 
-def test_bytes_behind_the_stream_are_warned_of() -> None:
-    """One of them pads to an even length."""
+def test_bytes_after_the_stream_cause_a_warning() -> None:
+    """Except for one, which pads to an even length."""
     content = deflated(identity() + LAST)
     assert converted(content + b"\0").warnings == ()
     assert any("9 bytes after" in line for line in converted(content + bytes(9)).warnings)
@@ -87,7 +87,7 @@ def test_bytes_behind_the_stream_are_warned_of() -> None:
 
 @pytest.mark.parametrize("tag", [0x7FE00010, 0x00091001])
 def test_a_bomb_is_refused_at_the_limit(tag: int) -> None:
-    """200 KB that inflate to 200 MB, in little memory."""
+    """200 KB that inflate to 200 MB; memory stays small."""
     content = deflated(identity() + header(tag, "OB", 0x7FFFFFF0) + bytes(200 * MIB))
     assert len(content) < 210_000
     tracemalloc.start()
@@ -99,15 +99,15 @@ def test_a_bomb_is_refused_at_the_limit(tag: int) -> None:
 
 
 def test_a_header_bomb_is_refused_at_the_limit() -> None:
-    """The bytes of elements that are kept are counted."""
-    frames = item(element(0x00204000, "LT", "x" * 1000)) * 20_000
-    content = deflated(identity() + sequence(0x00081140, frames, defined=False))
-    with pytest.raises(UnreadableDicomError, match="header of more than"):
+    """The bytes of values that are kept count."""
+    items = item(element(0x00204000, "LT", "x" * 1000)) * 20_000
+    content = deflated(identity() + sequence(0x00081140, items, defined=False))
+    with pytest.raises(UnreadableDicomError, match=r"exceeds limits\.headerBytes"):
         converted(content, limits={"headerBytes": MIB})
 
 
 def test_the_compressed_bytes_are_read_in_growing_steps() -> None:
-    """Not in one request for each piece."""
+    """Not in one request for each chunk."""
     noise = random.Random(1).randbytes(8 * MIB)
     content = deflated(identity() + header(0x7FE00010, "OW", len(noise)) + noise)
     source = CountingSource(content)
@@ -117,7 +117,7 @@ def test_the_compressed_bytes_are_read_in_growing_steps() -> None:
 
 
 def test_a_corrupt_stream_is_refused() -> None:
-    """Not taken for a short one."""
+    """And not taken for one that ends early."""
     content = deflated(identity() + LAST * 2000 + bytes(100_000))
     start = len(content) // 2
     with pytest.raises(UnreadableDicomError):
@@ -125,7 +125,7 @@ def test_a_corrupt_stream_is_refused() -> None:
 
 
 def test_a_data_set_that_is_cut_is_refused() -> None:
-    """Though the deflate stream is whole."""
+    """Although the deflate stream is complete."""
     texts = element(0x00204000, "LT", "x" * 1000) * 200
     data_set = identity() + texts + element(0x00404000, "LO", "A LONG ENOUGH VALUE")
     for cut in range(1, 28):
@@ -134,43 +134,45 @@ def test_a_data_set_that_is_cut_is_refused() -> None:
     assert converted(deflated(data_set[:-28])).metadata["SOPInstanceUID"]
 
 
-def test_pixel_data_cut_with_the_stream_makes_a_row() -> None:
-    """With what is there of it in a warning."""
+def test_an_object_whose_stream_is_cut_inside_the_pixel_data_is_converted() -> None:
+    """With a warning that says how much there is."""
     noise = random.Random(1).randbytes(100_000)
     content = deflated(identity() + header(0x7FE00010, "OW", len(noise)) + noise)
-    found = converted(content[:-50_000])
-    assert any("is cut" in line for line in found.warnings)
+    conversion = converted(content[:-50_000])
+    assert any("is cut" in line for line in conversion.warnings)
     assert any(
-        re.match(r"7FE00010 OW: the object is cut: \d+ bytes", line) for line in found.warnings
+        re.match(r"7FE00010 OW: the object is cut: \d+ bytes", line) for line in conversion.warnings
     )
-    assert found.metadata["PixelData"]["BulkDataURI"].endswith("deflated=true")
+    assert conversion.metadata["PixelData"]["BulkDataURI"].endswith("deflated=true")
 
 
-def test_a_short_encapsulated_value_is_kept_if_it_is_still_there() -> None:
-    """And referred to if it has been run past; never is it other bytes."""
+def test_a_short_encapsulated_value_is_kept_while_the_window_holds_it() -> None:
+    """Once it has been passed it becomes a reference, and never other bytes."""
     for size in (10, 10_000):
         pixels = sequence(0x7FE00010, item(), *[item(b"\x44" * size)] * 20, vr="OB", defined=False)
         content = deflated(identity() + pixels)
-        found = converted(content, bulkData={"inlineMaxBytes": 1_000_000}).metadata["PixelData"]
-        if "InlineBinary" in found:
-            assert base64.b64decode(found["InlineBinary"]) == pixels[12:-8]
+        conversion = converted(content, bulkData={"inlineMaxBytes": 1_000_000}).metadata[
+            "PixelData"
+        ]
+        if "InlineBinary" in conversion:
+            assert base64.b64decode(conversion["InlineBinary"]) == pixels[12:-8]
         else:
             assert size == 10_000
 
 
-def test_encapsulated_values_are_walked_through() -> None:
-    """Not allowed, and no reason to fail."""
+def test_encapsulated_values_are_walked_over() -> None:
+    """The standard forbids them here, but they can be read."""
     pixels = sequence(0x7FE00010, item(), *[item(bytes(10_000))] * 50, vr="OB", defined=False)
-    data_set = identity() + pixels + element(0x7FE10010, "LO", "BEHIND")
-    found = converted(deflated(data_set))
+    data_set = identity() + pixels + element(0x7FE10010, "LO", "AFTER")
+    conversion = converted(deflated(data_set))
     offset = len(identity()) + 12
     uri = f"?offset={offset}&length={len(pixels) - 20}&deflated=true"
-    assert found.metadata["PixelData"] == {"BulkDataURI": uri}
-    assert found.metadata["7FE10010"] == "BEHIND"
+    assert conversion.metadata["PixelData"] == {"BulkDataURI": uri}
+    assert conversion.metadata["7FE10010"] == "AFTER"
 
 
-def test_nothing_is_lost_behind_a_skipped_value_of_any_length() -> None:
-    """Whether or not the value reaches beyond what has been inflated so far."""
+def test_nothing_is_lost_after_a_skipped_value_of_any_length() -> None:
+    """Whether or not the value ends within what has been inflated so far."""
     text = element(0x00091010, "UT", b"q" * 60_000)
     for length in range(500, 45_000, 1500):
         skipped = element(0x00091011, "OB", b"b" * length)

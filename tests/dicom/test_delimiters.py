@@ -1,4 +1,4 @@
-"""Delimiters and items that are missing, misplaced or too many, and what they close."""
+"""Delimiters and items that are missing, misplaced or superfluous, and what they close."""
 
 import itertools
 import time
@@ -33,7 +33,7 @@ CODE, DESIGNATOR = 0x00080100, 0x00080102
 
 
 class Build:
-    """Writes elements, sequences and delimiters of one encoding; UN hides implicit ones."""
+    """Writes elements, sequences and delimiters of one encoding, or of implicit items within UN."""
 
     def __init__(self, syntax: str) -> None:
         self.hides = syntax == "UN"
@@ -51,7 +51,7 @@ class Build:
         return header(tag, "SQ", UNDEFINED, **self._inner)
 
     def outer(self, tag: int, content: bytes, *, defined: bool = False) -> bytes:
-        """Return the header of a sequence in the data set, and its content."""
+        """Return a sequence of the data set: its header and `content`."""
         length = len(content) if defined else UNDEFINED
         vr = "UN" if self.hides else "SQ"
         return header(tag, vr, length, implicit=self.implicit, big=self.big) + content
@@ -75,7 +75,7 @@ class Build:
         return delimiter(0xFFFEE0DD, big=self.big)
 
     def read(self, content: bytes) -> tuple[dict[str, object], list[str]]:
-        """Return metadata and warnings of a data set with `content` between other elements."""
+        """Return the metadata and warnings of a data set with `content` among other elements."""
         form = {"implicit": self.implicit, "big": self.big}
         whole = [
             identity(**form),
@@ -83,11 +83,11 @@ class Build:
             element(0x00200010, "SH", "S1", **form),
             element(0x7FE00010, "OW", b"\1" * 64, **form),
         ]
-        found = flat(*whole, transfer_syntax=self.transfer_syntax)
+        metadata = flat(*whole, transfer_syntax=self.transfer_syntax)
         warnings = warned(*whole, transfer_syntax=self.transfer_syntax)
-        assert found.pop("StudyID") == "S1"
-        assert "PixelData" in found
-        return found, warnings
+        assert metadata.pop("StudyID") == "S1"
+        assert "PixelData" in metadata
+        return metadata, warnings
 
 
 def names(tag: int, warnings: list[str]) -> bool:
@@ -101,7 +101,7 @@ def names(tag: int, warnings: list[str]) -> bool:
 @SYNTAXES
 @pytest.mark.parametrize("before", ["", "known", "delimited", "undelimited", "empty"])
 def test_the_delimiter_of_a_sequence_ends_its_last_item(before: str, syntax: str) -> None:
-    """As K-PACS wrote it, whatever the items before are."""
+    """As K-PACS wrote it, whatever items come before."""
     build = Build(syntax)
     one, two = build.text(CODE, "1"), build.text(CODE, "2")
     items = {
@@ -111,39 +111,39 @@ def test_the_delimiter_of_a_sequence_ends_its_last_item(before: str, syntax: str
         "undelimited": build.open() + one,
         "empty": build.item(b""),
     }[before]
-    found, warnings = build.read(
+    metadata, warnings = build.read(
         build.outer(REGIONS, items + build.open() + two + build.sequence_end)
     )
     expected = [{"CodeValue": "2"}]
     if before:
         expected.insert(0, {} if before == "empty" else {"CodeValue": "1"})
-    assert found["SequenceOfUltrasoundRegions"] == expected
+    assert metadata["SequenceOfUltrasoundRegions"] == expected
     assert names(REGIONS, warnings)
 
 
 @SYNTAXES
 @pytest.mark.parametrize("defined", [True, False])
-def test_the_next_item_ends_the_one_before(syntax: str, *, defined: bool) -> None:
-    """Also in a sequence of known length."""
+def test_the_next_item_closes_the_one_before_it(syntax: str, *, defined: bool) -> None:
+    """In a sequence of known length, too."""
     build = Build(syntax)
     items = b"".join(build.open() + build.text(CODE, text) for text in "123")
     end = b"" if defined else build.sequence_end
-    found, warnings = build.read(build.outer(IMAGE, items + end, defined=defined))
-    assert found["ReferencedImageSequence"] == [{"CodeValue": text} for text in "123"]
+    metadata, warnings = build.read(build.outer(IMAGE, items + end, defined=defined))
+    assert metadata["ReferencedImageSequence"] == [{"CodeValue": text} for text in "123"]
     assert names(IMAGE, warnings)
 
 
 @SYNTAXES
 @pytest.mark.parametrize("items", [1, 2])
 def test_the_end_of_a_sequence_of_known_length_ends_its_item(items: int, syntax: str) -> None:
-    """And all that is open in it."""
+    """And everything that is open in it."""
     build = Build(syntax)
     inner = build.inner(IMAGE) + build.open() + build.text(CODE, "X")
     first = build.item(build.text(CODE, "1")) * (items - 1)
     content = first + build.open() + build.text(CODE, "2") + inner
-    found, warnings = build.read(build.outer(SERIES, content, defined=True))
+    metadata, warnings = build.read(build.outer(SERIES, content, defined=True))
     last = {"CodeValue": "2", "ReferencedImageSequence": [{"CodeValue": "X"}]}
-    assert found["ReferencedSeriesSequence"] == [{"CodeValue": "1"}] * (items - 1) + [last]
+    assert metadata["ReferencedSeriesSequence"] == [{"CodeValue": "1"}] * (items - 1) + [last]
     assert names(SERIES, warnings)
     assert names(IMAGE, warnings)
 
@@ -154,8 +154,8 @@ def test_the_end_of_an_item_of_known_length_ends_the_sequence_in_it(syntax: str)
     build = Build(syntax)
     inner = build.inner(IMAGE) + build.open() + build.text(CODE, "X")
     content = build.item(inner) + build.item(build.text(CODE, "Y")) + build.sequence_end
-    found, warnings = build.read(build.outer(SERIES, content))
-    assert found["ReferencedSeriesSequence"] == [
+    metadata, warnings = build.read(build.outer(SERIES, content))
+    assert metadata["ReferencedSeriesSequence"] == [
         {"ReferencedImageSequence": [{"CodeValue": "X"}]},
         {"CodeValue": "Y"},
     ]
@@ -171,18 +171,18 @@ def test_one_delimiter_of_a_sequence_closes_all_that_is_open_in_it(depth: int, s
     for _ in range(depth - 1):
         content += build.text(CODE, "X") + build.inner(IMAGE) + build.open()
     content += build.text(CODE, "X") + build.sequence_end
-    found, warnings = build.read(build.outer(SERIES, content))
+    metadata, warnings = build.read(build.outer(SERIES, content))
     expected: dict[str, object] = {"CodeValue": "X"}
     for _ in range(depth - 1):
         expected = {"CodeValue": "X", "ReferencedImageSequence": [expected]}
-    assert found["ReferencedSeriesSequence"] == [expected]
+    assert metadata["ReferencedSeriesSequence"] == [expected]
     assert names(IMAGE, warnings)
 
 
 @SYNTAXES
 @pytest.mark.parametrize("inner", ["no item", "known", "delimited"])
 def test_the_delimiter_of_an_item_closes_the_sequence_in_it(inner: str, syntax: str) -> None:
-    """The inner sequence has no delimiter of its own."""
+    """The inner sequence has no delimiter."""
     build = Build(syntax)
     text = build.text(CODE, "X")
     items = {
@@ -193,15 +193,18 @@ def test_the_delimiter_of_an_item_closes_the_sequence_in_it(inner: str, syntax: 
     content = build.open() + build.inner(IMAGE) + items + build.item_end
     again = build.open() + build.text(CODE, "Y") + build.item_end
     for more, after in ((b"", []), (again, [{"CodeValue": "Y"}])):
-        found, warnings = build.read(build.outer(SERIES, content + more + build.sequence_end))
+        metadata, warnings = build.read(build.outer(SERIES, content + more + build.sequence_end))
         expected = [] if inner == "no item" else [{"CodeValue": "X"}]
-        assert found["ReferencedSeriesSequence"] == [{"ReferencedImageSequence": expected}, *after]
+        assert metadata["ReferencedSeriesSequence"] == [
+            {"ReferencedImageSequence": expected},
+            *after,
+        ]
         assert names(IMAGE, warnings)
 
 
 @SYNTAXES
 def test_an_element_of_the_parent_ends_a_sequence(syntax: str) -> None:
-    """One that is sound and follows the sequence by its tag."""
+    """If it is sound, and its tag is higher than that of the sequence."""
     build = Build(syntax)
     if build.hides:
         content = build.outer(
@@ -213,84 +216,84 @@ def test_an_element_of_the_parent_ends_a_sequence(syntax: str) -> None:
             + build.item_end
             + build.sequence_end,
         )
-        found, warnings = build.read(content)
+        metadata, warnings = build.read(content)
         image = {"ReferencedImageSequence": [{"CodeValue": "X"}], "StudyID": "Y"}
-        assert found["ReferencedSeriesSequence"] == [image]
+        assert metadata["ReferencedSeriesSequence"] == [image]
     else:
         items = build.item(build.text(CODE, "X")) + build.open() + build.item_end
-        found, warnings = build.read(build.outer(IMAGE, items))
-        assert found["ReferencedImageSequence"] == [{"CodeValue": "X"}, {}]
+        metadata, warnings = build.read(build.outer(IMAGE, items))
+        assert metadata["ReferencedImageSequence"] == [{"CodeValue": "X"}, {}]
     assert names(IMAGE, warnings)
 
 
 @SYNTAXES
 @pytest.mark.parametrize("count", [40, 1_000])
 def test_each_item_of_a_long_sequence_may_lack_its_delimiter(syntax: str, count: int) -> None:
-    """A writer that forgets it forgets it always; the last one is another kind of place."""
+    """A writer that forgets it always forgets it; after the last item the situation differs."""
     build = Build(syntax)
     one = build.open() + build.text(CODE, "X") + build.text(DESIGNATOR, "Y")
     expected = [{"CodeValue": "X", "CodingSchemeDesignator": "Y"}] * count
     for between in (b"", build.sequence_end):
-        found, warnings = build.read(
+        metadata, warnings = build.read(
             build.outer(IMAGE, (one + between) * count) + (build.sequence_end)
         )
-        assert found["ReferencedImageSequence"] == expected
+        assert metadata["ReferencedImageSequence"] == expected
         assert names(IMAGE, warnings)
 
 
-# One delimiter for the other
+# One delimiter instead of the other
 
 
 @SYNTAXES
-def test_the_delimiter_of_a_sequence_may_stand_for_that_of_an_item(syntax: str) -> None:
-    """Each item has one, and the sequence too."""
+def test_an_item_may_end_with_the_delimiter_of_a_sequence(syntax: str) -> None:
+    """Each item does, and the sequence as well."""
     build = Build(syntax)
     one = build.open() + build.text(CODE, "X") + build.sequence_end
     for count in (1, 2, 3):
-        found, warnings = build.read(build.outer(IMAGE, one * count + build.sequence_end))
-        assert found["ReferencedImageSequence"] == [{"CodeValue": "X"}] * count
+        metadata, warnings = build.read(build.outer(IMAGE, one * count + build.sequence_end))
+        assert metadata["ReferencedImageSequence"] == [{"CodeValue": "X"}] * count
         assert names(IMAGE, warnings)
 
 
 @SYNTAXES
 @pytest.mark.parametrize("count", [3, 5])
-def test_one_fault_may_be_repeated_within_an_item_of_undefined_length(
+def test_a_fault_may_be_repeated_within_an_item_of_undefined_length(
     syntax: str, count: int
 ) -> None:
-    """All that follows it is understood together, not delimiter by delimiter."""
+    """All following delimiters are considered together, not one by one."""
     build = Build(syntax)
     one = build.open() + build.text(CODE, "X") + build.sequence_end
     content = build.open() + build.inner(IMAGE) + one * count + build.sequence_end
     content += build.text(0x00200010, "Y") + build.item_end
     content += build.item(build.text(CODE, "Z"))
-    found, warnings = build.read(build.outer(SERIES, content + build.sequence_end))
+    metadata, warnings = build.read(build.outer(SERIES, content + build.sequence_end))
     first = {"ReferencedImageSequence": [{"CodeValue": "X"}] * count, "StudyID": "Y"}
-    assert found["ReferencedSeriesSequence"] == [first, {"CodeValue": "Z"}]
+    assert metadata["ReferencedSeriesSequence"] == [first, {"CodeValue": "Z"}]
     assert names(IMAGE, warnings)
 
 
 @SYNTAXES
-def test_the_delimiter_of_an_item_may_stand_for_that_of_a_sequence(syntax: str) -> None:
-    """In the data set, and in an item that goes on."""
+def test_a_sequence_may_end_with_the_delimiter_of_an_item(syntax: str) -> None:
+    """In the data set, and in an item with more elements."""
     build = Build(syntax)
     one = build.open() + build.text(CODE, "X") + build.item_end
-    found, _ = build.read(build.outer(IMAGE, one + build.item_end))
-    assert found["ReferencedImageSequence"] == [{"CodeValue": "X"}]
+    metadata, _ = build.read(build.outer(IMAGE, one + build.item_end))
+    assert metadata["ReferencedImageSequence"] == [{"CodeValue": "X"}]
     content = build.open() + build.inner(IMAGE) + one + build.item_end
     content += build.text(0x00200010, "Y") + build.item_end + build.sequence_end
-    found, warnings = build.read(build.outer(SERIES, content))
+    metadata, warnings = build.read(build.outer(SERIES, content))
     expected = {"ReferencedImageSequence": [{"CodeValue": "X"}], "StudyID": "Y"}
-    assert found["ReferencedSeriesSequence"] == [expected]
+    assert metadata["ReferencedSeriesSequence"] == [expected]
     assert names(IMAGE, warnings)
 
 
-# Too many
+# Superfluous ones
 
 
 @SYNTAXES
 @pytest.mark.parametrize("kind", ["item_end", "sequence_end"])
-def test_a_delimiter_too_many_closes_nothing(kind: str, syntax: str) -> None:
-    """After what has ended by its length, whatever it stands in."""
+def test_a_superfluous_delimiter_closes_nothing(kind: str, syntax: str) -> None:
+    """After an item or sequence that ended by its length, whatever surrounds it."""
     build = Build(syntax)
     stray = getattr(build, kind)
     known = build.outer(IMAGE, build.item(build.text(CODE, "X")), defined=True)
@@ -300,9 +303,9 @@ def test_a_delimiter_too_many_closes_nothing(kind: str, syntax: str) -> None:
     content += (stray if kind == "sequence_end" else b"") + build.text(0x00200010, "Y")
     content += build.item_end + build.item(build.text(CODE, "Z"))
     content += stray if kind == "item_end" else b""
-    found, warnings = build.read(build.outer(SERIES, content + build.sequence_end))
+    metadata, warnings = build.read(build.outer(SERIES, content + build.sequence_end))
     first = {"ReferencedImageSequence": [{"CodeValue": "X"}], "StudyID": "Y"}
-    assert found["ReferencedSeriesSequence"] == [first, {"CodeValue": "Z"}]
+    assert metadata["ReferencedSeriesSequence"] == [first, {"CodeValue": "Z"}]
     assert names(
         0xFFFEE00D if kind == "item_end" else 0xFFFEE0DD, [w.replace(":", " ") for w in warnings]
     )
@@ -328,8 +331,8 @@ STRAY_ITEMS = {
 
 @pytest.mark.parametrize("stray", STRAY_ITEMS.values(), ids=STRAY_ITEMS.keys())
 @pytest.mark.parametrize("where", ["first", "top", "after an empty sequence", "end", "pixels"])
-def test_a_stray_item_costs_nothing_around_it(where: str, stray: bytes) -> None:
-    """The empty sequence before it stays empty."""
+def test_a_stray_item_loses_nothing_around_it(where: str, stray: bytes) -> None:
+    """An empty sequence before it stays empty."""
     before = header(IMAGE, "SQ", 0) if where == "after an empty sequence" else b""
     parts = {
         "first": [identity(), stray],
@@ -341,33 +344,37 @@ def test_a_stray_item_costs_nothing_around_it(where: str, stray: bytes) -> None:
         parts += [element(0x7FE00010, "OW", b"\1" * 8), stray, element(0x7FE10010, "LO", "X")]
     elif where == "end":
         parts += [stray]
-    found = flat(*parts)
-    assert found["StudyID"] == "S1"
-    assert set(found) - {"SOPClassUID", "SOPInstanceUID", "StudyID", "PixelData", "7FE10010"} == (
-        {"ReferencedImageSequence"} if before else set()
-    )
-    assert found.get("ReferencedImageSequence", []) == []
-    assert where != "pixels" or found["7FE10010"] == "X"
+    metadata = flat(*parts)
+    assert metadata["StudyID"] == "S1"
+    assert set(metadata) - {
+        "SOPClassUID",
+        "SOPInstanceUID",
+        "StudyID",
+        "PixelData",
+        "7FE10010",
+    } == ({"ReferencedImageSequence"} if before else set())
+    assert metadata.get("ReferencedImageSequence", []) == []
+    assert where != "pixels" or metadata["7FE10010"] == "X"
     assert any("stray item" in line and "offset" in line for line in warned(*parts))
 
 
 @SYNTAXES
 @pytest.mark.parametrize("defined", [True, False])
-def test_a_stray_item_within_an_item_costs_nothing(syntax: str, *, defined: bool) -> None:
-    """Though it could be the next item of the sequence around."""
+def test_a_stray_item_within_an_item_loses_nothing(syntax: str, *, defined: bool) -> None:
+    """Although it could be the next item of the enclosing sequence."""
     build = Build(syntax)
     empty = build.inner(IMAGE)[:-4] + bytes(4)
     content = empty + build.item(b"") + build.text(0x00200010, "Y")
     whole = build.item(content) if defined else build.open() + content + build.item_end
-    found, warnings = build.read(build.outer(SERIES, whole + build.sequence_end))
-    assert found["ReferencedSeriesSequence"] == [{"ReferencedImageSequence": [], "StudyID": "Y"}]
+    metadata, warnings = build.read(build.outer(SERIES, whole + build.sequence_end))
+    assert metadata["ReferencedSeriesSequence"] == [{"ReferencedImageSequence": [], "StudyID": "Y"}]
     assert any("stray item" in line for line in warnings)
 
 
 @SYNTAXES
 @pytest.mark.parametrize("content", ["", "X"])
-def test_a_stray_item_and_delimiter_within_an_item_cost_nothing(syntax: str, content: str) -> None:
-    """Nothing of the item gets into the data set."""
+def test_a_stray_item_and_delimiter_within_an_item_lose_nothing(syntax: str, content: str) -> None:
+    """No element of the item gets into the data set."""
     build = Build(syntax)
     empty = build.inner(IMAGE)[:-4] + bytes(4)
     stray = build.item(b"")
@@ -375,19 +382,19 @@ def test_a_stray_item_and_delimiter_within_an_item_cost_nothing(syntax: str, con
         stray = build.open() + build.text(CODE, content) + build.item_end
     whole = build.open() + empty + stray + build.sequence_end + build.text(0x00200010, "Y")
     whole += build.item_end + build.item(build.text(CODE, "Z")) + build.sequence_end
-    found, warnings = build.read(build.outer(SERIES, whole))
+    metadata, warnings = build.read(build.outer(SERIES, whole))
     first = {"ReferencedImageSequence": [], "StudyID": "Y"}
-    assert found["ReferencedSeriesSequence"] == [first, {"CodeValue": "Z"}]
+    assert metadata["ReferencedSeriesSequence"] == [first, {"CodeValue": "Z"}]
     assert any("stray item" in line for line in warnings)
 
 
-# What cannot be read
+# Objects that cannot be read
 
 
 @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG])
 @pytest.mark.parametrize("kind", ["sequence", "item", "nested"])
-def test_what_never_ends_is_named_where_it_begins(kind: str, syntax: str) -> None:
-    """Not where the object ends."""
+def test_a_sequence_without_end_is_reported_where_it_begins(kind: str, syntax: str) -> None:
+    """And not where the object ends."""
     build = Build(syntax)
     form = {"implicit": build.implicit, "big": build.big}
     text = build.text(CODE, "X")
@@ -406,8 +413,8 @@ def test_what_never_ends_is_named_where_it_begins(kind: str, syntax: str) -> Non
     assert caught.value.offset == whole.index(inner)
 
 
-def test_a_message_holds_no_tag_and_no_length_of_unsound_bytes() -> None:
-    """But the place, and the sequence or the last element that is known."""
+def test_a_message_has_no_tag_and_no_length_from_unsound_bytes() -> None:
+    """It has the offset, and the sequence or the last element that is known."""
     secret = b"EVE^ADAM 19580131"
     for content in (
         identity() + secret,
@@ -441,38 +448,38 @@ ICON = sequence(0x7FE00010, item(), item(b"abcd"), vr="OB", defined=False)
 def test_an_item_may_leave_out_part_of_its_encapsulated_value(
     missing: int, *, of_sequence: bool
 ) -> None:
-    """The fragments and their delimiter tell; the sequence may have the same wrong length."""
+    """The fragments lead to their delimiter; the sequence may have the same wrong length."""
     content = element(0x00280010, "US", b"\1\0") + ICON
     short = delimiter(0xFFFEE000, len(content) - missing) + content
     length = len(short) - missing * of_sequence
     icon = header(0x00880200, "SQ", length) + short
     pixels = sequence(0x7FE00010, item(), item(b"wxyz"), vr="OB", defined=False)
     whole = dicom(identity(), icon, element(0x00880904, "LO", "X"), pixels, transfer_syntax=JPEG)
-    found = converted(whole)
-    (image,) = found.metadata["IconImageSequence"]
+    conversion = converted(whole)
+    (image,) = conversion.metadata["IconImageSequence"]
     assert image["Rows"] == 1
     assert image["PixelData"]["BulkDataURI"] == f"?offset={whole.index(ICON[12:])}&length=20"
-    assert found.metadata["TopicTitle"] == "X"
-    assert set(found.metadata["PixelData"]) == {"BulkDataURI"}
-    assert any(line.startswith("00880200") and "offset" in line for line in found.warnings)
+    assert conversion.metadata["TopicTitle"] == "X"
+    assert set(conversion.metadata["PixelData"]) == {"BulkDataURI"}
+    assert any(line.startswith("00880200") and "offset" in line for line in conversion.warnings)
 
 
 @pytest.mark.parametrize("defined", [True, False])
 def test_a_fragment_of_odd_length_may_be_padded(*, defined: bool) -> None:
-    """At the top level and in items, the last fragment or any."""
+    """At the top level and in items; any fragment, not only the last."""
     odd = delimiter(0xFFFEE000, 3) + b"abc\0"
     for fragments in (odd, odd + item(b"abcd"), odd + odd):
         value = sequence(0x7FE00010, item(), fragments, vr="OB", defined=False)
         icon = sequence(0x00880200, item(value, defined=defined), defined=defined)
         whole = dicom(identity(), icon, value, transfer_syntax=JPEG)
-        found = converted(whole)
-        (image,) = found.metadata["IconImageSequence"]
+        conversion = converted(whole)
+        (image,) = conversion.metadata["IconImageSequence"]
         size = 8 + len(fragments)
         start = whole.index(value) + 12
         assert image["PixelData"]["BulkDataURI"] == f"?offset={start}&length={size}"
         last = whole.rindex(value) + 12
-        assert found.metadata["PixelData"]["BulkDataURI"] == f"?offset={last}&length={size}"
-        assert any("odd length" in line for line in found.warnings)
+        assert conversion.metadata["PixelData"]["BulkDataURI"] == f"?offset={last}&length={size}"
+        assert any("odd length" in line for line in conversion.warnings)
 
 
 # Bounds
@@ -495,7 +502,7 @@ def test_a_fragment_of_odd_length_may_be_padded(*, defined: bool) -> None:
     ids=itertools.count(),
 )
 def test_misplaced_delimiters_take_linear_time(content: bytes) -> None:
-    """A megabyte or two of them."""
+    """One or two megabytes of them."""
     whole = dicom(identity(), content, element(0x00200010, "SH", "S1"))
     begin = time.process_time()
     with suppress(UnreadableDicomError):

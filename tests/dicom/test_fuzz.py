@@ -1,4 +1,4 @@
-"""The short version of the mutation run."""
+"""Short runs of what `make fuzz` does at length."""
 
 import json
 import random
@@ -16,7 +16,7 @@ from tests.dicom.structure import random_object
 
 
 def test_mutated_files_are_converted_or_refused() -> None:
-    """Nothing but the taxonomy's errors, and valid JSON; both happen."""
+    """To valid JSON, or with an error of ours; both happen."""
     outcomes = run(count=2_000, seed=7)
     assert sum(outcomes.values()) == 2_000
     assert outcomes["warned"] > 100
@@ -24,21 +24,21 @@ def test_mutated_files_are_converted_or_refused() -> None:
 
 
 def test_a_valid_object_is_read_as_by_pydicom_without_a_warning() -> None:
-    """What the mutations below are made of."""
-    outcomes, found = fuzz_structure.against_pydicom(count=150, seed=7, mutated=False)
-    assert found == []
+    """The mutations in the next tests are made of such objects."""
+    outcomes, findings = fuzz_structure.against_pydicom(count=150, seed=7, mutated=False)
+    assert findings == []
     assert outcomes["converted"] == 150
 
 
 def test_no_element_of_a_mutated_object_is_lost_or_changed_in_silence() -> None:
-    outcomes, found = fuzz_structure.against_pydicom(count=1_000, seed=7)
-    assert found == []
+    outcomes, findings = fuzz_structure.against_pydicom(count=1_000, seed=7)
+    assert findings == []
     assert outcomes["converted"] > 200
     assert outcomes["warned"] > 200
 
 
-def test_an_element_that_is_lost_or_changed_is_found() -> None:
-    """The test above could fail."""
+def test_the_comparison_detects_a_lost_and_a_changed_element() -> None:
+    """So that the test above could fail."""
     rng = random.Random(5)
     whole = random_object(rng, fuzz_structure.words(rng))
     content = bytes(whole)
@@ -47,7 +47,7 @@ def test_an_element_that_is_lost_or_changed_is_found() -> None:
     values = {str(value): key for key, value in done.metadata.items() if value["vr"] == "LT"}
     key = next(iter(values.values()))
     for metadata in (
-        {each: value for each, value in done.metadata.items() if each != key},
+        {other_key: value for other_key, value in done.metadata.items() if other_key != key},
         done.metadata | {key: {"vr": "LO", "Value": ["another"]}},
     ):
         other = replace(done, text=json.dumps(metadata))
@@ -59,19 +59,21 @@ def test_no_mutated_object_tells_what_privacy_rules_are_for(
 ) -> None:
     privacy_rules.cache_clear()
     monkeypatch.setenv("DCM2BQ_HASH_KEY", "a key that is long enough")
-    outcomes, found = fuzz_structure.privacy(count=1_000, seed=7)
+    outcomes, findings = fuzz_structure.privacy(count=1_000, seed=7)
     privacy_rules.cache_clear()
-    assert found == []
+    assert findings == []
     assert outcomes["converted"] > 200
 
 
-def test_the_fast_way_of_reading_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of ordinary elements only save time, and so does the size of the window."""
+def test_the_fast_way_of_reading_does_not_change_the_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor does the size of the window."""
     rng = random.Random(5)
     files = seeds()
     contents = files + [mutate(rng.choice(files), rng, files) for _ in range(1_000)]
     expected = [result(content) for content in contents]
-    assert sum(isinstance(each, Conversion) for each in expected) > 300
+    assert sum(isinstance(outcome, Conversion) for outcome in expected) > 300
     monkeypatch.setattr(data_set, "run_of", lambda _: None)
     monkeypatch.setattr(source, "FIRST_READ", 100)
     monkeypatch.setattr(source, "HOP_READ", 20)

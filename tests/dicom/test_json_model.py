@@ -48,28 +48,28 @@ def model(*elements: bytes, transfer_syntax: str = EXPLICIT, **options: Any) -> 
     ],
 )  # fmt: skip
 def test_an_attribute_has_vr_and_value(vr: str, content: bytes | str, expected: Any) -> None:
-    """Always an array; no `Value` where there is none."""
+    """The Value is always an array, and is missing if there is none."""
     assert model(element(VALUE, vr, content)) == {"00091001": expected}
 
 
-def test_sequences_hold_data_sets() -> None:
-    """An empty one has no `Value`, an empty item is an empty object."""
-    found = model(
+def test_the_items_of_a_sequence_are_objects() -> None:
+    """An empty sequence has no Value; an empty item is an empty object."""
+    metadata = model(
         sequence(0x00081140, item(element(VALUE, "SH", "X")), item()), sequence(0x00081115)
     )
-    assert found == {
+    assert metadata == {
         "00081115": {"vr": "SQ"},
         "00081140": {"vr": "SQ", "Value": [{"00091001": {"vr": "SH", "Value": ["X"]}}, {}]},
     }
 
 
-def test_the_file_meta_information_is_no_part_of_it() -> None:
-    """Though it is not asked to be left out."""
+def test_the_file_meta_information_is_never_included() -> None:
+    """Whatever the option says."""
     assert list(model(identity())) == ["00080016", "00080018"]
 
 
-def test_bulk_has_a_reference() -> None:
-    """Or stands inline, little endian."""
+def test_a_binary_value_is_a_reference_or_inline() -> None:
+    """Inline values are little endian."""
     content = element(VALUE, "OW", b"1234")
     assert set(model(content)["00091001"]) == {"vr", "BulkDataURI"}
     kept = model(content, bulkData={"inlineMaxBytes": 4})["00091001"]
@@ -77,48 +77,47 @@ def test_bulk_has_a_reference() -> None:
 
 
 @pytest.mark.parametrize("vr", ["FL", "FD"])
-def test_numbers_that_are_not_finite_are_referred_to(vr: str) -> None:
-    """Only numbers may stand there."""
+def test_numbers_that_are_not_finite_become_references(vr: str) -> None:
+    """A Value may hold JSON numbers only."""
     code = {"FL": "f", "FD": "d"}[vr]
-    found = model(element(VALUE, vr, struct.pack(f"<2{code}", 1, float("nan"))))["00091001"]
-    assert set(found) == {"vr", "BulkDataURI"}
+    metadata = model(element(VALUE, vr, struct.pack(f"<2{code}", 1, float("nan"))))["00091001"]
+    assert set(metadata) == {"vr", "BulkDataURI"}
 
 
 @pytest.mark.parametrize(("vr", "content"), [("US", b"ABC"), ("FD", b"1.5 "), ("AT", b"AB")])
-def test_raw_text_is_no_value_of_a_number(vr: str, content: bytes) -> None:
-    """It is referred to."""
-    found = model(element(VALUE, vr, content, length=len(content)))["00091001"]
-    assert found["vr"] == vr
-    assert "BulkDataURI" in found
+def test_broken_numbers_become_references(vr: str, content: bytes) -> None:
+    metadata = model(element(VALUE, vr, content, length=len(content)))["00091001"]
+    assert metadata["vr"] == vr
+    assert "BulkDataURI" in metadata
 
 
 def test_the_vr_is_that_of_the_value() -> None:
-    """The dictionary's for implicit and for UN, resolved where it has a choice."""
+    """In implicit data sets and for UN it comes from the dictionary, and choices are resolved."""
     content = element(0x00280103, "", b"\1\0", implicit=True) + element(
         0x00280106, "", b"\xff\xff", implicit=True
     )
-    found = model(identity(implicit=True), content, transfer_syntax=IMPLICIT)
-    assert found["00280106"] == {"vr": "SS", "Value": [-1]}
+    metadata = model(identity(implicit=True), content, transfer_syntax=IMPLICIT)
+    assert metadata["00280106"] == {"vr": "SS", "Value": [-1]}
     assert model(element(0x00100010, "UN", "A^B "))["00100010"]["vr"] == "PN"
     assert model(element(0x00280010, "UN", b"123", length=3))["00280010"]["vr"] == "UN"
     assert model(element(VALUE, "UN", b"1234"))["00091001"]["vr"] == "UN"
 
 
-def test_options_hold_here_too() -> None:
-    """Private and binary elements, group lengths."""
+def test_options_apply_to_this_format_too() -> None:
+    """To private and binary elements and group lengths."""
     elements = (
         element(0x00080000, "UL", b"\0\0\0\0"),
         element(VALUE, "LO", "x"),
         sequence(0x00081140, item(element(VALUE, "LO", "x"), element(0x00420011, "OB", b"12"))),
     )
-    found = model(*elements, jsonOutput={"ignorePrivate": True, "ignoreBinary": True})
-    assert found == {"00081140": {"vr": "SQ", "Value": [{}]}}
+    metadata = model(*elements, jsonOutput={"ignorePrivate": True, "ignoreBinary": True})
+    assert metadata == {"00081140": {"vr": "SQ", "Value": [{}]}}
     kept = model(*elements, jsonOutput={"ignoreGroupLength": False})
     assert kept["00080000"] == {"vr": "UL", "Value": [0]}
 
 
-def test_a_broken_sequence_is_referred_to() -> None:
+def test_a_broken_sequence_becomes_a_reference() -> None:
     """With its VR."""
-    found = model(identity(), sequence(0x00081140, b"broken"))["00081140"]
-    assert set(found) == {"vr", "BulkDataURI"}
-    assert found["vr"] == "SQ"
+    metadata = model(identity(), sequence(0x00081140, b"broken"))["00081140"]
+    assert set(metadata) == {"vr", "BulkDataURI"}
+    assert metadata["vr"] == "SQ"

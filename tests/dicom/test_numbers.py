@@ -1,4 +1,4 @@
-"""Numbers in JSON as BigQuery prints them, held against Google's own PARSE_JSON."""
+"""Numbers in JSON as BigQuery prints them, compared with Google's own PARSE_JSON."""
 
 import json
 import math
@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dcm2bq.dicom import numbers
 from dcm2bq.dicom.grisu2 import is_clear, printed
-from dcm2bq.dicom.numbers import UnevenFloat, encode, printable, printable_one
+from dcm2bq.dicom.numbers import UnevenFloat, encode, fma_by_parts, printable, printable_one
 from tests.dicom.build import (
     converted,
     dicom,
@@ -36,7 +37,7 @@ UNEVEN = {
     "0.000649": "0.0006489999999999999",
     "37.24759419167356": "37.247594191673556",
 }
-"""Numbers as they are written in DICOM, and as BigQuery prints them."""
+"""Numbers as written in DICOM, and as BigQuery prints them."""
 EVEN = [
     (0.0, "0.0"),
     (-0.0, "-0.0"),
@@ -59,7 +60,7 @@ EVEN = [
 
 
 @pytest.mark.parametrize(("number", "text"), EVEN)
-def test_most_numbers_are_printed_in_the_fewest_digits(number: float, text: str) -> None:
+def test_most_numbers_are_printed_with_the_fewest_digits(number: float, text: str) -> None:
     assert printed(number) == text
 
 
@@ -83,70 +84,72 @@ def test_some_numbers_are_printed_with_other_digits(written: str, text: str) -> 
         ("FD", struct.pack("<3d", 1e300, 67.174118, 0)),
     ],
 )
-def test_the_number_stays_and_its_text_is_bigquerys(vr: str, content: bytes, form: str) -> None:
-    """In both formats, in items too."""
+def test_the_number_is_unchanged_and_its_text_is_bigquerys(
+    vr: str, content: bytes, form: str
+) -> None:
+    """In both formats, and in items."""
     value = element(VALUE, vr, content)
-    found = converted(
+    done = converted(
         dicom(identity(), value, sequence(0x00091002, item(value))), jsonOutput={"format": form}
     )
-    assert found.text.count("67.17411800000001") == 2
-    assert json.loads(found.text) == found.metadata
-    assert json.dumps(found.metadata).count("67.174118") == 2
-    assert "67.17411800000001" not in json.dumps(found.metadata)
-    assert not found.warnings
+    assert done.text.count("67.17411800000001") == 2
+    assert json.loads(done.text) == done.metadata
+    assert json.dumps(done.metadata).count("67.174118") == 2
+    assert "67.17411800000001" not in json.dumps(done.metadata)
+    assert not done.warnings
 
 
-def test_a_number_beside_one_that_is_not_finite_is_printed_so_too() -> None:
+def test_a_number_beside_nan_is_printed_as_bigquery_prints_it() -> None:
     content = struct.pack("<2d", 67.174118, math.nan)
-    found = converted(dicom(identity(), element(VALUE, "FD", content)))
-    assert '[67.17411800000001,"NaN"]' in found.text
-    assert found.metadata["00091001"] == [67.174118, "NaN"]
+    done = converted(dicom(identity(), element(VALUE, "FD", content)))
+    assert '[67.17411800000001,"NaN"]' in done.text
+    assert done.metadata["00091001"] == [67.174118, "NaN"]
 
 
-def test_a_single_precision_number_is_printed_so_too() -> None:
-    """As the double that its shortest decimal is."""
+def test_a_single_precision_number_is_printed_as_bigquery_prints_it() -> None:
+    """Its shortest decimal is printed as a double."""
     for number in (15.299207, -36.373386):
         for content in (struct.pack("<f", number), struct.pack("<2f", 0.5, number)):
-            found = converted(dicom(identity(), element(VALUE, "FL", content)))
-            assert printed(number) in found.text
+            done = converted(dicom(identity(), element(VALUE, "FL", content)))
+            assert printed(number) in done.text
             assert printed(number) != repr(number)
-            assert json.loads(found.text) == found.metadata
+            assert json.loads(done.text) == done.metadata
 
 
-def test_a_header_that_is_folded_keeps_its_numbers_and_its_limit() -> None:
-    """The text is measured as it is written."""
+def test_a_header_that_is_fitted_into_a_row_keeps_its_numbers_and_its_limit() -> None:
+    """The text is measured with the digits that are written."""
     numbers = "\\".join(["67.174118"] * 200)
     content = dicom(
         identity(), element(VALUE, "DS", numbers), element(0x00204000, "LT", "x" * 9000)
     )
     whole = converted(content)
     limit = len(whole.text) + whole.text.count('"') + 2 - 5000
-    found = converted(content, limits={"outputBytes": limit})
-    assert found.text.count("67.17411800000001") == 200
-    assert found.metadata["ImageComments"]["vr"] == "LT"
-    assert len(found.text) + found.text.count('"') + 2 <= limit
+    done = converted(content, limits={"outputBytes": limit})
+    assert done.text.count("67.17411800000001") == 200
+    assert done.metadata["ImageComments"]["vr"] == "LT"
+    assert len(done.text) + done.text.count('"') + 2 <= limit
     short = limit - 9000 + 5000
     assert "67.17" not in converted(content, limits={"outputBytes": short}).text
 
 
 @pytest.mark.parametrize("vr", ["DS", "IS"])
 @pytest.mark.parametrize("text", [str(2**63), str(-(2**63) - 1), str(2**64), "9" * 400])
-def test_an_integer_that_bigquery_has_no_number_for_is_text(vr: str, text: str) -> None:
+def test_an_integer_beyond_64_bits_is_text(vr: str, text: str) -> None:
     creator = element(0x00090010, "LO", "ACME 1.0")
-    found = converted(dicom(identity(), creator, element(VALUE, vr, f"1\\{text}")))
-    assert found.metadata["00091001"] == [1, text]
-    assert found.warnings[0].startswith(f"00091001 {vr}: ")
+    done = converted(dicom(identity(), creator, element(VALUE, vr, f"1\\{text}")))
+    assert done.metadata["00091001"] == [1, text]
+    assert done.warnings[0].startswith(f"00091001 {vr}: ")
 
 
-def test_every_number_of_four_decimals_and_five_characters_is_printed_as_it_is() -> None:
-    """These are not even looked at."""
+def test_numbers_of_five_characters_and_four_decimals_are_printed_unchanged() -> None:
+    """The conversion skips the test for them."""
     for decimals in range(5):
         numbers = [number / 10**decimals for number in range(10**4)]
         assert all(printed(number) == repr(number) for number in numbers if len(repr(number)) <= 5)
 
 
 def near_the_end(random_: random.Random) -> str:
-    """Return a decimal of up to 15 digits from the ends of what rounds to some double."""
+    """Return a decimal of up to 15 digits near the end of the interval that rounds to a double."""
     while True:
         number = math.ldexp(random_.uniform(0.5, 1), random_.randint(-12, 40))
         end = Fraction(number) + Fraction(math.ulp(number)) * random_.choice((-1, 1)) / 2
@@ -171,36 +174,57 @@ def samples(count: int) -> Iterator[float]:
         lambda: 10.0 ** random_.randint(-300, 300),
     ]
     for number in range(count):
-        found = kinds[number % len(kinds)]()
-        if math.isfinite(found):
-            yield found
+        double = kinds[number % len(kinds)]()
+        if math.isfinite(double):
+            yield double
 
 
-def test_what_is_passed_without_printing_is_printed_the_same() -> None:
+@pytest.mark.parametrize("fma", [numbers.fma, fma_by_parts], ids=["this Python", "Python 3.12"])
+def test_numbers_that_skip_printing_would_be_printed_the_same(
+    fma: Callable[[float, float, float], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Alone and in lists, whatever else is in them."""
-    numbers = list(samples(8_000))
-    expected = [Decimal(printed(number)) for number in numbers]
-    assert [Decimal(encode(printable_one(each)).decode()) for each in numbers] == expected
+    monkeypatch.setattr(numbers, "fma", fma)
+    numbers._checked.cache_clear()
+    doubles = list(samples(8_000))
+    expected = [Decimal(printed(number)) for number in doubles]
+    assert [Decimal(encode(printable_one(number)).decode()) for number in doubles] == expected
     for size in (1, 2, 8, 100):
-        for start in range(0, len(numbers), size):
-            part = numbers[start : start + size]
-            found = printable([*part, 7])
-            assert found == [*part, 7]
-            texts = json.loads(encode(found), parse_float=Decimal, parse_int=Decimal)
+        for start in range(0, len(doubles), size):
+            part = doubles[start : start + size]
+            marked = printable([*part, 7])
+            assert marked == [*part, 7]
+            texts = json.loads(encode(marked), parse_float=Decimal, parse_int=Decimal)
             assert texts[:-1] == expected[start : start + size]
-    clear = [each for each in numbers if is_clear(each)]
+    clear = [number for number in doubles if is_clear(number)]
     assert [Decimal(repr(each)) for each in clear] == [Decimal(printed(each)) for each in clear]
-    assert len(clear) > len(numbers) / 4
-    uneven = sum(isinstance(each, UnevenFloat) for each in printable(numbers))
+    assert len(clear) > len(doubles) / 4
+    uneven = sum(isinstance(number, UnevenFloat) for number in printable(doubles))
     assert uneven > 50
 
 
+def test_both_ways_to_multiply_and_add_are_exact() -> None:
+    """As Python's fractions have it, for every power of ten and down to the least double."""
+    random_ = random.Random(5)
+    compared = 0
+    for exponent, (power, _) in numbers._SCALES.items():
+        for _ in range(60):
+            x = math.ldexp(random_.uniform(-1, 1), exponent - random_.choice((0, 0, 1, 30, 1000)))
+            x = random_.choice((x, x, float(int(x)), math.ldexp(random_.randrange(99), -1074)))
+            m = (x * power + numbers._ROUND) - numbers._ROUND
+            exact = float(Fraction(m) - Fraction(x) * Fraction(power))
+            assert fma_by_parts(-x, power, m) == exact
+            assert numbers.fma(-x, power, m) == exact
+            compared += exact not in {0.0, -x * power}
+    assert compared > 1000
+
+
 class TestAgainstGooglesEngine:
-    """Each runs one query for many numbers."""
+    """Each test runs one query for many numbers."""
 
     pytestmark = pytest.mark.timeout(googlesql.TIMEOUT)
 
-    def test_printing_is_the_engines(self) -> None:
+    def test_numbers_are_printed_as_the_engine_prints_them(self) -> None:
         numbers = list(samples(8_000))
         rows = engine().query(
             "SELECT TO_JSON_STRING(PARSE_JSON(text, wide_number_mode => 'round'))"
@@ -210,11 +234,11 @@ class TestAgainstGooglesEngine:
         assert [text for (text,) in rows] == [printed(number) for number in numbers]
 
     def test_the_engine_refuses_the_shortest_decimals(self) -> None:
-        """Otherwise the tests beside this one show nothing."""
+        """Without this, the other tests would prove nothing."""
         assert [accepted(text) for text in UNEVEN] == [None] * len(UNEVEN)
         assert [accepted(text) for text in UNEVEN.values()] == list(UNEVEN.values())
 
-    def test_decimal_strings_at_the_ends_of_what_rounds_to_a_double(self) -> None:
+    def test_the_engine_accepts_decimals_near_the_ends_of_rounding_intervals(self) -> None:
         random_ = random.Random(11)
         texts = [near_the_end(random_) for _ in range(800)]
         check(*(element(VALUE + n, "DS", "\\".join(texts[n::8])) for n in range(8)))
@@ -222,8 +246,8 @@ class TestAgainstGooglesEngine:
 
     @settings(max_examples=60, deadline=None)
     @given(st.data())
-    def test_numbers_of_every_vr(self, data: st.DataObject) -> None:
-        """As the text says, the engine prints, and the metadata holds."""
+    def test_the_engine_accepts_numbers_of_every_vr(self, data: st.DataObject) -> None:
+        """The engine prints the values of the text, and the metadata holds the same."""
         fields = data.draw(
             st.lists(
                 st.one_of(
@@ -276,16 +300,16 @@ def packed(
 
 
 def check(*elements: bytes) -> None:
-    """Assert that the engine takes the text, prints it the same in value, and no double changed."""
-    found = converted(dicom(identity(), *elements))
-    text = accepted(found.text)
-    assert text is not None, found.text
-    assert exactly(text) == exactly(found.text)
-    assert json.loads(found.text) == found.metadata
+    """Assert that the engine accepts the text and prints its values, and that no double changed."""
+    done = converted(dicom(identity(), *elements))
+    text = accepted(done.text)
+    assert text is not None, done.text
+    assert exactly(text) == exactly(done.text)
+    assert json.loads(done.text) == done.metadata
 
 
 def accepted(text: str) -> str | None:
-    """Return JSON as the engine prints it; None if it does not take it in its exact mode."""
+    """Return JSON as the engine prints it; None if its exact mode refuses it."""
     ((parsed, printed_),) = engine().query(
         "SELECT parsed, TO_JSON_STRING(parsed)"
         " FROM (SELECT SAFE.PARSE_JSON(@text, wide_number_mode => 'exact') AS parsed)",

@@ -1,4 +1,4 @@
-"""Headers of elements that break the rules, and are read by what follows them."""
+"""Headers of elements that break the rules: what follows decides how they are read."""
 
 import random
 import struct
@@ -29,7 +29,7 @@ FORMS = ["2 bytes", "4 bytes", "implicit"]
 
 
 def odd(tag: int, code: bytes, value: bytes, form: str, *, big: bool = False) -> bytes:
-    """Return an element whose VR is no VR."""
+    """Return an element whose VR is not one of the standard."""
     order = ">" if big else "<"
     start = struct.pack(f"{order}HH", tag >> 16, tag & 0xFFFF)
     if form == "2 bytes":
@@ -45,8 +45,8 @@ def odd(tag: int, code: bytes, value: bytes, form: str, *, big: bool = False) ->
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("code", ODD_VRS)
-def test_a_run_of_unknown_vrs_is_read_alike(code: bytes, form: str, *, big: bool) -> None:
-    """At the top and in items, of known length and of none, whatever their number."""
+def test_a_run_of_unknown_vrs_is_read(code: bytes, form: str, *, big: bool) -> None:
+    """Of any length, at the top level and in items of known and undefined length."""
     syntax = BIG if big else EXPLICIT
     last = element(STUDY, "SH", "S1", big=big)
     for count in (1, 2, 40):
@@ -56,17 +56,17 @@ def test_a_run_of_unknown_vrs_is_read_alike(code: bytes, form: str, *, big: bool
             odd(0x00190000 + n, code, b"12345678", form, big=big)
             for n in range(0x1001, 0x1001 + count)
         )
-        found = flat(identity(big=big), run, last, transfer_syntax=syntax)
-        assert (found["PatientComments"], found["ProtocolName"]) == ("abcd", "abcdef")
-        assert found["StudyID"] == "S1"
-        assert sum(key.startswith("001910") for key in found) == count
+        metadata = flat(identity(big=big), run, last, transfer_syntax=syntax)
+        assert (metadata["PatientComments"], metadata["ProtocolName"]) == ("abcd", "abcdef")
+        assert metadata["StudyID"] == "S1"
+        assert sum(key.startswith("001910") for key in metadata) == count
         for defined in (True, False):
             one = item(element(0x00080100, "SH", "X", big=big), run, last, defined=defined, big=big)
             outer = sequence(0x00081140, one, big=big)
-            found = flat(identity(big=big), outer, last, transfer_syntax=syntax)
-            (inner,) = found["ReferencedImageSequence"]
+            metadata = flat(identity(big=big), outer, last, transfer_syntax=syntax)
+            (inner,) = metadata["ReferencedImageSequence"]
             assert (inner["PatientComments"], inner["StudyID"]) == ("abcd", "S1")
-            assert found["StudyID"] == "S1"
+            assert metadata["StudyID"] == "S1"
     warnings = warned(identity(big=big), run, last, transfer_syntax=syntax)
     assert any("00104000: no known VR (offset " in line for line in warnings)
 
@@ -74,45 +74,45 @@ def test_a_run_of_unknown_vrs_is_read_alike(code: bytes, form: str, *, big: bool
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("code", ODD_VRS)
 def test_unknown_vrs_need_not_ascend(code: bytes, form: str) -> None:
-    """One may be repeated, or a lower tag may follow, of unknown VR or of a known one."""
+    """One may be repeated or followed by a lower tag, of unknown or known VR."""
     first = odd(PROTOCOL, code, b"abcdef", form)
     for second in (first, odd(COMMENTS, code, b"abcd", form), element(COMMENTS, "LT", "abcd")):
         for last in (element(STUDY, "SH", "S1"), b""):
-            found = flat(identity(), first, second, last)
-            assert found["ProtocolName"] == "abcdef"
-            assert second is first or found["PatientComments"] == "abcd"
-            assert not last or found["StudyID"] == "S1"
+            metadata = flat(identity(), first, second, last)
+            assert metadata["ProtocolName"] == "abcdef"
+            assert second is first or metadata["PatientComments"] == "abcd"
+            assert not last or metadata["StudyID"] == "S1"
 
 
 @pytest.mark.parametrize("form", ["2 bytes", "4 bytes"])
 @pytest.mark.parametrize("code", [b"??", b"00", b"--", b"  ", b"lo", b"\0\0"])
 def test_the_first_elements_may_have_no_known_vr(code: bytes, form: str) -> None:
-    """Of a data set, and of an item: neither is an implicit one for that."""
+    """Of a data set and of an item: that alone does not make it implicit."""
     first = odd(0x00080005, code, b"ISO_IR 100", form) + odd(0x00080008, code, b"ORIGINAL", form)
-    found = flat(first, identity(), element(STUDY, "SH", "S1"))
-    assert found["ImageType"] == "ORIGINAL"
-    assert found["StudyID"] == "S1"
+    metadata = flat(first, identity(), element(STUDY, "SH", "S1"))
+    assert metadata["ImageType"] == "ORIGINAL"
+    assert metadata["StudyID"] == "S1"
     one = item(odd(0x00080100, code, b"X ", form), odd(0x00080102, code, b"Y ", form))
     two = item(odd(0x00080100, code, b"X ", form), element(0x00080102, "SH", "Y"))
-    found = flat(identity(), sequence(0x00081140, one, two), element(STUDY, "SH", "S1"))
+    metadata = flat(identity(), sequence(0x00081140, one, two), element(STUDY, "SH", "S1"))
     expected = {"CodeValue": "X", "CodingSchemeDesignator": "Y"}
-    assert found["ReferencedImageSequence"] == [expected, expected]
+    assert metadata["ReferencedImageSequence"] == [expected, expected]
 
 
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("form", ["2 bytes", "4 bytes"])
 @pytest.mark.parametrize("code", [b"??", b"00", b"--", b"  ", b"lo", b"\0\0"])
-def test_the_first_elements_of_no_known_vr_need_not_ascend(
+def test_first_elements_without_a_known_vr_need_not_ascend(
     code: bytes, form: str, *, big: bool
 ) -> None:
-    """Nor end after a few: of a data set, and of an item."""
+    """And there may be many of them, in a data set and in an item."""
     ages = [odd(0x00101010, code, b"030Y", form, big=big)] * 2
     comments = odd(COMMENTS, code, b"abcd", form, big=big)
     for run in ([comments, *ages], [*ages, comments], [comments, *ages * 10]):
         syntax = BIG if big else EXPLICIT
         last = element(STUDY, "SH", "S1", big=big)
-        found = flat(*run, last, transfer_syntax=syntax)
-        assert [found[key] for key in ("PatientAge", "PatientComments", "StudyID")] == [
+        metadata = flat(*run, last, transfer_syntax=syntax)
+        assert [metadata[key] for key in ("PatientAge", "PatientComments", "StudyID")] == [
             "030Y",
             "abcd",
             "S1",
@@ -120,20 +120,20 @@ def test_the_first_elements_of_no_known_vr_need_not_ascend(
         for defined in (True, False):
             one = item(*run, defined=defined, big=big)
             outer = sequence(0x00081140, one, defined=defined, big=big)
-            found = flat(identity(big=big), outer, last, transfer_syntax=syntax)
-            assert found["ReferencedImageSequence"] == [
+            metadata = flat(identity(big=big), outer, last, transfer_syntax=syntax)
+            assert metadata["ReferencedImageSequence"] == [
                 {"PatientAge": "030Y", "PatientComments": "abcd"}
             ]
 
 
 @pytest.mark.parametrize("form", ["2 bytes", "4 bytes"])
 @pytest.mark.parametrize("code", [b"??", b"00", b"\0\0"])
-def test_what_has_no_known_vr_has_the_order_of_bytes_of_its_data_set(
+def test_elements_without_a_known_vr_have_the_byte_order_of_their_data_set(
     code: bytes, form: str
 ) -> None:
-    """Numbers, and items of a sequence."""
+    """Numbers, and the items of a sequence."""
     one = item(element(0x00080100, "SH", "X", big=True), big=True)
-    found = flat(
+    metadata = flat(
         identity(big=True),
         odd(0x00081140, code, one, form, big=True),
         odd(0x00189087, code, struct.pack(">d", 1.5), form, big=True),
@@ -141,33 +141,33 @@ def test_what_has_no_known_vr_has_the_order_of_bytes_of_its_data_set(
         odd(0x00280106, code, struct.pack(">H", 3), form, big=True),
         transfer_syntax=BIG,
     )
-    assert found["ReferencedImageSequence"] == [{"CodeValue": "X"}]
-    assert found["DiffusionBValue"] == 1.5
-    assert (found["Rows"], found["SmallestImagePixelValue"]) == (512, 3)
+    assert metadata["ReferencedImageSequence"] == [{"CodeValue": "X"}]
+    assert metadata["DiffusionBValue"] == 1.5
+    assert (metadata["Rows"], metadata["SmallestImagePixelValue"]) == (512, 3)
 
 
 @pytest.mark.parametrize("form", ["2 bytes", "4 bytes"])
-def test_unknown_vrs_of_two_forms_may_be_neighbours(form: str) -> None:
-    """No sound element stands between them."""
+def test_unknown_vrs_of_two_forms_may_follow_each_other(form: str) -> None:
+    """Without a sound element between them."""
     other = "4 bytes" if form == "2 bytes" else "2 bytes"
     first, second = odd(COMMENTS, b"??", b"abcd", form), odd(PROTOCOL, b"--", b"abcdef", other)
-    found = flat(identity(), first, second, element(STUDY, "SH", "S1"))
+    metadata = flat(identity(), first, second, element(STUDY, "SH", "S1"))
     keys = ["PatientComments", "ProtocolName", "StudyID"]
-    assert [found[key] for key in keys] == ["abcd", "abcdef", "S1"]
+    assert [metadata[key] for key in keys] == ["abcd", "abcdef", "S1"]
 
 
 @pytest.mark.parametrize("form", ["2 bytes", "4 bytes"])
 def test_unknown_vrs_may_follow_a_short_header_of_a_long_vr(form: str) -> None:
-    """Which is recognised by the sound element behind them."""
+    """The sound element after them shows how all are to be read."""
     short = struct.pack("<HH2sH", 0x0008, 0x1190, b"UR", 8) + b"http://x"
     run = odd(COMMENTS, b"??", b"abcd", form) + odd(PROTOCOL, b"--", b"abcdef", form)
-    found = flat(identity(), short, run, element(STUDY, "SH", "S1"))
+    metadata = flat(identity(), short, run, element(STUDY, "SH", "S1"))
     keys = ["RetrieveURL", "PatientComments", "ProtocolName", "StudyID"]
-    assert [found[key] for key in keys] == ["http://x", "abcd", "abcdef", "S1"]
+    assert [metadata[key] for key in keys] == ["http://x", "abcd", "abcdef", "S1"]
 
 
 def test_unknown_vrs_of_several_forms_are_told_apart() -> None:
-    """Each by what follows."""
+    """Each by what follows it."""
     parts = [
         odd(0x00100010, b"??", b"A^B ", "2 bytes"),
         element(0x00100020, "LO", "ID"),
@@ -177,13 +177,13 @@ def test_unknown_vrs_of_several_forms_are_told_apart() -> None:
         element(0x00101010, "AS", "001Y"),
         odd(COMMENTS, b"??", b"abcd", "2 bytes"),
     ]
-    found = flat(identity(), *parts, element(STUDY, "SH", "S1"))
+    metadata = flat(identity(), *parts, element(STUDY, "SH", "S1"))
     keys = ["PatientName", "TypeOfPatientID", "PatientSex", "PatientComments", "StudyID"]
-    assert [found[key] for key in keys] == ["A^B", "TEXT", "F", "abcd", "S1"]
+    assert [metadata[key] for key in keys] == ["A^B", "TEXT", "F", "abcd", "S1"]
 
 
 def test_noise_is_not_taken_for_a_run_of_unknown_vrs() -> None:
-    """However large the object is in which its lengths would fit."""
+    """However large the object, so that its lengths would fit."""
     rng = random.Random(3)
     for _ in range(40):
         noise = rng.randbytes(2_000) + bytes(500_000)
@@ -197,7 +197,7 @@ def test_noise_is_not_taken_for_a_run_of_unknown_vrs() -> None:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("step", [0, 1])
 def test_long_runs_of_unknown_vrs_take_linear_time(form: str, step: int) -> None:
-    """100,000 of them, in order or all the same."""
+    """100,000 of them, with ascending tags or with the same."""
     run = b"".join(odd(0x00191001 + n * step, b"??", b"", form) for n in range(100_000))
     begin = time.process_time()
     flat(identity(), run, element(STUDY + 0x10000000, "SH", "S1"))
@@ -210,7 +210,7 @@ def test_long_runs_of_unknown_vrs_take_linear_time(form: str, step: int) -> None
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("vr", sorted(LONG - {"SQ"}))
 def test_a_vr_of_the_long_form_may_have_the_short_header(vr: str, *, big: bool) -> None:
-    """Its length stands where two reserved bytes are to be zero (PS3.5 7.1.2)."""
+    """With its length in place of the two reserved bytes (PS3.5 7.1.2)."""
     order = ">" if big else "<"
     syntax = BIG if big else EXPLICIT
     last = element(STUDY, "SH", "S1", big=big)
@@ -223,17 +223,17 @@ def test_a_vr_of_the_long_form_may_have_the_short_header(vr: str, *, big: bool) 
         one = short(0x00191001, value)
         for run in (one, one + short(0x00191002, value), one + one):
             whole = dicom(identity(big=big), run, last, transfer_syntax=syntax)
-            found = flat(identity(big=big), run, last, transfer_syntax=syntax)
-            assert found["StudyID"] == "S1"
+            metadata = flat(identity(big=big), run, last, transfer_syntax=syntax)
+            assert metadata["StudyID"] == "S1"
             inner = item(run, last, big=big)
             nested = sequence(0x00081140, inner, big=big)
             inside = flat(identity(big=big), nested, last, transfer_syntax=syntax)
             assert inside["ReferencedImageSequence"][0]["StudyID"] == "S1"
-            assert inside["ReferencedImageSequence"][0].keys() == found.keys() - {
+            assert inside["ReferencedImageSequence"][0].keys() == metadata.keys() - {
                 "SOPClassUID",
                 "SOPInstanceUID",
             }
-            reference = found["00191001"]
+            reference = metadata["00191001"]
             if isinstance(reference, dict) and "BulkDataURI" in reference:
                 offset = whole.index(one) + 8
                 assert reference["BulkDataURI"] == f"?offset={offset}&length={len(value)}"
@@ -249,7 +249,7 @@ def test_a_vr_of_the_long_form_may_have_the_short_header(vr: str, *, big: bool) 
 
 @pytest.mark.parametrize("big", [False, True])
 def test_a_sequence_may_have_the_short_header(*, big: bool) -> None:
-    """With items, and empty."""
+    """With items and without."""
     syntax, order = (BIG, ">") if big else (EXPLICIT, "<")
     last = element(STUDY, "SH", "S1", big=big)
     for items, expected in (
@@ -257,18 +257,18 @@ def test_a_sequence_may_have_the_short_header(*, big: bool) -> None:
         (b"", []),
     ):
         short = struct.pack(f"{order}HH2sH", 0x0008, 0x1140, b"SQ", len(items)) + items
-        found = flat(identity(big=big), short, last, transfer_syntax=syntax)
-        assert found["ReferencedImageSequence"] == expected
-        assert found["StudyID"] == "S1"
+        metadata = flat(identity(big=big), short, last, transfer_syntax=syntax)
+        assert metadata["ReferencedImageSequence"] == expected
+        assert metadata["StudyID"] == "S1"
         nested = sequence(0x00081115, item(short, big=big), big=big)
-        found = flat(identity(big=big), nested, last, transfer_syntax=syntax)
-        assert found["ReferencedSeriesSequence"] == [{"ReferencedImageSequence": expected}]
+        metadata = flat(identity(big=big), nested, last, transfer_syntax=syntax)
+        assert metadata["ReferencedSeriesSequence"] == [{"ReferencedImageSequence": expected}]
 
 
 @pytest.mark.parametrize("reserved", [b"\1\0", b"\0\1", b"\4\0", b"\xff\xff", b"OB"])
 @pytest.mark.parametrize("vr", sorted(LONG))
-def test_reserved_bytes_that_are_garbage_are_no_length(vr: str, reserved: bytes) -> None:
-    """They shall not be decoded; what follows the value tells."""
+def test_garbage_in_reserved_bytes_is_not_taken_for_a_length(vr: str, reserved: bytes) -> None:
+    """They must not be decoded; what follows the value shows that they are garbage."""
     value = item(element(0x00080100, "SH", "X")) if vr == "SQ" else b"ab" * 9
     whole = (
         header(0x00191001, vr, len(value))[:6] + reserved + struct.pack("<L", len(value)) + value
@@ -283,8 +283,8 @@ def test_reserved_bytes_that_are_garbage_are_no_length(vr: str, reserved: bytes)
         assert flat(identity(), whole, last) == flat(identity(), undefined, last)
 
 
-def test_pixel_data_with_garbage_in_reserved_bytes_may_be_cut() -> None:
-    """As any other."""
+def test_pixel_data_with_garbage_in_its_reserved_bytes_may_be_cut() -> None:
+    """Like any other."""
     pixels = element(0x7FE00010, "OW", b"\1" * 64)
-    found = flat(identity(), pixels[:6] + b"\1\1" + pixels[8:-24])
-    assert found["PixelData"]["BulkDataURI"].endswith("length=40")
+    metadata = flat(identity(), pixels[:6] + b"\1\1" + pixels[8:-24])
+    assert metadata["PixelData"]["BulkDataURI"].endswith("length=40")

@@ -1,4 +1,4 @@
-"""What the privacy options name leaves the output, at every level and in every form."""
+"""Privacy options: attributes are removed and pseudonymised at every level and in both formats."""
 
 import hashlib
 import hmac
@@ -41,7 +41,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def pseudonym(value: str) -> str:
-    """Return the HMAC of a value in hex, by another way than the code's."""
+    """Return the HMAC of a value in hex, computed in another way than by the code."""
     return hmac.new(KEY.encode(), value.encode(), hashlib.sha256).hexdigest().upper()
 
 
@@ -76,12 +76,12 @@ NESTED = dicom(
 
 
 @pytest.mark.parametrize("output", [{}, {"useCommonNames": False}, {"format": "dicom-json"}])
-def test_removed_elements_are_gone_at_every_level(output: dict[str, Any]) -> None:
+def test_elements_are_removed_at_every_level(output: dict[str, Any]) -> None:
     done = private(NESTED, output, remove=["PatientName", "PatientID", "private"])
     assert SENTINEL not in done.text
     assert not re.search("PatientName|00100010|PatientID|00100020|00091001", done.text)
-    assert done.attributes["PatientID"] is None
-    assert done.attributes["Modality"] == "CT"
+    assert done.columns["PatientID"] is None
+    assert done.columns["Modality"] == "CT"
     assert done.dropped_tags == ()
 
 
@@ -92,18 +92,18 @@ def test_a_sequence_is_removed_as_a_whole() -> None:
 
 
 @pytest.mark.parametrize("selector", ["OverlayData", "60xx3000"])
-def test_a_repeating_group_is_removed_in_each_of_its_groups(selector: str) -> None:
+def test_an_element_of_a_repeating_group_is_removed_in_every_group(selector: str) -> None:
     done = private(NESTED, remove=[selector])
     assert not any(key.startswith("60") for key in done.metadata)
     assert any(key.startswith("60") for key in private(NESTED).metadata)
 
 
-def test_a_hash_is_the_keyed_one_and_the_same_wherever_the_value_stands() -> None:
+def test_equal_values_have_equal_keyed_hashes_everywhere() -> None:
     done = private(NESTED, hash=["PatientID", "StudyInstanceUID", "ReferencedSOPInstanceUID"])
     assert done.metadata["PatientID"] == pseudonym("Müller")
-    assert done.attributes["PatientID"] == pseudonym("Müller")
+    assert done.columns["PatientID"] == pseudonym("Müller")
     assert done.metadata["StudyInstanceUID"] == uid("1.2.3.9")
-    assert done.attributes["StudyInstanceUID"] == uid("1.2.3.9")
+    assert done.columns["StudyInstanceUID"] == uid("1.2.3.9")
     (referenced,) = done.metadata["ReferencedImageSequence"]
     assert referenced["ReferencedSOPInstanceUID"] == uid("1.2.3.9")
     (person,) = referenced["PersonIdentificationCodeSequence"]
@@ -111,7 +111,7 @@ def test_a_hash_is_the_keyed_one_and_the_same_wherever_the_value_stands() -> Non
     assert done.warnings == ()
 
 
-def test_a_hash_is_of_the_text_not_of_its_bytes() -> None:
+def test_the_text_is_hashed_not_its_bytes() -> None:
     utf8 = dicom(
         identity(),
         element(0x00080005, "CS", "ISO_IR 192"),
@@ -121,14 +121,14 @@ def test_a_hash_is_of_the_text_not_of_its_bytes() -> None:
     assert hashed == private(NESTED, hash=["PatientID"]).metadata["PatientID"]
 
 
-def test_each_value_is_hashed_by_itself_and_an_empty_one_stays_empty() -> None:
+def test_each_of_several_values_is_hashed_and_empty_ones_stay_empty() -> None:
     content = dicom(identity(), element(0x00101000, "LO", "a\\\\b"), element(0x00100020, "LO"))
     done = private(content, hash=["OtherPatientIDs", "PatientID"])
     assert done.metadata["OtherPatientIDs"] == [pseudonym("a"), None, pseudonym("b")]
     assert done.metadata["PatientID"] is None
 
 
-def test_the_sop_instance_uid_of_the_file_meta_information_goes_with_it() -> None:
+def test_the_sop_instance_uid_of_the_file_meta_information_is_hashed_too() -> None:
     done = private(NESTED, hash=["SOPInstanceUID"])
     assert done.metadata["MediaStorageSOPInstanceUID"] == uid("1.2.3.4")
     assert done.metadata["SOPInstanceUID"] == uid("1.2.3.4")
@@ -139,7 +139,7 @@ def test_the_sop_instance_uid_of_the_file_meta_information_goes_with_it() -> Non
     ("vr", "value"),
     [("LO", b"\xff\xfeSENTINEL"), ("OB", b"SENTINEL"), ("US", b"SENTINEL"), ("DA", b"SENTINEL")],
 )
-def test_what_is_odd_does_not_slip_through(vr: str, value: bytes) -> None:
+def test_odd_values_do_not_escape_the_rules(vr: str, value: bytes) -> None:
     content = dicom(identity(), element(0x00100020, vr, value))
     done = convert(
         io.BytesIO(content),
@@ -147,11 +147,11 @@ def test_what_is_odd_does_not_slip_through(vr: str, value: bytes) -> None:
     )
     assert SENTINEL not in done.text
     assert b"U0VOVElORUw" not in done.text.encode()
-    assert SENTINEL not in str(done.attributes)
+    assert SENTINEL not in str(done.columns)
     assert SENTINEL not in str(done.warnings)
 
 
-def test_remove_wins_over_hash_and_both_over_the_profile() -> None:
+def test_remove_precedes_hash_and_both_precede_the_profile() -> None:
     done = private(
         NESTED, profile="basic", hash=["PatientID", "PatientName"], remove=["PatientName"]
     )
@@ -162,11 +162,11 @@ def test_remove_wins_over_hash_and_both_over_the_profile() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"remove": ["PatientNames"]}, "privacy.remove: PatientNames is neither a keyword"),
-        ({"hash": ["private"]}, "privacy.hash: private is not one attribute"),
-        ({"hash": ["OverlayData"]}, "privacy.hash: OverlayData is not one attribute"),
-        ({"hash": ["StudyDate"]}, "privacy.hash: StudyDate is DA, which can only be removed"),
-        ({"hash": ["PatientWeight"]}, "privacy.hash: PatientWeight is DS, which can only be"),
+        ({"remove": ["PatientNames"]}, "privacy.remove: PatientNames is not a keyword"),
+        ({"hash": ["private"]}, "privacy.hash: private names several attributes"),
+        ({"hash": ["OverlayData"]}, "privacy.hash: OverlayData names several attributes"),
+        ({"hash": ["StudyDate"]}, "privacy.hash: StudyDate has VR DA, which can only be removed"),
+        ({"hash": ["PatientWeight"]}, "privacy.hash: PatientWeight has VR DS, which can only be"),
         ({"hash": ["00091001"]}, "privacy.hash: 00091001 is not in the data dictionary"),
         (
             {"hash": ["PatientID"], "hashKeyVariable": "NO_SUCH"},
@@ -178,7 +178,7 @@ def test_remove_wins_over_hash_and_both_over_the_profile() -> None:
         ),
     ],
 )
-def test_what_cannot_be_followed_is_told_with_the_options_path(
+def test_impossible_rules_are_refused_by_the_name_of_the_option(
     options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError) as error:
@@ -187,13 +187,13 @@ def test_what_cannot_be_followed_is_told_with_the_options_path(
 
 
 def table() -> dict[str, str]:
-    """Return the shipped table, tag to action."""
+    """Return the packaged table: tag to action."""
     text = resources.files("dcm2bq.dicom").joinpath("basic_profile.tsv").read_text()
     rows = (line.split("\t") for line in text.splitlines() if not line.startswith("#"))
     return dict(rows)
 
 
-def test_the_table_is_whole() -> None:
+def test_the_table_is_complete() -> None:
     actions = table()
     assert len(actions) > 600
     assert actions["00100010"] == "Z"
@@ -205,7 +205,7 @@ def test_the_table_is_whole() -> None:
 
 
 def attribute(tag: int, action: str) -> tuple[str, Any]:
-    """Return a VR and a value that must not come through."""
+    """Return a VR and a value that must not reach the output."""
     vr = dictionary_VR(tag)
     if vr == "SQ":
         inner = Dataset()
@@ -218,7 +218,7 @@ def attribute(tag: int, action: str) -> tuple[str, Any]:
 
 
 def is_right(metadata: dict[str, Any], tag: str, action: str) -> bool:
-    """Whether the output holds what an action of Table E.1-1 leaves of an attribute."""
+    """Return whether the output has what an action of Table E.1-1 leaves of an attribute."""
     if action == "U":
         return bool(metadata[tag] == uid("1.2.3.9"))
     if action == "X/Z/U*":
@@ -227,7 +227,7 @@ def is_right(metadata: dict[str, Any], tag: str, action: str) -> bool:
 
 
 def test_the_basic_profile_applies_every_row_of_the_table() -> None:
-    """Each attribute that pydicom knows, with a sentinel in it, by the table's action."""
+    """To every attribute that pydicom knows, with a sentinel as its value."""
     rows = {
         tag: action
         for tag, action in table().items()
@@ -245,14 +245,14 @@ def test_the_basic_profile_applies_every_row_of_the_table() -> None:
     assert [tag for tag, action in rows.items() if not is_right(done.metadata, tag, action)] == []
 
 
-def test_the_basic_profile_leaves_what_is_no_ones() -> None:
+def test_the_basic_profile_keeps_what_identifies_nobody() -> None:
     content = Path(str(get_testdata_file("CT_small.dcm"))).read_bytes()
     done = private(content, profile="basic")
     for kept in ("Modality", "Rows", "SliceThickness", "KVP", "SOPClassUID", "PixelSpacing"):
         assert done.metadata[kept] == private(content).metadata[kept]
-    assert done.attributes["StudyDate"] is None
-    assert done.attributes["PatientID"] is None
-    assert done.attributes["Modality"] == "CT"
+    assert done.columns["StudyDate"] is None
+    assert done.columns["PatientID"] is None
+    assert done.columns["Modality"] == "CT"
     assert not any(
         key[3] in "13579BDF" for key in done.metadata if re.fullmatch("[0-9A-F]{8}", key)
     )
@@ -271,29 +271,29 @@ def _written(data: Dataset) -> bytes:
 
 
 @pytest.mark.parametrize("selector", ["0009xx01", "0009xxxx", "00091001"])
-def test_a_mask_reaches_private_elements(selector: str) -> None:
+def test_a_mask_matches_private_elements(selector: str) -> None:
     assert "00091001" not in private(NESTED, remove=[selector]).metadata
     assert "00091001" in private(NESTED).metadata
 
 
-def test_a_mask_to_remove_wins_over_what_is_hashed_by_name() -> None:
+def test_a_mask_to_remove_precedes_a_keyword_to_hash() -> None:
     done = private(NESTED, profile="basic", hash=["PatientID"], remove=["0010xxxx", "0020xxxx"])
     assert not {"PatientID", "PatientName", "StudyInstanceUID"} & set(done.metadata)
-    assert done.attributes["PatientID"] is None
+    assert done.columns["PatientID"] is None
 
 
 TEXT_VRS = ["AE", "CS", "DS", "IS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UN", "UR", "UT"]
 
 
 @pytest.mark.parametrize("vr", TEXT_VRS)
-def test_equal_values_have_equal_pseudonyms_whatever_vr_is_written(vr: str) -> None:
-    """The dictionary's VR says what stands for them, in both formats."""
+def test_equal_values_have_equal_pseudonyms_whatever_their_vr(vr: str) -> None:
+    """The VR of the dictionary decides, in both formats."""
     options: dict[str, Any] = {"hash": ["PatientID", "StudyInstanceUID"]}
     content = dicom(
         identity(), element(0x00100020, vr, "12345 "), element(0x0020000D, vr, "1.2.3.9 ")
     )
     done = private(content, **options)
-    assert done.metadata["PatientID"] == done.attributes["PatientID"] == pseudonym("12345")
+    assert done.metadata["PatientID"] == done.columns["PatientID"] == pseudonym("12345")
     assert done.metadata["StudyInstanceUID"] == uid("1.2.3.9")
     model = private(content, {"format": "dicom-json"}, **options).metadata
     assert model["00100020"] == {"vr": "LO", "Value": [pseudonym("12345")]}
@@ -301,14 +301,14 @@ def test_equal_values_have_equal_pseudonyms_whatever_vr_is_written(vr: str) -> N
 
 
 @pytest.mark.parametrize("written", [" 1.2.3.9", "1.2.3.9 ", "1.2.3.9\0", " 1.2.3.9\0", "1.2. 3.9"])
-def test_the_blanks_of_a_uid_are_no_part_of_its_pseudonym(written: str) -> None:
+def test_blanks_in_a_uid_do_not_change_its_pseudonym(written: str) -> None:
     done = private(dicom(identity(), element(0x0020000D, "UI", written)), hash=["StudyInstanceUID"])
     assert done.metadata["StudyInstanceUID"] == uid("1.2.3.9")
-    assert done.attributes["StudyInstanceUID"] == uid("1.2.3.9")
+    assert done.columns["StudyInstanceUID"] == uid("1.2.3.9")
 
 
 def test_well_known_uids_are_not_hashed() -> None:
-    """SOP classes, transfer syntaxes, well-known frames of reference: they name nobody."""
+    """SOP classes, transfer syntaxes and well-known frames of reference identify nobody."""
     known = {
         0x00080016: "1.2.840.10008.5.1.4.1.1.2",
         0x00080018: "1.2.3.9",
@@ -321,7 +321,7 @@ def test_well_known_uids_are_not_hashed() -> None:
     assert done.metadata["SOPInstanceUID"] == uid("1.2.3.9")
 
 
-def test_the_profile_leaves_of_the_file_meta_information_how_the_object_is_encoded() -> None:
+def test_the_profile_keeps_of_the_file_meta_information_only_the_encoding() -> None:
     """And nothing of a command set (PS3.15 E.1.1, E.3.8)."""
     titles = [element(0x00020000 | number, "AE", SENTINEL) for number in (0x16, 0x17, 0x18, 0x35)]
     titles += [element(0x00020013, "SH", "IMPL"), element(0x00020100, "UI", "1.2.3.9")]
@@ -347,8 +347,8 @@ def test_the_profile_leaves_of_the_file_meta_information_how_the_object_is_encod
 @pytest.mark.parametrize("most", [0, 10, 65_536])
 @pytest.mark.parametrize("form", ["flat", "dicom-json"])
 @pytest.mark.parametrize("size", [20, 70_000, 300_000])
-def test_what_was_emptied_or_hashed_is_never_too_long(size: int, form: str, most: int) -> None:
-    """Its length is its own; it stands where it is, also where the row must be made to fit."""
+def test_emptied_and_hashed_values_never_become_references(size: int, form: str, most: int) -> None:
+    """Whatever the length of the original, and even if the row must be made to fit."""
     content = dicom(
         identity(),
         element(0x00100010, "UT", "x" * size),
@@ -393,10 +393,10 @@ def test_what_was_emptied_or_hashed_is_never_too_long(size: int, form: str, most
         ("FD", struct.pack("<d", 1)),
     ],
 )
-def test_what_its_tag_does_not_ask_for_is_a_reference_while_rules_are_in_force(
+def test_with_rules_a_value_that_does_not_fit_its_tag_becomes_a_reference(
     vr: str, value: bytes
 ) -> None:
-    """And is warned of; without rules text is kept."""
+    """With a warning; without rules text is kept."""
     content = dicom(identity(), element(0x00281055, vr, value))
     done = private(content, remove=["PatientName"])
     assert "BulkDataURI" in done.metadata["WindowCenterWidthExplanation"]
@@ -424,21 +424,21 @@ def test_what_its_tag_does_not_ask_for_is_a_reference_while_rules_are_in_force(
         (0x00281055, "OB", b"ABCD", {"BulkDataURI": "?offset={}&length=4"}),
     ],
 )
-def test_what_its_tag_asks_for_is_kept_while_rules_are_in_force(
+def test_with_rules_a_value_that_fits_its_tag_is_kept(
     tag: int, vr: str, value: bytes, expected: Any
 ) -> None:
-    """Numbers, printable text, bytes where the dictionary has bytes; no InlineBinary for UN."""
+    """Numbers, printable text, and bytes if the dictionary has bytes; UN is never inlined."""
     content = dicom(identity(), element(tag, vr, value))
     options = {"privacy": {"remove": ["PatientName"]}, "bulkData": {"inlineMaxBytes": 100}}
-    found = list(convert(io.BytesIO(content), options).metadata.values())[-1]
+    last = list(convert(io.BytesIO(content), options).metadata.values())[-1]
     if isinstance(expected, dict) and "BulkDataURI" in expected:
         expected = {"BulkDataURI": expected["BulkDataURI"].format(len(content) - len(value))}
-    assert found == expected
+    assert last == expected
 
 
 @pytest.mark.parametrize("vr", ["UN", "OB"])
-def test_bytes_that_are_written_as_unknown_are_still_what_the_dictionary_has(vr: str) -> None:
-    """Without rules they are inlined, and left out with other binary values."""
+def test_without_rules_un_bytes_follow_the_dictionary(vr: str) -> None:
+    """They can be inlined, or omitted like other binary values."""
     content = dicom(identity(), element(0x00282000, vr, b"ICC!"))
     options: dict[str, Any] = {"bulkData": {"inlineMaxBytes": 100}}
     assert convert(io.BytesIO(content), options).metadata["ICCProfile"] == {
@@ -451,7 +451,7 @@ def test_bytes_that_are_written_as_unknown_are_still_what_the_dictionary_has(vr:
 
 
 @pytest.mark.parametrize("vr", ["LO", "UN"])
-def test_a_tag_that_could_be_text_is_left_out_while_rules_are_in_force(vr: str) -> None:
+def test_with_rules_an_unknown_tag_that_could_be_text_is_left_out(vr: str) -> None:
     content = dicom(
         identity(), element(0x4E53454D, vr, "X"), element(0x00189999, "LO", "of a newer edition")
     )
@@ -459,11 +459,11 @@ def test_a_tag_that_could_be_text_is_left_out_while_rules_are_in_force(vr: str) 
     done = private(content, remove=["PatientName"])
     assert "4E53454D" not in done.metadata
     assert done.metadata["00189999"] == "of a newer edition"
-    assert any("left out: its tag is not known" in line for line in done.warnings)
+    assert any("left out: its tag is unknown" in line for line in done.warnings)
 
 
-def test_pixel_data_whose_end_is_a_guess_is_not_inlined_while_rules_are_in_force() -> None:
-    """It could hold the elements that stray into it."""
+def test_with_rules_pixel_data_with_an_inferred_end_is_not_inlined() -> None:
+    """It could contain stray elements."""
     stray = element(0x00104000, "LT", SENTINEL)
     content = dicom(identity(), sequence(0x7FE00010, stray, item(b"12"), vr="OB", defined=False))
     options: dict[str, Any] = {"bulkData": {"inlineMaxBytes": 1000}}
@@ -473,8 +473,8 @@ def test_pixel_data_whose_end_is_a_guess_is_not_inlined_while_rules_are_in_force
 
 
 @pytest.mark.parametrize("tag", [0x00110000, 0x05AE0000, 0x00091001, 0x00189999])
-def test_numbers_that_could_hold_elements_stay_in_the_object(tag: int) -> None:
-    """A group length is one number; others are unbounded where nobody knows the tag."""
+def test_numbers_that_could_contain_elements_stay_in_the_object(tag: int) -> None:
+    """A group length is one number; those of unknown tags are unbounded."""
     nested = b"\1\0\0\0" + item(element(0x00100010, "PN", SENTINEL))
     content = dicom(identity(), element(tag, "UL", nested))
     options: dict[str, Any] = {"jsonOutput": {"ignoreGroupLength": False}}
@@ -484,16 +484,16 @@ def test_numbers_that_could_hold_elements_stay_in_the_object(tag: int) -> None:
     assert "BulkDataURI" in convert(io.BytesIO(content), options).metadata[f"{tag:08X}"]
 
 
-def test_numbers_that_are_the_items_of_a_sequence_stay_in_the_object() -> None:
-    """Where nobody knows what a tag asks for, a sequence of another VR is a reference."""
+def test_numbers_that_are_items_of_a_sequence_stay_in_the_object() -> None:
+    """A sequence with another VR, under an unknown tag."""
     nested = item(element(0x00100010, "PN", SENTINEL))
     content = dicom(identity(), element(0x00091001, "US", nested))
     assert "BulkDataURI" in private(content, remove=["PatientName"]).metadata["00091001"]
     assert private(content).metadata["00091001"][:2] == [0xFFFE, 0xE000]
 
 
-def test_a_newline_at_the_end_of_the_key_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A secret made by a pipe has one, what a shell passes on has none."""
+def test_one_newline_at_the_end_of_the_key_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret written by a pipe has one; a shell that passes it on strips it."""
     monkeypatch.setenv("DCM2BQ_HASH_KEY", f"{KEY}\n")
     assert private(NESTED, hash=["PatientID"]).metadata["PatientID"] == pseudonym("Müller")
     privacy_rules.cache_clear()
@@ -506,6 +506,8 @@ def test_a_newline_at_the_end_of_the_key_is_no_part_of_it(monkeypatch: pytest.Mo
 
 
 def test_a_key_may_be_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DCM2BQ_HASH_KEY", "\udcff" * 16)  # as Python has what is not UTF-8
+    monkeypatch.setenv(
+        "DCM2BQ_HASH_KEY", "\udcff" * 16
+    )  # how Python shows bytes that are not UTF-8
     expected = hmac.new(b"\xff" * 16, "Müller".encode(), hashlib.sha256).hexdigest().upper()
     assert private(NESTED, hash=["PatientID"]).metadata["PatientID"] == expected

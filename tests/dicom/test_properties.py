@@ -1,4 +1,4 @@
-"""Generated data sets, written by pydicom in every encoding, come back whole."""
+"""Generated data sets that pydicom writes, in every encoding, are read back."""
 
 import math
 import struct
@@ -44,13 +44,13 @@ def several(values: st.SearchStrategy[Any], most: int = 4) -> st.SearchStrategy[
 
 
 def integers(bits: int, *, signed: bool) -> st.SearchStrategy[list[int]]:
-    """Return numbers of a size."""
+    """Return lists of integers with a number of bits."""
     least = -(2 ** (bits - 1)) if signed else 0
     return several(st.integers(least, least + 2**bits - 1))
 
 
 def values_of(vr: str, charset: str) -> st.SearchStrategy[list[Any]]:
-    """Return values as the flat format has them."""
+    """Return values of a VR, as the flat format has them."""
     alphabet = CHARSETS[charset]
     strategies: dict[str, st.SearchStrategy[list[Any]]] = {
         "AE": several(st.from_regex(r"[A-Z0-9_]{1,16}", fullmatch=True)),
@@ -88,19 +88,19 @@ TAGS = st.integers(0x00091000, 0x000910FF)
 
 @st.composite
 def data_sets(draw: st.DrawFn, charset: str, depth: int = 3) -> dict[int, tuple[str, Any]]:
-    """Return tag to VR and values, sequences with data sets of their own."""
-    found: dict[int, tuple[str, Any]] = {}
+    """Return a data set as tag to VR and values; the values of a sequence are data sets."""
+    elements: dict[int, tuple[str, Any]] = {}
     for tag in draw(st.lists(TAGS, unique=True, max_size=5)):
         if depth and draw(st.integers(0, 3)) == 0:
-            found[tag] = ("SQ", draw(st.lists(data_sets(charset, depth - 1), max_size=3)))
+            elements[tag] = ("SQ", draw(st.lists(data_sets(charset, depth - 1), max_size=3)))
         else:
             vr = draw(st.sampled_from(VRS))
-            found[tag] = (vr, draw(values_of(vr, charset)))
-    return found
+            elements[tag] = (vr, draw(values_of(vr, charset)))
+    return elements
 
 
 def written(elements: dict[int, tuple[str, Any]], *, defined: bool) -> Dataset:
-    """Return pydicom's data set."""
+    """Return the data set as one of pydicom's."""
     dataset = Dataset()
     for tag, (vr, values) in sorted(elements.items()):
         if vr == "SQ":
@@ -118,20 +118,20 @@ def written(elements: dict[int, tuple[str, Any]], *, defined: bool) -> Dataset:
 
 
 def expected(elements: dict[int, tuple[str, Any]]) -> dict[str, Any]:
-    """Return the flat metadata."""
-    found = {}
+    """Return the metadata that the data set must become."""
+    metadata = {}
     for tag, (vr, values) in sorted(elements.items()):
         if vr == "SQ":
             plain: Any = [expected(item) for item in values]
         else:
             plain = [None if value == "" else value for value in values]
             plain = plain[0] if len(plain) == 1 else plain
-        found[f"{tag:08X}"] = plain
-    return found
+        metadata[f"{tag:08X}"] = plain
+    return metadata
 
 
 def same(ours: Any, theirs: Any) -> bool:
-    """Return whether two values are equal, single precision as such."""
+    """Return whether two values are equal, or equal in single precision."""
     if isinstance(theirs, dict):
         return ours.keys() == theirs.keys() and all(same(ours[key], theirs[key]) for key in theirs)
     if isinstance(theirs, list):
@@ -143,8 +143,8 @@ def same(ours: Any, theirs: Any) -> bool:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_what_pydicom_writes_comes_back(data: st.DataObject) -> None:
-    """All VRs, nested, in all encodings and several character sets."""
+def test_data_sets_written_by_pydicom_are_read_back(data: st.DataObject) -> None:
+    """With all VRs, nested, in all encodings and several character sets."""
     charset = data.draw(st.sampled_from(sorted(CHARSETS)))
     syntax = data.draw(st.sampled_from([EXPLICIT, BIG, DEFLATED]))
     elements = data.draw(data_sets(charset))
@@ -158,42 +158,42 @@ def test_what_pydicom_writes_comes_back(data: st.DataObject) -> None:
         dataset.file_meta.TransferSyntaxUID = UID(syntax)
         stream = BytesIO()
         dataset.save_as(stream, enforce_file_format=True)
-    found = convert(BytesIO(stream.getvalue()))
-    private = {key: value for key, value in found.metadata.items() if key.startswith("0009")}
+    done = convert(BytesIO(stream.getvalue()))
+    private = {key: value for key, value in done.metadata.items() if key.startswith("0009")}
     assert same(private, expected(elements))
-    assert found.warnings == ()
+    assert done.warnings == ()
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
 def test_single_precision_reads_back(number: float) -> None:
-    """As the same four bytes, in no more digits than nine."""
+    """As the same four bytes, from at most nine digits."""
     content = struct.pack("<f", number)
-    found = flat(element(0x00091001, "FL", content))["00091001"]
-    assert struct.pack("<f", found) == content
-    assert len(repr(found).split("e")[0].strip("-0.").replace(".", "")) <= 9
+    metadata = flat(element(0x00091001, "FL", content))["00091001"]
+    assert struct.pack("<f", metadata) == content
+    assert len(repr(metadata).split("e")[0].strip("-0.").replace(".", "")) <= 9
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text("0123456789+-.eE ", max_size=20))
 def test_a_decimal_string_keeps_every_digit_or_stays_text(string: str) -> None:
-    """Whatever number comes of it is exactly what was written."""
-    found = flat(element(0x00091001, "DS", string))["00091001"]
-    if isinstance(found, int | float):
-        assert Decimal(string.strip()) == Decimal(repr(found))
-    elif found is not None:
-        assert found == string.strip()
+    """A number is exactly the one that is written."""
+    metadata = flat(element(0x00091001, "DS", string))["00091001"]
+    if isinstance(metadata, int | float):
+        assert Decimal(string.strip()) == Decimal(repr(metadata))
+    elif metadata is not None:
+        assert metadata == string.strip()
         try:
-            exact = Decimal(found)
+            exact = Decimal(metadata)
         except InvalidOperation:
             return
-        assert "e" in found.lower() or abs(exact) >= 2**63 or float(found) != exact
+        assert "e" in metadata.lower() or abs(exact) >= 2**63 or float(metadata) != exact
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=300))
-def test_any_bytes_behind_a_data_set_are_survived(noise: bytes) -> None:
-    """Nothing but the taxonomy's errors."""
+def test_any_bytes_after_a_data_set_are_converted_or_refused(noise: bytes) -> None:
+    """Only errors of the taxonomy are raised."""
     for syntax in (EXPLICIT, IMPLICIT, BIG, DEFLATED):
         try:
             convert(BytesIO(dicom(identity(), noise, transfer_syntax=syntax)))

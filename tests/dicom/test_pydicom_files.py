@@ -1,4 +1,4 @@
-"""Every file that pydicom brings along, with pydicom's own reading as the oracle."""
+"""Every file that comes with pydicom, compared with pydicom's own reading."""
 
 import os
 import struct
@@ -19,28 +19,28 @@ from dcm2bq.dicom import Conversion, convert
 from dcm2bq.errors import NotDicomError, UnreadableDicomError
 
 FOLDER = Path(pydicom.data.__file__).parent
-NO_DICOM = frozenset({".py", ".pyc", ".txt", ".dump", ".json", ".icc", ".gz", ".md"})
+NOT_DICOM = frozenset({".py", ".pyc", ".txt", ".dump", ".json", ".icc", ".gz", ".md"})
 FILES = sorted(
     path
     for path in FOLDER.rglob("*")
-    if path.is_file() and path.suffix not in NO_DICOM and path.name != "README"
+    if path.is_file() and path.suffix not in NOT_DICOM and path.name != "README"
 )
 CORPUS = sorted(
     path
     for path in Path(os.environ.get("DCM2BQ_CORPUS", os.devnull)).rglob("*")
-    if path.is_file() and path.suffix not in NO_DICOM
+    if path.is_file() and path.suffix not in NOT_DICOM
 )
 
 REFUSED = {
-    # A space stands before the data set, so no element is where one must be.
+    # A space precedes the data set, so that no element is where one is expected.
     "no_meta.dcm": NotDicomError,
     # The object ends inside a sequence.
     "rtplan_truncated.dcm": UnreadableDicomError,
 }
 """The files that are refused, and why."""
 
-# In DICOMDIR-nooffset the last item says that it is longer than the sequence that it ends, so
-# that the whole sequence stays in the object, with a warning; pydicom takes no notice.
+# In DICOMDIR-nooffset the length of the last item exceeds its sequence, so that the whole sequence
+# stays in the object, with a warning; pydicom ignores it.
 
 
 def path_id(path: Path) -> str:
@@ -48,21 +48,21 @@ def path_id(path: Path) -> str:
 
 
 def dataset_of(path: Path) -> tuple[Dataset, bytes, bytes]:
-    """Return pydicom's reading, the file's bytes and those that offsets refer to."""
+    """Return pydicom's data set, the file's bytes and the bytes that offsets refer to."""
     content = path.read_bytes()
-    found = pydicom.dcmread(BytesIO(content), force=True)
+    data_set = pydicom.dcmread(BytesIO(content), force=True)
     inflated = content
-    if str(found.file_meta.get("TransferSyntaxUID", "")) == "1.2.840.10008.1.2.1.99":
-        start = 144 + found.file_meta.FileMetaInformationGroupLength
+    if str(data_set.file_meta.get("TransferSyntaxUID", "")) == "1.2.840.10008.1.2.1.99":
+        start = 144 + data_set.file_meta.FileMetaInformationGroupLength
         inflated = zlib.decompressobj(-15).decompress(content[start:])
-    return found, content, inflated
+    return data_set, content, inflated
 
 
 class Comparison:
-    """Holds a conversion against pydicom's data set; collects what differs."""
+    """Compares a conversion with pydicom's data set and collects the differences."""
 
-    def __init__(self, found: Conversion, content: bytes, inflated: bytes) -> None:
-        self.warned = {line[:8] for line in found.warnings}
+    def __init__(self, conversion: Conversion, content: bytes, inflated: bytes) -> None:
+        self.warned = {line[:8] for line in conversion.warnings}
         self.content, self.inflated = content, inflated
         self.different: list[str] = []
         self.compared = 0
@@ -131,7 +131,7 @@ class Comparison:
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """What pydicom warns of is its own business."""
+    """Ignore the warnings of pydicom."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -139,23 +139,23 @@ def quiet() -> Iterator[None]:
 
 @pytest.mark.parametrize("path", FILES + CORPUS, ids=path_id)
 def test_every_element_that_pydicom_reads_is_in_the_output(path: Path) -> None:
-    """With an equal value or a warning; references hold exactly the element's bytes."""
+    """With an equal value or with a warning; references point to exactly the element's bytes."""
     if path.name in REFUSED:
         with path.open("rb") as stream, pytest.raises(REFUSED[path.name]):
             convert(stream)
         return
     with path.open("rb") as stream:
-        found = convert(stream)
+        conversion = convert(stream)
     theirs, content, inflated = dataset_of(path)
-    comparison = Comparison(found, content, inflated)
-    comparison.compare(found.metadata, theirs)
-    comparison.compare(found.metadata, theirs.file_meta)
+    comparison = Comparison(conversion, content, inflated)
+    comparison.compare(conversion.metadata, theirs)
+    comparison.compare(conversion.metadata, theirs.file_meta)
     assert comparison.different == []
     assert comparison.compared > 0
 
 
 def test_most_files_are_converted() -> None:
-    """The comparison compares."""
+    """So that the comparison is worth something."""
     assert len(FILES) > 180
     assert len(REFUSED) == 2
 
@@ -183,11 +183,11 @@ WARNED = {
     # The trailer of a gzip file follows the deflated data set.
     "image_dfl.dcm": ["8 bytes after the deflated data set"],
 }
-"""The files that are warned of, how the warnings begin, and what is wrong with each."""
+"""The files that cause warnings, how these begin, and what is wrong with each file."""
 
 
 @pytest.mark.parametrize("path", FILES, ids=path_id)
-def test_a_file_is_warned_of_only_if_something_is_wrong_with_it(path: Path) -> None:
+def test_a_file_causes_a_warning_only_if_something_is_wrong_with_it(path: Path) -> None:
     if path.name in REFUSED:
         return
     with path.open("rb") as stream:
@@ -197,7 +197,7 @@ def test_a_file_is_warned_of_only_if_something_is_wrong_with_it(path: Path) -> N
     assert all(line.startswith(start) for line, start in zip(lines, starts, strict=True))
 
 
-def test_every_file_that_is_warned_of_is_there() -> None:
+def test_every_file_listed_with_warnings_exists() -> None:
     assert WARNED.keys() <= {path.name for path in FILES}
 
 
@@ -205,7 +205,7 @@ def test_every_file_that_is_warned_of_is_there() -> None:
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> Iterator[str]:
-    """Yield the tags, by their path, whose attributes differ from pydicom's without a reason."""
+    """Yield the paths of the attributes that differ from pydicom's without a reason."""
     for tag in sorted(ours.keys() | theirs.keys()):
         if tag.endswith("0000"):
             continue  # group lengths are left out
@@ -226,7 +226,7 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> Iterator[str]:
 
 
 def plain(attribute: dict[str, Any], vr: str) -> list[Any]:
-    """Return values in the form in which both can be compared."""
+    """Return values in a form in which both can be compared."""
     values = attribute.get("Value", [])
     if vr == "FL":  # the shortest text here, all digits of the double there
         return [value and struct.pack("<f", value) for value in values]
@@ -238,21 +238,21 @@ def plain(attribute: dict[str, Any], vr: str) -> list[Any]:
 
 
 NO_MODEL = {
-    # pydicom's `to_json_dict` raises on an IS that is no integer; here it stays text.
+    # pydicom's `to_json_dict` raises on an IS that is not an integer; here it remains text.
     "badVR.dcm",
     # The sequence stays in the object, see above.
     "DICOMDIR-nooffset",
 }
-"""The files of which pydicom's JSON is not the right one, and why."""
+"""The files whose JSON by pydicom is wrong or missing, and why."""
 
 
 @pytest.mark.parametrize("path", FILES + CORPUS, ids=path_id)
-def test_the_json_model_is_that_of_pydicom(path: Path) -> None:
-    """Wherever that one is right."""
+def test_the_json_model_equals_that_of_pydicom(path: Path) -> None:
+    """Wherever pydicom's is right."""
     if path.name in REFUSED or path.name in NO_MODEL:
         return
     with path.open("rb") as stream:
-        found = convert(stream, {"jsonOutput": {"format": "dicom-json"}})
+        conversion = convert(stream, {"jsonOutput": {"format": "dicom-json"}})
     theirs, _, _ = dataset_of(path)
     expected = theirs.to_json_dict(bulk_data_threshold=0, bulk_data_element_handler=lambda _: "x")
-    assert list(differences(found.metadata, expected)) == []
+    assert list(differences(conversion.metadata, expected)) == []

@@ -1,4 +1,4 @@
-"""What is asked of a source: few requests, no bulk bytes, and honest answers."""
+"""What is requested from a source: few reads, and no bulk bytes."""
 
 import contextlib
 import random
@@ -10,11 +10,11 @@ from io import BytesIO
 import pytest
 
 from dcm2bq.config import Config
+from dcm2bq.deadline import Deadline
 from dcm2bq.dicom import Source, convert
-from dcm2bq.dicom.elements import Item
+from dcm2bq.dicom.elements import Element
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.read import source as source_module
-from dcm2bq.dicom.read.source import Deadline
 from dcm2bq.dicom.write.writer import Writer
 from dcm2bq.errors import ReadFailedError, RejectedEventError
 from tests.dicom.build import (
@@ -36,25 +36,25 @@ TEXT = b"".join(element(0x00091000 + number, "LO", "x" * 60) for number in range
 
 
 def test_native_pixel_data_at_the_end_costs_one_read() -> None:
-    """A gigabyte behind a header of 20 KiB."""
+    """A gigabyte after a header of 20 KiB."""
     head = dicom(identity(), element(0x00090010, "LO", "ACME"), TEXT, PIXELS)
     source = CountingSource(head, gap=GIB)
-    found = convert(source)
-    assert found.metadata["PixelData"] == {"BulkDataURI": f"?offset={len(head)}&length={GIB}"}
+    conversion = convert(source)
+    assert conversion.metadata["PixelData"] == {"BulkDataURI": f"?offset={len(head)}&length={GIB}"}
     assert source.reads == [(0, 65536)]
 
 
 def test_what_follows_the_pixel_data_costs_a_second_read() -> None:
-    """And no byte of the pixels."""
+    """But not one byte of the pixels."""
     head = dicom(identity(), PIXELS)
-    source = CountingSource(head, gap=GIB, tail=element(0x7FE10010, "LO", "BEHIND"))
-    assert convert(source).metadata["7FE10010"] == "BEHIND"
+    source = CountingSource(head, gap=GIB, tail=element(0x7FE10010, "LO", "AFTER"))
+    assert convert(source).metadata["7FE10010"] == "AFTER"
     assert len(source.reads) == 2
     assert source.fetched < 100_000
 
 
-def test_reading_starts_small_again_behind_a_jump() -> None:
-    """Twice the first read, and no more than that."""
+def test_reading_starts_small_again_after_a_jump() -> None:
+    """At most twice the first read."""
     tail = b"".join(element(0x7FE11000 + n, "LO", "x" * 60) for n in range(300))
     tail += element(0x7FE20010, "OB", bytes(2_000_000))
     source = CountingSource(dicom(identity(), PIXELS), gap=GIB, tail=tail)
@@ -63,51 +63,51 @@ def test_reading_starts_small_again_behind_a_jump() -> None:
 
 
 def test_padding_is_not_fetched_beyond_one_window() -> None:
-    """However much there is."""
+    """However long it is."""
     source = CountingSource(dicom(identity(), header(0x7FE00010, "OW", 4), b"1234"), gap=GIB)
     assert convert(source).warnings == ()
     assert source.fetched < 200_000
 
 
 def test_bulk_values_within_sequences_are_not_fetched() -> None:
-    """One small read for each jump."""
+    """Each jump costs one small read."""
     head = dicom(
         identity(),
         header(0x00081140, "SQ", 8 + 12 + GIB),
         b"\xfe\xff\0\xe0" + (12 + GIB).to_bytes(4, "little"),
         header(0x00420011, "OB", GIB),
     )
-    source = CountingSource(head, gap=GIB, tail=element(0x00100020, "LO", "BEHIND"))
-    found = convert(source)
-    assert set(found.metadata["ReferencedImageSequence"][0]["EncapsulatedDocument"]) == {
+    source = CountingSource(head, gap=GIB, tail=element(0x00100020, "LO", "AFTER"))
+    conversion = convert(source)
+    assert set(conversion.metadata["ReferencedImageSequence"][0]["EncapsulatedDocument"]) == {
         "BulkDataURI"
     }
-    assert found.metadata["PatientID"] == "BEHIND"
+    assert conversion.metadata["PatientID"] == "AFTER"
     assert len(source.reads) == 2
     assert source.fetched < 100_000
 
 
 def test_small_gaps_are_read_through() -> None:
-    """Five hundred values of a few kilobytes do not cost five hundred requests."""
-    frames = item(element(0x00420011, "OB", bytes(5000)))
-    source = CountingSource(dicom(identity(), sequence(0x00081140, *[frames] * 500)))
+    """Not one request for each of 500 values of 5 KB."""
+    bulk_item = item(element(0x00420011, "OB", bytes(5000)))
+    source = CountingSource(dicom(identity(), sequence(0x00081140, *[bulk_item] * 500)))
     assert len(convert(source).metadata["ReferencedImageSequence"]) == 500
     assert len(source.reads) < 12
 
 
 def test_a_large_header_is_read_in_growing_steps() -> None:
-    """Ten megabytes of elements, and no byte twice."""
-    frames = item(element(0x00204000, "LT", "x" * 1000))
-    content = dicom(identity(), sequence(0x00081140, *[frames] * 10_000))
+    """Ten megabytes of elements, no byte of them twice."""
+    bulk_item = item(element(0x00204000, "LT", "x" * 1000))
+    content = dicom(identity(), sequence(0x00081140, *[bulk_item] * 10_000))
     source = CountingSource(content)
-    found = convert(source, {"limits": {"outputBytes": 20_000_000}})
-    assert len(found.metadata["ReferencedImageSequence"]) == 10_000
+    conversion = convert(source, {"limits": {"outputBytes": 20_000_000}})
+    assert len(conversion.metadata["ReferencedImageSequence"]) == 10_000
     assert len(source.reads) < 12
     assert source.fetched == len(content)
 
 
 def small_objects() -> dict[str, bytes]:
-    """Return objects of 600 KB or more, but below 1 MiB, that invite many reads."""
+    """Return objects of 400 KB to 1 MiB whose shapes invite many reads."""
     frames = [item(bytes([number]) * 30_000) for number in range(1, 26)]
     starts = [number * 30_008 for number in range(25)]
     basic = item(struct.pack("<25L", *starts))
@@ -152,19 +152,19 @@ def pixels(*fragments: bytes) -> bytes:
 def test_a_small_object_costs_at_most_two_reads(
     monkeypatch: pytest.MonkeyPatch, shape: str
 ) -> None:
-    """Whatever its shape; the outcome is that of reading it in hops."""
+    """Whatever its shape; the result is the same as in hops."""
     content = small_objects()[shape]
     assert 400_000 < len(content) < MIB
     source = CountingSource(content)
-    found = convert(source)
+    conversion = convert(source)
     assert len(source.reads) <= 2
     assert source.fetched <= len(content)
     monkeypatch.setattr(source_module, "SMALL", 0)
-    assert convert(CountingSource(content)) == found
+    assert convert(CountingSource(content)) == conversion
 
 
 def test_mutated_small_objects_cost_at_most_two_reads() -> None:
-    """Nor do broken ones invite more."""
+    """Broken ones, too."""
     chance = random.Random(12)
     for content in small_objects().values():
         for _ in range(20):
@@ -178,8 +178,8 @@ def test_mutated_small_objects_cost_at_most_two_reads() -> None:
             assert len(source.reads) <= 2
 
 
-def test_no_pixel_is_read_for_the_elements_after_them() -> None:
-    """Small as the object may be: what lies before a jump is not needed any more."""
+def test_no_pixels_are_read_to_reach_the_elements_after_them() -> None:
+    """However small the object: what a jump skips is not needed."""
     head = dicom(identity(), header(0x7FE00010, "OW", 600_000))
     tail = element(0x7FE10010, "OB", bytes(100_000)) + element(0x7FE30010, "LO", "LAST")
     source = CountingSource(head, gap=600_000, tail=tail)
@@ -188,7 +188,7 @@ def test_no_pixel_is_read_for_the_elements_after_them() -> None:
 
 
 def test_the_small_rest_of_a_large_object_is_read_at_once() -> None:
-    """Fragments without a table after a header that is not small."""
+    """Fragments without a table, after a large header."""
     header_elements = [element(0x00091000 + n, "OB", bytes(200_000)) for n in range(10)]
     for frames in [item(bytes(30_000))] * 25, [item(bytes(750_000))]:
         content = dicom(identity(), *header_elements, pixels(item(), *frames))
@@ -200,7 +200,7 @@ def test_the_small_rest_of_a_large_object_is_read_at_once() -> None:
 
 
 def test_a_value_that_is_kept_is_not_read_again() -> None:
-    """Though its end was looked for in the last bytes."""
+    """Although its end was searched for in the object's last bytes."""
     content = dicom(identity(), pixels(item(), *[item(bytes(30_000))] * 25))
     source = CountingSource(content)
     options = {"bulkData": {"inlineMaxBytes": MIB}, "limits": {"hops": 0}}
@@ -209,7 +209,7 @@ def test_a_value_that_is_kept_is_not_read_again() -> None:
 
 
 def mixed() -> bytes:
-    """Return a file with a bit of everything."""
+    """Return a file with many kinds of elements."""
     code = element(0x00080100, "SH", "X")
     return dicom(
         identity(),
@@ -222,7 +222,7 @@ def mixed() -> bytes:
         sequence(0x00091004, b"broken"),
         element(0x00100020, "LO", "LAST"),
         sequence(0x7FE00010, item(), *[item(bytes(9_000))] * 40, vr="OB", defined=False),
-        element(0x7FE10010, "LO", "BEHIND"),
+        element(0x7FE10010, "LO", "AFTER"),
         b"\0" * 40,
     )
 
@@ -236,7 +236,7 @@ def test_the_size_of_the_window_makes_no_difference(
 ) -> None:
     """Nor whether the object is a stream or a source."""
     expected = convert(BytesIO(mixed()))
-    assert expected.metadata["7FE10010"] == "BEHIND"
+    assert expected.metadata["7FE10010"] == "AFTER"
     monkeypatch.setattr(source_module, "FIRST_READ", first)
     monkeypatch.setattr(source_module, "HOP_READ", hop)
     monkeypatch.setattr(source_module, "MOST_READ", most)
@@ -246,7 +246,7 @@ def test_the_size_of_the_window_makes_no_difference(
 
 
 def test_a_stream_may_be_unbuffered() -> None:
-    """It answers with as much as it likes."""
+    """Each of its reads may return fewer bytes than requested."""
 
     class Dribble(BytesIO):
         def read(self, n: int | None = -1, /) -> bytes:
@@ -256,15 +256,15 @@ def test_a_stream_may_be_unbuffered() -> None:
 
 
 def test_the_position_of_a_stream_does_not_matter() -> None:
-    """The object begins at its first byte."""
+    """The object begins at the first byte of the stream."""
     stream = BytesIO(mixed())
     stream.seek(1000)
     assert convert(stream) == convert(BytesIO(mixed()))
 
 
 @pytest.mark.parametrize("missing", [1, 10_000])
-def test_a_short_answer_is_the_fault_of_the_source(missing: int) -> None:
-    """It promised its size."""
+def test_a_source_that_returns_too_few_bytes_has_failed(missing: int) -> None:
+    """Its size promises more."""
 
     class Short(CountingSource):
         def read_at(self, offset: int, n: int, /) -> bytes:
@@ -275,7 +275,7 @@ def test_a_short_answer_is_the_fault_of_the_source(missing: int) -> None:
 
 
 def test_an_error_of_the_source_passes_unchanged() -> None:
-    """Whatever it is."""
+    """Whatever its type."""
 
     class Failing(CountingSource):
         def read_at(self, offset: int, n: int, /) -> bytes:
@@ -288,8 +288,8 @@ def test_an_error_of_the_source_passes_unchanged() -> None:
 def test_a_deadline_that_has_passed_ends_the_reading() -> None:
     """At the first read, and in the middle of a long window."""
     with pytest.raises(ReadFailedError):
-        convert(BytesIO(mixed()), deadline=time.monotonic() - 1)
-    convert(BytesIO(mixed()), deadline=time.monotonic() + 60)
+        convert(BytesIO(mixed()), timeout=-1)
+    convert(BytesIO(mixed()), timeout=60)
 
     class Slow(CountingSource):
         def read_at(self, offset: int, n: int, /) -> bytes:
@@ -298,13 +298,14 @@ def test_a_deadline_that_has_passed_ends_the_reading() -> None:
 
     many = dicom(identity(), sequence(0x00081140, *[item()] * 5000))
     with pytest.raises(ReadFailedError):
-        convert(Slow(many), deadline=time.monotonic() + 0.05)
+        convert(Slow(many), timeout=0.05)
 
 
 def test_the_deadline_holds_for_the_writing_too() -> None:
-    """Looked at every so many items."""
-    elements: Item = [(0x00081140, "SQ", 0, 0, [[(0x00080100, "SH", 0, 1, b"X")]])]
-    passed = Deadline(time.monotonic() - 1)
+    """The writer checks it, too."""
+    code_value = Element(0x00080100, "SH", 0, 1, b"X", "SH")
+    elements = [Element(0x00081140, "SQ", 0, 0, [[code_value]], "SQ")]
+    passed = Deadline.after(-1)
     writer = Writer(Config().json_output, Notes(), root="", most_text=65536, deadline=passed)
     with pytest.raises(ReadFailedError):
         writer.write(elements, {})

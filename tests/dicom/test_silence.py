@@ -1,4 +1,4 @@
-"""No message carries bytes of a value, in whatever disguise."""
+"""No message carries bytes of a value, in whatever form."""
 
 import pytest
 
@@ -54,14 +54,14 @@ def test_an_unsound_tag_is_named_by_its_offset_alone(tag: int) -> None:
     broken = element(tag, "US", b"\xff", length=1)
     twice = element(0x00100020, "LO", "X") + broken + broken
     for kind in (dicom(identity(), twice), dicom(identity(), sequence(0x00081140, item(twice)))):
-        found = converted(kind)
-        assert [line.partition(" (")[0] for line in found.warnings] == [
-            "1 bytes are no multiple of 2",
+        conversion = converted(kind)
+        assert [line.partition(" (")[0] for line in conversion.warnings] == [
+            "1 bytes are not a multiple of 2",
             "duplicate, the first is kept",
         ]
-        assert all("offset" in line for line in found.warnings)
-        assert found.dropped_tags == ()
-        assert found.metadata["PatientID" if b"SQ" not in kind else "ReferencedImageSequence"]
+        assert all("offset" in line for line in conversion.warnings)
+        assert conversion.dropped_tags == ()
+        assert conversion.metadata["PatientID" if b"SQ" not in kind else "ReferencedImageSequence"]
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,9 @@ def test_an_unsound_tag_is_named_by_its_offset_alone(tag: int) -> None:
 def test_a_private_tag_is_named_where_its_block_has_a_creator(creator: str, *, named: bool) -> None:
     block = element(0x00090010, "LO", creator)
     private = element(0x00091001, "US", b"\xff", length=1)
-    found = converted(dicom(identity(), block, private, private))
-    assert any(line.startswith("00091001 US: ") for line in found.warnings) is named
-    assert found.dropped_tags == (("00091001",) if named else ())
+    conversion = converted(dicom(identity(), block, private, private))
+    assert any(line.startswith("00091001 US: ") for line in conversion.warnings) is named
+    assert conversion.dropped_tags == (("00091001",) if named else ())
 
 
 def test_a_creator_is_named_like_what_is_in_its_block() -> None:
@@ -84,8 +84,8 @@ def test_a_creator_is_named_like_what_is_in_its_block() -> None:
     )
 
 
-def test_every_way_to_leave_a_value_in_the_object_names_no_unsound_tag() -> None:
-    """To fit the row, under privacy rules, and where an encapsulated value's end is a guess."""
+def test_no_unsound_tag_is_named_whatever_leaves_its_value_in_the_object() -> None:
+    """The size of the row, privacy rules, or the guessed end of an encapsulated value."""
     content = dicom(
         identity(),
         element(EVEN, "LO", "v" * 500),
@@ -111,23 +111,23 @@ def test_every_way_to_leave_a_value_in_the_object_names_no_unsound_tag() -> None
     ],
 )
 def test_a_vr_in_a_message_is_one_of_the_standard(elements: list[bytes], line: str) -> None:
-    assert any(each.startswith(line) for each in warned(identity(), *elements))
+    assert any(warning.startswith(line) for warning in warned(identity(), *elements))
 
 
 def test_a_choice_of_vrs_is_not_named() -> None:
     value = element(0x00280106, "", b"\1\0", implicit=True)
     lines = warned(identity(implicit=True), value, value, transfer_syntax=IMPLICIT)
-    assert any(each.startswith("00280106: duplicate") for each in lines)
+    assert any(warning.startswith("00280106: duplicate") for warning in lines)
 
 
-@pytest.mark.parametrize(("length", "told"), [(64, "40 of 64 bytes"), (0x4E4B4A58, "40 bytes")])
-def test_a_length_beyond_the_object_is_not_told(length: int, told: str) -> None:
+@pytest.mark.parametrize(("length", "shown"), [(64, "40 of 64 bytes"), (0x4E4B4A58, "40 bytes")])
+def test_a_length_beyond_the_object_is_not_in_the_message(length: int, shown: str) -> None:
     content = dicom(identity(), header(0x7FE00010, "OW", length) + bytes(40))
-    assert any(f"the object is cut: {told}" in line for line in converted(content).warnings)
+    assert any(f"the object is cut: {shown}" in line for line in converted(content).warnings)
 
 
 def test_no_message_about_a_mutated_object_carries_bytes_of_its_values() -> None:
-    outcomes, found = fuzz_structure.silence(count=1_500, seed=7)
-    assert found == []
+    outcomes, findings = fuzz_structure.silence(count=1_500, seed=7)
+    assert findings == []
     assert outcomes["UnreadableDicomError"] > 300
     assert outcomes["warned"] > 200

@@ -1,4 +1,4 @@
-"""Which objects are warned of when they have Rows and no pixel data."""
+"""Which objects have a warning if they have Rows but no pixel data."""
 
 import pytest
 from pydicom import uid
@@ -58,17 +58,17 @@ def test_an_object_whose_iod_has_no_pixels_may_have_rows(sop_class: str) -> None
         uid.ExplicitVRLittleEndian,
     ],
 )
-def test_an_image_without_pixels_is_warned_of(sop_class: str) -> None:
-    """And what nobody knows: the object may be cut."""
+def test_an_image_without_pixel_data_has_a_warning(sop_class: str) -> None:
+    """So has an object of an unknown class: it may be cut."""
     assert is_warned_of(sop_class)
 
 
-def test_an_object_without_a_sop_class_is_warned_of() -> None:
+def test_an_object_without_a_sop_class_has_a_warning() -> None:
     lines = converted(dicom(ROWS)).warnings
     assert any("Rows without pixel data" in line for line in lines)
 
 
-def test_the_classes_without_image_in_their_names_are_of_the_standard() -> None:
+def test_the_listed_classes_are_in_the_standard_and_have_no_image_in_their_names() -> None:
     known = [each for each in _OTHER_IMAGES if each in UID_dictionary]
     assert len(known) >= 9
     assert not any("Image" in UID_dictionary[each][0] for each in known)

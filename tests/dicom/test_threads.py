@@ -1,4 +1,4 @@
-"""Conversions run in many threads at once, as the function's events do."""
+"""Conversions run in many threads at once, as the events of the function do."""
 
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -11,7 +11,7 @@ from dcm2bq.dicom import convert
 NAMES = ("CT_small.dcm", "rtplan.dcm", "test-SR.dcm", "image_dfl.dcm", "JPEG2000.dcm")
 
 
-def test_each_conversion_gives_what_it_gives_alone() -> None:
+def test_concurrent_conversions_give_the_same_results_as_single_ones() -> None:
     files = [Path(str(get_testdata_file(name))).read_bytes() for name in NAMES]
     alone = [convert(BytesIO(content)) for content in files]
 

@@ -1,4 +1,4 @@
-"""Objects cut at every byte: refused, or converted with a warning, never silently short."""
+"""Objects cut at every byte: refused, or converted with a warning, never silently shortened."""
 
 import zlib
 from io import BytesIO
@@ -41,17 +41,17 @@ ENCAPSULATED = dicom(
         vr="OB",
         defined=False,
     ),
-    element(0x7FE10010, "LO", "BEHIND"),
+    element(0x7FE10010, "LO", "AFTER"),
     sequence(0xFFFAFFFA, CODE, defined=False),
     transfer_syntax=JPEG,
 )
 
 
 def boundaries(content: bytes) -> set[int]:
-    """Return the offsets between two elements of the top level, by a walk of its own."""
-    position, found = 132, set()
+    """Return the offsets between two elements of the top level, found without the product."""
+    position, offsets = 132, set()
     while position < len(content):
-        found.add(position)
+        offsets.add(position)
         vr = content[position + 4 : position + 6].decode()
         if vr in {"OB", "OW", "SQ", "UN", "UT"}:
             length, start = int.from_bytes(content[position + 8 : position + 12], "little"), 12
@@ -61,11 +61,11 @@ def boundaries(content: bytes) -> set[int]:
             length = end_of_undefined(content, position + start) - position - start
         position += start + length
     assert position == len(content)
-    return found
+    return offsets
 
 
 def end_of_undefined(content: bytes, position: int) -> int:
-    """Return the offset behind the delimiter of a value of undefined length."""
+    """Return the offset after the delimiter of a value of undefined length."""
     depth = 1
     while depth:
         tag = content[position : position + 4]
@@ -88,17 +88,17 @@ def end_of_undefined(content: bytes, position: int) -> int:
 
 
 def verdict(content: bytes) -> str:
-    """Return what becomes of an object: refused, warned of, or passed as good."""
+    """Return how a conversion ends: refused, warned, or passed without a warning."""
     try:
-        found = convert(BytesIO(content))
+        conversion = convert(BytesIO(content))
     except (NotDicomError, UnreadableDicomError):
         return "refused"
-    return "warned" if found.warnings else "passed"
+    return "warned" if conversion.warnings else "passed"
 
 
 @pytest.mark.parametrize("content", [SEQUENCES, ENCAPSULATED], ids=["sequences", "encapsulated"])
 def test_only_a_cut_between_two_elements_can_pass(content: bytes) -> None:
-    """And not even that where Rows stands without pixel data."""
+    """But not in an image, between Rows and the pixel data."""
     assert verdict(content) == "passed"
     between = boundaries(content)
     passed = {cut for cut in range(len(content)) if verdict(content[:cut]) == "passed"}
@@ -111,7 +111,7 @@ def test_only_a_cut_between_two_elements_can_pass(content: bytes) -> None:
 
 
 def test_ct_small_cut_at_every_byte() -> None:
-    """Every byte of its header, and every so often one of its pixels."""
+    """At every byte of its header, and at every 997th of its pixels."""
     path = get_testdata_file("CT_small.dcm")
     assert isinstance(path, str)
     with open(path, "rb") as stream:  # noqa: PTH123
@@ -121,15 +121,15 @@ def test_ct_small_cut_at_every_byte() -> None:
     padding = content.rindex(b"\xfc\xff\xfc\xffOB")
     cuts = [*range(pixels + 40), *range(pixels + 40, padding, 997), *range(padding, len(content))]
     for cut in cuts:
-        found = verdict(content[:cut])
+        outcome = verdict(content[:cut])
         if cut not in between:
-            assert found in {"refused", "warned"}, cut
+            assert outcome in {"refused", "warned"}, cut
         elif cut > pixels:
-            assert found == "passed", cut
+            assert outcome == "passed", cut
 
 
 def test_a_deflated_file_cut_at_every_byte() -> None:
-    """The stream itself says that it is cut."""
+    """A deflate stream shows that it is cut."""
     data_set = SEQUENCES[132 + len(meta()) :]
     deflater = zlib.compressobj(wbits=-15)
     content = b"\0" * 128 + b"DICM" + meta(DEFLATED)
@@ -138,9 +138,9 @@ def test_a_deflated_file_cut_at_every_byte() -> None:
     assert {verdict(content[:cut]) for cut in range(len(content))} <= {"refused", "warned"}
 
 
-def test_pixel_data_is_cut_with_a_warning_of_both_lengths() -> None:
-    """A row all the same."""
+def test_a_cut_inside_the_pixel_data_is_reported_with_both_lengths() -> None:
+    """The object is converted."""
     content = dicom(identity(), header(0x7FE00010, "OW", 100), b"\1" * 100)
     for missing in range(1, 100):
-        found = convert(BytesIO(content[:-missing]))
-        assert any(f"{100 - missing} of 100 bytes" in line for line in found.warnings)
+        conversion = convert(BytesIO(content[:-missing]))
+        assert any(f"{100 - missing} of 100 bytes" in line for line in conversion.warnings)

@@ -1,4 +1,4 @@
-"""Values of the flat format, VR by VR, right and wrong."""
+"""Values in the flat format by VR, valid and broken."""
 
 import base64
 import json
@@ -25,13 +25,13 @@ from tests.dicom.build import (
 )
 
 VALUE = 0x00091001
+"""A tag that is in no dictionary."""
 CREATOR = element(0x00090010, "LO", "ACME 1.0")
-"""Without it no message names the private tags of its block."""
-"""A tag of which no dictionary knows the VR."""
+"""Its block may be named in messages."""
 
 
 def value(vr: str, content: bytes | str) -> Any:
-    """Return what becomes of one value."""
+    """Return one value of the flat format."""
     return flat(element(VALUE, vr, content))["00091001"]
 
 
@@ -73,20 +73,20 @@ def value(vr: str, content: bytes | str) -> Any:
         ("UV", struct.pack("<Q", 2**64 - 1), 2**64 - 1),
     ],
 )
-def test_a_good_value_is_plain(vr: str, content: bytes | str, expected: Any) -> None:
-    """Each VR has its rule; no warning."""
+def test_a_valid_value_is_plain_json(vr: str, content: bytes | str, expected: Any) -> None:
+    """Each VR has its rule; nothing is warned of."""
     assert value(vr, content) == expected
     assert warned(identity(), element(VALUE, vr, content)) == []
 
 
 @pytest.mark.parametrize("vr", ["AE", "CS", "DS", "IS", "LO", "SH", "PN"])
-def test_leading_spaces_are_no_part_of_the_value(vr: str) -> None:
-    """For these VRs (PS3.5 Table 6.2-1)."""
+def test_leading_spaces_are_stripped(vr: str) -> None:
+    """In these VRs they are padding (PS3.5 Table 6.2-1)."""
     assert value(vr, "  1 ") in ("1", 1)
 
 
 @pytest.mark.parametrize("vr", ["LT", "ST", "UT", "UC"])
-def test_leading_spaces_of_longer_text_are_kept(vr: str) -> None:
+def test_leading_spaces_of_long_text_are_kept(vr: str) -> None:
     """They may be an indentation."""
     assert value(vr, "  1 ") == "  1"
 
@@ -111,11 +111,11 @@ def test_leading_spaces_of_longer_text_are_kept(vr: str) -> None:
         ("1\\2.5\\", [1, 2.5, None]),
     ],
 )
-def test_a_decimal_string_is_a_number(text: str, expected: Any) -> None:
+def test_a_decimal_string_becomes_a_number(text: str, expected: Any) -> None:
     """Integer text becomes an integer."""
-    found = value("DS", text)
-    assert found == expected
-    assert type(found) is type(expected)
+    result = value("DS", text)
+    assert result == expected
+    assert type(result) is type(expected)
 
 
 @pytest.mark.parametrize(
@@ -128,15 +128,15 @@ def test_a_decimal_string_is_a_number(text: str, expected: Any) -> None:
         "0e99999999999999999999",
     ],
 )  # fmt: skip
-def test_a_decimal_string_that_no_json_number_holds_stays_text(text: str) -> None:
-    """Every digit is kept, the neighbours stay numbers, and the tag is in the warnings."""
+def test_a_decimal_string_that_json_numbers_cannot_hold_stays_text(text: str) -> None:
+    """Every digit is kept, its neighbours become numbers, and a warning names the tag."""
     elements = (identity(), CREATOR, element(VALUE, "DS", f"1\\{text}\\2.5"))
     assert flat(*elements)["00091001"] == [1, text, 2.5]
     assert any(line.startswith("00091001 DS: ") for line in warned(*elements))
 
 
 @pytest.mark.parametrize("text", ["1.0", "1e3", "x", str(2**63), str(-(2**63) - 1), "1" * 100])
-def test_an_integer_string_that_is_none_stays_text(text: str) -> None:
+def test_an_invalid_integer_string_stays_text(text: str) -> None:
     """Nothing is rounded."""
     elements = (identity(), CREATOR, element(VALUE, "IS", f"{text}\\ -7 "))
     assert flat(*elements)["00091001"] == [text, -7]
@@ -144,26 +144,25 @@ def test_an_integer_string_that_is_none_stays_text(text: str) -> None:
 
 
 @pytest.mark.parametrize(("vr", "code"), [("FL", "f"), ("FD", "d")])
-def test_numbers_that_are_not_finite_are_words(vr: str, code: str) -> None:
-    """JSON has none of them."""
+def test_numbers_that_are_not_finite_become_text(vr: str, code: str) -> None:
+    """JSON has no such numbers."""
     content = struct.pack(f"<4{code}", math.nan, math.inf, -math.inf, 1.5)
     assert value(vr, content) == ["NaN", "Infinity", "-Infinity", 1.5]
     assert value(vr, content[: len(content) // 4]) == "NaN"
 
 
 @pytest.mark.parametrize("number", [0.1, 1 / 3, 1e-40, 2.0**24 + 2, 123456.789, 9.999999e37, -7e-3])
-def test_single_precision_is_the_shortest_text_that_reads_back(number: float) -> None:
-    """The same four bytes come of it."""
+def test_single_precision_becomes_the_shortest_text_that_reads_back(number: float) -> None:
+    """It gives the same four bytes."""
     content = struct.pack("<f", number)
-    found = value("FL", content)
-    assert struct.pack("<f", found) == content
+    result = value("FL", content)
+    assert struct.pack("<f", result) == content
     digits = [d for d in range(1, 10) if struct.pack("<f", float(f"{number:.{d}g}")) == content]
-    assert found == float(f"{struct.unpack('<f', content)[0]:.{digits[0]}g}")
+    assert result == float(f"{struct.unpack('<f', content)[0]:.{digits[0]}g}")
 
 
 @pytest.mark.parametrize("vr", ["US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT"])
-def test_an_empty_element_of_any_kind_is_null(vr: str) -> None:
-    """Present, without value."""
+def test_an_empty_element_of_any_vr_is_null(vr: str) -> None:
     assert value(vr, b"") is None
 
 
@@ -183,10 +182,10 @@ def test_an_empty_element_of_any_kind_is_null(vr: str) -> None:
         ("FD", b"1.5 ", "1.5"),
     ],
 )
-def test_a_value_that_breaks_its_vr_is_its_raw_text(
+def test_a_value_that_breaks_its_vr_becomes_its_raw_text(
     vr: str, content: bytes | str, expected: Any
 ) -> None:
-    """With tag and reason in the warnings; a value that happens to fit has none."""
+    """A warning has the tag and the reason. A value that fits by chance has none."""
     content = content if isinstance(content, bytes) else content.encode()
     broken = element(VALUE, vr, content, length=len(content))
     assert flat(identity(), broken)["00091001"] == expected
@@ -196,33 +195,33 @@ def test_a_value_that_breaks_its_vr_is_its_raw_text(
 
 
 @pytest.mark.parametrize("vr", ["US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT"])
-def test_bytes_that_are_neither_numbers_nor_text_are_referred_to(vr: str) -> None:
-    """By offset and length, with the VR."""
+def test_bytes_that_are_neither_numbers_nor_text_become_a_reference(vr: str) -> None:
+    """With offset, length and VR."""
     broken = element(VALUE, vr, b"\1\2\3", length=3)
     content = dicom(identity(), CREATOR, broken, element(0x00100020, "LO", "X"))
-    found = converted(content)
-    assert found.metadata["00091001"] == {
+    done = converted(content)
+    assert done.metadata["00091001"] == {
         "BulkDataURI": f"?offset={content.index(bytes([1, 2, 3]))}&length=3",
         "vr": vr,
     }
-    assert found.metadata["PatientID"] == "X"
-    assert any(line.startswith(f"00091001 {vr}: ") for line in found.warnings)
+    assert done.metadata["PatientID"] == "X"
+    assert any(line.startswith(f"00091001 {vr}: ") for line in done.warnings)
 
 
-def test_a_broken_value_deep_inside_leaves_all_around_it_untouched() -> None:
-    """Neighbours, the item, and the sequences that enclose it."""
+def test_a_broken_nested_value_does_not_affect_others() -> None:
+    """Neither its neighbours nor its item nor the sequences around it."""
     broken = element(0x00280010, "US", b"\xff", length=1) + element(0x00280011, "US", b"\2\0")
     nested = sequence(0x00081140, item(sequence(0x00081199, item(broken), item())))
-    found = flat(identity(), nested, element(0x00100020, "LO", "X"))
-    inner = found["ReferencedImageSequence"][0]["ReferencedSOPSequence"]
+    metadata = flat(identity(), nested, element(0x00100020, "LO", "X"))
+    inner = metadata["ReferencedImageSequence"][0]["ReferencedSOPSequence"]
     assert inner[0]["Rows"]["vr"] == "US"
     assert inner[0]["Columns"] == 2
     assert inner[1] == {}
-    assert found["PatientID"] == "X"
+    assert metadata["PatientID"] == "X"
 
 
-def test_nul_within_text_is_replaced_and_warned_of() -> None:
-    """JSON of BigQuery has no NULs; what follows one is kept."""
+def test_nul_within_text_is_replaced_with_a_warning() -> None:
+    """BigQuery's JSON cannot hold NULs. The text after it is kept."""
     elements = (identity(), CREATOR, element(VALUE, "LO", "before\0after\\ok\0"))
     assert flat(*elements)["00091001"] == ["before�after", "ok"]
     assert any("00091001 LO: NUL within the text" in line for line in warned(*elements))
@@ -231,10 +230,10 @@ def test_nul_within_text_is_replaced_and_warned_of() -> None:
 @pytest.mark.parametrize(
     ("pixel_representation", "expected"), [(b"\0\0", 65535), (b"\1\0", -1), (None, 65535)]
 )
-def test_us_or_ss_goes_by_the_pixel_representation(
+def test_us_or_ss_depends_on_the_pixel_representation(
     pixel_representation: bytes | None, expected: int
 ) -> None:
-    """Absent, it is US; it may stand behind, and in an enclosing data set."""
+    """Without one it is US. It may come later, and in an enclosing data set."""
     own = [] if pixel_representation is None else [(0x00280103, pixel_representation)]
     elements = [(0x00189810, b"\xff\xff"), *own, (0x00280106, b"\xff\xff")]
     content = b"".join(element(tag, "", value, implicit=True) for tag, value in elements)
@@ -247,35 +246,35 @@ def test_us_or_ss_goes_by_the_pixel_representation(
         ),
         implicit=True,
     )
-    found = flat(identity(implicit=True), nested, content, transfer_syntax=IMPLICIT)
-    assert found["ZeroVelocityPixelValue"] == expected
-    assert found["SmallestImagePixelValue"] == expected
-    inner = found["ReferencedImageSequence"][0]["ReferencedSOPSequence"][0]
+    metadata = flat(identity(implicit=True), nested, content, transfer_syntax=IMPLICIT)
+    assert metadata["ZeroVelocityPixelValue"] == expected
+    assert metadata["SmallestImagePixelValue"] == expected
+    inner = metadata["ReferencedImageSequence"][0]["ReferencedSOPSequence"][0]
     assert inner["LargestImagePixelValue"] == expected
 
 
 def test_the_nearest_pixel_representation_counts() -> None:
-    """An item's own before the data set's."""
+    """That of the item takes precedence over that of the data set."""
     unsigned = element(0x00280103, "", b"\0\0", implicit=True)
     inner = item(unsigned, element(0x00280106, "", b"\xff\xff", implicit=True))
-    found = flat(
+    metadata = flat(
         identity(implicit=True),
         sequence(0x00081140, inner, implicit=True),
         element(0x00280103, "", b"\1\0", implicit=True),
         transfer_syntax=IMPLICIT,
     )
-    assert found["ReferencedImageSequence"][0]["SmallestImagePixelValue"] == 65535
+    assert metadata["ReferencedImageSequence"][0]["SmallestImagePixelValue"] == 65535
 
 
 @pytest.mark.parametrize("tag", [0x00281101, 0x00283002])
 def test_first_and_third_value_of_a_lut_descriptor_are_unsigned(tag: int) -> None:
-    """Only the second is a pixel value."""
+    """Only the second one is a pixel value."""
     values = struct.pack("<3H", 65535, 65534, 65533)
     content = element(0x00280103, "", b"\1\0", implicit=True) + element(
         tag, "", values, implicit=True
     )
-    found = flat(identity(implicit=True), content, transfer_syntax=IMPLICIT)
-    assert list(found.values())[-1] == [65535, -2, 65533]
+    metadata = flat(identity(implicit=True), content, transfer_syntax=IMPLICIT)
+    assert list(metadata.values())[-1] == [65535, -2, 65533]
     explicit = flat(identity(), element(tag, "SS", values))
     assert list(explicit.values())[-1] == [65535, -2, 65533]
 
@@ -297,8 +296,8 @@ def test_first_and_third_value_of_a_lut_descriptor_are_unsigned(tag: int) -> Non
     ],
 )
 def test_repeating_groups_have_the_vr_of_the_implicit_transfer_syntax(tag: int, vr: str) -> None:
-    """OB or OW is OW, but for curves and audio: they are bytes (PS3.5-2004 A.1)."""
-    found = converted(
+    """OB or OW is OW, except for curves and audio, which are bytes (PS3.5-2004 A.1)."""
+    done = converted(
         dicom(
             identity(implicit=True),
             element(tag, "", b"1234", implicit=True),
@@ -306,7 +305,7 @@ def test_repeating_groups_have_the_vr_of_the_implicit_transfer_syntax(tag: int, 
         ),
         jsonOutput={"format": "dicom-json"},
     )
-    assert found.metadata[f"{tag:08X}"]["vr"] == vr
+    assert done.metadata[f"{tag:08X}"]["vr"] == vr
 
 
 @pytest.mark.parametrize(
@@ -320,21 +319,21 @@ def test_repeating_groups_have_the_vr_of_the_implicit_transfer_syntax(tag: int, 
     ],
 )
 @pytest.mark.parametrize("vr", ["", "UN"])
-def test_a_private_creator_is_known_by_its_letters(creator: str, vr: str) -> None:
-    """Whatever its case and its blanks, in implicit data sets and in UN."""
+def test_a_private_creator_is_recognised_by_its_letters(creator: str, vr: str) -> None:
+    """Case and blanks do not matter, in implicit data sets and in UN."""
     implicit = not vr
     value = struct.pack("<f", 800)
-    found = flat(
+    metadata = flat(
         identity(implicit=implicit),
         element(0x20010010, "LO", creator, implicit=implicit),
         element(0x20011003, vr, value, implicit=implicit),
         transfer_syntax=IMPLICIT if implicit else EXPLICIT,
     )
-    assert found["20011003"] == 800
+    assert metadata["20011003"] == 800
 
 
 def test_group_lengths_and_private_creators_have_their_vr_in_implicit_data_sets() -> None:
-    """UL and LO; the block of a known creator has its dictionary, that of another is UN."""
+    """UL and LO. A known creator's block follows its dictionary; others are UN."""
     content = (
         element(0x00080000, "", b"\5\0\0\0", implicit=True)
         + element(0x00090000, "", b"\4\0\0\0", implicit=True)
@@ -343,48 +342,48 @@ def test_group_lengths_and_private_creators_have_their_vr_in_implicit_data_sets(
         + element(0x00210010, "", "NOBODY", implicit=True)
         + element(0x00211009, "", "1.5 ", implicit=True)
     )
-    found = flat(
+    metadata = flat(
         identity(implicit=True),
         content,
         transfer_syntax=IMPLICIT,
         jsonOutput={"ignoreGroupLength": False},
     )
-    assert found["00080000"] == 5
-    assert found["00090000"] == 4
-    assert found["00190010"] == "SIEMENS MR HEADER"
-    assert found["00191009"] == "1.5"
-    assert set(found["00211009"]) == {"BulkDataURI"}
+    assert metadata["00080000"] == 5
+    assert metadata["00090000"] == 4
+    assert metadata["00190010"] == "SIEMENS MR HEADER"
+    assert metadata["00191009"] == "1.5"
+    assert set(metadata["00211009"]) == {"BulkDataURI"}
 
 
 @pytest.mark.parametrize("vr", ["OB", "OD", "OF", "OL", "OV", "OW", "UN"])
-def test_a_binary_value_is_referred_to(vr: str) -> None:
-    """From the object's first byte to the value's first byte, at any depth."""
+def test_a_binary_value_becomes_a_reference(vr: str) -> None:
+    """Its offset counts from the first byte of the object, at any depth."""
     marker = b"*MARKER*"
     content = dicom(identity(), sequence(0x00081140, item(element(VALUE, vr, marker))))
-    found = converted(content).metadata["ReferencedImageSequence"][0]["00091001"]
-    assert found == {"BulkDataURI": f"?offset={content.index(marker)}&length=8"}
+    reference = converted(content).metadata["ReferencedImageSequence"][0]["00091001"]
+    assert reference == {"BulkDataURI": f"?offset={content.index(marker)}&length=8"}
 
 
-def test_an_explicit_root_begins_each_uri() -> None:
-    """What the caller gives, if the option is on and there is one."""
+def test_bulk_data_uris_start_with_the_given_root() -> None:
+    """If the option is on and a root is given."""
     content = dicom(identity(), element(VALUE, "OB", b"12"))
     option = {"jsonOutput": {"explicitBulkDataRoot": True}}
     root = "gs://bucket/a%3Fb?generation=7"
-    found = convert(BytesIO(content), option, root=root).metadata["00091001"]
+    with_root = convert(BytesIO(content), option, bulk_data_root=root).metadata["00091001"]
     offset = len(content) - 2
-    assert found == {"BulkDataURI": f"{root}&offset={offset}&length=2"}
+    assert with_root == {"BulkDataURI": f"{root}&offset={offset}&length=2"}
     without = convert(BytesIO(content), option).metadata["00091001"]
     assert without == {"BulkDataURI": f"?offset={offset}&length=2"}
-    off = convert(BytesIO(content), root=root).metadata["00091001"]
+    off = convert(BytesIO(content), bulk_data_root=root).metadata["00091001"]
     assert off == without
 
 
-def test_short_binary_values_can_be_kept() -> None:
-    """Up to the length that is asked for, in base64."""
+def test_short_binary_values_can_be_kept_inline() -> None:
+    """In base64, up to the length of the option."""
     elements = (element(VALUE, "OB", b"1234"), element(VALUE + 1, "OB", b"123456"))
-    found = flat(*elements, bulkData={"inlineMaxBytes": 4})
-    assert found["00091001"] == {"InlineBinary": base64.b64encode(b"1234").decode()}
-    assert set(found["00091002"]) == {"BulkDataURI"}
+    metadata = flat(*elements, bulkData={"inlineMaxBytes": 4})
+    assert metadata["00091001"] == {"InlineBinary": base64.b64encode(b"1234").decode()}
+    assert set(metadata["00091002"]) == {"BulkDataURI"}
 
 
 @pytest.mark.parametrize(
@@ -398,15 +397,15 @@ def test_short_binary_values_can_be_kept() -> None:
         ("OB", b"\1\2\3\4", b"\1\2\3\4"),
     ],
 )
-def test_kept_binary_values_are_little_endian(vr: str, content: bytes, little: bytes) -> None:
+def test_inline_binary_values_are_little_endian(vr: str, content: bytes, little: bytes) -> None:
     """Whatever the transfer syntax."""
-    found = flat(
+    metadata = flat(
         identity(big=True),
         element(VALUE, vr, content, big=True),
         transfer_syntax=BIG,
         bulkData={"inlineMaxBytes": 99},
     )
-    assert found["00091001"] == {"InlineBinary": base64.b64encode(little).decode()}
+    assert metadata["00091001"] == {"InlineBinary": base64.b64encode(little).decode()}
 
 
 @pytest.mark.parametrize(
@@ -427,12 +426,12 @@ def test_kept_binary_values_are_little_endian(vr: str, content: bytes, little: b
 def test_big_endian_values_are_the_same_numbers(vr: str, content: bytes, expected: Any) -> None:
     """At every level."""
     nested = sequence(0x00081140, item(element(VALUE, vr, content, big=True), big=True), big=True)
-    found = flat(identity(big=True), nested, transfer_syntax=BIG)
-    assert found["ReferencedImageSequence"] == [{"00091001": expected}]
+    metadata = flat(identity(big=True), nested, transfer_syntax=BIG)
+    assert metadata["ReferencedImageSequence"] == [{"00091001": expected}]
 
 
 def test_un_of_a_known_tag_is_read_by_the_dictionary() -> None:
-    """Little endian even in a big endian file (PS3.5 6.2.2); private dictionaries count."""
+    """Little endian even in a big endian file (PS3.5 6.2.2); private dictionaries apply."""
     elements = (
         identity(big=True),
         element(0x00100010, "UN", "A^B ", big=True),
@@ -440,56 +439,55 @@ def test_un_of_a_known_tag_is_read_by_the_dictionary() -> None:
         element(0x00191009, "UN", "1.5 ", big=True),
         element(0x00280010, "UN", b"\2\1", big=True),
     )
-    found = flat(*elements, transfer_syntax=BIG)
-    assert found["PatientName"] == "A^B"
-    assert found["00191009"] == "1.5"
-    assert found["Rows"] == 258
+    metadata = flat(*elements, transfer_syntax=BIG)
+    assert metadata["PatientName"] == "A^B"
+    assert metadata["00191009"] == "1.5"
+    assert metadata["Rows"] == 258
 
 
 @pytest.mark.parametrize(
     ("tag", "content"), [(0x00280010, b"ABC"), (0x00200013, b"x "), (0x00080020, b"2024 ")]
 )
-def test_un_that_does_not_fit_the_dictionary_is_referred_to(tag: int, content: bytes) -> None:
-    """With a warning; the VR of the object is UN."""
+def test_un_that_does_not_fit_the_dictionary_becomes_a_reference(tag: int, content: bytes) -> None:
+    """With a warning and with the VR UN."""
     elements = (identity(), element(tag, "UN", content, length=len(content)))
-    (found,) = [value for value in flat(*elements).values() if isinstance(value, dict)]
-    assert set(found) == {"BulkDataURI"}
+    (reference,) = [value for value in flat(*elements).values() if isinstance(value, dict)]
+    assert set(reference) == {"BulkDataURI"}
     assert any(line.startswith(f"{tag:08X}: UN does not hold") for line in warned(*elements))
 
 
 @pytest.mark.parametrize(("vr", "size"), [("UT", 70_000), ("UC", 70_000), ("LT", 65_500)])
-def test_long_text_is_referred_to(vr: str, size: int) -> None:
-    """With its VR, above the bound and not at it."""
+def test_long_text_becomes_a_reference(vr: str, size: int) -> None:
+    """With its VR, if it exceeds the limit and not if it reaches it."""
     content = element(VALUE, vr, "x" * size)
     bound = min(size, 65_536)
-    found = flat(content, bulkData={"textMaxBytes": bound - 1})["00091001"]
-    assert found["vr"] == vr
-    assert f"length={size}" in found["BulkDataURI"]
+    metadata = flat(content, bulkData={"textMaxBytes": bound - 1})["00091001"]
+    assert metadata["vr"] == vr
+    assert f"length={size}" in metadata["BulkDataURI"]
     assert flat(content, bulkData={"textMaxBytes": size})["00091001"] == "x" * size
 
 
-def test_long_arrays_of_numbers_are_referred_to() -> None:
-    """As long text is."""
+def test_long_arrays_of_numbers_become_references() -> None:
     content = sequence(0x00081140, item(element(VALUE, "US", bytes(4096))))
-    found = flat(content, bulkData={"textMaxBytes": 4095})["ReferencedImageSequence"][0]
-    assert found["00091001"]["vr"] == "US"
+    metadata = flat(content, bulkData={"textMaxBytes": 4095})["ReferencedImageSequence"][0]
+    assert metadata["00091001"]["vr"] == "US"
     assert flat(content)["ReferencedImageSequence"][0]["00091001"] == [0] * 2048
 
 
 def test_the_text_is_the_metadata_as_json() -> None:
-    """Encoded once, valid, without escapes that need none."""
-    found = converted(dicom(identity(), element(0x00100010, "PN", 'Müller^"J\\')))
-    assert json.loads(found.text) == found.metadata
+    """Valid, and without unnecessary escapes."""
+    done = converted(dicom(identity(), element(0x00100010, "PN", 'Müller^"J\\')))
+    assert json.loads(done.text) == done.metadata
 
 
-def test_a_un_that_holds_no_value_of_its_vr_is_binary_and_can_be_left_out() -> None:
+def test_un_that_does_not_fit_the_dictionary_is_binary_and_can_be_omitted() -> None:
     broken = element(0x00180050, "UN", b"\xff\0")
     assert "BulkDataURI" in flat(broken, identity())["SliceThickness"]
     assert "SliceThickness" not in flat(identity(), broken, jsonOutput={"ignoreBinary": True})
 
 
 @pytest.mark.parametrize("most", [0, 8])
-def test_what_reading_needs_is_held_whatever_text_is_kept(most: int) -> None:
+def test_text_that_reading_depends_on_is_read_whatever_the_options(most: int) -> None:
     content = [
         identity(),
         element(0x00080005, "CS", "ISO_IR 192"),
@@ -498,5 +496,5 @@ def test_what_reading_needs_is_held_whatever_text_is_kept(most: int) -> None:
     ]
     done = converted(dicom(*content), bulkData={"textMaxBytes": most})
     assert done.transfer_syntax_uid == "1.2.840.10008.1.2.1"
-    assert done.attributes["PatientID"] == "0123456789"
+    assert done.columns["PatientID"] == "0123456789"
     assert done.metadata["PatientID"]["vr"] == "LO"

@@ -1,4 +1,4 @@
-"""One function for all tests here; faults are cleared after each."""
+"""One function for all tests of this folder; faults are cleared after each test."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.function_stack import Stack, function_stack
+from tests.support.patience import scaled
 
 OVERRIDES = {
-    "bigQuery": {"timeoutSeconds": 3},
-    "limits": {"deadlineSeconds": 4},
+    "bigQuery": {"timeoutSeconds": scaled(3)},
+    "limits": {"deadlineSeconds": scaled(4)},
     "log": {"level": "DEBUG"},
 }
 
@@ -25,7 +26,7 @@ def running_stack(
 
 @pytest.fixture
 def stack(running_stack: Stack) -> Iterator[Stack]:
-    """The function without faults."""
+    """The function, without faults."""
     yield running_stack
     running_stack.storage.faults.clear()
     running_stack.bigquery.faults.clear()
@@ -33,5 +34,5 @@ def stack(running_stack: Stack) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for what a test starts itself."""
+    """A folder for servers that a test starts."""
     return tmp_path_factory.mktemp("work")

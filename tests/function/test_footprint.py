@@ -1,18 +1,18 @@
-"""What the function needs with requirements.txt alone installed, however large the objects."""
+"""Memory and requests of the function with only requirements.txt installed, for large objects."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import requests
 
-from benchmarks.bench_function import (
+from tests.support.function_process import (
     OURS,
     deliver,
     function,
     peak_bytes,
     stubs,
 )
-from benchmarks.bench_reading import MIB, native
+from tests.support.sparse import MIB, native
 
 GIB = 1024 * MIB
 

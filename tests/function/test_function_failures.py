@@ -1,4 +1,4 @@
-"""What each failure is answered with, and what the tables hold afterwards."""
+"""How the function answers each failure, and what the tables hold afterwards."""
 
 import gzip
 import json
@@ -29,6 +29,7 @@ from tests.support.function_stack import (
     unique,
 )
 from tests.support.leaks import leaks, windows
+from tests.support.patience import scaled
 from tests.support.proxy import Fault
 
 CT_SMALL = Path(str(get_testdata_file("CT_small.dcm"))).read_bytes()
@@ -50,7 +51,7 @@ class Store:
 function["_handlers"].append(Handler(Config(), Store(), None))
 ingest = function["ingest"]
 """
-"""A function with a fault that nobody foresaw."""
+"""A function with an unforeseen error."""
 
 
 def upload(stack: Stack, content: bytes = CT_SMALL) -> Event:
@@ -66,12 +67,12 @@ def dead_letters_of(stack: Stack, event: Event) -> list[dict[str, Any]]:
 
 
 def outcome(stack: Stack, event: Event) -> str:
-    """Return what the last log line says of an event."""
+    """Return the last log line of an event."""
     return str(stack.log_lines(event.id)[-1]["outcome"])
 
 
 def old(event: Event) -> Event:
-    """Return the event as if it had been delivered for longer than it may be."""
+    """Return the event as if its deliveries had failed for longer than allowed."""
     time = datetime.now(UTC) - timedelta(seconds=43200 + 60)
     return replace(event, time=time.isoformat())
 
@@ -130,7 +131,7 @@ def test_a_bad_file_becomes_a_dead_letter_with_its_reason(
         ),
     ],
 )
-def test_what_is_no_storage_event_becomes_a_dead_letter(
+def test_an_event_that_is_not_a_storage_event_becomes_a_dead_letter(
     stack: Stack, event: Event, message: str
 ) -> None:
     event = replace(event, id=unique("invalid-"))
@@ -155,14 +156,14 @@ def test_an_event_that_is_too_large_becomes_a_dead_letter_that_fits(stack: Stack
     event = event.but(contentType=SENTINEL * 200_000)
     assert event.post(stack.url, structured=True).status_code == 200
     (letter,) = dead_letters_of(stack, event)
-    assert letter["attributes"]["error"] == "data: is above 1048576 bytes"
+    assert letter["attributes"]["error"] == "data: exceeds 1048576 bytes"
     assert len(letter["attributes"]["ce-time"]) == 4096
     assert len(letter["data"]) == 1_048_576
     (line,) = stack.log_lines(event.id)
     assert len(str(line)) < 10_000
 
 
-def test_what_is_no_cloud_event_is_refused_and_not_quoted(stack: Stack) -> None:
+def test_a_request_that_is_not_a_cloud_event_is_refused_unquoted(stack: Stack) -> None:
     answer = requests.post(stack.url, json={"PatientName": SENTINEL}, timeout=60)
     assert answer.status_code == 400
     assert answer.text == "not a CloudEvent\n"
@@ -177,7 +178,7 @@ def test_a_generation_that_is_gone_is_acknowledged_without_a_row(stack: Stack) -
     assert outcome(stack, event) == "superseded"
 
 
-def test_a_503_that_passes_costs_no_delivery(stack: Stack) -> None:
+def test_a_transient_503_needs_no_second_delivery(stack: Stack) -> None:
     event = upload(stack)
     stack.storage.faults = [Fault(DOWNLOAD, 503, b"", times=1)]
     assert event.post(stack.url).status_code == 200
@@ -211,7 +212,7 @@ def test_an_object_under_a_customers_key_becomes_a_dead_letter(stack: Stack, tol
     assert len(stack.storage.requests) - before == (0 if told_by == "event" else 2)
 
 
-def test_a_bucket_whose_requester_pays_names_the_option_that_is_missing(stack: Stack) -> None:
+def test_a_requester_pays_bucket_names_the_missing_option(stack: Stack) -> None:
     event = upload(stack)
     text = "Bucket is a requester pays bucket but no user project provided."
     stack.storage.faults = [Fault(DOWNLOAD, 400, google_error(400, "required", text))]
@@ -222,8 +223,8 @@ def test_a_bucket_whose_requester_pays_names_the_option_that_is_missing(stack: S
     assert "input.userProject" in line["error"]
 
 
-def test_an_event_without_a_size_goes_by_the_objects_metadata(stack: Stack) -> None:
-    """A notification without data has none; an empty object is ignored then, too."""
+def test_a_size_missing_from_the_event_is_read_from_the_metadata(stack: Stack) -> None:
+    """A notification without data has no size; an empty object is ignored even then."""
     bare = ["size", "contentEncoding", "contentType"]
     stored = gzip.compress(CT_SMALL)
     name = unique("bare-") + ".dcm"
@@ -244,10 +245,13 @@ def test_a_lost_answer_leaves_one_live_row(stack: Stack) -> None:
     assert len(stack.live(f"ENDS_WITH(path, '{event.data['name']}')")) == 1
 
 
-def test_a_missing_table_means_delivery_again_until_it_is_there(
+def test_a_missing_table_means_redelivery_until_it_exists(
     tmp_path: Path, bigquery_url: str, storage_url: str
 ) -> None:
-    overrides = {"bigQuery": {"timeoutSeconds": 3}, "limits": {"deadlineSeconds": 4}}
+    overrides = {
+        "bigQuery": {"timeoutSeconds": scaled(3)},
+        "limits": {"deadlineSeconds": scaled(4)},
+    }
     with function_stack(tmp_path, bigquery_url, storage_url, overrides) as stack:
         stack.dataset.query("DROP TABLE instances")
         event = upload(stack)
@@ -261,7 +265,7 @@ def test_a_missing_table_means_delivery_again_until_it_is_there(
         assert len(rows_of(stack, event)) == 1
 
 
-def test_stopped_servers_mean_delivery_again(stack: Stack) -> None:
+def test_stopped_servers_mean_redelivery(stack: Stack) -> None:
     first, second = upload(stack), upload(stack)
     stack.storage.faults = [Fault("")]
     assert first.post(stack.url).status_code == 500
@@ -291,7 +295,7 @@ def test_an_old_event_that_succeeds_becomes_a_row(stack: Stack) -> None:
     assert len(rows_of(stack, event)) == 1
 
 
-def test_a_dead_letter_that_is_not_stored_means_delivery_again(stack: Stack) -> None:
+def test_a_dead_letter_that_is_not_stored_means_redelivery(stack: Stack) -> None:
     event = upload(stack, b"no DICOM")
     stack.bigquery.faults = [Fault(INSERT_ALL, 503)]
     assert event.post(stack.url).status_code == 500
@@ -300,7 +304,7 @@ def test_a_dead_letter_that_is_not_stored_means_delivery_again(stack: Stack) -> 
     assert len(dead_letters_of(stack, event)) == 1
 
 
-def test_what_nobody_foresaw_means_delivery_again_and_is_told_by_its_frames(
+def test_an_unforeseen_error_means_redelivery_and_is_logged_with_its_frames(
     stack: Stack, tmp_path: Path
 ) -> None:
     event = upload(stack)
@@ -320,7 +324,7 @@ def test_what_nobody_foresaw_means_delivery_again_and_is_told_by_its_frames(
 
 
 def patient() -> bytes:
-    """Return a DICOM file whose every text is the sentinel, with values that break their VR."""
+    """Return a DICOM file whose texts are all the sentinel, with values that violate their VRs."""
     data = Dataset()
     data.SOPClassUID = UID("1.2.840.10008.5.1.4.1.1.2")
     data.SOPInstanceUID = UID("1.2.3")
@@ -364,7 +368,7 @@ def test_no_failure_shows_patient_data(
         "whole": whole,
         "cut": whole[:-7],
         "text": SENTINEL.encode() * 50,
-        # Where an element's header should be, the letters of the name are.
+        # The letters of the name are where an element's header should be.
         "misread": whole + SENTINEL.encode(),
     }
     event = upload(stack, bodies[content])
@@ -395,7 +399,7 @@ INVALID_UTF8 = {
 def test_an_event_that_is_not_utf8_becomes_a_dead_letter(
     stack: Stack, invalid: bytes, place: str
 ) -> None:
-    """It is answered at once, and its line in the log has its id."""
+    """It is answered at once, and its log line has its id."""
     event = upload(stack)
     data = json.dumps(event.data).encode()
     data = {
@@ -415,7 +419,7 @@ def test_an_event_that_is_not_utf8_becomes_a_dead_letter(
 
 
 def test_a_structured_event_whose_data_is_not_utf8_becomes_a_dead_letter(stack: Stack) -> None:
-    """The framework cannot read it; its attributes can be read all the same."""
+    """The framework cannot read it, but its attributes can be read."""
     event = upload(stack)
     body = json.dumps({**event.attributes, "data": event.data}).encode()
     headers = {"Content-Type": "application/cloudevents+json"}

@@ -1,10 +1,11 @@
-"""What is ignored is counted in the log by reason, at INFO, without a line for each event."""
+"""Ignored events are counted by reason in the log at INFO, without a line for each event."""
 
 import json
 from collections import Counter
 from pathlib import Path
 
 from tests.support.function_stack import function_stack
+from tests.support.patience import scaled
 
 SENTINEL = "SENTINEL^PATIENT"
 IGNORED = {
@@ -19,7 +20,7 @@ IGNORED = {
 def test_ignored_events_are_counted_by_reason_and_never_named(
     tmp_path: Path, bigquery_url: str, storage_url: str
 ) -> None:
-    overrides = {"bigQuery": {"timeoutSeconds": 3}}
+    overrides = {"bigQuery": {"timeoutSeconds": scaled(3)}}
     with function_stack(tmp_path, bigquery_url, storage_url, overrides) as stack:
         for name, (content, _) in IGNORED.items():
             assert stack.bucket.upload(name, content).post(stack.url).status_code == 200
@@ -28,7 +29,7 @@ def test_ignored_events_are_counted_by_reason_and_never_named(
         log = stack.log_file
         at_once = [json.loads(line) for line in log.read_text().splitlines()]
         assert [line["ignored"] for line in at_once if "ignored" in line] == [{"name": 1}]
-    text = log.read_text()  # the end of the process tells the rest
+    text = log.read_text()  # the rest is logged when the process ends
     lines = [line for line in map(json.loads, text.splitlines()) if "ignored" in line]
     counts: Counter[str] = sum((Counter(line["ignored"]) for line in lines), Counter())
     assert len(lines) == 2
@@ -40,7 +41,7 @@ def test_ignored_events_are_counted_by_reason_and_never_named(
 def test_the_line_of_an_ignored_event_says_why(
     tmp_path: Path, bigquery_url: str, storage_url: str
 ) -> None:
-    overrides = {"bigQuery": {"timeoutSeconds": 3}, "log": {"level": "DEBUG"}}
+    overrides = {"bigQuery": {"timeoutSeconds": scaled(3)}, "log": {"level": "DEBUG"}}
     with function_stack(tmp_path, bigquery_url, storage_url, overrides) as stack:
         event = stack.bucket.upload("notes.txt", b"text")
         assert event.post(stack.url).status_code == 200

@@ -1,4 +1,4 @@
-"""The real function, over HTTP, with the real clients and real servers behind it."""
+"""The real function over HTTP, with the real clients and real local servers."""
 
 import itertools
 import json
@@ -14,6 +14,7 @@ import requests
 from pydicom.data import get_testdata_file
 
 from dcm2bq.lifted import ADDED
+from dcm2bq.version import VERSION
 from tests.support.cloud import Event
 from tests.support.function_stack import ROOT, Stack, unique
 
@@ -58,6 +59,7 @@ def test_a_finalized_object_becomes_a_row(stack: Stack, *, structured: bool) -> 
     assert row["metadata"]["Rows"] == 128
     info = row["info"]
     assert info["event_id"] == event.id
+    assert info["dcm2bq_version"] == VERSION
     assert info["transfer_syntax_uid"] == "1.2.840.10008.1.2.1"
     assert 0 < info["bytes_read"] <= len(CT_SMALL)
     assert info["input"] == {
@@ -85,7 +87,7 @@ def test_a_gone_generation_becomes_a_marker_without_metadata(stack: Stack, kind:
     assert not stack.live(f"path = 'gs://{stack.bucket.name}/{name}'")
 
 
-def test_updated_metadata_is_acknowledged_and_nothing_else(stack: Stack) -> None:
+def test_a_metadata_update_is_acknowledged_and_nothing_else(stack: Stack) -> None:
     name = unique("touched-") + ".dcm"
     event = stack.bucket.upload(name, CT_SMALL).as_type("metadataUpdated")
     assert event.post(stack.url).status_code == 200
@@ -95,7 +97,7 @@ def test_updated_metadata_is_acknowledged_and_nothing_else(stack: Stack) -> None
 
 
 @pytest.mark.parametrize("kind", [str, int])
-def test_generation_and_size_are_taken_as_strings_and_as_numbers(
+def test_generation_and_size_may_be_strings_or_numbers(
     stack: Stack, kind: type[str] | type[int]
 ) -> None:
     name = unique("number-") + ".dcm"
@@ -118,7 +120,7 @@ def test_generation_and_size_are_taken_as_strings_and_as_numbers(
         "back\\slash+plus;semi.dcm",
     ],
 )
-def test_any_name_is_read_and_kept_as_it_is(stack: Stack, name: str) -> None:
+def test_an_object_of_any_name_is_read_and_its_name_kept(stack: Stack, name: str) -> None:
     event = stack.bucket.upload(name, MR_SMALL)
     assert event.post(stack.url).status_code == 200
     (row,) = stack.rows(name)
@@ -135,7 +137,9 @@ def test_any_name_is_read_and_kept_as_it_is(stack: Stack, name: str) -> None:
         ("empty.dcm", b""),
     ],
 )
-def test_what_is_no_object_of_interest_is_ignored(stack: Stack, name: str, content: bytes) -> None:
+def test_temporary_and_empty_objects_and_other_names_are_ignored(
+    stack: Stack, name: str, content: bytes
+) -> None:
     event = stack.bucket.upload(name, content)
     assert event.post(stack.url).status_code == 200
     assert event.as_type("deleted").post(stack.url).status_code == 200
@@ -164,7 +168,7 @@ def history(stack: Stack, name: str) -> list[Event]:
     return [first, first.as_type("archived"), second, gone]
 
 
-def test_in_each_order_of_four_events_the_live_view_equals_the_bucket(stack: Stack) -> None:
+def test_in_every_order_of_four_events_the_live_view_equals_the_bucket(stack: Stack) -> None:
     control = stack.versioned_bucket.upload("orders/control.dcm", CT_SMALL)
     stale = stack.versioned_bucket.upload("orders/overwritten.dcm", CT_SMALL)
     current = stack.versioned_bucket.upload("orders/overwritten.dcm", CT_SMALL)
@@ -190,7 +194,7 @@ def test_in_each_order_of_four_events_the_live_view_equals_the_bucket(stack: Sta
     assert markers[0]["n"] >= 24
 
 
-def test_events_at_the_same_time_each_get_their_row(stack: Stack) -> None:
+def test_concurrent_events_each_get_their_row(stack: Stack) -> None:
     prefix = unique("parallel-")
     events = [stack.bucket.upload(f"{prefix}/{n}.dcm", CT_SMALL) for n in range(32)]
     with ThreadPoolExecutor(16) as pool:
@@ -200,12 +204,12 @@ def test_events_at_the_same_time_each_get_their_row(stack: Stack) -> None:
     assert {row["version"] for row in live} == {event.data["generation"] for event in events}
 
 
-def test_an_event_is_told_in_one_line(stack: Stack) -> None:
+def test_an_event_is_logged_in_one_line(stack: Stack) -> None:
     event = stack.bucket.upload(unique("logged-") + ".dcm", CT_SMALL)
     headers = {f"ce-{k}": v for k, v in event.attributes.items()}
     headers["Content-Type"] = "application/json"
     headers["X-Cloud-Trace-Context"] = "0123456789abcdef0123456789abcdef/1;o=1"
-    answer = requests.post(stack.url, json.dumps(event.data), headers=headers, timeout=60)
+    answer = requests.post(stack.url, json.dumps(event.data), headers=headers, timeout=600)
     assert answer.status_code == 200
 
     (line,) = stack.log_lines(event.id)
@@ -235,7 +239,7 @@ def test_an_event_is_told_in_one_line(stack: Stack) -> None:
         ),
     ],
 )
-def test_a_wrong_configuration_stops_the_start(configuration: str, message: str) -> None:
+def test_an_invalid_configuration_prevents_the_start(configuration: str, message: str) -> None:
     result = start(DCM2BQ_CONFIG=configuration)
     assert result.returncode != 0
     assert result.stderr.splitlines() == [message]
@@ -244,33 +248,35 @@ def test_a_wrong_configuration_stops_the_start(configuration: str, message: str)
 @pytest.mark.parametrize(
     "name", ["DEBUG", "STORAGE_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST", "PUBSUB_EMULATOR_HOST"]
 )
-def test_a_setting_of_a_developers_machine_stops_the_start_in_the_cloud(name: str) -> None:
+def test_a_developer_setting_prevents_the_start_in_the_cloud(name: str) -> None:
     result = start(**{name: "1", "K_SERVICE": "dcm2bq"})
     assert result.returncode != 0
-    assert result.stderr == f"dcm2bq: {name} is set, which is for a developer's machine: unset it\n"
+    assert (
+        result.stderr == f"dcm2bq: {name} is set, but is for a developer's machine only: unset it\n"
+    )
 
 
-def test_it_stops_nothing_elsewhere_or_when_it_is_empty() -> None:
+def test_a_developer_setting_elsewhere_or_an_empty_one_prevents_nothing() -> None:
     program = "import runpy, sys; runpy.run_path(sys.argv[1])"
     for environ in ({"DEBUG": "1"}, {"K_SERVICE": "dcm2bq", "DEBUG": ""}, {"K_SERVICE": "dcm2bq"}):
         command = [sys.executable, "-c", program, str(ROOT / "main.py")]
-        subprocess.run(command, env={"PYTHONPATH": str(ROOT), **environ}, timeout=60, check=True)
+        subprocess.run(command, env={"PYTHONPATH": str(ROOT), **environ}, timeout=600, check=True)
 
 
 def start(**environ: str) -> subprocess.CompletedProcess[str]:
-    """Start the function where it is expected to stop at once."""
+    """Start the function, which is expected to stop at once."""
     command = [str(Path(sys.executable).with_name("functions-framework")), "--target=ingest"]
     return subprocess.run(
         [*command, f"--source={ROOT / 'main.py'}", "--port=0"],
         env={"PATH": "/usr/bin:/bin", **environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
 
 
-def test_the_handler_takes_updated_metadata_as_finalized_when_told_so(
+def test_a_metadata_update_is_indexed_if_the_option_is_on(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outcome, name = handle(stack, monkeypatch, {"events": {"reindexOnMetadataUpdate": True}})
@@ -286,7 +292,7 @@ def handle(
 ) -> tuple[Any, str]:
     """Handle a `metadataUpdated` event in this process, with other options."""
     from dcm2bq import config  # noqa: PLC0415
-    from dcm2bq.bigquery.row_sink import Writer  # noqa: PLC0415
+    from dcm2bq.bigquery.row_sink import RowSink  # noqa: PLC0415
     from dcm2bq.events import Delivery  # noqa: PLC0415
     from dcm2bq.gcs.store import Store  # noqa: PLC0415
     from dcm2bq.handler import Handler  # noqa: PLC0415
@@ -299,4 +305,4 @@ def handle(
     event = stack.bucket.upload(name, CT_SMALL).as_type("metadataUpdated")
     attributes = {f"ce-{k}": v for k, v in event.attributes.items()}
     delivery = Delivery(attributes, json.dumps(event.data).encode())
-    return Handler(settings, Store(settings), Writer(settings)).handle(delivery), name
+    return Handler(settings, Store(settings), RowSink(settings)).handle(delivery), name

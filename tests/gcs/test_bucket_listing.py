@@ -1,23 +1,21 @@
-"""Every file gives the same through ranged requests as read whole."""
+"""Every file read by ranged requests gives the same result as read whole."""
 
 import os
-import threading
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 
 import pydicom.data
 import pytest
 
-from benchmarks.bench_reading import encapsulated
 from dcm2bq import config
+from dcm2bq.deadline import Deadline
 from dcm2bq.dicom import Conversion, convert
 from dcm2bq.errors import RejectedEventError
-from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.gcs.store import Store
+from dcm2bq.stored_object import StoredObject
+from tests.support.http_server import Exchange, serving
+from tests.support.sparse import encapsulated
 
 BUNDLED = Path(pydicom.data.__file__).parent
 FOLDERS = [BUNDLED, Path(os.environ.get("DCM2BQ_CORPUS", os.devnull))]
@@ -34,59 +32,42 @@ SYNTHETIC = {
 }
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Serves the content that the test is about, by ranges."""
+class Content:
+    """Serves the content of the test by ranges."""
 
-    protocol_version = "HTTP/1.1"
-    content = b""
+    def __init__(self) -> None:
+        self.content = b""
 
-    def do_GET(self) -> None:
-        first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
-        body = self.content[first : last + 1]
-        self.send_response_only(206)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Range", f"bytes {first}-{last}/{len(self.content)}")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
+    def serve(self, exchange: Exchange) -> None:
+        first, last = map(int, exchange.headers["Range"].removeprefix("bytes=").split("-"))
+        where = f"bytes {first}-{last}/{len(self.content)}"
+        exchange.answer(206, self.content[first : last + 1], {"Content-Range": where})
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[Store]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads, server.block_on_close = True, False
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_address[1]}")
+def served() -> Content:
+    return Content()
+
+
+@pytest.fixture(scope="module")
+def store(served: Content) -> Iterator[Store]:
+    with serving(served.serve) as url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", url)
         yield Store(config.Config())
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 def outcome(source: object, hops: int) -> Conversion | str:
-    """Return the conversion, or the reason of the refusal."""
+    """Return the conversion, or the reason why it was refused."""
     try:
         return convert(source, {"limits": {"hops": hops}})  # type: ignore[arg-type]
     except RejectedEventError as error:
         return f"{type(error).__name__}: {error}"
 
 
-def check(store: Store, content: bytes, hops: int = 16) -> None:
-    Handler.content = content
-    event = ObjectEvent(
-        event_id="1",
-        kind=Kind.FINALIZED,
-        time=datetime.now(UTC),
-        bucket="scans",
-        name="a.dcm",
-        generation=1,
-        size=len(content),
-    )
-    reader = store.open(event, time.monotonic() + 60)
+def check(store: Store, served: Content, content: bytes, hops: int = 16) -> None:
+    served.content = content
+    stored = StoredObject(bucket="scans", name="a.dcm", generation=1, size=len(content))
+    reader = store.open(stored, Deadline.after(60))
     ranged, whole = outcome(reader, hops), outcome(BytesIO(content), hops=10**6)
     if ranged != whole:
         assert isinstance(ranged, Conversion)
@@ -94,14 +75,16 @@ def check(store: Store, content: bytes, hops: int = 16) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_a_file_gives_the_same_through_ranges(store: Store, path: Path) -> None:
-    check(store, path.read_bytes())
+def test_a_file_read_by_ranges_gives_the_same_result(
+    store: Store, served: Content, path: Path
+) -> None:
+    check(store, served, path.read_bytes())
 
 
 @pytest.mark.parametrize("hops", [0, 16])
 @pytest.mark.parametrize("name", SYNTHETIC)
-def test_an_encapsulated_object_gives_the_same_through_ranges(
-    store: Store, name: str, hops: int
+def test_an_encapsulated_object_read_by_ranges_gives_the_same_result(
+    store: Store, served: Content, name: str, hops: int
 ) -> None:
     source = SYNTHETIC[name]
-    check(store, source.read_at(0, source.size), hops)
+    check(store, served, source.read_at(0, source.size), hops)

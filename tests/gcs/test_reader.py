@@ -1,186 +1,164 @@
-"""Ranged reads of one generation, when Cloud Storage answers oddly, slowly or not at all."""
+"""Ranged reads of one generation, with answers that are odd, slow or missing."""
 
 import copy
 import gzip
 import json
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
 from dcm2bq import config
+from dcm2bq.deadline import Deadline
 from dcm2bq.errors import (
     ReadFailedError,
     RejectedEventError,
     SupersededError,
     UnreadableDicomError,
 )
-from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.gcs.store import Store
+from dcm2bq.stored_object import StoredObject
 from tests.support.cloud import google_error, media_refusal
+from tests.support.http_server import Exchange, serving
+from tests.support.patience import patience
 
 CONTENT = bytes(range(256)) * 40
+LONG = 60
+"""Seconds that a broken server takes, longer than any deadline here."""
 
-type Answer = Callable[["Handler"], None]
+type Answer = Callable[["Requested"], None]
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Gives the next answer of the script, then right ones."""
+@dataclass(frozen=True)
+class Requested:
+    """A request of an object's range, and the content that is stored."""
 
-    protocol_version = "HTTP/1.1"
-    content = CONTENT
+    exchange: Exchange
+    content: bytes
 
-    def do_GET(self) -> None:
-        # A copy: a connection that is kept open has one handler for all its requests.
-        self.server.requests.append(copy.copy(self))  # type: ignore[attr-defined]
-        script: list[Answer] = self.server.script  # type: ignore[attr-defined]
-        (script.pop(0) if script else right)(self)
-
-    def answer(
-        self, status: int, body: bytes = b"", length: int | None = None, **more: str
-    ) -> None:
-        self.send_response_only(status)
-        self.send_header("Content-Length", str(len(body) if length is None else length))
-        for name, value in more.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(body)
+    @property
+    def path(self) -> str:
+        return self.exchange.path
 
     @property
     def range(self) -> tuple[int, int]:
-        first, last = self.headers["Range"].removeprefix("bytes=").split("-")
-        return int(first), int(last) + 1
+        first, last = self.exchange.headers["Range"].removeprefix("bytes=").split("-")
+        return int(first), min(int(last) + 1, len(self.content))
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
-
-
-def right(handler: Handler) -> None:
-    first, end = handler.range
-    end = min(end, len(handler.content))
-    where = f"bytes {first}-{end - 1}/{len(handler.content)}"
-    handler.answer(206, handler.content[first:end], Content_Range=where)
+    def where(self, first: int, end: int) -> dict[str, str]:
+        return {"Content-Range": f"bytes {first}-{end - 1}/{len(self.content)}"}
 
 
-def elsewhere(handler: Handler) -> None:
-    first, end = handler.range
-    where = f"bytes {first + 1}-{end}/{len(handler.content)}"
-    handler.answer(206, handler.content[first + 1 : end + 1], Content_Range=where)
+def right(request: Requested) -> None:
+    first, end = request.range
+    request.exchange.answer(206, request.content[first:end], request.where(first, end))
 
 
-def whole(handler: Handler) -> None:
-    handler.answer(200, handler.content)
+def elsewhere(request: Requested) -> None:
+    first, end = request.range
+    where = request.where(first + 1, end + 1)
+    request.exchange.answer(206, request.content[first + 1 : end + 1], where)
 
 
-def cut(handler: Handler) -> None:
-    """Promise more than comes."""
-    first, end = handler.range
-    where = f"bytes {first}-{end - 1}/{len(handler.content)}"
-    body = handler.content[first:end]
-    handler.answer(206, body[: len(body) // 2], length=len(body), Content_Range=where)
-    handler.close_connection = True
+def whole(request: Requested) -> None:
+    request.exchange.answer(200, request.content)
 
 
-def shorter(handler: Handler) -> None:
-    first, end = handler.range
-    where = f"bytes {first}-{end - 2}/{end - 1}"
-    handler.answer(206, handler.content[first : end - 1], Content_Range=where)
+def cut(request: Requested) -> None:
+    """Promise more bytes than are sent."""
+    first, end = request.range
+    request.exchange.head(206, end - first, request.where(first, end))
+    request.exchange.wfile.write(request.content[first : (first + end) // 2])
+    request.exchange.hang_up()
 
 
-def stall(handler: Handler) -> None:
-    time.sleep(3)
-    handler.close_connection = True
+def shorter(request: Requested) -> None:
+    first, end = request.range
+    where = {"Content-Range": f"bytes {first}-{end - 2}/{end - 1}"}
+    request.exchange.answer(206, request.content[first : end - 1], where)
 
 
-def drip_head(handler: Handler) -> None:
-    """Send the head a byte now and then."""
-    for _ in range(60):
-        handler.wfile.write(b"H")
-        time.sleep(0.1)
+def stall(request: Requested) -> None:
+    time.sleep(LONG)
+    request.exchange.hang_up()
 
 
-def drip(handler: Handler) -> None:
-    """Send a byte now and then: no single wait is long."""
-    first, end = handler.range
-    handler.send_response_only(206)
-    handler.send_header("Content-Length", str(end - first))
-    handler.send_header("Content-Range", f"bytes {first}-{end - 1}/{len(handler.content)}")
-    handler.end_headers()
-    for _ in range(60):
-        handler.wfile.write(b"x")
-        time.sleep(0.1)
+def drip_head(request: Requested) -> None:
+    """Send the head slowly, byte by byte."""
+    request.exchange.drip(b"H" * 10_000, LONG)
+
+
+def drip(request: Requested) -> None:
+    """Send the body slowly, byte by byte: no single wait is long."""
+    first, end = request.range
+    request.exchange.head(206, end - first, request.where(first, end))
+    request.exchange.drip(b"x" * 10_000, LONG)
 
 
 def status(code: int) -> Answer:
-    return lambda handler: handler.answer(code)
+    return lambda request: request.exchange.answer(code)
 
 
 def metadata(**resource: Any) -> Answer:
-    return lambda handler: handler.answer(200, json.dumps(resource).encode())
+    return lambda request: request.exchange.answer(200, json.dumps(resource).encode())
 
 
 def refused(code: int, reason: str, message: str) -> Answer:
-    """Refuse as the service does: a read of content in plain text, any other in JSON."""
+    """Refuse like the service: reads of content in plain text, other requests in JSON."""
 
-    def answer(handler: Handler) -> None:
+    def answer(request: Requested) -> None:
         error = google_error(code, reason, message)
-        handler.answer(code, media_refusal(error) if "alt=media" in handler.path else error)
+        body = media_refusal(error) if "alt=media" in request.path else error
+        request.exchange.answer(code, body)
 
     return answer
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
+class ScriptedStorage:
+    """Gives the next answer of the script, and correct answers after its end."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = CONTENT
         self.script: list[Answer] = []
-        self.requests: list[Handler] = []
+        self.requests: list[Exchange] = []
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients that hang up are what the tests are about."""
+    def serve(self, exchange: Exchange) -> None:
+        # A copy, since one exchange serves all requests of a connection.
+        self.requests.append(copy.copy(exchange))
+        answer = self.script.pop(0) if self.script else right
+        answer(Requested(exchange, self.content))
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    found = Server()
-    thread = threading.Thread(target=found.serve_forever, args=(0.02,))
-    thread.start()
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{found.server_address[1]}")
-    yield found
-    found.shutdown()
-    found.server_close()
-    thread.join()
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedStorage]:
+    storage = ScriptedStorage()
+    with serving(storage.serve) as url:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
+        yield storage
 
 
-def event(**changes: Any) -> ObjectEvent:
+def stored(**changes: Any) -> StoredObject:
     given: dict[str, Any] = {
-        "event_id": "1",
-        "kind": Kind.FINALIZED,
-        "time": datetime.now(UTC),
         "bucket": "scans",
         "name": "a b/ü#?%.dcm",
         "generation": 17,
         "size": len(CONTENT),
     }
-    return ObjectEvent(**{**given, **changes})
+    return StoredObject(**{**given, **changes})
 
 
 def read(
-    seconds: float = 2, offset: int = 100, n: int = 5000, options: Any = None, **changes: Any
+    seconds: float = 60, offset: int = 100, n: int = 5000, options: Any = None, **changes: Any
 ) -> bytes:
     store = Store(config.from_overrides(options or {}))
-    return store.open(event(**changes), time.monotonic() + seconds).read_at(offset, n)
+    return store.open(stored(**changes), Deadline.after(seconds)).read_at(offset, n)
 
 
-def test_a_range_of_exactly_one_generation_is_asked_for(server: Server) -> None:
+def test_a_range_of_exactly_one_generation_is_requested(server: ScriptedStorage) -> None:
     assert read(options={"input": {"userProject": "payer"}}) == CONTENT[100:5100]
     (request,) = server.requests
     split = urlsplit(request.path)
@@ -194,19 +172,21 @@ def test_a_range_of_exactly_one_generation_is_asked_for(server: Server) -> None:
     assert request.headers["Range"] == "bytes=100-5099"
 
 
-def test_the_end_of_the_object_shortens_a_read(server: Server) -> None:
+def test_the_end_of_the_object_shortens_a_read(server: ScriptedStorage) -> None:
     assert read(offset=len(CONTENT) - 3, n=100) == CONTENT[-3:]
     assert read(offset=len(CONTENT), n=100) == b""
     assert len(server.requests) == 1
 
 
-def test_a_whole_answer_serves_for_a_range_that_is_the_whole(server: Server) -> None:
+def test_a_whole_answer_is_accepted_for_the_range_of_the_whole_object(
+    server: ScriptedStorage,
+) -> None:
     server.script = [whole]
     assert read(offset=0, n=len(CONTENT)) == CONTENT
 
 
 @pytest.mark.parametrize("once", [cut, stall, status(429), status(500), status(503), status(504)])
-def test_what_passes_is_tried_again(server: Server, once: Answer) -> None:
+def test_a_transient_failure_is_retried(server: ScriptedStorage, once: Answer) -> None:
     server.script = [once]
     assert read(seconds=4) == CONTENT[100:5100]
     assert len(server.requests) == 2
@@ -224,13 +204,13 @@ def test_what_passes_is_tried_again(server: Server, once: Answer) -> None:
         ),
         (status(302), ReadFailedError, "Cloud Storage: HTTP 302"),
         (status(404), SupersededError, "that generation no longer exists"),
-        (elsewhere, ReadFailedError, "Cloud Storage: not the range 100-5099"),
-        (shorter, ReadFailedError, "Cloud Storage: not the range 100-5099"),
-        (whole, ReadFailedError, "Cloud Storage: not the range 100-5099"),
+        (elsewhere, ReadFailedError, "Cloud Storage: the answer is not the range 100-5099"),
+        (shorter, ReadFailedError, "Cloud Storage: the answer is not the range 100-5099"),
+        (whole, ReadFailedError, "Cloud Storage: the answer is not the range 100-5099"),
     ],
 )
-def test_a_wrong_answer_is_told_by_its_status(
-    server: Server, answer: Answer, error: type[Exception], message: str
+def test_a_wrong_answer_is_reported_by_its_status(
+    server: ScriptedStorage, answer: Answer, error: type[Exception], message: str
 ) -> None:
     server.script = [answer]
     with pytest.raises(error) as raised:
@@ -239,15 +219,17 @@ def test_a_wrong_answer_is_told_by_its_status(
 
 
 @pytest.mark.parametrize("answer", [stall, drip, drip_head, cut, status(503)])
-def test_the_deadline_holds_however_slowly_the_answer_comes(server: Server, answer: Answer) -> None:
+def test_the_deadline_holds_however_slowly_the_answer_comes(
+    server: ScriptedStorage, answer: Answer
+) -> None:
     server.script = [answer] * 50
     start = time.monotonic()
     with pytest.raises(ReadFailedError):
         read(seconds=1)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 1 + patience()
 
 
-def test_without_a_size_the_objects_metadata_is_asked(server: Server) -> None:
+def test_a_missing_size_is_read_from_the_metadata(server: ScriptedStorage) -> None:
     server.script = [metadata(size="10240")]
     assert read(size=None) == CONTENT[100:5100]
     query = parse_qs(urlsplit(server.requests[0].path).query)
@@ -256,12 +238,12 @@ def test_without_a_size_the_objects_metadata_is_asked(server: Server) -> None:
     assert len(server.requests) == 2
 
 
-def test_without_a_size_the_metadata_also_tells_the_encoding(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+def test_with_a_missing_size_the_encoding_is_read_from_the_metadata_too(
+    server: ScriptedStorage,
 ) -> None:
-    """A notification without data names neither; one request asks for both."""
+    """A notification without data has neither; one request returns both."""
     stored = gzip.compress(CONTENT)
-    monkeypatch.setattr(Handler, "content", stored)
+    server.content = stored
     server.script = [metadata(size=str(len(stored)), contentEncoding="GZip")]
     assert read(size=None) == CONTENT[100:5100]
     assert len(server.requests) == 2
@@ -270,44 +252,44 @@ def test_without_a_size_the_metadata_also_tells_the_encoding(
 @pytest.mark.parametrize(
     "body", [b"{}", b'{"size": "x"}', b'{"size": []}', b"[]", b'{"size": "\xff"}', b"{"]
 )
-def test_metadata_without_a_size_is_no_answer(server: Server, body: bytes) -> None:
-    server.script = [lambda handler: handler.answer(200, body)]
+def test_metadata_without_a_size_is_a_failed_read(server: ScriptedStorage, body: bytes) -> None:
+    server.script = [lambda request: request.exchange.answer(200, body)]
     with pytest.raises(ReadFailedError, match=r"metadata"):
         read(size=None)
 
 
-@pytest.mark.usefixtures("server")
-def test_a_gzipped_object_is_inflated_as_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Handler, "content", gzip.compress(CONTENT))
-    changes: dict[str, Any] = {"size": len(Handler.content), "content_encoding": "gzip"}
+def test_a_gzipped_object_is_inflated_as_it_is_read(server: ScriptedStorage) -> None:
+    server.content = gzip.compress(CONTENT)
+    changes: dict[str, Any] = {"size": len(server.content), "content_encoding": "gzip"}
     assert read(**changes) == CONTENT[100:5100]
     with pytest.raises(UnreadableDicomError, match=r"beyond limits.inflatedBytes, 1000"):
         read(options={"limits": {"inflatedBytes": 1000}}, **changes)
 
 
-def test_an_object_that_only_claims_to_be_gzipped_is_read_as_it_is(server: Server) -> None:
+def test_an_object_that_only_claims_to_be_gzipped_is_read_unchanged(
+    server: ScriptedStorage,
+) -> None:
     assert read(content_encoding="gzip") == CONTENT[100:5100]
     assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("is_gzipped", [True, False])
-def test_no_byte_is_fetched_twice_to_tell_a_gzipped_object(
-    server: Server, monkeypatch: pytest.MonkeyPatch, *, is_gzipped: bool
+def test_detecting_a_gzipped_object_fetches_no_byte_twice(
+    server: ScriptedStorage, *, is_gzipped: bool
 ) -> None:
-    """Both kinds of a small object cost two reads."""
+    """A small object costs two reads, whether it is gzipped or not."""
     content = random.Random(1).randbytes(300_000)
-    stored = gzip.compress(content) if is_gzipped else content
-    monkeypatch.setattr(Handler, "content", stored)
+    held = gzip.compress(content) if is_gzipped else content
+    server.content = held
     store = Store(config.from_overrides({}))
-    changes = event(size=len(stored), content_encoding="gzip")
-    reader = store.open(changes, time.monotonic() + 5)
+    gzipped = stored(size=len(held), content_encoding="gzip")
+    reader = store.open(gzipped, Deadline.after(5))
     assert reader.read_at(0, 65536) == content[:65536]
     assert reader.read_at(60_000, 240_000) == content[60_000:]
-    assert reader.bytes_read == len(stored)
+    assert reader.bytes_read == len(held)
     assert len(server.requests) == 2
 
 
-@pytest.mark.usefixtures("server")
 @pytest.mark.parametrize(
     ("encoding", "is_inflated"),
     [
@@ -322,39 +304,37 @@ def test_no_byte_is_fetched_twice_to_tell_a_gzipped_object(
     ],
 )
 def test_content_codings_are_compared_without_regard_to_case(
-    monkeypatch: pytest.MonkeyPatch, encoding: str, *, is_inflated: bool
+    server: ScriptedStorage, encoding: str, *, is_inflated: bool
 ) -> None:
-    """One layer is inflated, whatever else the list names (RFC 9110 8.4)."""
+    """One layer is inflated, whatever other codings are listed (RFC 9110 8.4)."""
     stored = gzip.compress(CONTENT)
-    monkeypatch.setattr(Handler, "content", stored)
+    server.content = stored
     found = read(offset=0, n=10, size=len(stored), content_encoding=encoding)
     assert found == (CONTENT if is_inflated else stored)[:10]
 
 
-def test_nobody_listening_is_told_when_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_connection_is_reported_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
-    with pytest.raises(ReadFailedError, match="Cloud Storage: no answer, NewConnectionError"):
+    with pytest.raises(ReadFailedError, match="Cloud Storage: no answer \\(NewConnectionError"):
         read(seconds=0.5)
 
 
-def test_an_unknown_host_is_told_when_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_host_is_reported_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://storage.invalid")
-    with pytest.raises(ReadFailedError, match="Cloud Storage: no answer, NameResolutionError"):
+    with pytest.raises(ReadFailedError, match="Cloud Storage: no answer \\(NameResolutionError"):
         read(seconds=0.5)
 
 
-@pytest.mark.usefixtures("server")
-def test_a_gzip_file_may_have_several_members(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gzip_file_may_have_several_members(server: ScriptedStorage) -> None:
     members = gzip.compress(CONTENT[:3000]) + gzip.compress(CONTENT[3000:])
-    monkeypatch.setattr(Handler, "content", members)
+    server.content = members
     assert read(size=len(members), content_encoding="gzip") == CONTENT[100:5100]
 
 
-@pytest.mark.usefixtures("server")
-def test_a_cut_gzip_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Handler, "content", gzip.compress(CONTENT)[:-20])
+def test_a_cut_gzip_file_is_refused(server: ScriptedStorage) -> None:
+    server.content = gzip.compress(CONTENT)[:-20]
     with pytest.raises(UnreadableDicomError, match="the object's gzip encoding is cut"):
-        read(size=len(Handler.content), content_encoding="gzip")
+        read(size=len(server.content), content_encoding="gzip")
 
 
 KEY = "resourceIsEncryptedWithCustomerEncryptionKey"
@@ -410,8 +390,8 @@ ENCRYPTED = metadata(customerEncryption={"encryptionAlgorithm": "AES256", "keySh
         ),
     ],
 )
-def test_a_read_refused_in_plain_text_is_told_by_the_metadata(
-    server: Server, answers: list[Answer], error: type[Exception], message: str
+def test_a_read_refused_in_plain_text_is_explained_by_the_metadata(
+    server: ScriptedStorage, answers: list[Answer], error: type[Exception], message: str
 ) -> None:
     """The service's text is never quoted."""
     server.script = list(answers)
@@ -421,16 +401,18 @@ def test_a_read_refused_in_plain_text_is_told_by_the_metadata(
     assert len(server.requests) == len(answers)
 
 
-def test_the_text_of_a_refusal_counts_where_the_metadata_cannot_be_had(server: Server) -> None:
-    """Within the deadline, and well before it."""
+def test_the_text_of_a_refusal_counts_if_the_metadata_cannot_be_read(
+    server: ScriptedStorage,
+) -> None:
+    """Well before the deadline."""
     server.script = [refused(400, KEY, KEY_TEXT), *[status(503)] * 50]
     start = time.monotonic()
     with pytest.raises(RejectedEventError):
-        read(seconds=60)
-    assert time.monotonic() - start < 20
+        read(seconds=600)
+    assert time.monotonic() - start < 20 * patience()
 
 
-def test_an_event_that_names_a_customers_key_is_rejected_unread(server: Server) -> None:
+def test_an_object_under_a_customers_key_is_rejected_unread(server: ScriptedStorage) -> None:
     with pytest.raises(RejectedEventError, match="customer-supplied key"):
         read(has_customer_key=True)
     assert server.requests == []
@@ -449,8 +431,8 @@ def test_an_event_that_names_a_customers_key_is_rejected_unread(server: Server) 
         (400, "invalid", ReadFailedError, "Cloud Storage: HTTP 400 (invalid)"),
     ],
 )
-def test_refused_metadata_is_told_by_its_reason(
-    server: Server, code: int, reason: str, error: type[Exception], message: str
+def test_refused_metadata_is_reported_by_its_reason(
+    server: ScriptedStorage, code: int, reason: str, error: type[Exception], message: str
 ) -> None:
     server.script = [refused(code, reason, "PATIENT")]
     with pytest.raises(error) as raised:
@@ -458,9 +440,9 @@ def test_refused_metadata_is_told_by_its_reason(
     assert str(raised.value) == message
 
 
-def test_a_listing_names_the_option_for_requester_pays(server: Server) -> None:
+def test_a_listing_names_the_option_for_requester_pays(server: ScriptedStorage) -> None:
     store = Store(config.from_overrides({}))
-    # The client may look at the bucket itself, too.
+    # The client may also read the metadata of the bucket.
     server.script = [refused(400, "required", f"{PAYS_TEXT} PATIENT")] * 2
     with pytest.raises(ReadFailedError) as raised:
         list(store.list("scans"))

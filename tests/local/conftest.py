@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import until
+from tests.support.processes import guarded, marked, processes
+
 COMMAND = str(Path(sys.executable).with_name("dcm2bq"))
 
 ODD_NAMES = (
@@ -26,25 +29,26 @@ ODD_NAMES = (
 
 @dataclass(frozen=True)
 class Cli:
-    """Runs the command with an environment of its own, by which its processes are found."""
+    """Runs the command; a mark in its environment identifies its processes."""
 
     environ: dict[str, str]
+    mark: str
 
     def run(self, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run the command to its end."""
+        """Run the command and wait for its end."""
         return subprocess.run(
             [COMMAND, *args],
             env={**self.environ, **environ},
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=600,
             check=False,
         )
 
     def start(self, *args: str) -> subprocess.Popen[str]:
         """Start the command."""
         return subprocess.Popen(
-            [COMMAND, *args],
+            guarded([COMMAND, *args]),
             env=self.environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -52,27 +56,19 @@ class Cli:
         )
 
     def processes(self) -> list[str]:
-        """Return the command lines of every process that came from here and still runs."""
-        mark = f"MARK={self.environ['MARK']}".encode()
-        found = []
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit():
-                try:
-                    if mark in (folder / "environ").read_bytes().split(b"\0"):
-                        found.append((folder / "cmdline").read_text().replace("\0", " "))
-                except OSError:
-                    continue
-        return found
+        """Return the command lines of all processes started here that are still running."""
+        return list(processes(self.mark).values())
 
 
 @pytest.fixture(scope="module")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
-    """The command; nothing that it started outlives the test module."""
+    """The command. Checks after the module that no process it started is left."""
     runtime = tmp_path_factory.mktemp("runtime")
-    cli = Cli({**os.environ, "XDG_RUNTIME_DIR": str(runtime), "MARK": uuid.uuid4().hex})
+    mark = uuid.uuid4().hex
+    cli = Cli({**os.environ, **marked(mark), "XDG_RUNTIME_DIR": str(runtime)}, mark)
     yield cli
     if Path("/proc/self/environ").exists():
-        assert not cli.processes()
+        until(lambda: not cli.processes())
 
 
 @pytest.fixture(scope="session")

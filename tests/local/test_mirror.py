@@ -1,11 +1,9 @@
-"""Files as the objects of a bucket, through the clients that read Cloud Storage."""
+"""Files as the objects of a bucket, read with the clients of Cloud Storage."""
 
 import base64
 import hashlib
 import os
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,12 +12,13 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage.client import Client
 
 from dcm2bq.config import Config
+from dcm2bq.deadline import Deadline
 from dcm2bq.errors import SupersededError
-from dcm2bq.events import Kind, ObjectEvent
 from dcm2bq.gcs.store import Store
 from dcm2bq.local import mirror as mirrors
 from dcm2bq.local import servers, storage
 from dcm2bq.local.mirror import Mirror, Resource
+from dcm2bq.stored_object import StoredObject
 from tests.support.cloud import Bucket
 from tests.support.function_stack import unique
 
@@ -53,20 +52,17 @@ def put(mirror: Mirror, root: Path, name: str, content: bytes = b"0123456789") -
 
 def read(resource: Resource, offset: int, n: int) -> bytes:
     """Read as the function does."""
-    event = ObjectEvent(
-        event_id="1",
-        kind=Kind.FINALIZED,
-        time=datetime.now(UTC),
+    stored = StoredObject(
         bucket="dicom",
         name=resource["name"],
         generation=int(resource["generation"]),
         size=int(resource["size"]),
     )
-    return Store(Config()).open(event, time.monotonic() + 10).read_at(offset, n)
+    return Store(Config()).open(stored, Deadline.after(10)).read_at(offset, n)
 
 
 @pytest.mark.usefixtures("url")
-def test_a_file_is_read_by_ranges_where_it_lies(mirror: Mirror, tmp_path: Path) -> None:
+def test_a_file_is_read_in_place_by_ranges(mirror: Mirror, tmp_path: Path) -> None:
     for name in NAMES:
         resource = put(mirror, tmp_path, name)
         assert read(resource, 0, 4) == b"0123"
@@ -74,7 +70,7 @@ def test_a_file_is_read_by_ranges_where_it_lies(mirror: Mirror, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("url")
-def test_a_file_that_has_changed_is_another_generation(mirror: Mirror, tmp_path: Path) -> None:
+def test_a_changed_file_no_longer_serves_its_old_generation(mirror: Mirror, tmp_path: Path) -> None:
     first = put(mirror, tmp_path, "a.dcm")
     (tmp_path / "a.dcm").write_bytes(b"other")
     with pytest.raises(SupersededError):
@@ -90,7 +86,7 @@ def test_a_file_that_has_changed_is_another_generation(mirror: Mirror, tmp_path:
         read(second, 0, 4)
 
 
-def test_what_is_no_regular_file_is_refused_at_once(mirror: Mirror, tmp_path: Path) -> None:
+def test_anything_but_a_regular_file_is_refused(mirror: Mirror, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.dcm")
     (tmp_path / "null.dcm").symlink_to("/dev/null")
     for name in ("pipe.dcm", "null.dcm"):
@@ -98,7 +94,7 @@ def test_what_is_no_regular_file_is_refused_at_once(mirror: Mirror, tmp_path: Pa
             mirror.put(name, tmp_path)
 
 
-def test_an_object_is_described_as_cloud_storage_does(
+def test_objects_are_described_as_by_cloud_storage(
     mirror: Mirror, client: Client, tmp_path: Path
 ) -> None:
     resource = put(mirror, tmp_path, NAMES[2])
@@ -113,14 +109,15 @@ def test_an_object_is_described_as_cloud_storage_does(
 
 
 @pytest.mark.usefixtures("url")
-def test_the_commands_list_the_files_as_objects(mirror: Mirror, tmp_path: Path) -> None:
+def test_files_are_listed_as_objects(mirror: Mirror, tmp_path: Path) -> None:
     resources = [put(mirror, tmp_path, name) for name in NAMES]
-    for event, resource in zip(Store(Config()).list("dicom"), resources, strict=True):
-        assert (event.name, str(event.generation)) == (resource["name"], resource["generation"])
-        assert event.time.timestamp() * 1e6 == pytest.approx(event.generation, abs=1)
+    for stored, resource in zip(Store(Config()).list("dicom"), resources, strict=True):
+        assert (stored.name, str(stored.generation)) == (resource["name"], resource["generation"])
+        assert stored.created is not None
+        assert stored.created.timestamp() * 1e6 == pytest.approx(stored.generation, abs=1)
 
 
-def test_of_a_large_file_no_more_is_read_than_is_asked_for(
+def test_large_files_are_not_read_for_their_hashes(
     mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirrors, "_HASHED_BYTES", 9)
@@ -149,7 +146,7 @@ def test_the_bucket_is_listed_in_pages_by_prefix_and_delimiter(
     assert listed() == list(NAMES[1:])
 
 
-def test_the_bucket_cannot_be_written(mirror: Mirror, url: str, tmp_path: Path) -> None:
+def test_the_bucket_is_read_only(mirror: Mirror, url: str, tmp_path: Path) -> None:
     put(mirror, tmp_path, "a.dcm")
     for method, path in (
         ("POST", "/upload/storage/v1/b/dicom/o?uploadType=media&name=x"),
@@ -160,7 +157,9 @@ def test_the_bucket_cannot_be_written(mirror: Mirror, url: str, tmp_path: Path) 
     assert (tmp_path / "a.dcm").exists()
 
 
-def test_a_range_beyond_the_end_is_refused(mirror: Mirror, url: str, tmp_path: Path) -> None:
+def test_ranges_are_served_and_one_beyond_the_end_is_refused(
+    mirror: Mirror, url: str, tmp_path: Path
+) -> None:
     put(mirror, tmp_path, "a.dcm")
     media = f"{url}/storage/v1/b/dicom/o/a.dcm?alt=media"
     for range_, status, content in (
@@ -174,7 +173,7 @@ def test_a_range_beyond_the_end_is_refused(mirror: Mirror, url: str, tmp_path: P
         assert content is None or answer.content == content
 
 
-def test_other_buckets_are_there_too(url: str) -> None:
+def test_requests_for_other_buckets_are_forwarded(url: str) -> None:
     bucket = Bucket(url, unique("staging-"))
     bucket.upload("a/b.json", b"{}" * 5000)
     assert list(bucket.names()) == ["a/b.json"]
@@ -184,7 +183,7 @@ def test_other_buckets_are_there_too(url: str) -> None:
     assert not bucket.names()
 
 
-def test_a_server_behind_that_is_gone_is_an_answer(mirror: Mirror) -> None:
+def test_an_unreachable_upstream_server_is_answered_with_bad_gateway(mirror: Mirror) -> None:
     port = servers.free_port()
     with storage.serving(mirror, port, servers.url(servers.free_port())):
         answer = requests.get(f"{servers.url(port)}/storage/v1/b/other/o", timeout=10)

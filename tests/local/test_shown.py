@@ -1,4 +1,4 @@
-"""What README shows of a watched folder is what `dcm2bq local` prints."""
+"""The README's example of a watched folder is the real output."""
 
 import re
 import shutil
@@ -11,7 +11,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 _VARYING = re.compile(r"(?<=Watching )\S+(?=:)|(?<=127\.0\.0\.1:)\d+|\d\d:\d\d:\d\d")
 
 
-def test_readme_shows_what_a_watched_folder_gives(
+def test_the_readme_shows_the_real_output_for_a_watched_folder(
     cli: Cli, tmp_path: Path, dicom_files: Path
 ) -> None:
     block = README.partition("<!-- output of dcm2bq local -->\n")[2].partition("<!-- end of")[0]

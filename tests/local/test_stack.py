@@ -1,14 +1,13 @@
-"""Changes of files become objects and the CloudEvents that Eventarc would send."""
+"""Changes of files become objects, and CloudEvents in the form of Eventarc's."""
 
 import json
 import os
 import uuid
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import requests
@@ -17,43 +16,31 @@ from cloudevents.http import from_http
 from dcm2bq import events
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
-from dcm2bq.events import Delivery, Kind
+from dcm2bq.events import Delivery, EventKind
 from dcm2bq.local import servers, stack, storage
 from dcm2bq.local.bucket import Bucket, is_object_name
-from dcm2bq.local.folder import Changes
 from dcm2bq.local.mirror import Mirror
 from dcm2bq.local.servers import ServerError
-from dcm2bq.local.stack import Action, Change, Ports, Stack
+from dcm2bq.local.stack import Change, ChangeKind, Ports, Stack
+from dcm2bq.local.watched_folder import Changes
 from tests.local.conftest import ODD_NAMES
+from tests.support.http_server import Exchange, serving
 
 
-class Function:
-    """Stands for the function: keeps what comes, answers with `statuses` in turn, then 200."""
+class FakeFunction:
+    """Stands in for the function: records requests, answers with `statuses` in turn, then 200."""
 
     def __init__(self) -> None:
         self.statuses: list[int] = []
         self.requests: list[tuple[dict[str, str], bytes]] = []
+        self.port = 0
         self._lock = Lock()
-        function = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                self.send_response(function.answer(dict(self.headers), body))
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-
-    def answer(self, headers: dict[str, str], body: bytes) -> int:
+    def serve(self, exchange: Exchange) -> None:
         with self._lock:
-            self.requests.append((headers, body))
-            return self.statuses.pop(0) if self.statuses else 200
+            self.requests.append((dict(exchange.headers), exchange.body))
+            status = self.statuses.pop(0) if self.statuses else 200
+        exchange.answer(status)
 
     @property
     def kinds(self) -> list[str]:
@@ -61,25 +48,22 @@ class Function:
 
 
 @pytest.fixture
-def function() -> Iterator[Function]:
-    function = Function()
-    with function.server:
-        thread = Thread(target=function.server.serve_forever, args=(0.01,))
-        thread.start()
+def function() -> Iterator[FakeFunction]:
+    function = FakeFunction()
+    with serving(function.serve) as url:
+        function.port = urlsplit(url).port or 0
         yield function
-        function.server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
 def local(
-    storage_url: str, bigquery_url: str, function: Function, monkeypatch: pytest.MonkeyPatch
+    storage_url: str, bigquery_url: str, function: FakeFunction, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Stack]:
     """A stack whose function is a stand-in, with a bucket of its own."""
     monkeypatch.setattr(stack, "BUCKET", f"bucket-{uuid.uuid4().hex}")
     monkeypatch.setattr(stack, "_PAUSES", (0.01, 0.02))
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
-    ports = Ports(function=function.server.server_port)
+    ports = Ports(function=function.port)
     mirror = Mirror(stack.BUCKET)
     with storage.serving(mirror, ports.storage, storage_url):
         local = Stack(Config(), ports, Dataset(Config()), Path(), mirror)
@@ -88,7 +72,7 @@ def local(
 
 
 def names(local: Stack) -> set[str]:
-    """Return the names of the bucket's objects, as Cloud Storage lists them."""
+    """Return the names of the bucket's objects from a listing."""
     url = f"{servers.url(local.ports.storage)}/storage/v1/b/{stack.BUCKET}/o"
     return {each["name"] for each in requests.get(url, timeout=10).json().get("items", [])}
 
@@ -97,10 +81,12 @@ def write(local: Stack, root: Path, *names: str) -> list[Change]:
     return list(local.apply(Changes(written=names), root))
 
 
-def test_an_event_is_what_eventarc_sends(local: Stack, function: Function, tmp_path: Path) -> None:
+def test_an_event_has_the_form_that_eventarc_documents(
+    local: Stack, function: FakeFunction, tmp_path: Path
+) -> None:
     (tmp_path / "scan #1 ü%41.dcm").write_bytes(b"content")
     (change,) = write(local, tmp_path, "scan #1 ü%41.dcm")
-    assert (change.action, change.failure) == (Action.NEW, None)
+    assert (change.kind, change.failure) == (ChangeKind.NEW, None)
     ((headers, body),) = function.requests
     assert headers["Content-Type"] == "application/json"
     assert headers["ce-specversion"] == "1.0"
@@ -116,13 +102,13 @@ def test_an_event_is_what_eventarc_sends(local: Stack, function: Function, tmp_p
     event = from_http(headers, body)
     attributes = {f"ce-{key}": value for key, value in event.get_attributes().items()}
     parsed = events.parse(Delivery(attributes, body))
-    assert parsed.kind is Kind.FINALIZED
-    assert parsed.generation == int(resource["generation"])
+    assert parsed.kind is EventKind.FINALIZED
+    assert parsed.object.generation == int(resource["generation"])
     assert parsed.event_id == headers["ce-id"]
 
 
-def test_odd_names_reach_the_bucket_and_the_function_as_they_are(
-    local: Stack, function: Function, odd_folder: Path
+def test_odd_names_reach_bucket_and_function_unchanged(
+    local: Stack, function: FakeFunction, odd_folder: Path
 ) -> None:
     write(local, odd_folder, *ODD_NAMES)
     assert names(local) == set(ODD_NAMES)
@@ -131,14 +117,14 @@ def test_odd_names_reach_the_bucket_and_the_function_as_they_are(
     assert subjects == {f"objects/{name}" for name in ODD_NAMES}
 
 
-def test_an_overwrite_is_a_new_generation_and_the_end_of_the_old_one(
-    local: Stack, function: Function, tmp_path: Path
+def test_an_overwrite_creates_a_generation_and_deletes_the_old_one(
+    local: Stack, function: FakeFunction, tmp_path: Path
 ) -> None:
     (tmp_path / "a.dcm").write_bytes(b"1")
     write(local, tmp_path, "a.dcm")
     (tmp_path / "a.dcm").write_bytes(b"22")
     (change,) = write(local, tmp_path, "a.dcm")
-    assert change.action is Action.CHANGED
+    assert change.kind is ChangeKind.CHANGED
     assert function.kinds == ["finalized", "finalized", "deleted"]
     first, second, third = (json.loads(body) for _, body in function.requests)
     assert int(first["generation"]) < int(second["generation"])
@@ -146,20 +132,20 @@ def test_an_overwrite_is_a_new_generation_and_the_end_of_the_old_one(
     assert len({headers["ce-id"] for headers, _ in function.requests}) == 3
 
 
-def test_a_removed_file_is_a_deleted_object(
-    local: Stack, function: Function, tmp_path: Path
+def test_deleting_a_file_deletes_the_object(
+    local: Stack, function: FakeFunction, tmp_path: Path
 ) -> None:
     (tmp_path / "a #1.dcm").write_bytes(b"1")
     write(local, tmp_path, "a #1.dcm")
     (change,) = local.apply(Changes(removed=("a #1.dcm", "never uploaded.dcm")), tmp_path)
-    assert change.action is Action.DELETED
+    assert change.kind is ChangeKind.DELETED
     assert function.kinds == ["finalized", "deleted"]
     assert names(local) == set()
     assert not local.objects
 
 
-def test_an_event_is_delivered_until_it_is_acknowledged(
-    local: Stack, function: Function, tmp_path: Path
+def test_an_event_is_delivered_again_until_it_is_acknowledged(
+    local: Stack, function: FakeFunction, tmp_path: Path
 ) -> None:
     function.statuses = [500, 429]
     (tmp_path / "a.dcm").write_bytes(b"1")
@@ -169,8 +155,8 @@ def test_an_event_is_delivered_until_it_is_acknowledged(
     assert len({headers["ce-id"] for headers, _ in function.requests}) == 1
 
 
-def test_only_what_is_not_acknowledged_is_delivered_again(
-    local: Stack, function: Function, tmp_path: Path
+def test_only_unacknowledged_events_are_delivered_again(
+    local: Stack, function: FakeFunction, tmp_path: Path
 ) -> None:
     (tmp_path / "a.dcm").write_bytes(b"1")
     write(local, tmp_path, "a.dcm")
@@ -181,7 +167,7 @@ def test_only_what_is_not_acknowledged_is_delivered_again(
 
 
 def test_an_event_that_is_never_acknowledged_is_a_failure(
-    local: Stack, function: Function, tmp_path: Path
+    local: Stack, function: FakeFunction, tmp_path: Path
 ) -> None:
     function.statuses = [500] * 3
     for name in ("a.dcm", "b.dcm"):
@@ -192,7 +178,9 @@ def test_an_event_that_is_never_acknowledged_is_a_failure(
     assert well.failure is None
 
 
-def test_no_function_is_a_failure_too(local: Stack, function: Function, tmp_path: Path) -> None:
+def test_an_unreachable_function_is_a_failure(
+    local: Stack, function: FakeFunction, tmp_path: Path
+) -> None:
     ports = Ports(storage=local.ports.storage, function=servers.free_port())
     (tmp_path / "a.dcm").write_bytes(b"1")
     alone = Stack(Config(), ports, local.dataset, Path(), Mirror("alone"))
@@ -202,8 +190,8 @@ def test_no_function_is_a_failure_too(local: Stack, function: Function, tmp_path
     assert not function.requests
 
 
-def test_a_file_that_cannot_be_uploaded_is_told(
-    local: Stack, function: Function, tmp_path: Path
+def test_a_file_that_cannot_be_uploaded_is_a_failure(
+    local: Stack, function: FakeFunction, tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "pipe.dcm")
     pipe, line_break, no_text = write(
@@ -211,26 +199,26 @@ def test_a_file_that_cannot_be_uploaded_is_told(
     )
     assert {pipe.failure, line_break.failure, no_text.failure} == {
         "not uploaded: not a regular file",
-        "not uploaded: Cloud Storage takes no object of this name",
+        "not uploaded: Cloud Storage does not accept this name",
     }
     assert not function.requests
 
 
-def test_a_file_that_is_gone_already_is_no_change(local: Stack, tmp_path: Path) -> None:
+def test_a_file_deleted_before_its_upload_is_ignored(local: Stack, tmp_path: Path) -> None:
     assert not write(local, tmp_path, "gone.dcm")
 
 
 @pytest.mark.parametrize("name", ["", "a\rb", "a\nb", "\udcff", "x" * 1025, "é" * 513])
-def test_names_that_cloud_storage_refuses(name: str) -> None:
+def test_a_name_that_cloud_storage_rejects_is_recognized(name: str) -> None:
     assert not is_object_name(name)
 
 
 @pytest.mark.parametrize("name", [*ODD_NAMES, "x" * 1024, "tab\t", "a//b", ".."])
-def test_names_that_cloud_storage_takes(name: str) -> None:
+def test_a_name_that_cloud_storage_accepts_is_recognized(name: str) -> None:
     assert is_object_name(name)
 
 
-def test_a_storage_server_that_is_gone_or_refuses_is_an_error(storage_url: str) -> None:
+def test_a_failing_storage_server_raises_server_error(storage_url: str) -> None:
     with pytest.raises(ServerError, match="no answer"):
         Bucket(servers.url(servers.free_port()), "any", connections=1).create()
     bucket = Bucket(storage_url, "no-such-bucket", connections=1)
@@ -239,7 +227,7 @@ def test_a_storage_server_that_is_gone_or_refuses_is_an_error(storage_url: str) 
     bucket.close()
 
 
-def test_the_functions_log_can_be_kept(local: Stack, tmp_path: Path) -> None:
+def test_the_log_of_the_function_can_outlive_the_stack(local: Stack, tmp_path: Path) -> None:
     log: Any = tmp_path / "function" / "log"
     log.parent.mkdir()
     log.write_text("what happened")

@@ -1,4 +1,4 @@
-"""Tables for people: harmless on any terminal, plain in a pipe."""
+"""The printed tables: safe on a terminal, plain in a pipe."""
 
 import io
 from datetime import UTC, date, datetime
@@ -16,7 +16,7 @@ def table(*rows: dict[str, Any]) -> list[str]:
     return out.getvalue().splitlines()
 
 
-def test_numbers_stand_to_the_right_and_nothing_behind_the_last_cell() -> None:
+def test_numbers_are_right_aligned_and_lines_have_no_trailing_blanks() -> None:
     assert table({"name": "a", "count": 5}, {"name": "long name", "count": 10}) == [
         "  name        count",
         "  ─────────────────",
@@ -45,15 +45,15 @@ def test_numbers_stand_to_the_right_and_nothing_behind_the_last_cell() -> None:
         ({"a": "\x1b\x9b\u202e[red]"}, r'{"a":"\u001b\u009b\u202e[red]"}'),
     ],
 )
-def test_a_cell_shows_the_value_and_never_steers_the_terminal(value: Any, shown: str) -> None:
+def test_a_cell_shows_its_value_with_control_characters_escaped(value: Any, shown: str) -> None:
     assert table({"x": value})[-1].strip() == shown
 
 
-def test_the_name_of_a_column_never_steers_the_terminal() -> None:
+def test_control_characters_in_column_names_are_escaped() -> None:
     assert table({"[red]\x9b\u202e": 1})[0].strip() == r"[red]\x9b\u202e"
 
 
-def test_a_pipe_gets_whole_lines() -> None:
+def test_lines_are_not_wrapped_in_a_pipe() -> None:
     assert table({"x": "y" * 500})[-1].strip() == "y" * 500
 
 

@@ -1,4 +1,4 @@
-"""What the runs under faults share: the function with many threads, and their figures."""
+"""The function with many threads, and the figures of the runs under faults."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -9,40 +9,34 @@ from typing import Any
 import pytest
 
 from dcm2bq import cli
+from tests.conftest import FIGURES
 from tests.support.function_stack import ROOT, Stack, function_stack
+from tests.support.patience import scaled
 
 THREADS = 16
-OVERRIDES = {"bigQuery": {"timeoutSeconds": 3}, "limits": {"deadlineSeconds": 4}}
-FIGURES = pytest.StashKey[list[str]]()
+OVERRIDES = {"bigQuery": {"timeoutSeconds": scaled(3)}, "limits": {"deadlineSeconds": scaled(4)}}
 
 MakeStack = Callable[..., AbstractContextManager[Stack]]
 
 
 @pytest.fixture(scope="session")
 def is_long(request: pytest.FixtureRequest) -> bool:
-    """Whether the long versions are asked for."""
+    """Whether the long versions were requested."""
     return bool(request.config.getoption("--long"))
 
 
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Show a line of figures at the end of the run."""
-    lines = request.config.stash.setdefault(FIGURES, [])
-    return lambda line: lines.append(f"{request.node.name}: {line}")
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    for line in config.stash.get(FIGURES, []):
-        terminalreporter.write_line(line)
+    lines = request.node.user_properties
+    return lambda line: lines.append((FIGURES, f"{request.node.name}: {line}"))
 
 
 @pytest.fixture(scope="session")
 def make_stack(
     tmp_path_factory: pytest.TempPathFactory, bigquery_url: str, storage_url: str
 ) -> MakeStack:
-    """Run the function of a source folder on a dataset of its own."""
+    """Run the function of a source folder with its own dataset."""
 
     def make(source: Path = ROOT, **overrides: Any) -> AbstractContextManager[Stack]:
         folder = tmp_path_factory.mktemp("reliability")
@@ -66,7 +60,7 @@ def running_stack(make_stack: MakeStack) -> Iterator[Stack]:
 
 @pytest.fixture
 def stack(running_stack: Stack) -> Iterator[Stack]:
-    """The function without faults."""
+    """The function, without faults."""
     yield running_stack
     running_stack.storage.faults = []
     running_stack.bigquery.faults = []

@@ -1,4 +1,4 @@
-"""A bucket with a history, and a transport that delivers its events as badly as it may.
+"""A bucket with a history, and a transport that delivers its events as badly as allowed.
 
 Hypothesis chooses what happens. `Machine.teardown` delivers whatever is left and holds the
 tables against the bucket: the promise of docs/ARCHITECTURE.md.
@@ -33,11 +33,11 @@ THREADS = 16
 
 NAMES = ("a.dcm", "b c#1?.dcm", "ü/%41'.DCM", "notes.txt")
 LONG_AGO = timedelta(hours=13)
-"""Longer than `retry.maxAgeSeconds`: an event of that age gets no further chance."""
+"""Longer than `retry.maxAgeSeconds`: an event of that age is not retried."""
 
 
 def dicom(number: int) -> bytes:
-    """Return a small DICOM file; the number is the instance's."""
+    """Return a small DICOM file of the instance with this number."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.2")
@@ -80,7 +80,7 @@ WEATHER = st.sampled_from(["fair", *sorted(FAULTS)])
 
 @dataclass
 class Figures:
-    """What was done, for docs/RELIABILITY.md."""
+    """The figures for docs/RELIABILITY.md."""
 
     histories: int = 0
     events: int = 0
@@ -107,8 +107,8 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Object:
-    """A generation in the bucket: its `finalized` event, and what it holds."""
+class Generation:
+    """A generation in the bucket: its `finalized` event and its content."""
 
     event: Event
     content: str
@@ -119,7 +119,7 @@ class Object:
 
     @property
     def counts(self) -> bool:
-        """Whether the function takes note of it at all."""
+        """Whether the function records it."""
         name = self.event.data["name"].lower()
         return bool(CONTENTS[self.content]) and name.endswith((".dcm", ".dicom"))
 
@@ -129,7 +129,7 @@ class Object:
 
 
 def assert_privacy(stack: Stack) -> None:
-    """Hold that no patient data left the function but in rows of `instances`."""
+    """Assert that patient data left the function only in rows of `instances`."""
     assert SENTINEL not in stack.log_file.read_text()
     letters = stack.dataset.query(
         "SELECT COUNTIF(STRPOS(attributes, @sentinel) > 0 "
@@ -144,7 +144,7 @@ def assert_privacy(stack: Stack) -> None:
 
 
 class Machine(RuleBasedStateMachine):
-    """One history in a folder of its own, on the stack of the class."""
+    """One history in its own folder, on the stack of the class."""
 
     stack: ClassVar[Stack]
     figures: ClassVar[Figures]
@@ -159,20 +159,20 @@ class Machine(RuleBasedStateMachine):
         self.versioned = versioned
         self.bucket: Bucket = self.stack.versioned_bucket if versioned else self.stack.bucket
         self.folder = unique("model-")
-        self.live: dict[str, Object] = {}
-        self.archived: list[Object] = []
+        self.live: dict[str, Generation] = {}
+        self.archived: list[Generation] = []
         self.purged: list[Fault] = []
         self.pending: list[Event] = []
         self.acknowledged: list[Event] = []
 
-    # What happens to the bucket.
+    # Changes of the bucket.
 
     @rule(name=st.sampled_from(NAMES), content=st.sampled_from(sorted(CONTENTS)))
     def upload(self, name: str, content: str) -> None:
-        """Upload or overwrite; the same instance may come to stand at two paths."""
+        """Upload or overwrite; one instance may be stored at two paths."""
         event = self.bucket.upload(f"{self.folder}/{name}", CONTENTS[content])
         before = self.live.get(name)
-        self.live[name] = Object(event, content)
+        self.live[name] = Generation(event, content)
         self._emit(event)
         if before:
             self._retire(before)
@@ -202,13 +202,13 @@ class Machine(RuleBasedStateMachine):
     def purge(self, index: int) -> None:
         """Delete an archived generation for good."""
         old = self.archived.pop(index % len(self.archived))
-        # The local Cloud Storage cannot: the proxy answers for this generation.
+        # The local Cloud Storage cannot do this, so the proxy answers for the generation.
         self.purged.append(Fault(f"generation={old.generation} ", 404))
         self._emit(self._now(old.event.as_type("deleted")))
 
     @rule()
     def live_a_while(self) -> None:
-        """Do several of these things."""
+        """Make several of these changes."""
         for _ in range(self.chance.randint(4, 12)):
             act = self.chance.choice(("upload", "upload", "delete", "touch", "restore", "purge"))
             index = self.chance.randrange(100)
@@ -217,12 +217,12 @@ class Machine(RuleBasedStateMachine):
             elif self.live if act in {"delete", "touch"} else self.archived:
                 getattr(self, act)(index)
 
-    # What happens to the events.
+    # Deliveries of the events.
 
     @precondition(lambda self: self.pending)
     @rule(weather=WEATHER, old=st.booleans())
     def deliver(self, weather: str, *, old: bool) -> None:
-        """Deliver some of what is pending, concurrently; `old` events get no further chance."""
+        """Deliver some pending events concurrently; `old` ones are not retried."""
         self.chance.shuffle(self.pending)
         part = self.chance.randrange(len(self.pending))
         events, self.pending = self.pending[part:], self.pending[:part]
@@ -231,14 +231,14 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.acknowledged)
     @rule(weather=WEATHER)
     def deliver_again(self, weather: str) -> None:
-        """Deliver again what was acknowledged long ago, some under another id."""
+        """Deliver acknowledged events again, some under another id."""
         count = self.chance.randint(1, self.most_again)
         events = self.chance.choices(self.acknowledged, k=count)
         for number in range(0, len(events), 3):
             events[number] = replace(events[number], id=unique("second-"))
         self._post(events, weather)
 
-    # What must hold.
+    # The invariants.
 
     def teardown(self) -> None:
         if not hasattr(self, "chance"):
@@ -254,7 +254,7 @@ class Machine(RuleBasedStateMachine):
         self.figures.objects += len(self.live)
 
     def _flush(self) -> None:
-        """Deliver what is pending, and nothing that was acknowledged: it must be there."""
+        """Deliver pending events only: acknowledged ones must be in the tables."""
         for _ in range(4):
             if self.pending:
                 weather = self.chance.choice(sorted(FAULTS))
@@ -265,8 +265,8 @@ class Machine(RuleBasedStateMachine):
         assert not self.pending, "not acknowledged although nothing is broken"
 
     def _check_accounts(self) -> None:
-        """Each object is live or has its dead letter; what is live but gone has one, too."""
-        """Hold the tables against the bucket, and then again when the operator has been there."""
+        """Every object is live or has a dead letter, and so has a live row whose object is gone."""
+        """Compare the tables with the bucket, before and after `dead-letters retry`."""
         live, dead = self._live_rows(), self._dead_letters()
         for each in self._objects():
             key = self._path(each), each.generation
@@ -285,14 +285,14 @@ class Machine(RuleBasedStateMachine):
         )
 
     def _check_listing(self) -> None:
-        """Hold the bucket itself against what is remembered of it."""
+        """Compare the bucket with the history."""
         listed = {
             name: str(generation)
             for name, generation in self.bucket.names(f"{self.folder}/").items()
         }
         assert listed == {each.event.data["name"]: each.generation for each in self.live.values()}
 
-    def _objects(self) -> Iterable[Object]:
+    def _objects(self) -> Iterable[Generation]:
         return (each for each in self.live.values() if each.counts)
 
     def _broken(self) -> set[tuple[str, str, str]]:
@@ -302,7 +302,7 @@ class Machine(RuleBasedStateMachine):
             if not each.is_dicom
         }
 
-    def _path(self, each: Object) -> str:
+    def _path(self, each: Generation) -> str:
         return f"gs://{self.bucket.name}/{each.event.data['name']}"
 
     def _live_rows(self) -> Counter[tuple[str, str]]:
@@ -320,7 +320,7 @@ class Machine(RuleBasedStateMachine):
             {"prefix": prefix},
         )
 
-    def _retire(self, each: Object) -> None:
+    def _retire(self, each: Generation) -> None:
         kind = "archived" if self.versioned else "deleted"
         self._emit(self._now(each.event.as_type(kind)))
         if self.versioned:
@@ -334,7 +334,7 @@ class Machine(RuleBasedStateMachine):
         self.pending.append(event)
 
     def _post(self, events: list[Event], weather: str) -> None:
-        """Deliver at once; what is not acknowledged becomes pending again."""
+        """Deliver at once; events that are not acknowledged become pending again."""
         faults: dict[str, list[Fault]] = {"storage": [*self.purged], "bigquery": []}
         if weather != "fair":
             proxy, fault = FAULTS[weather]()

@@ -1,4 +1,4 @@
-"""What the function has acknowledged is stored, however it ends."""
+"""Acknowledged events are stored, however the function ends."""
 
 import json
 import os
@@ -14,21 +14,21 @@ from dataclasses import dataclass, field, replace
 import pytest
 import requests
 
-from benchmarks.bench_function import OURS, descendants, function
 from tests.reliability.conftest import THREADS, MakeStack
 from tests.reliability.state_machine import CONTENTS
 from tests.support.cloud import Event
+from tests.support.function_process import OURS, descendants, function
 from tests.support.function_stack import Stack, unique
 
 Report = Callable[[str], None]
 
 ENOUGH = 250
-"""Events that wait while the function runs: it must never be idle when it is killed."""
+"""Waiting events: the function must never be idle when it is killed."""
 
 
 @dataclass
-class Load:
-    """Delivers events until told to stop, as a trigger does: again what was not acknowledged."""
+class EventQueue:
+    """Delivers events like a trigger, again and again until they are acknowledged."""
 
     pending: list[Event]
     acknowledged: int = 0
@@ -68,7 +68,7 @@ class Load:
 
 
 class History:
-    """Objects that come, are overwritten and go; `live` is what must be left."""
+    """Objects that are created, overwritten and deleted; `live` are those that must remain."""
 
     def __init__(self, stack: Stack, chance: random.Random) -> None:
         self.folder = unique("crash-")
@@ -77,7 +77,7 @@ class History:
         self._chance = chance
 
     def events(self, count: int) -> list[Event]:
-        """Return at least so many events of new objects, in any order."""
+        """Return at least that many events of new objects, in any order."""
         events: list[Event] = []
         while len(events) < count:
             name = f"{self.folder}/{unique('')}.dcm"
@@ -102,7 +102,7 @@ class History:
 
 
 def start(stack: Stack) -> AbstractContextManager[tuple[int, int]]:
-    """Run one more function on the stack; yield its port and its process id."""
+    """Run another function on the stack; yield its port and its process id."""
     environ = {
         "BIGQUERY_EMULATOR_HOST": stack.bigquery.url,
         "STORAGE_EMULATOR_HOST": stack.storage.url,
@@ -112,7 +112,7 @@ def start(stack: Stack) -> AbstractContextManager[tuple[int, int]]:
 
 
 def kill(stack: Stack, pid: int, number: signal.Signals, chance: random.Random) -> bool:
-    """End the function while it inserts; return whether an insert was under way."""
+    """Kill the function while it inserts; return whether an insert was in progress."""
     give_up = time.monotonic() + 10
     while time.monotonic() < give_up and not stack.bigquery.is_under_way("insertAll"):
         time.sleep(0.0005)
@@ -135,9 +135,9 @@ def test_what_was_acknowledged_is_stored(
 
 
 def crash(stack: Stack, number: signal.Signals, wanted: int) -> str:
-    """End the function again and again, so often during inserts; return the figures."""
+    """Kill the function until that many kills fell into inserts; return the figures."""
     chance = random.Random(20260103)
-    history, load = History(stack, chance), Load([])
+    history, load = History(stack, chance), EventQueue([])
     kills = during_inserts = 0
     while during_inserts < wanted:
         load.pending += history.events(ENOUGH - len(load.pending))

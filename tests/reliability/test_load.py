@@ -1,21 +1,19 @@
 """The function at its highest concurrency: every event is served, and memory stays flat."""
 
-import resource
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
-from benchmarks.bench_function import descendants
 from tests.reliability.conftest import MakeStack
 from tests.reliability.state_machine import CONTENTS
 from tests.reliability.test_crash import start
 from tests.support.cloud import Event
+from tests.support.function_process import resident_bytes
 from tests.support.function_stack import Stack, unique
 
 Report = Callable[[str], None]
@@ -26,14 +24,8 @@ LONG_SECONDS, SHORT_SECONDS = 180, 8
 GROWTH_BYTES = 24 * 2**20
 
 
-def resident_bytes(pid: int) -> int:
-    """Return the memory that the largest of a process and its children has now."""
-    pages = (Path(f"/proc/{each}/statm").read_text().split()[1] for each in descendants(pid))
-    return max(map(int, pages)) * resource.getpagesize()
-
-
-class Load:
-    """Delivers events about one object, each a change of its own, from many threads."""
+class Burst:
+    """Delivers events about one object, each a separate change, from many threads."""
 
     def __init__(self, event: Event, url: str) -> None:
         self.seconds: list[float] = []
@@ -43,14 +35,14 @@ class Load:
         self._lock = threading.Lock()
 
     def run(self, seconds: float) -> None:
-        """Deliver without a pause for so long."""
+        """Deliver without a pause for that long."""
         give_up = time.monotonic() + seconds
         with ThreadPoolExecutor(CONCURRENT) as pool:
             for each in [pool.submit(self._work, give_up) for _ in range(CONCURRENT)]:
                 each.result()
 
     def percentile(self, share: float) -> int:
-        """Return the milliseconds within which this share of the events was answered."""
+        """Return the milliseconds within which that share of the events was answered."""
         ordered = sorted(self.seconds)
         return round(1000 * ordered[int(share * (len(ordered) - 1))])
 
@@ -76,11 +68,11 @@ def test_under_load_every_event_is_served_and_memory_is_flat(
 
 
 def load(stack: Stack, url: str, pid: int, seconds: float) -> str:
-    """Warm the function up, load it for so long; return the figures."""
+    """Warm the function up, load it for that long, and return the figures."""
     event = stack.bucket.upload(unique("load-") + ".dcm", CONTENTS["one instance"])
-    Load(event, url).run(seconds / 3)
+    Burst(event, url).run(seconds / 3)
     before = resident_bytes(pid)
-    run = Load(event, url)
+    run = Burst(event, url)
     run.run(seconds)
     after = resident_bytes(pid)
     assert run.refused == []

@@ -1,4 +1,4 @@
-"""The promise, held against random histories; and against planted bugs, which it must find."""
+"""The promise, tested by random histories, and the test itself, tested by planted bugs."""
 
 import shutil
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def run(stack: Stack, *, most_again: int = 40, **options: Any) -> Figures:
 def test_the_live_view_and_the_dead_letters_account_for_the_bucket(
     make_stack: MakeStack, report: Report, *, is_long: bool
 ) -> None:
-    """Duplicated, reordered, delayed, failed, given up, retried: the tables say what is there."""
+    """Whether duplicated, reordered, delayed, failed, given up or retried: the tables are right."""
     figures = Figures()
     while figures.deliveries < (LONG_DELIVERIES if is_long else 1):
         with make_stack() as stack:
@@ -63,11 +63,11 @@ PLANTED = {
     ),
     "row errors ignored": (
         "dcm2bq/bigquery/row_sink.py",
-        "return {each.index: _codes(each.errors) for each in found}",
+        "return {row.index: _codes(row.errors) for row in refused}",
         "return {}",
     ),
 }
-"""Bugs by the file, what stands in it, and what is put in its place."""
+"""Bugs: the file, the right text in it, and the wrong text that replaces it."""
 
 
 def plant(bug: str, folder: Path) -> Path:
@@ -98,7 +98,7 @@ def finds_a_bug(stack: Stack) -> bool:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("bug", PLANTED)
-def test_a_planted_bug_in_the_function_is_found(
+def test_a_planted_bug_in_the_function_is_detected(
     make_stack: MakeStack, tmp_path: Path, bug: str
 ) -> None:
     with make_stack(plant(bug, tmp_path)) as stack:
@@ -106,7 +106,7 @@ def test_a_planted_bug_in_the_function_is_found(
 
 
 @pytest.mark.timeout(300)
-def test_markers_that_are_compared_by_time_are_found(make_stack: MakeStack) -> None:
+def test_markers_compared_by_time_are_detected(make_stack: MakeStack) -> None:
     with make_stack() as stack:
         definitions = schema.load(stack.config, stack.dataset.project)
         view = next(each for each in definitions if each.name == "instances_live")

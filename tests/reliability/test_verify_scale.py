@@ -1,30 +1,30 @@
-"""`dcm2bq verify` on a large bucket: every difference is found, and memory does not grow."""
+"""`dcm2bq verify` on a large bucket: every difference is found in constant memory."""
 
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from benchmarks.bench_function import peak_bytes
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import from_overrides
-from dcm2bq.tools.init import init
+from tests.support.datasets import fresh_dataset
+from tests.support.function_process import peak_bytes
 from tests.support.function_stack import unique
 from tests.support.listing import CREATED, Listing
 
 Report = Callable[[str], None]
 
 EVERY = 10_007
-"""So often a row is missing; and an object, two numbers further on."""
+"""One row in that many is missing, and one object, two numbers further on."""
 
 
 def fill(dataset: Dataset, first: int, count: int) -> None:
-    """Make the rows of objects, all but those that shall be missing."""
+    """Insert the rows of the objects, except those that are to be missing."""
     dataset.query(
         f"""
         INSERT INTO `{dataset.name}.instances`
@@ -39,7 +39,7 @@ def fill(dataset: Dataset, first: int, count: int) -> None:
 
 
 def verify(environ: Mapping[str, str]) -> tuple[list[dict[str, str]], str, int]:
-    """Run the command; return what it found, what it said, and its peak memory in bytes."""
+    """Run the command; return its findings, its messages and its peak memory in bytes."""
     command = [str(Path(sys.executable).with_name("dcm2bq")), "verify", "gs://large", "--json"]
     with subprocess.Popen(
         command, env={**os.environ, **environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -62,10 +62,15 @@ def test_a_large_bucket_is_verified_in_constant_memory(
 ) -> None:
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
     config = from_overrides({"bigQuery": {"datasetId": unique("large_"), "timeoutSeconds": 300}})
-    dataset = Dataset(config)
-    init(dataset, config)
-    peaks, filled = [], 0
-    for count in (10_000, 1_000_000 if is_long else 30_000):
+    with fresh_dataset(bigquery_url, config) as dataset:
+        peaks = [*peak_memory(dataset, report, 1_000_000 if is_long else 30_000)]
+    assert peaks[1] < peaks[0] + 40 * 2**20
+
+
+def peak_memory(dataset: Dataset, report: Report, many: int) -> Iterator[int]:
+    """Verify few objects, then many; yield the most memory that each took."""
+    filled = 0
+    for count in (10_000, many):
         fill(dataset, filled, count - filled)
         filled = count
         lacking = {n for n in range(count) if n % EVERY == 2}
@@ -85,6 +90,5 @@ def test_a_large_bucket_is_verified_in_constant_memory(
         )
         assert [(int(each["version"]) - 1, each["finding"]) for each in found] == expected
         assert said.startswith(f"{count - len(lacking)} objects")
-        peaks.append(peak)
         report(f"{count} objects in {seconds:.0f} s, peak {peak / 2**20:.0f} MiB")
-    assert peaks[1] < peaks[0] + 40 * 2**20
+        yield peak

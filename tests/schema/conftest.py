@@ -1,7 +1,7 @@
-"""Fresh datasets in the local BigQuery, made by `init`, and rows to put into them."""
+"""New datasets in the local BigQuery, made by `init`, and rows for them."""
 
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +11,9 @@ from google.cloud import bigquery
 
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config, from_overrides
-from dcm2bq.tools.init import init
+from tests.support import datasets
+from tests.support.datasets import dropped, fresh_dataset
+from tests.support.function_stack import unique
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -28,36 +30,35 @@ def client(bigquery_url: str) -> Iterator[bigquery.Client]:
     client.close()
 
 
-@pytest.fixture(scope="session")
-def config() -> Callable[..., Config]:
-    """Make a configuration with a dataset of its own."""
+def with_own_dataset(**options: str) -> Config:
+    """Return a configuration with a dataset of its own."""
+    return from_overrides({"bigQuery": {"datasetId": unique("schema_"), **options}})
 
-    def make(**options: str) -> Config:
-        name = f"schema_{uuid.uuid4().hex[:12]}"
-        return from_overrides({"bigQuery": {"datasetId": name, **options}})
 
-    return make
+@pytest.fixture
+def config(bigquery_url: str) -> Iterator[Callable[..., Config]]:
+    """Make a configuration with a dataset of its own, which is dropped after the test."""
+    with ExitStack() as stack:
+
+        def make(**options: str) -> Config:
+            made = with_own_dataset(**options)
+            stack.enter_context(dropped(bigquery_url, made.big_query.dataset_id))
+            return made
+
+        yield make
 
 
 @pytest.fixture(scope="session")
 def connect(bigquery_url: str) -> Callable[[Config], Dataset]:
     """Make the project's own access to a dataset."""
-
-    def make(config: Config) -> Dataset:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
-            return Dataset(config)
-
-    return make
+    return lambda config: datasets.connect(bigquery_url, config)
 
 
 @pytest.fixture(scope="module")
-def dataset(config: Callable[..., Config], connect: Callable[[Config], Dataset]) -> Dataset:
+def dataset(bigquery_url: str) -> Iterator[Dataset]:
     """A dataset for the tests of one module, with every table, view and function."""
-    made = config()
-    dataset = connect(made)
-    init(dataset, made)
-    return dataset
+    with fresh_dataset(bigquery_url, with_own_dataset()) as dataset:
+        yield dataset
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The figures of `studies` and `series`."""
+"""The values of `studies`, `series` and `patients`."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
@@ -31,8 +31,8 @@ def size(count: int) -> dict[str, Any]:
     return {"input": {"size": count}}
 
 
-def test_figures(dataset: Dataset, load: Load, row: MakeRow) -> None:
-    """Instances count once wherever they lie; deleted and superseded rows count nowhere."""
+def test_counts_and_sizes_of_studies_and_series(dataset: Dataset, load: Load, row: MakeRow) -> None:
+    """An instance at several paths counts once; deleted and superseded rows do not count."""
     load(
         dataset,
         [
@@ -71,10 +71,10 @@ def test_figures(dataset: Dataset, load: Load, row: MakeRow) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_values_of_the_header_in_every_form(
+def test_columns_are_the_same_for_every_json_format(
     dataset: Dataset, load: Load, row: MakeRow, form: str
 ) -> None:
-    """Whatever `jsonOutput` says, the same columns come out."""
+    """Whatever the `jsonOutput` options are."""
     header: dict[str, Any] = {}
     for keyword, tag, value in [
         ("StudyDescription", "00081030", "Knee"),
@@ -95,8 +95,8 @@ def test_values_of_the_header_in_every_form(
         assert (each["PatientID"], each["StudyDate"]) == ("P1", date(2024, 5, 6))
 
 
-def test_nothing_known_but_the_uids(dataset: Dataset, load: Load, row: MakeRow) -> None:
-    """Empty elements are null, a modality that nobody gives is no modality."""
+def test_missing_attributes_are_null(dataset: Dataset, load: Load, row: MakeRow) -> None:
+    """Empty elements are NULL, and `ModalitiesInStudy` is empty."""
     header: dict[str, Any] = {
         "StudyDescription": None,
         "SeriesNumber": "seven",
@@ -112,7 +112,9 @@ def test_nothing_known_but_the_uids(dataset: Dataset, load: Load, row: MakeRow) 
     assert series["SeriesNumber"] is None
 
 
-def test_objects_without_uids_are_in_no_study(dataset: Dataset, load: Load, row: MakeRow) -> None:
+def test_objects_without_uids_belong_to_no_study(
+    dataset: Dataset, load: Load, row: MakeRow
+) -> None:
     load(dataset, [row("gs://none/DICOMDIR", 1, study=None, series=None, instance=None)])
     (live,) = dataset.query("SELECT path FROM instances_live WHERE path LIKE 'gs://none/%'")
     assert live["path"] == "gs://none/DICOMDIR"
@@ -120,8 +122,8 @@ def test_objects_without_uids_are_in_no_study(dataset: Dataset, load: Load, row:
         assert not dataset.query(f"SELECT * FROM {view} WHERE StudyInstanceUID IS NULL")
 
 
-def test_a_patient_is_an_id_of_an_issuer(dataset: Dataset, load: Load, row: MakeRow) -> None:
-    """With every name, birth date and sex that the objects give, and what there is of them."""
+def test_patients_are_grouped_by_id_and_issuer(dataset: Dataset, load: Load, row: MakeRow) -> None:
+    """With all names, birth dates and sexes of their objects, and counts."""
 
     def scan(number: int, study: str, issuer: str | None, **columns: Any) -> dict[str, Any]:
         about = {"PatientID": "P-7", "info": {"input": {"size": 10}}, **columns}
@@ -165,7 +167,7 @@ def test_a_patient_is_an_id_of_an_issuer(dataset: Dataset, load: Load, row: Make
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_issuer_is_read_in_every_form(
+def test_the_issuer_is_read_from_every_json_format(
     dataset: Dataset, load: Load, row: MakeRow, form: str
 ) -> None:
     header = FORMS[form]("IssuerOfPatientID", "00100021", "Hospital")
@@ -174,8 +176,8 @@ def test_the_issuer_is_read_in_every_form(
     assert found["IssuerOfPatientID"] == "Hospital"
 
 
-def test_views_that_were_there_keep_their_columns() -> None:
-    """New ones come after them, so that `SELECT *` and exports by position go on."""
+def test_new_view_columns_follow_the_existing_ones() -> None:
+    """So that `SELECT *` and exports by position keep working."""
     shown = {each.name: each.resource for each in schema.load(Config(), "project")}
     for name, last in (("studies", "last_timestamp"), ("series", "last_timestamp")):
         names = [field["name"] for field in shown[name]["schema"]["fields"]]

@@ -1,4 +1,4 @@
-"""`changes_between`: a copy that takes over interval after interval is `instances_live`."""
+"""`changes_between`: a copy that applies interval after interval equals `instances_live`."""
 
 import itertools
 import random
@@ -14,7 +14,7 @@ import pytest
 from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
-from dcm2bq.schema import Kind
+from dcm2bq.schema import DefinitionKind
 from tests.support import googlesql
 from tests.support.googlesql_views import evaluate
 
@@ -32,7 +32,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "SCHEMA.md"
 
 
 def any_rows(name: str, rng: random.Random, row: MakeRow) -> list[Row]:
-    """Return rows at one path: any events of any generations, in any order, some twice."""
+    """Return random rows of one path: events of any kind and generation, some twice."""
     rows = []
     for second in rng.sample(range(100), rng.randint(1, 8)):
         event = rng.choice(["finalized", "finalized", "metadataUpdated", "deleted", "archived"])
@@ -53,8 +53,8 @@ def any_rows(name: str, rng: random.Random, row: MakeRow) -> list[Row]:
     return rows
 
 
-def take_over(copy: Copy, changes: Iterable[Mapping[str, Any]]) -> int:
-    """Apply changes to a copy, each key once; return how many of its rows they removed."""
+def apply_changes(copy: Copy, changes: Iterable[Mapping[str, Any]]) -> int:
+    """Apply changes to a copy, each key once; return the number of removed rows."""
     seen: set[tuple[Any, ...]] = set()
     removed = 0
     for change in changes:
@@ -75,10 +75,10 @@ def ingested(row: Row) -> float:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_copy_holds_what_is_live_after_every_interval(
+def test_a_copy_equals_instances_live_after_every_interval(
     dataset: Dataset, load: Load, row: MakeRow, seed: int
 ) -> None:
-    """Whatever arrives, and however long the intervals are; some are asked twice, some overlap."""
+    """Random rows and intervals; some intervals are read twice, some overlap."""
     rng = random.Random(seed)
     name = f"changes-{seed}"
     rows = [each for n in range(250) for each in any_rows(f"{name}/{n}", rng, row)]
@@ -88,23 +88,23 @@ def test_a_copy_holds_what_is_live_after_every_interval(
     for since, until in itertools.pairwise(bounds):
         load(dataset, [each for each in rows if since <= ingested(each) < until])
         for begin in rng.choice([[since], [since, since], [max(since - 10, 0)]]):
-            removed += take_over(copy, changes(dataset, name, begin, until))
+            removed += apply_changes(copy, changes(dataset, name, begin, until))
         assert Counter(copy.values()) == live(dataset, name)
     assert removed > 50
     assert len(copy) > 100
 
 
-def test_it_does_not_matter_in_which_order_intervals_of_the_past_are_read(
+def test_past_intervals_can_be_read_in_any_order(
     dataset: Dataset, load: Load, row: MakeRow
 ) -> None:
-    """Each is answered by what is live now: none brings back what a later one removed."""
+    """Each is answered by the present state: none restores a row that a later one removed."""
     rng = random.Random(3)
     load(dataset, [each for n in range(250) for each in any_rows(f"past/{n}", rng, row)])
     copy: Copy = {}
     intervals = [(each, each + 20) for each in range(0, 100, 20)]
     rng.shuffle(intervals)
     for since, until in intervals:
-        take_over(copy, changes(dataset, "past", since, until))
+        apply_changes(copy, changes(dataset, "past", since, until))
     assert Counter(copy.values()) == live(dataset, "past")
     assert len(copy) > 100
 
@@ -129,10 +129,10 @@ def live(dataset: Dataset, name: str) -> Counter[tuple[Any, ...]]:
     return Counter(tuple(each.values()) for each in rows)
 
 
-def test_a_row_to_remove_is_the_marker_with_the_uids_of_what_it_hides(
+def test_a_removal_is_the_marker_with_the_uids_of_the_hidden_row(
     dataset: Dataset, load: Load, row: MakeRow
 ) -> None:
-    """A marker that hides nothing, or leaves a newer row of the same key, removes nothing."""
+    """A marker that hides no row, or not the newest row of a key, removes nothing."""
     gone: dict[str, Any] = dict.fromkeys(("study", "series", "instance"))
     load(
         dataset,
@@ -159,8 +159,10 @@ def test_a_row_to_remove_is_the_marker_with_the_uids_of_what_it_hides(
     assert sorted(before) == [("remove", "5"), ("upsert", "2")]
 
 
-def test_the_merge_of_the_page_makes_the_copy(dataset: Dataset, load: Load, row: MakeRow) -> None:
-    """docs/SCHEMA.md has the statement; it is run as it stands, but for its names."""
+def test_the_documented_merge_keeps_a_copy_up_to_date(
+    dataset: Dataset, load: Load, row: MakeRow
+) -> None:
+    """The statement of docs/SCHEMA.md, with other names."""
     (statement,) = re.findall(r"```sql\n(MERGE .*?)```", PAGE.read_text(), re.DOTALL)
     statement = statement.replace("dicom.", f"{dataset.name}.").replace(
         "research.headers", f"{dataset.name}.merged"
@@ -185,8 +187,8 @@ def test_the_merge_of_the_page_makes_the_copy(dataset: Dataset, load: Load, row:
 
 
 @pytest.mark.timeout(googlesql.TIMEOUT)
-def test_on_googles_engine_the_copy_is_the_same(row: MakeRow) -> None:
-    """Few rows: its anti-joins are nested loops."""
+def test_a_copy_equals_instances_live_on_googles_engine(row: MakeRow) -> None:
+    """Few rows at a time: its anti-joins are nested loops."""
     rng = random.Random(5)
     columns = f"path, {UIDS}, version, event, CAST(ingested_at AS STRING) AS ingested_at"
     names = re.sub(r"\bAS STRING\b|CAST\(|\) AS \w+", "", columns).split(", ")
@@ -203,40 +205,23 @@ def test_on_googles_engine_the_copy_is_the_same(row: MakeRow) -> None:
             found = evaluate(
                 f"SELECT change, {columns} FROM changes_between", arrived, arguments=interval
             )
-            take_over(copy, [dict(zip(["change", *names], each, strict=True)) for each in found])
+            apply_changes(
+                copy, [dict(zip(["change", *names], each, strict=True)) for each in found]
+            )
             shown = evaluate(f"SELECT {columns} FROM instances_live", arrived)
             assert Counter(copy.values()) == Counter(shown)
         kept += len(copy)
     assert kept > 20
 
 
-FUNCTIONS = [each for each in schema.load(Config(), "p") if each.kind is Kind.FUNCTION]
+FUNCTIONS = [each for each in schema.load(Config(), "p") if each.kind is DefinitionKind.FUNCTION]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda each: each.name)
-def test_no_argument_has_the_name_of_a_column(function: schema.Definition) -> None:
-    """BigQuery would take the column for it, without a word."""
+def test_no_function_argument_is_named_like_a_column(function: schema.Definition) -> None:
+    """BigQuery would silently take the column instead of the argument."""
     tables = [each for each in schema.load(Config(), "p") if "schema" in each.resource]
     columns = {
         field["name"].casefold() for each in tables for field in each.resource["schema"]["fields"]
     }
     assert columns & {each["name"].casefold() for each in function.resource["arguments"]} == set()
-
-
-@pytest.mark.parametrize("definition", schema.load(Config(), "project"), ids=lambda each: each.name)
-@pytest.mark.timeout(googlesql.TIMEOUT)
-def test_googles_engine_takes_every_query(definition: schema.Definition) -> None:
-    """With the columns, and their types, that the schema says."""
-    arguments = {each["name"]: "2024-01-01" for each in definition.resource.get("arguments", [])}
-    if definition.kind is Kind.FUNCTION:
-        assert evaluate(f"SELECT * FROM {definition.name}", arguments=arguments) == []
-        return
-    engine_names = {"INTEGER": "INT64"}
-    types = {
-        each["name"]: engine_names.get(each["type"], each["type"])
-        for each in definition.resource["schema"]["fields"]
-        if each["type"] != "RECORD" and each["mode"] != "REPEATED"
-    }
-    nulls = ", ".join(f"CAST(NULL AS {each})" for each in types.values())
-    query = f"SELECT {', '.join(types)} FROM {definition.name} UNION ALL SELECT {nulls}"
-    assert len(evaluate(query)) == 1

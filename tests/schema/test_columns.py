@@ -1,4 +1,4 @@
-"""The columns lifted from the header: in rows of this release, and of those without them."""
+"""The columns lifted from the header, in rows of this release and of older ones."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -14,6 +14,7 @@ from dcm2bq.lifted import ADDED, ORIGINAL
 from tests.dicom.build import converted, dicom, element
 from tests.support import googlesql
 from tests.support.googlesql_views import evaluate
+from tests.support.lifted_values import VALUES
 
 MakeRow = Callable[..., dict[str, Any]]
 Insert = Callable[..., None]
@@ -26,55 +27,40 @@ FORMS: dict[str, dict[str, Any]] = {
     "dicom-json": {"format": "dicom-json"},
 }
 NAME = "Yamada^Tarou=山田^太郎=やまだ^たろう"
+ODD: dict[str, tuple[str, Any]] = {
+    "PatientName": (NAME, NAME),
+    "StudyTime": ("103015.25", time(10, 30, 15, 250000)),
+    "AccessionNumber": ("0042", "0042"),
+    "StudyDescription": ("Knee, left", "Knee, left"),
+    "InstanceNumber": ("-4", -4),
+}
+"""Values of some columns that SQL could misread: as written, and as queries return them."""
+USUAL = {each.keyword: VALUES[each.keyword] for each in ADDED}
 EXPECTED = {
-    "PatientName": NAME,
-    "PatientBirthDate": date(1970, 1, 2),
-    "PatientSex": "O",
-    "StudyTime": time(10, 30, 15, 250000),
-    "AccessionNumber": "0042",
-    "StudyDescription": "Knee, left",
-    "SeriesDescription": "Axial",
-    "SeriesNumber": 3,
-    "InstanceNumber": -4,
-    "Manufacturer": "Acme",
-    "ManufacturerModelName": "One",
-    "StationName": "CT1",
-    "BodyPartExamined": "KNEE",
+    keyword: ODD[keyword][1] if keyword in ODD else value.typed for keyword, value in USUAL.items()
 }
 
 
 def header(form: str) -> Conversion:
-    """Return the conversion of an object that has every column, in a form of the JSON."""
-    return converted(
-        dicom(
-            element(0x00080005, "CS", "ISO_IR 192"),
-            element(0x00080030, "TM", "103015.25"),
-            element(0x00080050, "SH", "0042"),
-            element(0x00080070, "LO", "Acme"),
-            element(0x00081010, "SH", "CT1"),
-            element(0x00081030, "LO", "Knee, left"),
-            element(0x0008103E, "LO", "Axial"),
-            element(0x00081090, "LO", "One"),
-            element(0x00100010, "PN", NAME.encode()),
-            element(0x00100030, "DA", "19700102"),
-            element(0x00100040, "CS", "O"),
-            element(0x00180015, "CS", "KNEE"),
-            element(0x00200011, "IS", "3"),
-            element(0x00200013, "IS", "-4"),
-        ),
-        jsonOutput=FORMS[form],
-    )
+    """Return the conversion, in one of `FORMS`, of an object with a value for every column."""
+    written = {
+        value.tag: (value.vr, ODD[keyword][0] if keyword in ODD else value.written)
+        for keyword, value in USUAL.items()
+    }
+    elements = [element(tag, vr, text.encode()) for tag, (vr, text) in sorted(written.items())]
+    charset = element(0x00080005, "CS", "ISO_IR 192")
+    return converted(dicom(charset, *elements), jsonOutput=FORMS[form])
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("release", ["this", "older"])
-def test_a_row_of_any_release_shows_every_column(
+def test_rows_of_every_release_show_every_column(
     dataset: Dataset, insert: Insert, row: MakeRow, form: str, release: str
 ) -> None:
-    """In the view and in the functions that stand for it; older rows by their header."""
+    """In the view and the functions; older rows get the values from their headers."""
     study = f"{release} {form}"
     done = header(form)
-    lifted = {} if release == "older" else added(done.attributes)
+    lifted = {} if release == "older" else added(done.columns)
     insert(
         dataset, "instances", row(f"gs://c/{study}", 1, study=study, metadata=done.text, **lifted)
     )
@@ -96,12 +82,12 @@ def test_a_row_of_any_release_shows_every_column(
 
 
 def added(attributes: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Return what a row of this release has in the columns that older ones lack."""
+    """Return a row's values in the columns that older rows lack."""
     return {each.keyword: attributes[each.keyword] for each in ADDED}
 
 
-def test_the_first_columns_of_all_stay_what_they_are() -> None:
-    """Rows of every release have them: no view need fill them in."""
+def test_the_columns_of_the_first_release_are_unchanged() -> None:
+    """Rows of every release have them, so no view fills them in."""
     assert [each.keyword for each in ORIGINAL] == [
         "StudyInstanceUID",
         "SeriesInstanceUID",
@@ -114,11 +100,13 @@ def test_the_first_columns_of_all_stay_what_they_are() -> None:
     assert list(EXPECTED) == [each.keyword for each in ADDED]
 
 
-def test_studies_and_series_show_them(dataset: Dataset, insert: Insert, row: MakeRow) -> None:
-    """Rows of both releases beside each other in one study."""
+def test_studies_and_series_show_the_lifted_columns(
+    dataset: Dataset, insert: Insert, row: MakeRow
+) -> None:
+    """With rows of both releases in one study."""
     for number, form in enumerate(FORMS):
         done = header(form)
-        lifted = added(done.attributes) if number % 2 else {}
+        lifted = added(done.columns) if number % 2 else {}
         about = {"study": "both", "instance": form, "metadata": done.text}
         insert(dataset, "instances", row(f"gs://both/{number}", 1, **about, **lifted))
     (study,) = dataset.query("SELECT * FROM studies WHERE StudyInstanceUID = 'both'")
@@ -161,14 +149,14 @@ TEXTS = {
 
 @pytest.mark.parametrize("column", TEXTS)
 @pytest.mark.timeout(googlesql.TIMEOUT)
-def test_a_header_gives_an_older_row_what_this_release_lifts(column: str, row: MakeRow) -> None:
-    """By Google's own engine, whatever the text: the same value, or none."""
+def test_older_rows_get_the_values_that_this_release_lifts(column: str, row: MakeRow) -> None:
+    """On Google's engine, for any text: the same value or NULL."""
     (tag,) = [each.tag for each in ADDED if each.keyword == column]
     vr = {"StudyTime": "TM", "PatientBirthDate": "DA", "SeriesNumber": "IS"}[column]
     rows = []
     for number, text in enumerate(TEXTS[column]):
         done = converted(dicom(element(tag, vr, text.encode())))
-        for release, lifted in enumerate(({}, {column: done.attributes[column]})):
+        for release, lifted in enumerate(({}, {column: done.columns[column]})):
             path = f"gs://text/{release}/{number:02}"
             rows.append(row(path, 1, metadata=done.text, **lifted))
     found = evaluate(f"SELECT CAST({column} AS STRING) FROM instances_live ORDER BY path", rows)
@@ -177,8 +165,10 @@ def test_a_header_gives_an_older_row_what_this_release_lifts(column: str, row: M
     assert len({value for (value,) in older}) > 2
 
 
-def test_a_row_is_as_the_service_takes_it(dataset: Dataset, insert: Insert, row: MakeRow) -> None:
-    """Dates, times and integers are text in JSON; what is lifted never fails a row."""
+def test_extreme_values_are_stored_unchanged(
+    dataset: Dataset, insert: Insert, row: MakeRow
+) -> None:
+    """Dates, times and integers are sent as text; no lifted value makes BigQuery refuse a row."""
     extremes = {
         "PatientBirthDate": (0x00100030, "DA", "00010101"),
         "StudyTime": (0x00080030, "TM", "235959.999999"),
@@ -186,7 +176,7 @@ def test_a_row_is_as_the_service_takes_it(dataset: Dataset, insert: Insert, row:
         "InstanceNumber": (0x00200013, "IS", "-9223372036854775808"),
     }
     done = converted(dicom(*(element(*each) for each in extremes.values())))
-    columns = msgspec.json.encode(added(done.attributes))
+    columns = msgspec.json.encode(added(done.columns))
     insert(dataset, "instances", row("gs://extreme/1", 1, study="extreme", **json.loads(columns)))
     (found,) = dataset.query(
         f"SELECT {', '.join(extremes)} FROM instances WHERE StudyInstanceUID = 'extreme'"

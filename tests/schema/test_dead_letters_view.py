@@ -1,4 +1,4 @@
-"""Each rule of the view `dead_letters`, by a small case of its own."""
+"""The rules of the view `dead_letters`, each by a small case, on both SQL engines."""
 
 import base64
 import json
@@ -12,6 +12,10 @@ import pytest
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.events import Delivery
 from dcm2bq.rows import dead_letter_row
+from tests.support import googlesql
+from tests.support.googlesql_views import EngineDataset
+
+pytestmark = pytest.mark.timeout(googlesql.TIMEOUT)
 
 Insert = Callable[..., None]
 MakeRow = Callable[..., dict[str, Any]]
@@ -40,7 +44,7 @@ def letter(
     data: bytes | None = None,
     subscription: str | None = None,
 ) -> dict[str, Any]:
-    """Return a row as the function writes it, unless a `subscription` or more is given."""
+    """Return a row of the function or, with `subscription`, of the dead-letter topic."""
     reason = {"error_type": "NotDicomError", "error": "no DICOM"} if subscription is None else {}
     attributes = {"ce-id": "m", "ce-type": TYPE + event, **reason, **(attributes or {})}
     data = content(name, generation) if data is None else data
@@ -58,9 +62,27 @@ def resolution(name: str, *, seen: float, **changes: Any) -> dict[str, Any]:
     return letter(name, seen=seen, attributes=attributes, **changes)
 
 
+@pytest.fixture(params=["local BigQuery", "Google's engine"])
+def dataset(request: pytest.FixtureRequest) -> Dataset | EngineDataset:
+    """The module's dataset on the local BigQuery, or an empty one on Google's engine."""
+    if request.param == "local BigQuery":
+        dataset: Dataset = request.getfixturevalue("dataset")  # the one that this one overrides
+        return dataset
+    return EngineDataset()
+
+
+@pytest.fixture
+def insert(request: pytest.FixtureRequest, dataset: Dataset | EngineDataset) -> Insert:
+    """Insert rows into a table of the dataset."""
+    if isinstance(dataset, EngineDataset):
+        return lambda _, table, *rows: dataset.insert(table, *rows)
+    insert: Insert = request.getfixturevalue("insert")
+    return insert
+
+
 @pytest.fixture
 def shown(dataset: Dataset) -> Callable[[str], list[dict[str, Any]]]:
-    """What the view shows of one object of the bucket `b`."""
+    """Return what the view shows of one object in the bucket `b`."""
 
     def run(name: str) -> list[dict[str, Any]]:
         return dataset.query(
@@ -74,8 +96,10 @@ def shown(dataset: Dataset) -> Callable[[str], list[dict[str, Any]]]:
 Shown = Callable[[str], list[dict[str, Any]]]
 
 
-def test_a_letter_of_the_function(dataset: Dataset, insert: Insert, shown: Shown) -> None:
-    """The row as the function makes it, whole."""
+def test_a_dead_letter_of_the_function_is_shown(
+    dataset: Dataset, insert: Insert, shown: Shown
+) -> None:
+    """The row is made by the function's own code."""
     delivery = Delivery(
         attributes={"ce-id": "event-1", "ce-type": TYPE + "finalized", "ce-subject": "objects/x"},
         data=content("a b#%'\"ü.dcm", 1_700_000_000_000_001, size="7"),
@@ -100,8 +124,10 @@ def test_a_letter_of_the_function(dataset: Dataset, insert: Insert, shown: Shown
     ]
 
 
-def test_a_letter_of_eventarcs_subscription(dataset: Dataset, insert: Insert, shown: Shown) -> None:
-    """The CloudEvent's attributes, and what Pub/Sub adds when it gives up."""
+def test_a_message_of_the_dead_letter_topic_is_shown(
+    dataset: Dataset, insert: Insert, shown: Shown
+) -> None:
+    """It has the CloudEvent's attributes and those that Pub/Sub adds when it gives up."""
     attributes = {
         "CloudPubSubDeadLetterSourceDeliveryCount": "100",
         "CloudPubSubDeadLetterSourceSubscription": "eventarc-sub",
@@ -115,8 +141,10 @@ def test_a_letter_of_eventarcs_subscription(dataset: Dataset, insert: Insert, sh
     assert found["message"] == "100 deliveries failed; subscription eventarc-sub"
 
 
-def test_notifications_of_cloud_storage(dataset: Dataset, insert: Insert) -> None:
-    """Without a payload the attributes tell the object; events have their CloudEvent names."""
+def test_cloud_storage_notifications_are_shown_like_events(
+    dataset: Dataset, insert: Insert
+) -> None:
+    """Without a payload, the attributes name the object; event types are translated."""
     kinds = {
         "OBJECT_FINALIZE": "finalized",
         "OBJECT_DELETE": "deleted",
@@ -135,7 +163,7 @@ def test_notifications_of_cloud_storage(dataset: Dataset, insert: Insert) -> Non
         assert each["message"] is None
 
 
-def test_another_type_of_event_is_shown_in_full(
+def test_an_unknown_event_type_is_shown_in_full(
     dataset: Dataset, insert: Insert, shown: Shown
 ) -> None:
     kind = "google.cloud.pubsub.topic.v1.messagePublished"
@@ -158,8 +186,8 @@ GARBAGE = {
 }
 
 
-def test_garbage_stands_by_its_message(dataset: Dataset, insert: Insert) -> None:
-    """It fails nothing, it is not lost, and it can be resolved."""
+def test_malformed_dead_letters_are_shown_by_message_id(dataset: Dataset, insert: Insert) -> None:
+    """They neither make the view fail nor get lost, and they can be resolved."""
     rows = [
         {
             "subscription_name": SUBSCRIPTION,
@@ -181,7 +209,9 @@ def test_garbage_stands_by_its_message(dataset: Dataset, insert: Insert) -> None
     assert dataset.query(query) == []
 
 
-def test_garbage_of_different_messages_is_not_one(dataset: Dataset, insert: Insert) -> None:
+def test_malformed_dead_letters_of_different_messages_are_not_merged(
+    dataset: Dataset, insert: Insert
+) -> None:
     insert(
         dataset,
         "dead_letter",
@@ -193,10 +223,10 @@ def test_garbage_of_different_messages_is_not_one(dataset: Dataset, insert: Inse
     assert found == [{"message_id": "g2"}]
 
 
-def test_garbage_versions_are_shown(
+def test_malformed_versions_are_shown(
     dataset: Dataset, insert: Insert, row: MakeRow, shown: Shown
 ) -> None:
-    """No marker closes them, and they fail nothing."""
+    """No marker closes them, and they do not make the view fail."""
     versions = ["", "-1x", "5 5", "99999999999999999999", "x"]
     rows = [letter("versions", generation=each) for each in versions]
     insert(dataset, "dead_letter", *rows)
@@ -204,10 +234,10 @@ def test_garbage_versions_are_shown(
     assert [each["version"] for each in shown("versions")] == versions
 
 
-def test_one_line_for_each_path_version_and_event(
+def test_dead_letters_are_grouped_by_path_version_and_event(
     dataset: Dataset, insert: Insert, shown: Shown
 ) -> None:
-    """The last letter speaks; number or text, a generation is the same."""
+    """The last one gives reason and message. A generation may be a number or text."""
     last = {"error_type": "UnreadableDicomError", "error": "last"}
     insert(
         dataset,
@@ -230,7 +260,9 @@ def test_one_line_for_each_path_version_and_event(
     assert second["message_id"] == "m3"
 
 
-def test_both_sources_meet_in_one_line(dataset: Dataset, insert: Insert, shown: Shown) -> None:
+def test_dead_letters_of_both_sources_are_grouped(
+    dataset: Dataset, insert: Insert, shown: Shown
+) -> None:
     insert(
         dataset,
         "dead_letter",
@@ -242,10 +274,10 @@ def test_both_sources_meet_in_one_line(dataset: Dataset, insert: Insert, shown: 
     assert found["reason"] == "DeliveryExhausted"
 
 
-def test_a_resolution_closes_what_came_before_it(
+def test_a_resolution_closes_earlier_dead_letters(
     dataset: Dataset, insert: Insert, shown: Shown
 ) -> None:
-    """The next failure opens a new line, which counts from there."""
+    """The next failure opens a new entry, which counts from there."""
     rows = [
         letter("resolved", seen=1),
         letter("resolved", seen=2),
@@ -262,8 +294,10 @@ def test_a_resolution_closes_what_came_before_it(
     assert [(each["version"], each["event"]) for each in shown("resolved")] == others
 
 
-def test_a_resolution_of_pub_subs_letter(dataset: Dataset, insert: Insert, shown: Shown) -> None:
-    """Attributes of Pub/Sub are texts: `"true"` resolves as `true` does."""
+def test_a_resolution_written_by_pub_sub_closes_a_dead_letter(
+    dataset: Dataset, insert: Insert, shown: Shown
+) -> None:
+    """Attributes of Pub/Sub are strings: `"true"` counts like `true`."""
     resolved = {"resolved": "true"}
     insert(
         dataset,
@@ -274,12 +308,12 @@ def test_a_resolution_of_pub_subs_letter(dataset: Dataset, insert: Insert, shown
     assert shown("pubsub") == []
 
 
-def test_a_resolution_alone_shows_nothing(dataset: Dataset, insert: Insert, shown: Shown) -> None:
+def test_a_resolution_alone_is_not_shown(dataset: Dataset, insert: Insert, shown: Shown) -> None:
     insert(dataset, "dead_letter", resolution("alone", seen=1))
     assert shown("alone") == []
 
 
-def test_a_letter_without_time_can_be_resolved(
+def test_a_dead_letter_without_a_time_can_be_resolved(
     dataset: Dataset, insert: Insert, shown: Shown
 ) -> None:
     insert(dataset, "dead_letter", letter("timeless", seen=None))
@@ -290,7 +324,7 @@ def test_a_letter_without_time_can_be_resolved(
 
 
 @pytest.mark.parametrize("success", ["finalized", "metadataUpdated"])
-def test_a_later_row_closes_uploads_and_updates_but_no_deletes(
+def test_a_later_row_closes_uploads_and_updates_but_not_deletes(
     dataset: Dataset, insert: Insert, row: MakeRow, shown: Shown, success: str
 ) -> None:
     name = f"row {success}"
@@ -300,7 +334,7 @@ def test_a_later_row_closes_uploads_and_updates_but_no_deletes(
     assert [each["event"] for each in shown(name)] == ["archived", "deleted"]
 
 
-def test_a_row_of_another_object_or_an_earlier_one_closes_nothing(
+def test_a_row_of_another_object_or_an_earlier_row_closes_nothing(
     dataset: Dataset, insert: Insert, row: MakeRow, shown: Shown
 ) -> None:
     insert(dataset, "dead_letter", letter("no row", seen=10))
@@ -314,10 +348,10 @@ def test_a_row_of_another_object_or_an_earlier_one_closes_nothing(
     assert len(shown("no row")) == 1
 
 
-def test_success_closes_and_the_next_failure_reopens(
+def test_a_row_closes_a_dead_letter_and_the_next_failure_reopens_it(
     dataset: Dataset, insert: Insert, row: MakeRow, shown: Shown
 ) -> None:
-    """Failure at 10, success at 20, failure at 30: one open letter, that of 30."""
+    """Failure at 10, success at 20, failure at 30: one open entry, that of 30."""
     insert(dataset, "dead_letter", letter("again", seen=10))
     insert(dataset, "instances", row("gs://b/again", 5, ingested=20))
     assert shown("again") == []
@@ -329,10 +363,10 @@ def test_success_closes_and_the_next_failure_reopens(
 
 
 @pytest.mark.parametrize("marker", ["deleted", "archived"])
-def test_a_marker_of_the_same_or_a_higher_generation_closes_everything(
+def test_a_marker_of_the_same_or_a_higher_generation_closes_every_event(
     dataset: Dataset, insert: Insert, row: MakeRow, shown: Shown, marker: str
 ) -> None:
-    """Whenever it came; a lower one and one of another path close nothing."""
+    """At any time; a lower marker and one of another path close nothing."""
     name = f"marker {marker}"
     events = ["archived", "deleted", "finalized", "metadataUpdated"]
     insert(

@@ -1,7 +1,7 @@
-"""`init` against the local BigQuery, and what differs, for what it cannot show."""
+"""`init` on the local BigQuery, and `compare` for differences that it cannot have."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,11 +11,13 @@ from google.cloud import bigquery
 from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config, Privacy, from_overrides
-from dcm2bq.errors import ConfigError, WriteFailedError
+from dcm2bq.errors import ConfigError, ServiceError
 from dcm2bq.lifted import ADDED
-from dcm2bq.schema import Definition, Kind
+from dcm2bq.schema import Definition, DefinitionKind
 from dcm2bq.schema.compare import compare
-from dcm2bq.tools.init import Action, Entry, init
+from dcm2bq.tools.init import SchemaAction, SchemaEntry, init
+from tests.schema.conftest import with_own_dataset
+from tests.support.datasets import fresh_dataset
 
 MakeRow = Callable[..., dict[str, Any]]
 Insert = Callable[..., None]
@@ -35,13 +37,13 @@ NAMES = [
 
 
 class Place:
-    """A dataset, its configuration, and the statements to bring it out of shape."""
+    """A dataset, its configuration, and ways to change its objects."""
 
     def __init__(self, dataset: Dataset, config: Config, client: bigquery.Client) -> None:
         self.dataset, self.config, self.client = dataset, config, client
         self.definitions = {each.name: each for each in schema.load(config, dataset.project)}
 
-    def init(self, **options: Any) -> dict[str, Entry]:
+    def init(self, **options: Any) -> dict[str, SchemaEntry]:
         entries = init(self.dataset, self.config, **options)
         assert entries[0].kind == "dataset"
         return {each.name: each for each in entries[1:]}
@@ -50,7 +52,7 @@ class Place:
         self.client.query_and_wait(statement.replace("D.", f"{self.dataset.name}."))
 
     def create(self, name: str, edit: Callable[[dict[str, Any]], object]) -> None:
-        """Create the table `name` as `edit` changes its definition."""
+        """Create the table `name` from its definition, changed by `edit`."""
         if self.dataset.get() is None:
             self.dataset.create(None)
         resource = copy.deepcopy(self.definitions[name].resource)
@@ -58,7 +60,7 @@ class Place:
         self.dataset.create_table(resource)
 
     def snapshot(self) -> list[Any]:
-        """Return what is there: the names, and each table whole."""
+        """Return the names of all objects, and the complete tables."""
         name = self.dataset.name
         names = [each.table_id for each in self.client.list_tables(name)]
         routines = [each.routine_id for each in self.client.list_routines(name)]
@@ -72,22 +74,17 @@ def place(
     connect: Callable[[Config], Dataset],
     client: bigquery.Client,
 ) -> Place:
-    """A dataset that is not there yet."""
+    """A dataset that does not exist yet."""
     made = config()
     return Place(connect(made), made, client)
 
 
 @pytest.fixture(scope="module")
-def ready(
-    config: Callable[..., Config],
-    connect: Callable[[Config], Dataset],
-    client: bigquery.Client,
-) -> Place:
+def ready(bigquery_url: str, client: bigquery.Client) -> Iterator[Place]:
     """A dataset in order, for tests that leave it so."""
-    made = config()
-    place = Place(connect(made), made, client)
-    place.init()
-    return place
+    made = with_own_dataset()
+    with fresh_dataset(bigquery_url, made) as dataset:
+        yield Place(dataset, made, client)
 
 
 @pytest.fixture
@@ -96,7 +93,7 @@ def definitions() -> dict[str, Definition]:
 
 
 def column(resource: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Return a column of a table, `info.input.size` for one inside RECORDs."""
+    """Return a column of a table; one inside RECORDs is written like `info.input.size`."""
     fields: list[dict[str, Any]] = resource["schema"]["fields"]
     *records, last = path.split(".")
     for record in records:
@@ -120,14 +117,14 @@ def descriptions(table: Mapping[str, Any]) -> set[tuple[str, str]]:
     return {(each["name"], each["description"]) for each in table["schema"]["fields"]}
 
 
-def actions(entries: Mapping[str, Entry]) -> dict[str, Action]:
+def actions(entries: Mapping[str, SchemaEntry]) -> dict[str, SchemaAction]:
     return {name: each.action for name, each in entries.items() if each.action != "unchanged"}
 
 
 def test_fresh_and_again(place: Place) -> None:
     entries = place.init()
     assert list(entries) == NAMES
-    assert set(actions(entries).values()) == {Action.CREATED}
+    assert set(actions(entries).values()) == {SchemaAction.CREATED}
     assert len(actions(entries)) == len(NAMES)
     before = place.snapshot()
     entries = place.init()
@@ -138,7 +135,7 @@ def test_fresh_and_again(place: Place) -> None:
 
 def test_what_was_created_is_what_the_files_say(ready: Place) -> None:
     for definition in ready.definitions.values():
-        is_function = definition.kind is Kind.FUNCTION
+        is_function = definition.kind is DefinitionKind.FUNCTION
         get = ready.dataset.get_routine if is_function else ready.dataset.get_table
         found = get(definition.name)
         assert found is not None
@@ -155,7 +152,7 @@ def test_other_names_and_another_location(
     made = config(instancesTableId="objects", deadLetterTableId="failures")
     place = Place(connect(made), made, client)
     entries = init(place.dataset, made, location="europe-west1")
-    assert entries[0] == Entry("dataset", place.dataset.name, Action.CREATED)
+    assert entries[0] == SchemaEntry("dataset", place.dataset.name, SchemaAction.CREATED)
     assert [each.name for each in entries[1:3]] == ["objects", "failures"]
     assert (place.dataset.get() or {})["location"] == "europe-west1"
     assert place.dataset.query("SELECT * FROM instances_live") == []
@@ -189,7 +186,7 @@ def test_a_dry_run_changes_nothing(place: Place) -> None:
 
 
 def test_columns_are_added(place: Place, insert: Insert, row: MakeRow) -> None:
-    """A dry run tells it, the views show it at once, and what was there stays."""
+    """A dry run reports it, the views show the columns at once, and rows are kept."""
     place.create("instances", lambda table: without(table, "Modality", "metadata"))
     insert(place.dataset, "instances", row("gs://b/old", 1))
     before = place.snapshot()
@@ -197,7 +194,7 @@ def test_columns_are_added(place: Place, insert: Insert, row: MakeRow) -> None:
     assert place.snapshot() == before
     entries = place.init()
     assert entries == told
-    assert entries["instances"].action is Action.UPDATED
+    assert entries["instances"].action is SchemaAction.UPDATED
     assert entries["instances"].details == ("column Modality added", "column metadata added")
     insert(place.dataset, "instances", row("gs://b/new", 1, Modality="CT"))
     found = place.dataset.query("SELECT path, Modality FROM instances_live ORDER BY path")
@@ -208,7 +205,7 @@ def test_columns_are_added(place: Place, insert: Insert, row: MakeRow) -> None:
 def test_a_table_of_an_older_release_gains_the_lifted_columns(
     place: Place, insert: Insert, row: MakeRow
 ) -> None:
-    """At its end; its rows show in the views what their headers have, beside new ones."""
+    """At its end. The views show older rows with the values in their headers, next to new rows."""
     later = [each.keyword for each in ADDED]
     place.create("instances", lambda table: without(table, *later))
     insert(place.dataset, "instances", row("gs://b/old", 1, metadata='{"StationName": "CT1"}'))
@@ -224,7 +221,7 @@ def test_a_table_of_an_older_release_gains_the_lifted_columns(
 
 
 def test_columns_are_added_below_views_that_are_there(ready: Place) -> None:
-    """A view over `SELECT *` is made anew when its table has grown."""
+    """The view of a `SELECT *` is replaced when its table has gained columns."""
     definitions = schema.load(ready.config, ready.dataset.project)
     extra = {"name": "later", "type": "STRING", "description": "A column of a later version"}
     for each in definitions:
@@ -240,7 +237,7 @@ def test_columns_are_added_below_views_that_are_there(ready: Place) -> None:
     assert ready.dataset.query("SELECT later FROM study('1')") == []
     # An older version finds the column, and lets it be.
     entries = ready.init()
-    assert entries["instances"].details == ("column later is unknown to dcm2bq: left alone",)
+    assert entries["instances"].details == ("column later is not dcm2bq's: left alone",)
     assert actions(entries) == {}
 
 
@@ -288,10 +285,10 @@ def test_labels_stay_though_a_view_is_replaced(ready: Place) -> None:
     ],
 )
 def test_a_view_is_mended(ready: Place, name: str, sql: str, columns: tuple[str, ...]) -> None:
-    """Another query, other columns: the view answers as it should, with its descriptions."""
+    """After another query or other columns, its query and descriptions are right again."""
     ready.sql(f"CREATE OR REPLACE VIEW D.{name} AS {sql}")
-    assert ready.init()[name] == Entry(
-        "view", name, Action.UPDATED, ("query", *columns, "description")
+    assert ready.init()[name] == SchemaEntry(
+        "view", name, SchemaAction.UPDATED, ("query", *columns, "description")
     )
     assert ready.dataset.query(f"SELECT * FROM {name}") == []
     assert actions(ready.init()) == {}
@@ -302,7 +299,10 @@ def test_a_description_of_a_view_is_renewed(ready: Place) -> None:
     column(resource, "PatientID")["description"] = "old"
     ready.dataset.patch_table(resource, ["schema"])
     entry = ready.init()["studies"]
-    assert (entry.action, entry.details) == (Action.UPDATED, ("description of column PatientID",))
+    assert (entry.action, entry.details) == (
+        SchemaAction.UPDATED,
+        ("description of column PatientID",),
+    )
     assert actions(ready.init()) == {}
 
 
@@ -321,7 +321,7 @@ def test_a_description_of_a_view_is_renewed(ready: Place) -> None:
 )
 def test_a_function_is_mended(ready: Place, statement: str, details: tuple[str, ...]) -> None:
     ready.sql(statement)
-    assert ready.init()["study"] == Entry("function", "study", Action.UPDATED, details)
+    assert ready.init()["study"] == SchemaEntry("function", "study", SchemaAction.UPDATED, details)
     assert ready.dataset.query("SELECT path FROM study('1')") == []
     assert actions(ready.init()) == {}
 
@@ -355,14 +355,14 @@ REFUSALS: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
     "missing and required": (
         "instances",
         lambda table: without(table, "path"),
-        "column path is missing, and REQUIRED",
+        "column path is missing, and a REQUIRED column cannot be added",
     ),
     "unknown and required": (
         "dead_letter",
         lambda table: table["schema"]["fields"].append(
             {"name": "site", "type": "STRING", "mode": "REQUIRED"}
         ),
-        "column site is REQUIRED and unknown to dcm2bq",
+        "column site is REQUIRED, and dcm2bq does not write it",
     ),
     "no partitioning": (
         "instances",
@@ -382,7 +382,7 @@ REFUSALS: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
     "partition filter": (
         "instances",
         lambda table: table.update(requirePartitionFilter=True),
-        "requires a partition filter, which the views cannot give",
+        "requires a partition filter, which the views do not have",
     ),
     "no clustering": (
         "instances",
@@ -406,7 +406,7 @@ def test_what_cannot_be_changed_is_refused(definitions: dict[str, Definition], w
 
 
 def test_every_refusal_is_told_before_anything_is_changed(place: Place) -> None:
-    """Tables, columns and kinds are named; what could be changed is not either."""
+    """Tables, columns and kinds are named; possible changes are not made either."""
 
     def edit(table: dict[str, Any]) -> None:
         without(table, "path", "Modality")
@@ -427,10 +427,10 @@ def test_every_refusal_is_told_before_anything_is_changed(place: Place) -> None:
             "event, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID"
         ),
         f"{name}.instances: column info.input.size is STRING, not INTEGER",
-        f"{name}.instances: column path is missing, and REQUIRED",
+        f"{name}.instances: column path is missing, and a REQUIRED column cannot be added",
         f"{name}.dead_letter: is not partitioned by MONTH of column publish_time",
-        f"{name}.studies: is a TABLE where a VIEW must be",
-        f"{name}.study: is a SCALAR_FUNCTION where a TABLE_VALUED_FUNCTION must be",
+        f"{name}.studies: is a TABLE, not a VIEW",
+        f"{name}.study: is a SCALAR_FUNCTION, not a TABLE_VALUED_FUNCTION",
         "nothing was changed",
     ]
     assert place.snapshot() == before
@@ -438,19 +438,17 @@ def test_every_refusal_is_told_before_anything_is_changed(place: Place) -> None:
 
 def test_a_view_where_a_table_must_be_is_refused(definitions: dict[str, Definition]) -> None:
     found = {**definitions["studies"].resource}
-    assert compare(found, definitions["dead_letter"]).refusals == [
-        "is a VIEW where a TABLE must be"
-    ]
+    assert compare(found, definitions["dead_letter"]).refusals == ["is a VIEW, not a TABLE"]
 
 
 @pytest.mark.parametrize("path", ["info.bytes_read", "info.input.crc32c"])
 def test_a_change_that_the_service_did_not_make_is_told(place: Place, path: str) -> None:
-    """The local BigQuery accepts columns inside RECORDs and does not add them."""
+    """The local BigQuery accepts new columns inside RECORDs without adding them."""
     place.create("instances", lambda table: without(table, path))
-    with pytest.raises(WriteFailedError) as caught:
+    with pytest.raises(ServiceError) as caught:
         place.init()
     assert str(caught.value) == (
-        f"{place.dataset.name}.instances: BigQuery accepted a change and did not make it: "
+        f"BigQuery: {place.dataset.name}.instances: a change was accepted but not made: "
         f"column {path} added"
     )
 
@@ -460,7 +458,7 @@ def test_a_change_that_the_service_did_not_make_is_told(place: Place, path: str)
 
 
 def as_stored(resource: Any) -> Any:
-    """Return a resource with the other spelling of everything that has two."""
+    """Return a resource in which everything with two spellings has the other one."""
     types = {"INTEGER": "INT64", "RECORD": "STRUCT", "BOOLEAN": "BOOL", "FLOAT": "FLOAT64"}
     if isinstance(resource, Sequence) and not isinstance(resource, str):
         return [as_stored(each) for each in resource]
@@ -492,13 +490,13 @@ def test_layout_and_comments_of_a_query_are_no_difference(
     lines = [each for each in definition.sql.splitlines() if not each.startswith("--")]
     other = " ".join(lines) + "\n/* by\nhand */"
     resource = {**definition.resource, "view": {"query": other}, "definitionBody": other}
-    if definition.kind is Kind.FUNCTION:
+    if definition.kind is DefinitionKind.FUNCTION:
         del resource["view"]
     assert compare(resource, definition).changes == []
 
 
 def test_another_query_is_a_difference(definitions: dict[str, Definition]) -> None:
-    """White space and dashes inside a text are no layout."""
+    """White space and dashes inside a string are not layout."""
     definition = definitions["dead_letters"]
     assert definition.sql is not None
     for old, new in [("' deliveries", "'deliveries"), ("'gs://'", "'gs://--'"), ("AND", "OR")]:
@@ -507,16 +505,16 @@ def test_another_query_is_a_difference(definitions: dict[str, Definition]) -> No
 
 
 def test_rows_that_expire_are_told_of(definitions: dict[str, Definition]) -> None:
-    """A sandbox, or a default of the dataset, lets them."""
+    """The sandbox, or a default of the dataset, makes rows expire."""
     found = copy.deepcopy(definitions["instances"].resource)
     found["timePartitioning"]["expirationMs"] = "5184000000"
     assert compare(found, definitions["instances"]).notes == [
-        "rows expire after 60 days, and with them what they tell"
+        "rows expire after 60 days and then vanish from every view"
     ]
 
 
 def test_what_a_column_has_beside_is_kept(definitions: dict[str, Definition]) -> None:
-    """Policy tags, for instance, are the owner's."""
+    """Such as policy tags, which the owner sets."""
     definition = definitions["instances"]
     found = copy.deepcopy(definition.resource)
     column(found, "PatientID").update(description="old", policyTags={"names": ["t"]})
@@ -530,19 +528,19 @@ def test_the_privacy_options_are_a_label_that_other_options_do_not_meet(place: P
     init(place.dataset, hashed)
     labels = (place.dataset.get_table("instances") or {})["labels"]
     assert labels == {"dcm2bq_privacy": hashed.privacy.fingerprint}
-    assert {each.action for each in init(place.dataset, hashed)} == {Action.UNCHANGED}
+    assert {each.action for each in init(place.dataset, hashed)} == {SchemaAction.UNCHANGED}
     others = [
         Privacy(),
         Privacy(hash=("PatientID", "PatientName")),
         Privacy(hash=("PatientID",), key_version="2"),
     ]
     for other in others:
-        with pytest.raises(ConfigError, match="made by other privacy options"):
+        with pytest.raises(ConfigError, match="made with other privacy options"):
             init(place.dataset, msgspec.structs.replace(place.config, privacy=other))
 
 
 def test_a_table_made_without_privacy_options_stays_so(place: Place) -> None:
     place.init()
     private = msgspec.structs.replace(place.config, privacy=Privacy(remove=("PatientID",)))
-    with pytest.raises(ConfigError, match="made by other privacy options"):
+    with pytest.raises(ConfigError, match="made with other privacy options"):
         init(place.dataset, private)

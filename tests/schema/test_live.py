@@ -1,4 +1,4 @@
-"""What is live: the view against a bucket, and the table functions against the view."""
+"""`instances_live` against a bucket, and the table functions against `instances_live`."""
 
 import itertools
 import random
@@ -10,19 +10,22 @@ from typing import Any
 import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
+from tests.support import googlesql
+from tests.support.googlesql_views import EngineDataset
 
 Row = dict[str, Any]
 MakeRow = Callable[..., Row]
 Load = Callable[[Dataset, Sequence[dict[str, Any]]], None]
+type Either = tuple[Dataset | EngineDataset, Callable[[Sequence[Row]], None]]
 
 KEYS = "path, version, timestamp, ingested_at, event, StudyInstanceUID, SOPInstanceUID"
 INDEXED = {"finalized", "metadataUpdated"}
 
 
-class Bucket:
-    """A bucket, and the rows that the function makes of its events.
+class ChangingBucket:
+    """A bucket and the rows that the function makes from its events.
 
-    `live` is the truth: path -> generation, time of the last change, SOPInstanceUID.
+    `live` is what the bucket holds: path -> generation, time of the last change, SOPInstanceUID.
     """
 
     def __init__(self, name: str, rng: random.Random, row: MakeRow, *, versioned: bool) -> None:
@@ -30,12 +33,12 @@ class Bucket:
         self.rows: list[Row] = []
         self._archived: set[tuple[str, int, str]] = set()
         self._name, self._rng, self._row, self._versioned = name, rng, row, versioned
-        # Generations of different lengths: compared as text they stand in another order.
+        # Generations of different lengths sort differently as text.
         self._generation = rng.choice([7, 97, 1_700_000_000_000_000])
         self._clock = 0
 
     def step(self) -> None:
-        """Do something to the bucket."""
+        """Make a random change."""
         path = f"gs://{self._name}/{self._rng.choice('ab')}.dcm"
         acts = [self.upload, self.upload, self.delete, self.touch, self.purge, self.restore]
         self._clock += self._rng.choice([0, 1, 1, 5])
@@ -60,7 +63,7 @@ class Bucket:
             self._emit(path, "metadataUpdated", old[0], old[2])
 
     def purge(self, path: str) -> None:
-        """Delete an archived version for good."""
+        """Delete an archived version."""
         for each in sorted(self._archived):
             if each[0] == path:
                 self._archived.discard(each)
@@ -74,7 +77,7 @@ class Bucket:
                 return
 
     def deliver(self) -> list[Row]:
-        """Return the rows as they arrive: each at least once, in any order, at any time."""
+        """Return the rows in order of arrival: each at least once, in random order."""
         arrivals = [row for row in self.rows for _ in range(self._rng.choice([1, 1, 2, 3]))]
         self._rng.shuffle(arrivals)
         start = datetime.fromisoformat("2024-02-01T00:00:00Z")
@@ -95,12 +98,12 @@ class Bucket:
         self.rows.append(self._row(path, generation, event, at=self._clock, **uids))
 
 
-def live(dataset: Dataset, where: str = "TRUE") -> list[Row]:
+def live(dataset: Dataset | EngineDataset, where: str = "TRUE") -> list[Row]:
     return dataset.query(f"SELECT {KEYS} FROM instances_live WHERE {where}")
 
 
 def key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what tells rows apart, for rows sent and for rows that came back."""
+    """Return what identifies a row, for rows sent and for rows read back."""
     times = [
         datetime.fromisoformat(row[each]) if isinstance(row[each], str) else row[each]
         for each in ("timestamp", "ingested_at")
@@ -110,7 +113,7 @@ def key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def expected_live(rows: Iterable[Row]) -> Iterator[Row]:
-    """Say what is live as the design words it, for any set of rows whatsoever."""
+    """Yield the live rows of any set of rows, by the rule in docs/ARCHITECTURE.md."""
     by_path: dict[str, list[Row]] = {}
     for row in rows:
         by_path.setdefault(row["path"], []).append(row)
@@ -133,7 +136,7 @@ def expected_live(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def any_rows(name: str, rng: random.Random, row: MakeRow, start: int = 0) -> list[Row]:
-    """Return a set of rows at one path that no bucket need ever produce."""
+    """Return random rows of one path, including sets that no bucket produces."""
     rows = []
     for second in rng.sample(range(100), rng.randint(1, 7)):
         event = rng.choice(["finalized", "finalized", "metadataUpdated", "deleted", "archived"])
@@ -151,52 +154,82 @@ def any_rows(name: str, rng: random.Random, row: MakeRow, start: int = 0) -> lis
     return rows
 
 
-def test_live_is_the_bucket_once_every_event_has_arrived(
-    dataset: Dataset, load: Load, row: MakeRow
-) -> None:
-    """Random buckets, with and without versions; each event at least once, in any order."""
-    rng = random.Random(20240101)
+def random_buckets(count: int, rng: random.Random, row: MakeRow) -> dict[str, ChangingBucket]:
+    """Return buckets by name, after some changes."""
     buckets = {}
-    for number in range(1000):
+    for number in range(count):
         name = f"bucket-{number}"
-        buckets[name] = Bucket(name, rng, row, versioned=rng.random() < 0.5)
+        buckets[name] = ChangingBucket(name, rng, row, versioned=rng.random() < 0.5)
         for _ in range(rng.randint(1, 12)):
             buckets[name].step()
-    load(dataset, [row for each in buckets.values() for row in each.deliver()])
+    return buckets
+
+
+def assert_live(dataset: Dataset | EngineDataset, buckets: Mapping[str, ChangingBucket]) -> None:
+    """Check that `instances_live` has the objects of each bucket."""
     shown: dict[str, list[tuple[Any, ...]]] = {name: [] for name in buckets}
     for found in live(dataset, "path LIKE 'gs://bucket-%'"):
         seconds = found["timestamp"] - datetime.fromisoformat("2024-01-01T00:00:00Z")
         shown[found["path"].split("/")[2]].append(
             (found["path"], int(found["version"]), seconds.seconds, found["SOPInstanceUID"])
         )
-    assert sum(len(each.live) for each in buckets.values()) > 500
     wrong = [
-        each
-        for name, each in buckets.items()
-        if sorted(shown[name]) != sorted((path, *what) for path, what in each.live.items())
+        bucket
+        for name, bucket in buckets.items()
+        if sorted(shown[name]) != sorted((path, *content) for path, content in bucket.live.items())
     ]
-    shortest = min(wrong, key=lambda each: len(each.rows), default=None)
+    shortest = min(wrong, key=lambda bucket: len(bucket.rows), default=None)
     assert shortest is None, (len(wrong), shortest.live, shortest.rows)
+
+
+def test_instances_live_equals_the_bucket_once_every_event_has_arrived(
+    dataset: Dataset, load: Load, row: MakeRow
+) -> None:
+    """Random buckets, with and without versioning; each event at least once, in any order."""
+    rng = random.Random(20240101)
+    buckets = random_buckets(1000, rng, row)
+    load(dataset, [row for bucket in buckets.values() for row in bucket.deliver()])
+    assert sum(len(bucket.live) for bucket in buckets.values()) > 500
+    assert_live(dataset, buckets)
+
+
+@pytest.mark.timeout(googlesql.TIMEOUT)
+def test_instances_live_equals_the_bucket_on_googles_engine(row: MakeRow) -> None:
+    """Few rows at a time: its anti-joins are nested loops."""
+    rng = random.Random(20240105)
+    objects = 0
+    for _ in range(15):
+        buckets = random_buckets(3, rng, row)
+        dataset = EngineDataset()
+        for bucket in buckets.values():
+            dataset.insert("instances", *bucket.deliver())
+        assert_live(dataset, buckets)
+        objects += sum(len(bucket.live) for bucket in buckets.values())
+    assert objects > 20
 
 
 @pytest.fixture(scope="module")
 def anything(dataset: Dataset, load: Load, row: MakeRow) -> list[Row]:
-    """Rows of any kind at 1000 paths."""
+    """Random rows at 1000 paths."""
     rng = random.Random(20240102)
     rows = [each for number in range(1000) for each in any_rows(f"any/{number}", rng, row)]
     load(dataset, rows)
     return rows
 
 
-def test_live_is_a_function_of_any_set_of_rows(dataset: Dataset, anything: list[Row]) -> None:
-    """Markers without rows, missing markers, rows without UIDs, ties, copies of rows."""
+def test_instances_live_depends_on_the_set_of_rows_alone(
+    dataset: Dataset, anything: list[Row]
+) -> None:
+    """With markers without rows, missing markers, rows without UIDs, ties and duplicate rows."""
     found = Counter(key(each) for each in live(dataset, "path LIKE 'gs://any/%'"))
     assert found == Counter(key(each) for each in expected_live(anything))
     assert len(found) > 500
 
 
 @pytest.mark.parametrize("uid", ["1", "2", "3"])
-def test_study_is_live_filtered(dataset: Dataset, anything: list[Row], uid: str) -> None:
+def test_study_equals_instances_live_filtered_by_study(
+    dataset: Dataset, anything: list[Row], uid: str
+) -> None:
     assert anything
     found = dataset.query(f"SELECT {KEYS} FROM `{dataset.name}.study`(@uid)", {"uid": uid})
     expected = live(dataset, f"StudyInstanceUID = '{uid}'")
@@ -204,8 +237,10 @@ def test_study_is_live_filtered(dataset: Dataset, anything: list[Row], uid: str)
     assert bool(found) == (uid != "3")
 
 
-def test_ingested_between_is_live_filtered(dataset: Dataset, anything: list[Row]) -> None:
-    """A row that one outside the interval supersedes is not live, on whichever side it is."""
+def test_ingested_between_equals_instances_live_filtered_by_time(
+    dataset: Dataset, anything: list[Row]
+) -> None:
+    """A row that is superseded by one before or after the interval is not live."""
     everything = live(dataset)
     start = min(datetime.fromisoformat(each["ingested_at"]) for each in anything)
     rng = random.Random(20240103)
@@ -222,10 +257,10 @@ def test_ingested_between_is_live_filtered(dataset: Dataset, anything: list[Row]
     assert seen > 500
 
 
-def test_a_reader_of_what_is_new_holds_what_is_live(
+def test_an_incremental_reader_ends_up_with_instances_live(
     dataset: Dataset, load: Load, row: MakeRow
 ) -> None:
-    """Add what an interval brought, then remove what its markers name; and so on."""
+    """For each interval, add its rows, then remove those that its markers hide."""
     rng = random.Random(20240104)
     rows = [each for number in range(200) for each in any_rows(f"new/{number}", rng, row, 10_000)]
     copy: dict[tuple[Any, ...], Row] = {}
@@ -258,6 +293,33 @@ def test_a_reader_of_what_is_new_holds_what_is_live(
     assert len(copy) > 100
 
 
+@pytest.mark.timeout(googlesql.TIMEOUT)
+def test_views_and_functions_agree_with_the_rule_on_googles_engine(row: MakeRow) -> None:
+    """Any rows; `study` and `ingested_between` equal `instances_live` with a filter."""
+    rng = random.Random(20240106)
+    start = datetime.fromisoformat("2024-01-01T00:00:00Z")
+    counts: Counter[str] = Counter()
+    for _ in range(10):
+        rows = [each for number in range(8) for each in any_rows(f"any/{number}", rng, row)]
+        dataset = EngineDataset()
+        dataset.insert("instances", *rows)
+        everything = live(dataset)
+        assert Counter(map(key, everything)) == Counter(map(key, expected_live(rows)))
+        study = dataset.query(f"SELECT {KEYS} FROM `{dataset.name}.study`(@uid)", {"uid": "1"})
+        expected = [each for each in everything if each["StudyInstanceUID"] == "1"]
+        assert Counter(map(key, study)) == Counter(map(key, expected))
+        since, until = start + timedelta(seconds=30), start + timedelta(seconds=70)
+        interval = dataset.query(
+            f"SELECT {KEYS} FROM `{dataset.name}.ingested_between`(@since, @until)",
+            {"since": since, "until": until},
+        )
+        expected = [each for each in everything if since <= each["ingested_at"] < until]
+        assert Counter(map(key, interval)) == Counter(map(key, expected))
+        counts += Counter(live=len(everything), study=len(study), interval=len(interval))
+    assert min(counts.values()) > 5
+    assert len(counts) == 3
+
+
 STORIES: dict[str, tuple[list[tuple[str, int]], set[int]]] = {
     "upload": ([("finalized", 9)], {9}),
     "overwrite": ([("finalized", 9), ("finalized", 10), ("deleted", 9)], {10}),
@@ -273,38 +335,81 @@ STORIES: dict[str, tuple[list[tuple[str, int]], set[int]]] = {
 }
 
 
+def rows_in_every_order(story: str, row: MakeRow) -> list[list[Row]]:
+    """Return the rows of each order of the story's events, all of them twice; a path each."""
+    events, _ = STORIES[story]
+    name = "".join(filter(str.isalpha, story))
+    return [
+        [
+            row(f"gs://orders/{name}/{number}", version, event, at=version, ingested=second)
+            for second, (event, version) in enumerate(order)
+        ]
+        for number, order in enumerate(sorted(set(itertools.permutations(events * 2))))
+    ]
+
+
+def assert_story(dataset: Dataset | EngineDataset, story: str, rows: Sequence[Row]) -> None:
+    """Check that at each path exactly the story's generations are live."""
+    _, generations = STORIES[story]
+    paths = {each["path"] for each in rows}
+    folder = min(paths).rpartition("/")[0]
+    found = Counter(
+        (each["path"], int(each["version"])) for each in live(dataset, f"path LIKE '{folder}/%'")
+    )
+    assert found == Counter((path, version) for path in paths for version in generations)
+
+
 @pytest.mark.parametrize("story", STORIES)
-def test_every_order_with_every_event_twice(
+def test_every_order_of_duplicated_events_gives_the_same_rows(
     dataset: Dataset, load: Load, row: MakeRow, story: str
 ) -> None:
-    events, expected = STORIES[story]
-    orders = sorted(set(itertools.permutations(events * 2)))
-    name = "".join(filter(str.isalpha, story))
-    rows = [
-        row(f"gs://orders/{name}/{number}", version, event, at=version, ingested=second)
-        for number, order in enumerate(orders)
-        for second, (event, version) in enumerate(order)
-    ]
+    rows = [each for order in rows_in_every_order(story, row) for each in order]
     load(dataset, rows)
-    found = Counter(
-        (each["path"], int(each["version"]))
-        for each in live(dataset, f"path LIKE 'gs://orders/{name}/%'")
-    )
-    paths = {each["path"] for each in rows}
-    assert found == Counter((path, version) for path in paths for version in expected)
+    assert_story(dataset, story, rows)
 
 
-def test_an_instance_at_two_paths_is_live_twice(dataset: Dataset, load: Load, row: MakeRow) -> None:
-    load(dataset, [row("gs://two/a", 1), row("gs://two/b", 2), row("gs://two/b", 3, "deleted")])
-    assert [each["path"] for each in live(dataset, "path LIKE 'gs://two/%'")] == ["gs://two/a"]
-
-
-def test_until_its_marker_arrives_an_overwritten_object_is_shown(
-    dataset: Dataset, load: Load, row: MakeRow
+@pytest.mark.parametrize("story", STORIES)
+@pytest.mark.timeout(googlesql.TIMEOUT)
+def test_some_orders_of_duplicated_events_give_the_same_rows_on_googles_engine(
+    row: MakeRow, story: str
 ) -> None:
-    """Only where the UIDs differ: the window of one instance knows of no other."""
-    load(dataset, [row("gs://late/a", 1, instance="x"), row("gs://late/a", 2, instance="y")])
+    orders = rows_in_every_order(story, row)
+    sample = random.Random(20240107).sample(orders, min(len(orders), 15))
+    for batch in itertools.batched(sample, 5):
+        rows = [each for order in batch for each in order]
+        dataset = EngineDataset()
+        dataset.insert("instances", *rows)
+        assert_story(dataset, story, rows)
+
+
+@pytest.fixture(params=["local BigQuery", "Google's engine"])
+def either(request: pytest.FixtureRequest) -> Either:
+    """A dataset on either SQL engine, and how to load rows into it."""
+    if request.param == "local BigQuery":
+        dataset, load = (request.getfixturevalue(name) for name in ("dataset", "load"))
+        return dataset, lambda rows: load(dataset, rows)
+    engine_dataset = EngineDataset()
+    return engine_dataset, lambda rows: engine_dataset.insert("instances", *rows)
+
+
+@pytest.mark.timeout(googlesql.TIMEOUT)
+def test_an_instance_at_two_paths_has_two_rows(either: Either, row: MakeRow) -> None:
+    dataset, load = either
+    load([row("gs://two/a", 1), row("gs://two/b", 2)])
+    where = "path LIKE 'gs://two/%' ORDER BY path"
+    assert [each["path"] for each in live(dataset, where)] == ["gs://two/a", "gs://two/b"]
+    load([row("gs://two/b", 3, "deleted")])
+    assert [each["path"] for each in live(dataset, where)] == ["gs://two/a"]
+
+
+@pytest.mark.timeout(googlesql.TIMEOUT)
+def test_until_its_marker_arrives_an_overwritten_object_is_shown(
+    either: Either, row: MakeRow
+) -> None:
+    """Only if the UIDs differ: rows supersede each other only within one instance."""
+    dataset, load = either
+    load([row("gs://late/a", 1, instance="x"), row("gs://late/a", 2, instance="y")])
     where = "path = 'gs://late/a'"
     assert {each["version"] for each in live(dataset, where)} == {"1", "2"}
-    load(dataset, [row("gs://late/a", 1, "deleted", study=None, series=None, instance=None)])
+    load([row("gs://late/a", 1, "deleted", study=None, series=None, instance=None)])
     assert {each["version"] for each in live(dataset, where)} == {"2"}

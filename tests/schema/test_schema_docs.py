@@ -1,6 +1,6 @@
-"""docs/SCHEMA.md: its columns are those of the files, its queries run; those of others, too.
+"""docs/SCHEMA.md matches the schema files, and its queries run, like those of other pages.
 
-Every statement that a page or a help text shows is analysed by Google's own engine as well.
+Google's own engine analyses every statement that a page or a help text shows.
 """
 
 import base64
@@ -18,10 +18,11 @@ from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.dicom.notes import Notes
-from dcm2bq.schema import Definition, Kind
-from dcm2bq.tools.init import init
+from dcm2bq.schema import Definition, DefinitionKind
+from tests.schema.conftest import with_own_dataset
 from tests.support import googlesql, pages
-from tests.support.catalog import Tables
+from tests.support.catalog import DatasetCatalog
+from tests.support.datasets import fresh_dataset
 from tests.support.googlesql import engine
 
 PAGE = Path(__file__).parents[2] / "docs" / "SCHEMA.md"
@@ -38,7 +39,7 @@ ELSEWHERE = [
     for place, statement in STATEMENTS
     if place not in {"SCHEMA.md", "OPERATIONS.md", "MIGRATION.md"}
 ]
-"""Those of other pages and of help texts; tests/deploy runs those of MIGRATION."""
+"""The statements of other pages and of help texts; tests/deploy runs those of MIGRATION.md."""
 
 Insert = Callable[..., None]
 MakeRow = Callable[..., dict[str, Any]]
@@ -53,12 +54,15 @@ def columns() -> str:
 def _section(definition: Definition) -> Iterator[str]:
     resource = definition.resource
     arguments = ""
-    if definition.kind is Kind.FUNCTION:
+    if definition.kind is DefinitionKind.FUNCTION:
         pairs = [f"{each['name']} {each['dataType']['typeKind']}" for each in resource["arguments"]]
         arguments = f"({', '.join(pairs)})"
     yield from ("", f"### `{definition.name}{arguments}` ({definition.kind})")
     yield from ("", resource["description"], "")
-    if definition.kind is Kind.FUNCTION:
+    if definition.name == "changes_between":
+        yield "Its columns are `change` (STRING) and those of `instances_live`."
+        return
+    if definition.kind is DefinitionKind.FUNCTION:
         yield "Its columns are those of `instances_live`."
         return
     yield from ("| column | type | |", "|---|---|---|")
@@ -73,18 +77,18 @@ def _rows(fields: list[Mapping[str, Any]], prefix: str = "") -> Iterator[str]:
 
 
 def page() -> str:
-    """Return the page with its columns made anew."""
+    """Return the page with newly generated column tables."""
     before, rest = PAGE.read_text().split(BEGIN)
     return f"{before}{BEGIN}{columns()}\n\n{END}{rest.split(END)[1]}"
 
 
-def test_columns_are_those_of_the_files() -> None:
+def test_the_column_tables_match_the_schema_files() -> None:
     assert PAGE.read_text() == page(), "run: python -m tests.schema.test_schema_docs"
 
 
 @pytest.fixture(scope="module")
 def filled(dataset: Dataset, insert: Insert, row: MakeRow) -> Dataset:
-    """One study, with something for every query to find."""
+    """A study for which every query returns rows."""
     header = """{"Manufacturer": "Acme", "InstanceNumber": 1, "SliceThickness": 5.0,
         "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "WindowCenter": 40,
         "AcquisitionTime": "093015.25",
@@ -160,28 +164,28 @@ def state(dataset: Dataset) -> list[dict[str, Any]]:
     [each for each in QUERIES if each.startswith(("SELECT", "WITH"))],
     ids=lambda each: each[:40],
 )
-def test_queries_find_something(filled: Dataset, query: str) -> None:
+def test_a_cookbook_query_returns_rows(filled: Dataset, query: str) -> None:
     found = run(filled, query)
     assert found
     assert all(any(value not in (None, []) for value in each.values()) for each in found)
 
 
 @pytest.mark.parametrize("query", OPERATORS_QUERIES, ids=lambda each: each[:60])
-def test_queries_of_operators_find_something(filled: Dataset, query: str) -> None:
+def test_an_operations_query_returns_rows(filled: Dataset, query: str) -> None:
     name = "worse.dcm" if "dead_letters" in query else "a.dcm"
     assert run(filled, query.replace("gs://BUCKET/NAME", f"gs://bucket/{name}"))
 
 
 @pytest.mark.parametrize("query", ELSEWHERE, ids=lambda each: each[:60])
-def test_queries_of_other_pages_and_of_help_texts_run(filled: Dataset, query: str) -> None:
+def test_a_query_of_another_page_or_help_text_runs(filled: Dataset, query: str) -> None:
     assert query.startswith("SELECT")
     assert isinstance(run(filled, query), list)
 
 
 @pytest.fixture(scope="module")
-def tables() -> Tables:
-    """The dataset, and the tables of the older service as MIGRATION speaks of them."""
-    found = Tables(engine())
+def tables() -> DatasetCatalog:
+    """The dataset, and the tables of the older service that MIGRATION.md mentions."""
+    found = DatasetCatalog(engine())
     found.define(schema.load(Config(), "project"), "dicom")
     common = [
         {"name": "timestamp", "type": "TIMESTAMP"},
@@ -212,13 +216,15 @@ def tables() -> Tables:
 @pytest.mark.parametrize(
     ("place", "statement"), STATEMENTS, ids=[f"{place}: {sql[:40]}" for place, sql in STATEMENTS]
 )
-def test_a_statement_is_googles_sql(tables: Tables, place: str, statement: str) -> None:
+def test_a_documented_statement_is_valid_on_googles_engine(
+    tables: DatasetCatalog, place: str, statement: str
+) -> None:
     if statement.startswith("WITH renamed"):  # the first step of the statement before
         statement += "\nSELECT * FROM renamed"
     assert engine().analyze(statement, tables.catalog), place
 
 
-def test_every_block_of_sql_is_among_the_statements() -> None:
+def test_every_sql_block_is_analysed() -> None:
     counts = Counter(place for place, _ in STATEMENTS)
     for page in pages.PAGES:
         blocks = page.read_text().count("```sql\n")
@@ -229,22 +235,22 @@ def test_every_block_of_sql_is_among_the_statements() -> None:
 
 
 @pytest.fixture(scope="module")
-def apart(config: Callable[..., Config], connect: Callable[[Config], Dataset]) -> Dataset:
-    """A dataset that only some recipes of the cookbook fill."""
-    made = config()
-    dataset = connect(made)
-    init(dataset, made)
-    return dataset
+def apart(bigquery_url: str) -> Iterator[Dataset]:
+    """A dataset with rows for only some queries of the cookbook."""
+    with fresh_dataset(bigquery_url, with_own_dataset()) as dataset:
+        yield dataset
 
 
-def recipe(heart: str) -> str:
-    """Return the query of the cookbook that has something in it."""
-    found: list[str] = [each for each in QUERIES if heart in each]
+def recipe(part: str) -> str:
+    """Return the query of the cookbook that contains a text."""
+    found: list[str] = [each for each in QUERIES if part in each]
     assert len(found) == 1
     return found[0]
 
 
-def test_values_are_found_as_arrays_and_alone(apart: Dataset, insert: Insert, row: MakeRow) -> None:
+def test_single_values_and_arrays_are_both_read(
+    apart: Dataset, insert: Insert, row: MakeRow
+) -> None:
     headers = {
         "several": '{"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "WindowCenter": [40, 50.5]}',
         "single": '{"ImageType": "ORIGINAL", "WindowCenter": -600}',
@@ -266,7 +272,7 @@ TIMES = {"09": "09:00:00", "0930": "09:30:00", "093015": "09:30:15", "093015.25"
 ODD_TIMES = ("9:30", "93015", "noon", "", "2530")
 
 
-def test_times_are_read_with_and_without_fractions(
+def test_times_with_and_without_fractions_are_read(
     apart: Dataset, insert: Insert, row: MakeRow
 ) -> None:
     rows = (
@@ -280,7 +286,7 @@ def test_times_are_read_with_and_without_fractions(
 
 
 @pytest.mark.timeout(googlesql.TIMEOUT)
-def test_google_reads_times_and_arrays_in_the_same_way() -> None:
+def test_times_and_arrays_are_read_the_same_on_googles_engine() -> None:
     cast = re.search(
         r"SAFE_CAST\(\s*REGEXP_REPLACE.*?AS TIME\s*\)", recipe("acquired_at"), re.DOTALL
     )
@@ -326,8 +332,8 @@ def test_warnings_are_grouped_without_offsets_sizes_and_counts(
     }
 
 
-def test_compacting_reads_a_dead_letters_path_as_the_view_does() -> None:
-    """The local BigQuery parses some numbers in every mode that Google's takes in one alone."""
+def test_compaction_reads_the_path_of_a_dead_letter_like_the_view() -> None:
+    """The local BigQuery would not notice a wrong `wide_number_mode`; the real one would."""
     (statement,) = (each for each in QUERIES if each.startswith("DELETE") and "dead_letter" in each)
     view = next(each for each in schema.load(Config(), "p") if each.name == "dead_letters").sql
     assert view is not None
@@ -340,8 +346,8 @@ def test_compacting_reads_a_dead_letters_path_as_the_view_does() -> None:
         assert " ".join(each.split()) in ours
 
 
-def test_compacting_leaves_what_is_live_and_what_is_open(filled: Dataset) -> None:
-    """Hidden rows go, then markers that hide nothing; one that closes a dead letter stays."""
+def test_compaction_changes_neither_live_rows_nor_open_dead_letters(filled: Dataset) -> None:
+    """Hidden rows are deleted, then markers that hide nothing, unless they close a dead letter."""
     statements = [each for each in QUERIES if each.startswith("DELETE")]
     assert len(statements) == 2
     before = state(filled)

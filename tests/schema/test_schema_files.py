@@ -1,4 +1,4 @@
-"""The files by themselves: readable for Python and Terraform, complete, fully qualified."""
+"""The schema files: readable by Python and Terraform, complete, and fully qualified."""
 
 import json
 import re
@@ -12,12 +12,11 @@ from sqlglot import exp
 
 from dcm2bq import schema
 from dcm2bq.config import Config, from_overrides
-from dcm2bq.schema import Definition, Kind
+from dcm2bq.schema import Definition, DefinitionKind
 
 FOLDER = Path(schema.__file__).parent
-PLACEHOLDERS = {"${project}", "${dataset}", "${instances}", "${dead_letter}", "${filled}"}
-FILLED = "filled"
-"""What `${filled}` stands for: text as it is, no template."""
+NAME_PLACEHOLDERS = {"${project}", "${dataset}", "${instances}", "${dead_letter}"}
+PLACEHOLDERS = NAME_PLACEHOLDERS | {f"${{{name}}}" for name in schema.FRAGMENTS}
 DEFINITIONS = {each.name: each for each in schema.load(Config(), "my-project")}
 
 
@@ -26,7 +25,7 @@ def queries() -> list[Definition]:
 
 
 def unqualified(sql: str) -> set[str]:
-    """Return the tables that a query names without project or dataset."""
+    """Return the tables that a query names without project and dataset."""
     tree = sqlglot.parse_one(sql, dialect="bigquery")
     named = {each.alias for each in tree.find_all(exp.CTE)}
     tables = [each for each in tree.find_all(exp.Table) if each.db or each.name not in named]
@@ -40,21 +39,35 @@ def columns(fields: list[dict[str, Any]], prefix: str = "") -> Iterator[tuple[st
         yield from columns(each.get("fields", []), f"{prefix}{each['name']}.")
 
 
-def test_every_file_is_loaded() -> None:
+def test_every_schema_file_is_loaded() -> None:
     files = {path.stem for path in FOLDER.iterdir() if path.suffix in {".json", ".sql"}}
-    assert files == {*schema.NAMES, FILLED}
+    assert files == {*schema.NAMES, *schema.FRAGMENTS}
 
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in sorted(FOLDER.glob("*.*")) if path.suffix != ".py" and path.stem != FILLED],
+    [path for path in sorted(FOLDER.glob("*.*")) if path.suffix in {".json", ".sql"}],
     ids=lambda path: path.name,
 )
-def test_python_and_terraform_fill_in_the_same_names(path: Path) -> None:
-    """`string.Template` and `templatefile` differ in every other use of `$` and in `%{`."""
+def test_python_and_terraform_substitute_the_same_names(path: Path) -> None:
+    """`string.Template` and `templatefile` differ in every other use of `$` and in `%{`.
+
+    A fragment is no template: only regular expressions in it have a `$`.
+    """
     text = path.read_text()
+    if path.stem in schema.FRAGMENTS:
+        assert "${" not in text
+        return
     assert set(re.findall(r"\$\{\w+\}|\$", text)) <= PLACEHOLDERS
     assert "%{" not in text
+
+
+@pytest.mark.parametrize("fragment", schema.FRAGMENTS)
+def test_every_fragment_is_shared_and_known_to_terraform(fragment: str) -> None:
+    users = [path for path in FOLDER.glob("*.sql") if f"${{{fragment}}}" in path.read_text()]
+    assert len(users) > 1
+    terraform = (Path(__file__).parents[2] / "tf" / "dataset.tf").read_text()
+    assert f'file("${{local.schema}}/{fragment}.sql")' in terraform
 
 
 def test_names_come_from_the_configuration() -> None:
@@ -87,19 +100,19 @@ def test_names_come_from_the_configuration() -> None:
 
 
 @pytest.mark.parametrize("definition", queries(), ids=lambda each: each.name)
-def test_every_table_is_fully_qualified(definition: Definition) -> None:
+def test_every_table_name_in_a_query_is_fully_qualified(definition: Definition) -> None:
     """BigQuery refuses other names in views; the local one takes them."""
     assert definition.sql is not None
     assert unqualified(definition.sql) == set()
 
 
-def test_an_unqualified_table_is_found() -> None:
+def test_an_unqualified_table_name_is_detected() -> None:
     sql = "WITH a AS (SELECT * FROM p.d.t) SELECT * FROM a WHERE EXISTS (SELECT 1 FROM d.t)"
     assert unqualified(sql) == {"d.t"}
 
 
 @pytest.mark.parametrize("definition", DEFINITIONS.values(), ids=lambda each: each.name)
-def test_everything_is_described(definition: Definition) -> None:
+def test_every_object_and_column_has_a_description(definition: Definition) -> None:
     assert len(definition.resource["description"]) > 20
     for name, column in columns(definition.resource.get("schema", {}).get("fields", [])):
         assert column["description"], name
@@ -107,13 +120,13 @@ def test_everything_is_described(definition: Definition) -> None:
 
 
 @pytest.mark.parametrize("definition", queries(), ids=lambda each: each.name)
-def test_views_and_functions_hold_no_query_in_json(definition: Definition) -> None:
+def test_the_json_of_views_and_functions_contains_no_query(definition: Definition) -> None:
     raw = json.loads((FOLDER / f"{definition.name}.json").read_text())
     assert raw.keys() & {"view", "definitionBody"} == set()
 
 
 @pytest.mark.parametrize("definition", queries(), ids=lambda each: each.name)
-def test_views_show_no_required_columns(definition: Definition) -> None:
+def test_view_columns_are_never_required(definition: Definition) -> None:
     """BigQuery refuses any other mode on a view's columns."""
     for name, column in columns(definition.resource.get("schema", {}).get("fields", [])):
         assert column["mode"] in {"NULLABLE", "REPEATED"}, name
@@ -127,7 +140,7 @@ def test_instances_live_has_the_columns_of_instances() -> None:
     assert shape("instances_live") == shape("instances")
 
 
-def test_dead_letter_is_what_pub_sub_writes() -> None:
+def test_dead_letter_has_the_columns_that_pub_sub_writes() -> None:
     """The columns of a BigQuery subscription with metadata; none may be REQUIRED."""
     fields: list[Mapping[str, Any]] = DEFINITIONS["dead_letter"].resource["schema"]["fields"]
     assert [(each["name"], each["type"], each["mode"]) for each in fields] == [
@@ -139,7 +152,7 @@ def test_dead_letter_is_what_pub_sub_writes() -> None:
     ]
 
 
-def test_layout_of_instances() -> None:
+def test_instances_is_partitioned_and_clustered() -> None:
     table = DEFINITIONS["instances"].resource
     assert table["timePartitioning"] == {"type": "MONTH", "field": "ingested_at"}
     assert table["clustering"]["fields"] == [
@@ -150,7 +163,7 @@ def test_layout_of_instances() -> None:
     ]
 
 
-def test_order_of_creation() -> None:
+def test_objects_are_created_after_those_they_read() -> None:
     """Each object comes after those it reads, and functions come last."""
     seen: set[str] = set()
     for definition in DEFINITIONS.values():
@@ -158,10 +171,10 @@ def test_order_of_creation() -> None:
         assert {each.name for each in tree.find_all(exp.Table) if each.db} <= seen
         seen.add(definition.name)
     kinds = [each.kind for each in DEFINITIONS.values()]
-    assert kinds == sorted(kinds, key=list(Kind).index)
+    assert kinds == sorted(kinds, key=list(DefinitionKind).index)
 
 
-def test_ddl_of_a_table_function() -> None:
+def test_the_ddl_of_a_table_function() -> None:
     lines = DEFINITIONS["ingested_between"].ddl.splitlines()
     assert lines[0] == (
         "CREATE OR REPLACE TABLE FUNCTION `my-project.dicom.ingested_between`"

@@ -1,4 +1,4 @@
-"""The schema holds the columns of the one list, dcm2bq/lifted.py."""
+"""The schema files have the columns of dcm2bq/lifted.py."""
 
 import runpy
 from pathlib import Path
@@ -10,13 +10,13 @@ CONTENTS = dict(runpy.run_path(str(SCRIPT))["contents"]())
 
 
 @pytest.mark.parametrize("path", CONTENTS, ids=lambda path: path.name)
-def test_the_schema_is_what_the_script_makes_of_the_list(path: Path) -> None:
+def test_the_schema_files_are_up_to_date(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == CONTENTS[path], (
         "run: python scripts/lifted_columns.py"
     )
 
 
-def test_the_script_writes_each_file_that_the_list_goes_into() -> None:
+def test_the_script_writes_every_file_that_depends_on_the_list() -> None:
     assert {path.name for path in CONTENTS} == {
         "instances.json",
         "instances_live.json",

@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from dcm2bq import config
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.local import servers
 from dcm2bq.local.bucket import Bucket
-from dcm2bq.tools.init import init
+from tests.support.commands import Done
+from tests.support.datasets import fresh_dataset
 from tests.support.function_stack import ROOT, unique
+from tests.support.processes import guarded
 from tests.support.proxy import Proxy
 
 PYTHON = ROOT / ".venv-backfill" / "bin" / "python"
@@ -32,20 +35,6 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execv(sys.argv[1], sys.argv[1:])
 """
 """Runs a command that hears an interrupt, even where a shell lets its background jobs ignore it."""
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command left behind."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def run(self) -> str:
-        """The id of the run."""
-        return self.err.partition("run ")[2].partition(":")[0]
 
 
 class Site:
@@ -86,7 +75,7 @@ class Site:
         """Start any command in the environment of the backfill."""
         assert PYTHON.exists(), "make test makes .venv-backfill"
         return subprocess.Popen(
-            [sys.executable, "-c", INTERRUPTIBLE, *command],
+            guarded([sys.executable, "-c", INTERRUPTIBLE, *command]),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -158,11 +147,9 @@ def finish(process: subprocess.Popen[str]) -> Done:
     return Done(process.returncode, out, err)
 
 
-def fresh_dataset(bigquery_url: str) -> Dataset:
-    """Make tables and views that are empty."""
-    options = config.from_overrides({"bigQuery": {"datasetId": unique("test_")}})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
-        made = Dataset(options)
-    init(made, options)
-    return made
+@contextmanager
+def empty_dataset(bigquery_url: str) -> Iterator[Dataset]:
+    """Make tables and views that are empty; drop them when the block ends."""
+    settings = config.from_overrides({"bigQuery": {"datasetId": unique("test_")}})
+    with fresh_dataset(bigquery_url, settings) as dataset:
+        yield dataset

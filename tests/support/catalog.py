@@ -1,13 +1,13 @@
-"""The dataset as a catalogue of Google's SQL engine: what a statement about it may name.
+"""The dataset as a catalogue of Google's SQL engine, to analyse statements with.
 
-Views and table functions have the columns that the engine itself finds in their definitions, which
-are analysed by that, too.
+The columns of views and table functions are those that the engine derives from their definitions.
+So each definition is analysed as well.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dcm2bq.schema import Definition, Kind
+from dcm2bq.schema import Definition, DefinitionKind
 from tests.support.googlesql import Engine
 
 # TypeKind, in type.proto
@@ -26,43 +26,47 @@ _KINDS = {
 }
 _ARRAY, _STRUCT = 16, 17
 _FIXED_OUTPUT_SCHEMA = 1  # FunctionEnums.TableValuedFunctionType
-_REQUIRED = 1  # FunctionEnums.ArgumentCardinality
+_REQUIRED = 0  # FunctionEnums.ArgumentCardinality
 _FIXED, _RELATION = "ARG_TYPE_FIXED", "ARG_TYPE_RELATION"
 
 type Columns = list[tuple[str, Any]]
-"""Names and types, each a `TypeProto`."""
+"""Names and types, the latter as `TypeProto`."""
 
 
-class Tables:
-    """A catalogue that grows: tables of REST resources, then what is defined over them."""
+class DatasetCatalog:
+    """A catalogue of tables, and of the views and table functions defined over them."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.catalog = engine.catalog()
+        self.columns: dict[str, Columns] = {}
+        """The columns of each defined object."""
 
     def define(self, definitions: Iterable[Definition], dataset: str) -> None:
-        """Add the objects of a dataset: by `dataset.name`, by the full name, and by name alone."""
-        for each in definitions:
-            names = ([each.name], [dataset, each.name], [each.qualified_name])
-            if each.kind is Kind.TABLE:
-                self.add(_columns(each.resource["schema"]["fields"]), *names)
-                continue
-            columns = self._output(each.ddl)
-            if each.kind is Kind.VIEW:
-                self.add(columns, *names)
+        """Add the objects of a dataset under `name`, `dataset.name` and the full name."""
+        for definition in definitions:
+            name = definition.name
+            names = ([name], [dataset, name], [definition.qualified_name])
+            if definition.kind is DefinitionKind.TABLE:
+                columns = columns_of(definition.resource["schema"]["fields"])
             else:
-                self._add_function(each.resource["arguments"], columns, *names)
+                columns = self._output(definition.ddl)
+            if definition.kind is DefinitionKind.FUNCTION:
+                self._add_function(definition.resource["arguments"], columns, *names)
+            else:
+                self.add(columns, *names)
+            self.columns[name] = columns
 
     def add(self, columns: Columns, *names: list[str]) -> None:
-        """Add a table under each of the names, the dataset before its own."""
+        """Add a table under each of the names, which are paths of the catalogue."""
         for name in names:
             table = self._place(name).table.add(name=name[-1])
             for column, kind in columns:
                 table.column.add(name=column, type=kind, is_writable_column=True)
 
     def add_resource(self, fields: list[Mapping[str, Any]], *names: list[str]) -> None:
-        """Add a table whose fields are given as in the REST API."""
-        self.add(_columns(fields), *names)
+        """Add a table, given the fields of its REST resource."""
+        self.add(columns_of(fields), *names)
 
     def _add_function(
         self, arguments: list[Mapping[str, Any]], columns: Columns, *names: list[str]
@@ -75,14 +79,14 @@ class Tables:
             relation.options.cardinality = _REQUIRED
             for column, kind in columns:
                 relation.options.relation_input_schema.column.add(name=column, type=kind)
-            for each in arguments:
+            for declared in arguments:
                 argument = function.signature.argument.add(num_occurrences=1)
                 argument.kind = _kind(argument, _FIXED)
-                argument.type.type_kind = _KINDS[each["dataType"]["typeKind"]]
+                argument.type.type_kind = _KINDS[declared["dataType"]["typeKind"]]
                 argument.options.cardinality = _REQUIRED
 
     def _place(self, name: list[str]) -> Any:
-        """Return the catalogue that a name belongs to."""
+        """Return the nested catalogue that a name belongs to."""
         place = self.catalog
         for part in name[:-1]:
             nested = next((each for each in place.catalog if each.name == part), None)
@@ -90,13 +94,14 @@ class Tables:
         return place
 
     def _output(self, ddl: str) -> Columns:
-        """Return the columns of what a statement creates."""
-        found = _find(self._engine.analyze(ddl, self.catalog), "output_column_list")
-        return [(each.name, each.column.type) for each in found]
+        """Return the columns of the object that a statement creates."""
+        columns = _find(self._engine.analyze(ddl, self.catalog), "output_column_list")
+        return [(column.name, column.column.type) for column in columns]
 
 
-def _columns(fields: list[Mapping[str, Any]]) -> Columns:
-    return [(each["name"], _type(each)) for each in fields]
+def columns_of(fields: list[Mapping[str, Any]]) -> Columns:
+    """Return the columns of a REST resource's fields."""
+    return [(field["name"], _type(field)) for field in fields]
 
 
 def _type(field: Mapping[str, Any]) -> Any:
@@ -104,7 +109,7 @@ def _type(field: Mapping[str, Any]) -> Any:
 
     if field["type"] == "RECORD":
         kind = TypeProto(type_kind=_STRUCT)
-        for name, inner in _columns(field["fields"]):
+        for name, inner in columns_of(field["fields"]):
             kind.struct_type.field.add(field_name=name, field_type=inner)
     else:
         kind = TypeProto(type_kind=_KINDS[field["type"]])
@@ -116,13 +121,13 @@ def _type(field: Mapping[str, Any]) -> Any:
 
 
 def _kind(argument: Any, name: str) -> int:
-    """Return a number of SignatureArgumentKind."""
+    """Return a number of the enum SignatureArgumentKind."""
     number: int = argument.DESCRIPTOR.fields_by_name["kind"].enum_type.values_by_name[name].number
     return number
 
 
 def _find(message: Any, field: str) -> Any:
-    """Return the field of that name that is nearest to the top of a message."""
+    """Return the field with this name that is nearest to the top of a message."""
     level = [message]
     while level:
         below = []

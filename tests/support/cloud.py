@@ -75,7 +75,7 @@ class Event:
             headers = {f"ce-{name}": value for name, value in self.attributes.items()}
             headers["Content-Type"] = "application/json"
             body = json.dumps(self.data)
-        return requests.post(url, body, headers=headers, timeout=100)
+        return requests.post(url, body, headers=headers, timeout=600)
 
 
 class Bucket:

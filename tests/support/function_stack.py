@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from dcm2bq import config
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.local import servers
-from dcm2bq.tools.init import init
 from tests.support.cloud import Bucket
+from tests.support.datasets import fresh_dataset
 from tests.support.proxy import Proxy
 
 ROOT = Path(__file__).parents[2]
@@ -77,11 +75,8 @@ def function_stack(
     dataset_id = unique("test_")
     overrides = {**overrides, "bigQuery": {"datasetId": dataset_id, **overrides["bigQuery"]}}
     settings = config.from_overrides(overrides)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
-        dataset = Dataset(settings)
-    init(dataset, settings)
     with ExitStack() as stack:
+        dataset = stack.enter_context(fresh_dataset(bigquery_url, settings))
         storage = stack.enter_context(Proxy(storage_url).running())
         bigquery = stack.enter_context(Proxy(bigquery_url).running())
         environ = {

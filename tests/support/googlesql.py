@@ -3,8 +3,9 @@
     engine().analyze("SELECT 1 AS one")
     engine().query("SELECT TO_JSON_STRING(PARSE_JSON(@text)) AS text", text="1.50")
 
-It is WebAssembly in the package `zetasql`. Compiling that takes half a minute of CPU, once: the
-machine code is kept in `$GOOGLESQL_CACHE`, by default `dcm2bq/googlesql` in the user's cache.
+The package `zetasql` has it as WebAssembly. Compiling that takes half a minute of CPU, so the
+machine code is cached in `$GOOGLESQL_CACHE`, by default `dcm2bq/googlesql` in the user's cache
+folder, under a hash of the module and of what compiled it.
 """
 
 import atexit
@@ -12,10 +13,12 @@ import ctypes
 import fcntl
 import hashlib
 import importlib.util
+import json
 import os
 import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -25,9 +28,9 @@ import pytest
 
 CACHE_VARIABLE = "GOOGLESQL_CACHE"
 TIMEOUT = 600
-"""Seconds for a test that may be the one to compile the engine, on a busy machine."""
+"""Seconds for a test that may have to compile the engine, on a busy machine."""
 
-# What the engine can do and BigQuery cannot: comparing and grouping JSON and arrays, and so on.
+# Features of the engine that BigQuery lacks, such as comparing and grouping JSON and arrays.
 _NOT_IN_BIGQUERY = (
     "FEATURE_AGGREGATE_FILTERING",
     "FEATURE_ARRAY_EQUALITY",
@@ -41,25 +44,31 @@ _NOT_IN_BIGQUERY = (
 )
 
 
+_PACKAGES = ("zetasql", "wasmtime", "tzdata")
+
+type Parameter = str | int | datetime | Sequence[str]
+"""A query parameter: STRING, INT64, TIMESTAMP or ARRAY<STRING>."""
+
+
 class SqlError(Exception):
-    """What the engine says of a statement that it refuses, or cannot evaluate."""
+    """The engine's message about a statement that is invalid or cannot be evaluated."""
 
 
 @cache
 def engine() -> "Engine":
-    """Return the engine, one for the process; skip the test without it, but fail it in CI."""
-    missing = [each for each in ("zetasql", "wasmtime") if importlib.util.find_spec(each) is None]
+    """Return the process's engine; if it is not installed, skip the test, or fail it in CI."""
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         reason = f"Google's SQL engine is not installed: {', '.join(missing)}"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    atexit.register(engine.cache_clear)  # wasmtime cannot take its objects down any later
+    atexit.register(engine.cache_clear)  # wasmtime cannot free its objects any later
     return Engine()
 
 
 class Engine:
-    """Analyses and evaluates statements as BigQuery does; raises `SqlError`."""
+    """Analyses and evaluates statements like BigQuery; raises `SqlError`."""
 
     def __init__(self) -> None:
         from zetasql.wasi._pb2.zetasql.local_service import local_service_pb2  # noqa: PLC0415
@@ -69,7 +78,7 @@ class Engine:
         self._options = self._analyzer_options()
 
     def catalog(self) -> Any:
-        """Return a new catalogue, a `SimpleCatalogProto`, of BigQuery's functions and no table."""
+        """Return a new `SimpleCatalogProto` with BigQuery's functions and no tables."""
         from zetasql.wasi._pb2.zetasql.proto import simple_catalog_pb2  # noqa: PLC0415
 
         catalog = simple_catalog_pb2.SimpleCatalogProto(name="catalog")
@@ -78,7 +87,7 @@ class Engine:
         return catalog
 
     def analyze(self, statement: str, catalog: Any = None) -> Any:
-        """Return a statement of any kind as resolved, an `AnyResolvedStatementProto`."""
+        """Return the `AnyResolvedStatementProto` of a statement; its parameters have any types."""
         request = self._messages.AnalyzeRequest(
             sql_statement=statement, options=self._options, simple_catalog=catalog or self.catalog()
         )
@@ -89,35 +98,33 @@ class Engine:
         self,
         statement: str,
         catalog: Any = None,
-        contents: Any = None,
-        **parameters: str | Sequence[str],
+        **parameters: Parameter,
     ) -> list[tuple[Any, ...]]:
-        """Return the rows of a query.
+        """Return the rows of a query; times as messages, JSON as text."""
+        rows = self._evaluate(statement, catalog, parameters).content.table_data.row
+        return [tuple(_plain(cell) for cell in row.cell) for row in rows]
 
-        `contents` are the tables' rows, `TableContent` by name; parameters are text, or arrays
-        of text.
-        """
+    def rows(self, statement: str, parameters: Mapping[str, Parameter]) -> list[dict[str, Any]]:
+        """Return the rows of a query by column, with the types of Google's BigQuery client."""
+        answer = self._evaluate(statement, None, parameters)
+        columns = [(column.name, column.type) for column in answer.prepared.columns]
+        return [
+            {name: _typed(cell, kind) for (name, kind), cell in zip(columns, row.cell, strict=True)}
+            for row in answer.content.table_data.row
+        ]
+
+    def _evaluate(self, statement: str, catalog: Any, parameters: Mapping[str, Parameter]) -> Any:
         options = type(self._options)()
         options.CopyFrom(self._options)
+        options.allow_undeclared_parameters = False
         request = self._messages.EvaluateQueryRequest(
-            sql=statement, simple_catalog=catalog or self.catalog(), table_content=contents
+            sql=statement, simple_catalog=catalog or self.catalog()
         )
         for name, value in parameters.items():
             declared = options.query_parameters.add(name=name)
-            parameter = request.params.add(name=name)
-            if isinstance(value, str):
-                declared.type.type_kind = _STRING
-                parameter.value.string_value = value
-            else:
-                declared.type.type_kind = _ARRAY
-                declared.type.array_type.element_type.type_kind = _STRING
-                parameter.value.array_value.SetInParent()
-                for each in value:
-                    parameter.value.array_value.element.add(string_value=each)
+            _set_parameter(declared.type, request.params.add(name=name).value, value)
         request.options.CopyFrom(options)
-        answer = self._wasm.call("EvaluateQuery", request, self._messages.EvaluateQueryResponse)
-        rows = answer.content.table_data.row
-        return [tuple(_plain(cell) for cell in row.cell) for row in rows]
+        return self._wasm.call("EvaluateQuery", request, self._messages.EvaluateQueryResponse)
 
     def _analyzer_options(self) -> Any:
         from zetasql.wasi._pb2.zetasql.proto import options_pb2  # noqa: PLC0415
@@ -134,32 +141,87 @@ class Engine:
                 language.enabled_language_features.remove(feature)
         language.product_mode = PRODUCT_EXTERNAL
         language.reserved_keywords.append("QUALIFY")
-        language.ClearField("supported_statement_kinds")  # the default is queries only
+        language.ClearField("supported_statement_kinds")  # by default, only queries are supported
         return options_pb2.AnalyzerOptionsProto(
-            language_options=language, default_timezone="UTC", prune_unused_columns=False
+            language_options=language,
+            default_timezone="UTC",
+            prune_unused_columns=False,
+            allow_undeclared_parameters=True,
         )
 
 
-# TypeKind, in type.proto
+# TypeKind in type.proto
+_INT64 = 2
 _STRING = 8
 _ARRAY = 16
+_STRUCT = 17
+_TIMESTAMP = 19
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _set_parameter(kind: Any, target: Any, value: Parameter) -> None:
+    """Set a parameter's type and value, a `TypeProto` and a `ValueProto`."""
+    if isinstance(value, str):
+        kind.type_kind, target.string_value = _STRING, value
+    elif isinstance(value, int):
+        kind.type_kind, target.int64_value = _INT64, value
+    elif isinstance(value, datetime):
+        kind.type_kind = _TIMESTAMP
+        target.timestamp_value.FromDatetime(value)
+    else:
+        kind.type_kind = _ARRAY
+        kind.array_type.element_type.type_kind = _STRING
+        target.array_value.SetInParent()
+        for text in value:
+            target.array_value.element.add(string_value=text)
+
+
+def _typed(value: Any, kind: Any) -> Any:
+    """Return a value of the engine as Google's BigQuery client would; a NULL array is empty."""
+    field = value.WhichOneof("value")
+    if field is None:
+        return [] if kind.type_kind == _ARRAY else None
+    content = getattr(value, field)
+    if kind.type_kind == _ARRAY:
+        return [_typed(element, kind.array_type.element_type) for element in content.element]
+    if kind.type_kind == _STRUCT:
+        fields = zip(kind.struct_type.field, content.field, strict=True)
+        return {each.field_name: _typed(member, each.field_type) for each, member in fields}
+    return _scalar(field, content)
+
+
+def _scalar(field: str, content: Any) -> Any:
+    """Return the content of a field of `ValueProto` as Python's."""
+    match field:
+        case "timestamp_value":
+            return _EPOCH + timedelta(seconds=content.seconds, microseconds=content.nanos // 1000)
+        case "date_value":  # days
+            return date(1970, 1, 1) + timedelta(content)
+        case "time_value":  # from the right: 30 bits of nanoseconds, then 6, 6 and 5 of s, min, h
+            clock = content >> 30
+            microsecond = (content & (1 << 30) - 1) // 1000
+            return time(clock >> 12, clock >> 6 & 63, clock & 63, microsecond)
+        case "json_value":
+            return json.loads(content)
+    return content
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of the engine as Python's; JSON as its text, times as messages."""
+    """Return a value of the engine as Python's; JSON as text, times as messages."""
     kind = value.WhichOneof("value")
     if kind is None:
         return None
     content = getattr(value, kind)
     if kind == "array_value":
-        return [_plain(each) for each in content.element]
+        return [_plain(element) for element in content.element]
     if kind == "struct_value":
-        return tuple(_plain(each) for each in content.field)
+        return tuple(_plain(member) for member in content.field)
     return content
 
 
 class _Wasm:
-    """An instance of the module, and its calling convention: messages in its memory."""
+    """An instance of the module. Requests and answers are messages in its memory."""
 
     def __init__(self) -> None:
         import tzdata  # noqa: PLC0415
@@ -183,22 +245,22 @@ class _Wasm:
         self._run("_initialize")
 
     def call(self, method: str, request: Any, answer: Any) -> Any:
-        """Return the answer, a message of that type, to a request."""
+        """Call a method of the service; return its answer, a message of the type `answer`."""
         content = request.SerializeToString()
         place = self._run("wasm_malloc", len(content))
         size_place = self._run("wasm_malloc", 4)
         try:
             ctypes.memmove(self._address(place), content, len(content))
-            found = self._run(f"ZetaSqlLocalService_{method}", place, len(content), size_place)
-            if not found:
+            result = self._run(f"ZetaSqlLocalService_{method}", place, len(content), size_place)
+            if not result:
                 size = self._run("wasm_get_last_error_size")
                 message = self._read(self._run("wasm_get_last_error"), size).decode()
                 raise SqlError(message.partition("Message: ")[2] or message)
             size = int.from_bytes(self._read(size_place, 4), "little")
             try:
-                return answer.FromString(self._read(found, size))
+                return answer.FromString(self._read(result, size))
             finally:
-                self._run("wasm_free", found)
+                self._run("wasm_free", result)
         finally:
             self._run("wasm_free", place)
             self._run("wasm_free", size_place)
@@ -211,14 +273,14 @@ class _Wasm:
         return ctypes.string_at(self._address(place), size)
 
     def _address(self, place: int) -> int:
-        """Return where a place of the module's memory is in the process's; calls may move it."""
+        """Return the address of a place in the module's memory; any call may move the memory."""
         memory: Any = self._exports["memory"]
         start = ctypes.cast(memory.data_ptr(), ctypes.c_void_p).value
         return (start or 0) + place
 
 
 def compiled(machine: Any, source: Path) -> Any:
-    """Return a module: from the cache, or compiled, by one process at a time."""
+    """Return a module from the cache, or compile it; only one process compiles at a time."""
     import wasmtime  # noqa: PLC0415
 
     content = source.read_bytes()
@@ -233,7 +295,7 @@ def compiled(machine: Any, source: Path) -> Any:
             try:
                 return wasmtime.Module.deserialize_file(machine, str(file))
             except wasmtime.WasmtimeError:
-                pass  # damaged, or made on a processor that can do more than this one
+                pass  # damaged, or compiled for a processor with more instructions than this one
         module = wasmtime.Module(machine, content)
         with tempfile.NamedTemporaryFile(dir=folder, delete=False) as partial:
             partial.write(module.serialize())

@@ -1,9 +1,14 @@
-"""The tables, views and table functions of the project on Google's engine, as one query.
+"""The tables, views and table functions of the project on Google's engine.
 
     evaluate("SELECT path FROM instances_live", [{"path": "gs://b/a", "version": "1", ...}])
 
-Each of them is a common table expression, so that the engine needs to know of no catalogue; an
-argument of a table function is a query parameter of its name.
+    dataset = EngineDataset()
+    dataset.insert("instances", {"path": "gs://b/a", "version": "1", ...})
+    dataset.query("SELECT path FROM instances_live")
+
+Tables, views and functions become common table expressions, so that the engine needs no catalogue.
+The arguments of a table function become query parameters with their names. The engine evaluates
+anti-joins as nested loops: keep to some 40 rows.
 """
 
 import json
@@ -15,8 +20,8 @@ from typing import Any
 
 from dcm2bq import schema
 from dcm2bq.config import Config
-from dcm2bq.schema import Definition, Kind
-from tests.support.googlesql import engine
+from dcm2bq.schema import Definition, DefinitionKind
+from tests.support.googlesql import Parameter, engine
 
 _CASTS = {"TIMESTAMP", "DATE", "TIME", "INTEGER"}
 _ENGINE_NAMES = {"INTEGER": "INT64"}
@@ -28,44 +33,79 @@ def evaluate(
     dead_letter: Sequence[Mapping[str, Any]] = (),
     arguments: Mapping[str, str] = MappingProxyType({}),
 ) -> list[tuple[Any, ...]]:
-    """Return the rows of a query over everything in the dataset; `metadata` is JSON text.
+    """Return the rows of a query over the dataset; `metadata` is JSON text.
 
-    Functions stand in it as tables, called with `arguments`, all of them texts. Raises
-    `SqlError` for what the engine refuses, in any of their queries that the query needs.
+    The query names table functions like tables; `arguments` are theirs, as text. Raises
+    `SqlError` if the engine refuses the query, or the definition of anything that it reads.
     """
+    tables = {"instances": instances, "dead_letter": dead_letter}
+    statement, parameters = _expand(query, tables)
+    return engine().query(statement, **parameters, **arguments)
+
+
+class EngineDataset:
+    """An empty dataset on Google's engine, with the query methods of `Dataset`."""
+
+    name = "project.dicom"
+
+    def __init__(self) -> None:
+        self._tables: dict[str, list[Mapping[str, Any]]] = {"instances": [], "dead_letter": []}
+
+    def insert(self, table: str, *rows: Mapping[str, Any]) -> None:
+        """Append rows to a table; `metadata` is JSON text or the JSON itself."""
+        for row in rows:
+            metadata = row.get("metadata")
+            text = metadata if isinstance(metadata, str | None) else json.dumps(metadata)
+            self._tables[table].append({**row, "metadata": text})
+
+    def query(
+        self, sql: str, parameters: Mapping[str, Parameter] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the rows of a query.
+
+        A table function is called with parameters that are named like its arguments.
+        """
+        sql = re.sub(r"`project\.dicom\.(\w+)`\((@\w+(?:, @\w+)*)\)", r"\1", sql)
+        statement, tables = _expand(sql, self._tables)
+        return engine().rows(statement, {**(parameters or {}), **tables})
+
+
+def _expand(
+    query: str, tables: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> tuple[str, dict[str, Sequence[str]]]:
+    """Return a query with the definitions of all that it reads, and the rows as parameters."""
     needed = _needed(query)
     expressions = ",\n".join(f"`{name}` AS (\n{_expressions()[name]}\n)" for name in needed)
-    used = f"WITH {expressions}\n{query}"
-    tables = {"instances": instances, "dead_letter": dead_letter}
-    texts: dict[str, Any] = {
-        f"{name}_rows": [json.dumps(row) for row in rows]
-        for name, rows in tables.items()
-        if name in needed
+    rows: dict[str, Sequence[str]] = {
+        f"{name}_rows": [json.dumps(row) for row in tables[name]]
+        for name in needed
+        if name in tables
     }
-    return engine().query(used, **texts, **arguments)
+    separator = "," if query.lstrip().startswith("WITH") else "\n"
+    return f"WITH {expressions}{separator}{query.lstrip().removeprefix('WITH')}", rows
 
 
 def _needed(query: str) -> list[str]:
-    """Return the names that a query reads, and those that these read, in order of creation."""
+    """Return the objects that a query reads, directly or not, in order of creation."""
     todo = [query]
     needed: set[str] = set()
     while todo:
         words = set(re.findall(r"\w+", todo.pop()))
-        found = (words & _expressions().keys()) - needed
-        needed |= found
-        todo += [_expressions()[name] for name in found]
+        new = (words & _expressions().keys()) - needed
+        needed |= new
+        todo += [_expressions()[name] for name in new]
     return [name for name in _expressions() if name in needed]
 
 
 @cache
 def _expressions() -> dict[str, str]:
-    """Return the query that each table, view or function stands for, by its name."""
+    """Return a query for each table, view and function, by name."""
     definitions = schema.load(Config(), "project")
-    return {each.name: _expression(each) for each in definitions}
+    return {definition.name: _expression(definition) for definition in definitions}
 
 
 def _expression(definition: Definition) -> str:
-    if definition.kind is Kind.TABLE:
+    if definition.kind is DefinitionKind.TABLE:
         columns = ",\n  ".join(_columns(definition.resource["schema"]["fields"], "$"))
         return (
             f"SELECT\n  {columns}\nFROM UNNEST(@{definition.name}_rows) AS text,\n"
@@ -73,9 +113,9 @@ def _expression(definition: Definition) -> str:
         )
     sql = re.sub(r"`project\.dicom\.(\w+)`", r"`\1`", definition.sql or "")
     sql = re.sub(r"--[^\n]*", "", sql)
-    for each in definition.resource.get("arguments", []):
-        value = f"CAST(@{each['name']} AS {each['dataType']['typeKind']})"
-        sql = re.sub(rf"\b{each['name']}\b", value, sql)
+    for argument in definition.resource.get("arguments", []):
+        value = f"CAST(@{argument['name']} AS {argument['dataType']['typeKind']})"
+        sql = re.sub(rf"\b{argument['name']}\b", value, sql)
     return sql
 
 
@@ -85,7 +125,7 @@ def _columns(fields: Sequence[Mapping[str, Any]], path: str) -> Iterator[str]:
 
 
 def _value(field: Mapping[str, Any], path: str) -> str:
-    """Return a column's value, read from a row in JSON."""
+    """Return an expression for a column of a row in JSON."""
     if field["type"] == "RECORD":
         return f"STRUCT({', '.join(_columns(field['fields'], path))})"
     if field["mode"] == "REPEATED":

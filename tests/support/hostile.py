@@ -76,7 +76,7 @@ def rtstruct(size: int) -> bytes:
             sequence(0x30060040, *[contour] * len(part)),
             element(0x30060084, "IS", "1"),
         )
-        for part in batched(range(size // len(contour)), 100, strict=False)
+        for part in batched(range(size // len(contour)), 100)
     ]
     return dicom(identity(), sequence(0x30060039, *rois))
 

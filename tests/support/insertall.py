@@ -1,14 +1,13 @@
 """A stub of BigQuery's `tabledata.insertAll` that keeps what it stores, and fails on demand."""
 
 import json
-import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
+from typing import Any
+
+from tests.support.http_server import Exchange, serving
 
 type Row = dict[str, Any]
 
@@ -31,16 +30,8 @@ class InsertAll:
     @contextmanager
     def running(self) -> Iterator[str]:
         """Serve until the block ends; yield the URL."""
-        handler = type("Handler", (_Handler,), {"state": self})
-        server = _Server(("127.0.0.1", 0), handler)
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+        with serving(self._serve) as url:
+            yield url
 
     def insert(self, rows: list[Row]) -> Row:
         """Store the rows, or refuse them all because of the bad ones."""
@@ -56,39 +47,15 @@ class InsertAll:
             ]
         }
 
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 128
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients that hang up are what the tests are about."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    state: ClassVar[InsertAll]
-
-    def do_POST(self) -> None:
-        rows = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["rows"]
-        time.sleep(self.state.seconds)
-        with self.state.lock:
-            self.state.batches.append(len(rows))
-            failure = self.state.fail(len(self.state.batches), rows)
-            answer = self.state.insert(rows) if failure in {None, "reset"} else None
+    def _serve(self, exchange: Exchange) -> None:
+        rows = json.loads(exchange.body)["rows"]
+        time.sleep(self.seconds)
+        with self.lock:
+            self.batches.append(len(rows))
+            failure = self.fail(len(self.batches), rows)
+            answer = self.insert(rows) if failure in {None, "reset"} else None
         if failure == "reset":
-            linger = struct.pack("ii", 1, 0)
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            self.connection.close()
-            self.close_connection = True
+            exchange.reset()
             return
         status, body = failure or (200, json.dumps(answer).encode())
-        self.send_response_only(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
+        exchange.answer(status, body, {"Content-Type": "application/json"})

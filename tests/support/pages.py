@@ -1,8 +1,8 @@
-"""What the documentation shows to be typed: its command lines, and its SQL.
+"""The command lines and the SQL statements that the documentation shows.
 
-A command line is one of `TOOLS` in a block of code, in a span of code within a sentence, in a
-command's help text or in an output of Terraform. In a sentence, a command without arguments is a
-mention of the command rather than something to type.
+A command line calls one of `TOOLS` in a code block, in a code span within a sentence, in a
+command's help text or in a Terraform output. In a sentence, a command without arguments only
+mentions the command.
 """
 
 import json
@@ -34,7 +34,7 @@ _QUERY = re.compile(r"(SELECT|WITH|INSERT|DELETE|UPDATE|MERGE|CREATE)\s.*\s\w", 
 
 @dataclass(frozen=True)
 class Line:
-    """A command line: where it is shown, and its words, the tool first."""
+    """A command line: where it is shown, and its words, beginning with the tool."""
 
     place: str
     words: tuple[str, ...]
@@ -42,12 +42,12 @@ class Line:
 
     @property
     def tool(self) -> str:
-        """The program."""
+        """The program that it calls."""
         return self.words[0]
 
     @property
     def text(self) -> str:
-        """The line as a shell takes it."""
+        """The line in the syntax of a shell."""
         return shlex.join(self.words)
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ class Line:
 
 
 def lines() -> list[Line]:
-    """Return every command line of pages, help texts and outputs, each once for a place."""
+    """Return the distinct command lines of each page, help text and output."""
     found = [
         *(line for page in PAGES for line in in_markdown(page.name, page.read_text())),
         *_in_help("dcm2bq", cli.commands),
@@ -65,7 +65,7 @@ def lines() -> list[Line]:
 
 
 def statements() -> list[tuple[str, str]]:
-    """Return every statement of SQL that is shown, with its place, each once for a place."""
+    """Return the distinct SQL statements of each place, with the place."""
     found = [
         *((page.name, sql) for page in PAGES for sql in sql_in_markdown(page.read_text())),
         *((line.place, sql) for line in lines() for sql in _sql_in_words(line.words)),
@@ -87,7 +87,7 @@ def in_markdown(place: str, text: str) -> Iterator[Line]:
 
 
 def sql_in_markdown(text: str) -> Iterator[str]:
-    """Yield the statements of a page, those of its command lines excepted."""
+    """Yield the statements of a page, without those in its command lines."""
     for _, language, block in _FENCE.findall(text):
         if language == "sql":
             parts = (each.strip() for each in re.split(r";\s*$", block, flags=re.MULTILINE))
@@ -98,7 +98,7 @@ def sql_in_markdown(text: str) -> Iterator[str]:
 
 
 def in_shell(place: str, script: str) -> Iterator[Line]:
-    """Yield the command lines of a script, or of what a terminal shows."""
+    """Yield the command lines of a script or of a terminal session."""
     rest = _COMMENT.sub("", re.sub(r"\\\n\s*", " ", script)).splitlines()
     while rest:
         line = rest.pop(0)
@@ -116,7 +116,7 @@ def in_shell(place: str, script: str) -> Iterator[Line]:
 
 
 def _words(line: str) -> list[str] | None:
-    """Return the words and operators of a line; None where a quotation does not end."""
+    """Return the words and operators of a line, or None if a quotation is not closed."""
     lexer = shlex.shlex(_SUBSTITUTION.sub("SUBSTITUTED", line), posix=True, punctuation_chars=True)
     lexer.whitespace_split, lexer.commenters = True, ""
     try:
@@ -126,7 +126,7 @@ def _words(line: str) -> list[str] | None:
 
 
 def _commands(words: list[str]) -> Iterator[tuple[str, ...]]:
-    """Yield those of the commands of a line that run one of the tools."""
+    """Yield the commands of a line that call one of the tools."""
     command: list[str] = []
     for word in [*words, ";"]:
         if not re.fullmatch(r"[();<>|&]+", word):
@@ -147,12 +147,12 @@ def _in_help(name: str, command: click.Command) -> Iterator[Line]:
 
 
 def _shown(help_text: str) -> str:
-    """Return the lines of a help text that are to be typed."""
+    """Return the indented lines of a help text, which are examples."""
     return "".join(_INDENTED.findall(f"{help_text}\n"))
 
 
 def _in_outputs() -> Iterator[Line]:
-    """Yield the command lines that Terraform's outputs make, with a word for each value."""
+    """Yield the command lines of Terraform's outputs, with a word in place of each value."""
     text = (ROOT / "tf" / "outputs.tf").read_text()
     for output in hcl2.loads(text)["output"]:
         for name, body in output.items():

@@ -1,25 +1,22 @@
 """A loopback proxy that stands before a server and injects faults."""
 
-import socket
-import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
 
 from tests.support.cloud import media_refusal
+from tests.support.http_server import Exchange, serving
 
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 
 SPOILT = ("stall", "drip the head", "drip the body", "cut", "reset in the body", "other range")
-PATIENCE = 8.0
-"""How long a stalled or dripping answer goes on, in seconds."""
+PATIENCE = 120.0
+"""Seconds that a stalled or dripping answer goes on: longer than any deadline of the tests."""
 
 
 @dataclass
@@ -49,9 +46,8 @@ class Proxy:
         self.bodies: list[bytes] = []
         self._lock = threading.Lock()
         self._under_way: list[str] = []
-        handler = type("Handler", (_Handler,), {"proxy": self, "upstream": upstream[7:]})
-        self._server = _Server(("127.0.0.1", 0), handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._upstream = upstream.removeprefix("http://")
+        self.url = ""
 
     def take_fault(self, line: str, body: bytes) -> Fault | None:
         """Record a request; return the fault that it meets."""
@@ -79,109 +75,66 @@ class Proxy:
 
     @contextmanager
     def running(self) -> Iterator["Proxy"]:
-        """Serve until the block ends."""
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
+        """Serve at `url` until the block ends."""
+        with serving(self._serve) as self.url:
             yield self
-        finally:
-            self._server.shutdown()
-            self._server.server_close()
-            thread.join()
 
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients that hang up are what the tests are about."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    proxy: ClassVar[Proxy]
-    upstream: ClassVar[str]
-
-    def do(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        fault = self.proxy.take_fault(self.requestline, body)
+    def _serve(self, exchange: Exchange) -> None:
+        fault = self.take_fault(exchange.requestline, exchange.body)
         if fault is None:
-            self._answer(*self._forward(body))
+            _answer(exchange, *self._forward(exchange))
             return
         if fault.how:
-            self._spoil(fault.how, *self._forward(body))
+            _spoil(exchange, fault.how, *self._forward(exchange))
             return
         if fault.after:
-            self._forward(body)
+            self._forward(exchange)
         if fault.status:
-            self._answer(fault.status, [("Content-Type", "application/json")], fault.body)
+            _answer(exchange, fault.status, {"Content-Type": "application/json"}, fault.body)
         else:
-            self._reset()
+            exchange.reset()
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do  # noqa: N815
-
-    def _forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-        connection = HTTPConnection(self.upstream, timeout=60)
-        headers = {k: v for k, v in self.headers.items() if k.lower() not in HOP_BY_HOP}
+    def _forward(self, exchange: Exchange) -> tuple[int, dict[str, str], bytes]:
+        connection = HTTPConnection(self._upstream, timeout=600)
+        headers = _end_to_end(exchange.headers.items())
         try:
-            with self.proxy.under_way(self.requestline):
-                connection.request(self.command, self.path, body, headers)
+            with self.under_way(exchange.requestline):
+                connection.request(exchange.command, exchange.path, exchange.body, headers)
                 response = connection.getresponse()
-                return response.status, response.getheaders(), response.read()
+                return response.status, _end_to_end(response.getheaders()), response.read()
         finally:
             connection.close()
 
-    def _spoil(self, how: str, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        """Give an answer as a broken network or server does."""
-        self.close_connection = True
-        match how:
-            case "stall":
-                time.sleep(PATIENCE)
-            case "drip the head":
-                self._drip(f"HTTP/1.1 {status} X\r\nX: ".encode() + b"x" * 1000)
-            case "drip the body":
-                self._head(status, headers, len(body) + 1000)
-                self._drip(body)
-            case "cut" | "reset in the body":
-                self._head(status, headers, len(body))
-                self.wfile.write(body[: len(body) // 2])
-                if how != "cut":
-                    self._reset()
-            case "other range":
-                other = [(k, "bytes 7-8/9" if k == "Content-Range" else v) for k, v in headers]
-                self._answer(status, other, body)
 
-    def _drip(self, content: bytes) -> None:
-        """Send a byte now and then, so that no single wait is long."""
-        give_up = time.monotonic() + PATIENCE
-        for each in content:
-            if time.monotonic() > give_up:
-                break
-            self.wfile.write(bytes([each]))
-            time.sleep(0.1)
+def _end_to_end(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the headers that a proxy passes on."""
+    return {name: value for name, value in headers if name.lower() not in HOP_BY_HOP}
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        if status >= HTTPStatus.BAD_REQUEST and "alt=media" in self.path:
-            headers = [each for each in headers if each[0].lower() != "content-type"]
-            headers.append(("Content-Type", "text/html; charset=UTF-8"))
-            body = media_refusal(body)
-        self._head(status, headers, len(body))
-        self.wfile.write(body)
 
-    def _head(self, status: int, headers: list[tuple[str, str]], length: int) -> None:
-        self.send_response_only(status)
-        for name, value in headers:
-            if name.lower() not in HOP_BY_HOP:
-                self.send_header(name, value)
-        self.send_header("Content-Length", str(length))
-        self.end_headers()
+def _answer(exchange: Exchange, status: int, headers: dict[str, str], body: bytes) -> None:
+    if status >= HTTPStatus.BAD_REQUEST and "alt=media" in exchange.path:
+        headers = {name: headers[name] for name in headers if name.lower() != "content-type"}
+        headers["Content-Type"] = "text/html; charset=UTF-8"
+        body = media_refusal(body)
+    exchange.answer(status, body, headers)
 
-    def _reset(self) -> None:
-        """Close with a RST, as a crashed peer does."""
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.connection.close()
-        self.close_connection = True
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
+def _spoil(exchange: Exchange, how: str, status: int, headers: dict[str, str], body: bytes) -> None:
+    """Give an answer as a broken network or server does."""
+    exchange.hang_up()
+    match how:
+        case "stall":
+            time.sleep(PATIENCE)
+        case "drip the head":
+            exchange.drip(f"HTTP/1.1 {status} X\r\nX: ".encode() + b"x" * 10_000, PATIENCE)
+        case "drip the body":
+            exchange.head(status, len(body) + 1000, headers)
+            exchange.drip(body, PATIENCE)
+        case "cut" | "reset in the body":
+            exchange.head(status, len(body), headers)
+            exchange.wfile.write(body[: len(body) // 2])
+            if how != "cut":
+                exchange.reset()
+        case "other range":
+            other = {k: "bytes 7-8/9" if k == "Content-Range" else v for k, v in headers.items()}
+            _answer(exchange, status, other, body)

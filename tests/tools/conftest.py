@@ -1,15 +1,16 @@
-"""A function whose dead letters the commands are for, and the commands on its dataset."""
+"""A running function, and the commands on its dataset."""
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dcm2bq import cli
+from tests.support.commands import Done
 from tests.support.function_stack import Stack, function_stack
+from tests.support.patience import scaled
 
 
 @pytest.fixture(scope="package")
@@ -17,26 +18,20 @@ def running_stack(
     tmp_path_factory: pytest.TempPathFactory, bigquery_url: str, storage_url: str
 ) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("tools")
-    overrides = {"bigQuery": {"timeoutSeconds": 3}, "limits": {"deadlineSeconds": 4}}
+    overrides = {
+        "bigQuery": {"timeoutSeconds": scaled(3)},
+        "limits": {"deadlineSeconds": scaled(4)},
+    }
     with function_stack(folder, bigquery_url, storage_url, overrides) as stack:
         yield stack
 
 
 @pytest.fixture
 def stack(running_stack: Stack) -> Iterator[Stack]:
-    """The function without faults."""
+    """The running function; faults injected by a test are removed after it."""
     yield running_stack
     running_stack.storage.faults.clear()
     running_stack.bigquery.faults.clear()
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command left behind."""
-
-    status: int
-    out: str
-    err: str
 
 
 class Command:
@@ -52,10 +47,10 @@ class Command:
         self.configure(stack)
 
     def configure(self, stack: Stack, **overrides: Any) -> None:
-        """Take the function's configuration with other options over it."""
+        """Use the function's configuration, overridden by `overrides`."""
         options = {
-            "bigQuery": {"datasetId": stack.dataset.dataset_id, "timeoutSeconds": 3},
-            "limits": {"deadlineSeconds": 4},
+            "bigQuery": {"datasetId": stack.dataset.dataset_id, "timeoutSeconds": scaled(3)},
+            "limits": {"deadlineSeconds": scaled(4)},
             **overrides,
         }
         self._patch.setenv("DCM2BQ_CONFIG", json.dumps(options))
@@ -69,7 +64,7 @@ class Command:
 def command(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
-    """The command line, on the stack."""
+    """Runs commands on the stack."""
     return Command(stack, monkeypatch, capsys)
 
 

@@ -1,16 +1,16 @@
-"""`dcm2bq dead-letters`: what is open is listed, explained, and mended by handling it again."""
+"""`dcm2bq dead-letters` lists, shows, retries and dismisses open entries."""
 
 import base64
 import json
 import re
-import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from dcm2bq.bigquery.row_sink import Writer
+from dcm2bq.bigquery.row_sink import RowSink
+from dcm2bq.deadline import Deadline
 from dcm2bq.rows import DeadLetterRow
 from tests.support.cloud import Event
 from tests.support.function_stack import Stack, unique
@@ -22,18 +22,18 @@ DOWNLOAD = "alt=media"
 
 @pytest.fixture
 def folder() -> str:
-    """A folder in the bucket that no other test uses."""
+    """A folder of the bucket for one test."""
     return unique("it's [1] 100% ")
 
 
 def old(event: Event) -> Event:
-    """Return the event as if it had been delivered for longer than it may be."""
+    """Return the event with a time that is beyond `retry.maxAgeSeconds`."""
     time = datetime.now(UTC) - timedelta(days=2)
     return replace(event, time=time.isoformat())
 
 
 def exhaust(stack: Stack, event: Event) -> None:
-    """Let an event fail until the function gives it up."""
+    """Let the function give up an event because of its age."""
     stack.storage.faults = [Fault(DOWNLOAD, 403)]
     assert old(event).post(stack.url).status_code == 200
     stack.storage.faults = []
@@ -47,24 +47,24 @@ def open_entries(command: Command, pattern: str) -> list[dict[str, Any]]:
     done = command("dead-letters", "list", "--path", pattern, "--json")
     assert done.status == 0, done.err
     entries: list[dict[str, Any]] = json.loads(done.out)
-    assert bool(done.err) == (not entries)  # nothing is said, unless it is that nothing matches
+    assert bool(done.err) == (not entries)  # a message only if no entry matches
     return entries
 
 
 def write(stack: Stack, **letter: Any) -> None:
-    """Write a letter as Pub/Sub's BigQuery subscription does."""
+    """Write a dead letter as Pub/Sub's BigQuery subscription does."""
     row = DeadLetterRow(
         subscription_name="projects/p/subscriptions/dead",
         publish_time=datetime.now(UTC),
         **letter,
     )
-    Writer(stack.config).insert_dead_letter(row, time.monotonic() + 5)
+    RowSink(stack.config).insert_dead_letter(row, Deadline.after(5))
 
 
 def test_entries_are_listed_with_path_and_reason(
     stack: Stack, command: Command, folder: str
 ) -> None:
-    event = stack.bucket.upload(f"{folder}/no dicom.dcm", b"no DICOM")
+    event = stack.bucket.upload(f"{folder}/no dicom.dcm", b"not DICOM")
     assert event.post(stack.url).status_code == 200
     done = command("dead-letters", "list", "--path", f"gs://*/{folder}/*")
     assert (done.status, done.err) == (0, "1 open\n")
@@ -74,12 +74,12 @@ def test_entries_are_listed_with_path_and_reason(
     assert columns[4] == f"{name}: no DICM prefix and no data set at the start\n"
 
 
-def test_names_steer_neither_terminal_nor_statement(
+def test_names_inject_neither_terminal_controls_nor_sql(
     stack: Stack, command: Command, folder: str
 ) -> None:
     name = f"{folder}/\x1b[31m' OR TRUE -- \\.*\n.dcm"
-    event = stack.bucket.upload(f"{folder}/plain.dcm", b"no DICOM").but(name=name, size="9")
-    stack.storage.faults = [Fault(DOWNLOAD, 200, b"no DICOM!")]
+    event = stack.bucket.upload(f"{folder}/plain.dcm", b"not DICOM").but(name=name, size="9")
+    stack.storage.faults = [Fault(DOWNLOAD, 200, b"not DICO!")]
     assert event.post(stack.url).status_code == 200
     stack.storage.faults = []
     (entry,) = open_entries(command, f"gs://{stack.bucket.name}/{name}")
@@ -92,8 +92,8 @@ def test_names_steer_neither_terminal_nor_statement(
     assert open_entries(command, f"*{folder}/.*lain.dcm") == []
 
 
-def test_filters_choose_entries(stack: Stack, command: Command, folder: str) -> None:
-    not_dicom = stack.bucket.upload(f"{folder}/a.dcm", b"no DICOM")
+def test_filters_select_entries(stack: Stack, command: Command, folder: str) -> None:
+    not_dicom = stack.bucket.upload(f"{folder}/a.dcm", b"not DICOM")
     not_dicom.post(stack.url)
     exhaust(stack, stack.bucket.upload(f"{folder}/b.dcm", b"whatever"))
 
@@ -112,23 +112,25 @@ def test_filters_choose_entries(stack: Stack, command: Command, folder: str) -> 
     assert names("--since", "2999-01-01T00:00") == []
 
 
-def test_a_filter_that_matches_nothing_says_so(stack: Stack, command: Command, folder: str) -> None:
-    stack.bucket.upload(f"{folder}/a.dcm", b"no DICOM").post(stack.url)
-    told = re.compile(r"none of [1-9]\d* open entries matches\n")
+def test_a_filter_without_a_match_is_reported(stack: Stack, command: Command, folder: str) -> None:
+    stack.bucket.upload(f"{folder}/a.dcm", b"not DICOM").post(stack.url)
+    message = re.compile(r"no open entry matches \([1-9]\d* open\)\n")
     for filters in (("--path", "gs://none/*"), ("--since", "2999-01-01"), ("--event", "archived")):
         listed = command("dead-letters", "list", *filters)
         assert (listed.status, listed.out) == (0, "")
-        assert told.fullmatch(listed.err)
+        assert message.fullmatch(listed.err)
         as_json = command("dead-letters", "list", "--json", *filters)
         assert (as_json.status, as_json.out) == (0, "[]\n")
-        assert told.fullmatch(as_json.err)
+        assert message.fullmatch(as_json.err)
         retried = command("dead-letters", "retry", *filters)
         assert (retried.status, retried.err) == (0, "")
-        assert told.fullmatch(retried.out)
+        assert message.fullmatch(retried.out)
 
 
-def test_reasons_are_known_ones_in_any_case(stack: Stack, command: Command, folder: str) -> None:
-    event = stack.bucket.upload(f"{folder}/a.dcm", b"no DICOM")
+def test_an_unknown_reason_is_refused_and_case_is_ignored(
+    stack: Stack, command: Command, folder: str
+) -> None:
+    event = stack.bucket.upload(f"{folder}/a.dcm", b"not DICOM")
     event.post(stack.url)
     path = ("--path", path_of(stack, event))
     for reason in ("notdicomerror", "NOTDICOMERROR", "NotDicomError"):
@@ -136,11 +138,11 @@ def test_reasons_are_known_ones_in_any_case(stack: Stack, command: Command, fold
     for name in ("list", "retry"):
         done = command("dead-letters", name, *path, "--reason", "NotDicom")
         assert (done.status, done.out) == (2, "")
-        assert "--reason NotDicom: no such reason; use DeliveryExhausted, " in done.err
+        assert "--reason NotDicom: no such reason; use one of DeliveryExhausted, " in done.err
         assert "NotDicomError" in done.err
 
 
-def test_the_name_of_an_unforeseen_exception_is_a_reason_where_an_entry_has_it(
+def test_an_unforeseen_exception_is_a_reason_if_an_entry_has_it(
     stack: Stack, command: Command, folder: str
 ) -> None:
     event = stack.bucket.upload(f"{folder}/a.dcm", b"x")
@@ -152,10 +154,10 @@ def test_the_name_of_an_unforeseen_exception_is_a_reason_where_an_entry_has_it(
     assert [each["path"] for each in json.loads(done.out)] == [path_of(stack, event)]
 
 
-def test_an_entry_is_shown_with_its_event_as_it_came(
+def test_an_entry_is_shown_with_its_recorded_event(
     stack: Stack, command: Command, folder: str
 ) -> None:
-    event = stack.bucket.upload(f"{folder}/a.dcm", b"no DICOM")
+    event = stack.bucket.upload(f"{folder}/a.dcm", b"not DICOM")
     event.post(stack.url)
     for name in (path_of(stack, event), event.id):
         done = command("dead-letters", "show", name)
@@ -166,13 +168,13 @@ def test_an_entry_is_shown_with_its_event_as_it_came(
         assert shown["data"] == event.data
 
 
-def test_what_is_not_open_cannot_be_shown(command: Command) -> None:
+def test_an_object_without_an_open_entry_is_reported(command: Command) -> None:
     done = command("dead-letters", "show", "gs://none/none.dcm")
     assert (done.status, done.out) == (1, "")
-    assert done.err == "gs://none/none.dcm: no entry is open\n"
+    assert done.err == "gs://none/none.dcm: there is no open entry\n"
 
 
-def test_an_event_that_was_given_up_is_handled_whatever_its_age(
+def test_retry_handles_an_event_of_any_age(
     stack: Stack, command: Command, folder: str, ct_small: bytes
 ) -> None:
     events = [stack.bucket.upload(f"{folder}/{n}.dcm", ct_small) for n in range(20)]
@@ -187,12 +189,14 @@ def test_an_event_that_was_given_up_is_handled_whatever_its_age(
         assert len(stack.rows(event.data["name"])) == 1
     done = command("dead-letters", "retry", "--path", f"*/{folder}/*")
     assert done.status == 0
-    assert re.fullmatch(r"none of \d+ open entries matches\n|nothing is open\n", done.out)
+    assert re.fullmatch(
+        r"no open entry matches \(\d+ open\)\n|there are no open entries\n", done.out
+    )
 
 
 @pytest.mark.parametrize("kind", ["finalized", "deleted", "archived"])
 @pytest.mark.parametrize("shape", ["CloudEvent", "notification", "notification without data"])
-def test_what_pubsub_recorded_is_handled_in_either_shape(
+def test_retry_handles_every_shape_that_pubsub_records(
     stack: Stack, command: Command, ct_small: bytes, kind: str, *, shape: str
 ) -> None:
     folder = unique("shape-")
@@ -223,7 +227,7 @@ def test_what_pubsub_recorded_is_handled_in_either_shape(
     assert open_entries(command, path_of(stack, event)) == []
 
 
-def test_what_fails_again_stays_as_it_is(stack: Stack, command: Command, folder: str) -> None:
+def test_an_event_that_fails_again_stays_open(stack: Stack, command: Command, folder: str) -> None:
     event = stack.bucket.upload(f"{folder}/a.dcm", b"SENTINEL^PATIENT")
     event.post(stack.url)
     before = open_entries(command, path_of(stack, event))
@@ -236,10 +240,10 @@ def test_what_fails_again_stays_as_it_is(stack: Stack, command: Command, folder:
     assert open_entries(command, path_of(stack, event)) == before
 
 
-def test_an_object_that_is_gone_closes_its_entry(
+def test_retry_closes_the_entry_of_a_deleted_object(
     stack: Stack, command: Command, folder: str
 ) -> None:
-    event = stack.bucket.upload(f"{folder}/a.dcm", b"no DICOM")
+    event = stack.bucket.upload(f"{folder}/a.dcm", b"not DICOM")
     event.post(stack.url)
     stack.bucket.delete(event.data["name"])
     done = command("dead-letters", "retry", "--path", path_of(stack, event))
@@ -248,7 +252,7 @@ def test_an_object_that_is_gone_closes_its_entry(
     assert stack.rows(event.data["name"]) == []
 
 
-def test_a_letter_that_holds_no_event_stays_open(stack: Stack, command: Command) -> None:
+def test_a_dead_letter_without_an_event_stays_open(stack: Stack, command: Command) -> None:
     message_id = unique("garbage-")
     write(stack, message_id=message_id, attributes="[1]", data=b"\xff\0")
     shown = json.loads(command("dead-letters", "show", message_id).out)
@@ -259,9 +263,9 @@ def test_a_letter_that_holds_no_event_stays_open(stack: Stack, command: Command)
 
 
 INVALID_UTF8 = {
-    "a byte that begins nothing": b"\xff",
-    "a character that is cut": b"\xe2\x82",
-    "a continuation alone": b"\x80",
+    "a byte that starts no character": b"\xff",
+    "a truncated character": b"\xe2\x82",
+    "a lone continuation byte": b"\x80",
     "an overlong form": b"\xc0\xaf",
     "a surrogate": b"\xed\xa0\x80",
     "beyond Unicode": b"\xf4\x90\x80\x80",
@@ -269,7 +273,7 @@ INVALID_UTF8 = {
 
 
 @pytest.mark.parametrize("invalid", INVALID_UTF8.values(), ids=INVALID_UTF8)
-def test_a_letter_whose_text_is_not_utf8_is_shown_as_base64(
+def test_data_that_is_not_utf8_is_shown_as_base64(
     stack: Stack, command: Command, invalid: bytes
 ) -> None:
     message_id = unique("latin-")
@@ -287,15 +291,15 @@ def dismissed(stack: Stack, event: Event) -> list[dict[str, Any]]:
     )
 
 
-def test_what_is_dismissed_leaves_the_view_and_keeps_its_rows(
+def test_a_dismissed_entry_leaves_the_view_and_keeps_its_rows(
     stack: Stack, command: Command, folder: str
 ) -> None:
-    events = [stack.bucket.upload(f"{folder}/{n}.dcm", b"no DICOM") for n in range(2)]
+    events = [stack.bucket.upload(f"{folder}/{n}.dcm", b"not DICOM") for n in range(2)]
     for event in events:
         event.post(stack.url)
     path = path_of(stack, events[0])
     before = [row for row in stack.dead_letters() if row["message_id"] == events[0].id]
-    done = command("dead-letters", "dismiss", "--path", path, "--because", "it's no scan")
+    done = command("dead-letters", "dismiss", "--path", path, "--because", "it's not a scan")
     assert (done.status, done.out, done.err) == (0, "1 dismissed\n", "")
     assert open_entries(command, path) == []
     assert len(open_entries(command, f"*/{folder}/*")) == 1
@@ -303,16 +307,18 @@ def test_what_is_dismissed_leaves_the_view_and_keeps_its_rows(
     assert rows[: len(before)] == before
     assert len(rows) == len(before) + 1
     (entry,) = dismissed(stack, events[0])
-    assert (entry["because"], entry["event"]) == ("it's no scan", "finalized")
+    assert (entry["because"], entry["event"]) == ("it's not a scan", "finalized")
     assert entry["version"] == events[0].data["generation"]
     assert dismissed(stack, events[1]) == []
     again = command("dead-letters", "dismiss", "--path", path, "--because", "once more")
     assert again.status == 0
-    assert re.fullmatch(r"none of \d+ open entries matches\n", again.out)
+    assert re.fullmatch(r"no open entry matches \(\d+ open\)\n", again.out)
 
 
-def test_a_later_failure_undoes_a_dismissal(stack: Stack, command: Command, folder: str) -> None:
-    event = stack.bucket.upload(f"{folder}/a.dcm", b"no DICOM")
+def test_a_later_failure_reopens_a_dismissed_entry(
+    stack: Stack, command: Command, folder: str
+) -> None:
+    event = stack.bucket.upload(f"{folder}/a.dcm", b"not DICOM")
     path = path_of(stack, event)
     event.post(stack.url)
     command("dead-letters", "dismiss", "--path", path, "--because", "bad")
@@ -341,7 +347,9 @@ def test_a_success_or_a_delete_ends_a_dismissal(
     assert open_entries(command, path_of(stack, event)) == []
 
 
-def test_a_letter_that_names_no_object_can_be_dismissed(stack: Stack, command: Command) -> None:
+def test_a_dead_letter_that_names_no_object_can_be_dismissed(
+    stack: Stack, command: Command
+) -> None:
     message_id = unique("garbage-")
     write(stack, message_id=message_id, attributes="[1]", data=b"\xff\0")
     command("dead-letters", "dismiss", "--all", "--because", "garbage")
@@ -363,7 +371,7 @@ def test_a_letter_that_names_no_object_can_be_dismissed(stack: Stack, command: C
         ("--all", "--reason", "NotDicomError", "--because", "x"),
     ],
 )
-def test_dismiss_must_be_told_what_and_why(
+def test_dismiss_requires_a_selection_and_a_reason(
     stack: Stack, command: Command, args: tuple[str, ...]
 ) -> None:
     stack.bigquery.faults = [Fault("")]
@@ -372,10 +380,10 @@ def test_dismiss_must_be_told_what_and_why(
     assert "Usage: dcm2bq dead-letters dismiss" in done.err
 
 
-def test_a_dismissal_that_is_not_stored_leaves_the_entry_open(
+def test_an_entry_stays_open_if_its_dismissal_is_not_stored(
     stack: Stack, command: Command, folder: str
 ) -> None:
-    event = stack.bucket.upload(f"{folder}/a.dcm", b"no DICOM")
+    event = stack.bucket.upload(f"{folder}/a.dcm", b"not DICOM")
     event.post(stack.url)
     stack.bigquery.faults = [Fault("tables/dead_letter/insertAll", 403)]
     done = command("dead-letters", "dismiss", "--path", path_of(stack, event), "--because", "x")
@@ -388,20 +396,20 @@ def test_a_dismissal_that_is_not_stored_leaves_the_entry_open(
 @pytest.mark.parametrize(
     ("forged", "message"),
     [
-        ({"generation": str(2**63 - 1)}, "data.generation: is more than a day ahead"),
+        ({"generation": str(2**63 - 1)}, "data.generation: is more than a day in the future"),
         (
             {"attributes": {"ce-bucket": "other"}},
-            "data.bucket: is not that of the attribute bucket",
+            "data.bucket: differs from the attribute bucket",
         ),
         (
             {"attributes": {"ce-time": "2999-01-01T00:00:00Z"}},
-            "time: is more than a day ahead",
+            "time: is more than a day in the future",
         ),
         ({"buckets": ["other-scans"]}, "data.bucket: is not one of input.buckets"),
     ],
     ids=str,
 )
-def test_a_forged_letter_hides_nothing(
+def test_a_forged_dead_letter_hides_no_object(
     stack: Stack,
     command: Command,
     folder: str,
@@ -410,7 +418,7 @@ def test_a_forged_letter_hides_nothing(
     forged: dict[str, Any],
     message: str,
 ) -> None:
-    """The table is data: whoever can write into it, or into the topic, must not hide objects."""
+    """Whoever can write to the table or the topic must not be able to hide objects."""
     event = stack.bucket.upload(f"{folder}/a.dcm", ct_small)
     assert event.post(stack.url).status_code == 200
     attributes = {f"ce-{k}": v for k, v in event.as_type("deleted").attributes.items()}
@@ -433,9 +441,7 @@ def test_a_forged_letter_hides_nothing(
     )
 
 
-def test_a_letter_that_is_nested_too_deeply_is_shown_and_stays_open(
-    stack: Stack, command: Command
-) -> None:
+def test_deeply_nested_data_is_shown_and_stays_open(stack: Stack, command: Command) -> None:
     message_id = unique("nested-")
     nested = b"[" * 200_000 + b"]" * 200_000
     write(stack, message_id=message_id, attributes="{}", data=nested)
@@ -444,16 +450,16 @@ def test_a_letter_that_is_nested_too_deeply_is_shown_and_stays_open(
     done = command("dead-letters", "retry", "--all")
     assert done.status == 1
     assert f"message {message_id}: data: is not JSON\n" in done.err
-    # Each look at the view parses it: the tests that follow have seconds.
+    # Every query of the view would parse it, which later tests have no time for.
     stack.dataset.query("DELETE FROM dead_letter WHERE message_id = @id", {"id": message_id})
 
 
-def test_an_outage_ends_the_run_and_the_next_goes_on(
+def test_a_retry_stopped_by_an_outage_can_be_repeated(
     stack: Stack, command: Command, folder: str, ct_small: bytes
 ) -> None:
     for n in range(36):
         exhaust(stack, stack.bucket.upload(f"{folder}/{n:02}.dcm", ct_small))
-    # Among 33 failures and 3 successes, whatever their order, 8 failures stand in a row.
+    # However 33 failures and 3 successes are ordered, 8 failures are in a row.
     stack.storage.faults = [Fault(f"{n:02}.dcm", 403) for n in range(3, 36)]
     done = command("dead-letters", "retry", "--path", f"*/{folder}/*")
     assert done.status == 3
@@ -466,7 +472,7 @@ def test_an_outage_ends_the_run_and_the_next_goes_on(
     assert (done.status, done.out) == (0, f"{left} inserted\n")
 
 
-def test_a_resolution_that_is_not_stored_leaves_the_entry_open(
+def test_an_entry_stays_open_if_its_resolution_is_not_stored(
     stack: Stack, command: Command, folder: str, ct_small: bytes
 ) -> None:
     event = stack.bucket.upload(f"{folder}/a.dcm", ct_small).as_type("deleted")
@@ -479,14 +485,14 @@ def test_a_resolution_that_is_not_stored_leaves_the_entry_open(
 
 
 @pytest.mark.parametrize("args", [(), ("--all", "--reason", "NotDicomError"), ("--event", "x")])
-def test_retry_must_be_told_what_is_meant(command: Command, args: tuple[str, ...]) -> None:
+def test_retry_requires_a_selection(command: Command, args: tuple[str, ...]) -> None:
     done = command("dead-letters", "retry", *args)
     assert (done.status, done.out) == (2, "")
     assert "Usage: dcm2bq dead-letters retry" in done.err
 
 
 @pytest.mark.parametrize("uri", ["gs://", "gs:///a", "gs://UPPER/a", "gs://a", "GS://bucket/a"])
-def test_what_is_no_uri_is_refused_before_anything_is_asked(
+def test_an_invalid_uri_is_refused_before_any_request(
     stack: Stack, command: Command, uri: str
 ) -> None:
     stack.bigquery.faults = [Fault("")]
@@ -495,7 +501,7 @@ def test_what_is_no_uri_is_refused_before_anything_is_asked(
     assert done.err.startswith(f"dcm2bq: {uri}: gs://BUCKET or gs://BUCKET/NAME is expected")
 
 
-def test_a_retry_without_the_key_is_refused_before_anything_is_asked(
+def test_retry_without_the_hash_key_is_refused_before_any_request(
     stack: Stack, command: Command
 ) -> None:
     stack.bigquery.faults = [Fault("")]
@@ -506,7 +512,7 @@ def test_a_retry_without_the_key_is_refused_before_anything_is_asked(
 
 
 @pytest.mark.parametrize("args", [("list",), ("show", "x"), ("retry", "--all")])
-def test_a_dataset_without_tables_is_told(
+def test_a_missing_dataset_is_reported(
     stack: Stack, command: Command, args: tuple[str, ...]
 ) -> None:
     command.configure(stack, bigQuery={"datasetId": unique("none_")})
@@ -515,15 +521,15 @@ def test_a_dataset_without_tables_is_told(
     assert "none_" in done.err
 
 
-def test_rows_of_other_privacy_options_are_not_added(stack: Stack, command: Command) -> None:
+def test_rows_with_other_privacy_options_are_not_added(stack: Stack, command: Command) -> None:
     command.configure(stack, privacy={"remove": ["PatientID"]})
     done = command("dead-letters", "retry", "--all")
     assert (done.status, done.out) == (2, "")
-    assert "instances: holds rows made by other privacy options" in done.err
+    assert "instances: holds rows made with other privacy options" in done.err
 
 
 @pytest.mark.parametrize("privacy", [{"hash": ["PatientID"]}, {"profile": "basic"}])
-def test_a_retry_without_the_key_stops_and_names_the_variable(
+def test_retry_without_the_hash_key_names_the_variable(
     stack: Stack, command: Command, privacy: dict[str, Any]
 ) -> None:
     command.configure(stack, privacy=privacy)
@@ -533,7 +539,7 @@ def test_a_retry_without_the_key_stops_and_names_the_variable(
 
 
 @pytest.mark.parametrize("args", [("list",), ("show", "x"), ("retry", "--all")])
-def test_a_bigquery_that_does_not_answer_is_told(
+def test_an_unreachable_bigquery_is_reported(
     stack: Stack, command: Command, args: tuple[str, ...]
 ) -> None:
     command.configure(stack, bigQuery={"datasetId": stack.dataset.dataset_id, "timeoutSeconds": 1})

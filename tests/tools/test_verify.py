@@ -1,4 +1,4 @@
-"""`dcm2bq verify`: what differs between bucket and table is told, and mended without harm."""
+"""`dcm2bq verify` reports every difference between bucket and table, and repairs it safely."""
 
 import json
 import re
@@ -11,14 +11,17 @@ import pytest
 
 from dcm2bq import rows
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.bigquery.row_sink import Writer
-from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.bigquery.row_sink import RowSink
+from dcm2bq.deadline import Deadline
+from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.handler import Result
+from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.verify import Comparison, Repair
 from tests.support.cloud import Bucket, Event
+from tests.support.commands import Done
 from tests.support.function_stack import ROOT, Stack, unique
 from tests.support.proxy import Fault
-from tests.tools.conftest import Command, Done
+from tests.tools.conftest import Command
 
 DOWNLOAD = "alt=media"
 
@@ -73,21 +76,21 @@ def versioned(stack: Stack, command: Command) -> Place:
     return Place(stack, stack.versioned_bucket, command)
 
 
-def test_without_a_difference_all_is_well(place: Place, ct_small: bytes) -> None:
+def test_no_difference_is_success(place: Place, ct_small: bytes) -> None:
     for name in ("a.dcm", "ä.dcm", "ﬀ.dcm", "😀.dcm", "notes.txt", "empty.dcm"):
         place.upload(name, b"" if name == "empty.dcm" else ct_small)
     done = place.verify()
     assert (done.status, done.out) == (0, "")
-    assert done.err == "6 objects (2 ignored), no difference\n"
+    assert done.err == "6 objects (2 ignored), no differences\n"
     assert place.found(status=0) == []
 
 
-def test_each_difference_is_told(place: Place, ct_small: bytes) -> None:
+def test_every_kind_of_difference_is_reported(place: Place, ct_small: bytes) -> None:
     place.upload("1 fine.dcm", ct_small)
     missing = place.upload("2 missing.dcm", ct_small, deliver=False)
-    broken = place.upload("3 broken.dcm", b"no DICOM")
+    broken = place.upload("3 broken.dcm", b"not DICOM")
     old = place.upload("4 overwritten.dcm", ct_small)
-    new = place.upload("4 overwritten.dcm", b"no DICOM")
+    new = place.upload("4 overwritten.dcm", b"not DICOM")
     stale = place.upload("5 stale.dcm", ct_small)
     place.delete("5 stale.dcm")
     done = place.verify()
@@ -113,11 +116,11 @@ def test_each_difference_is_told(place: Place, ct_small: bytes) -> None:
     ]
 
 
-def test_what_is_dismissed_is_called_so_and_is_no_difference(
+def test_a_dismissed_object_is_listed_but_not_a_difference(
     place: Place, command: Command, ct_small: bytes
 ) -> None:
     place.upload("a.dcm", ct_small)
-    place.upload("bad.dcm", b"no DICOM")
+    place.upload("bad.dcm", b"not DICOM")
     command("dead-letters", "dismiss", "--path", f"{place.root}*", "--because", "broken")
     assert place.found(status=0) == [("dismissed", "bad.dcm", "broken", None)]
     done = place.verify()
@@ -131,7 +134,7 @@ def test_what_is_dismissed_is_called_so_and_is_no_difference(
 def test_repair_makes_the_table_equal_to_the_bucket(place: Place, ct_small: bytes) -> None:
     place.upload("1 fine.dcm", ct_small)
     place.upload("2 missing.dcm", ct_small, deliver=False)
-    place.upload("3 new.dcm", b"no DICOM", deliver=False)
+    place.upload("3 new.dcm", b"not DICOM", deliver=False)
     place.upload("4 overwritten.dcm", ct_small)
     place.upload("4 overwritten.dcm", ct_small, deliver=False)
     place.upload("5 stale.dcm", ct_small)
@@ -151,7 +154,9 @@ def test_repair_makes_the_table_equal_to_the_bucket(place: Place, ct_small: byte
     assert place.found("--repair") == [("dead-lettered", "3 new.dcm", "NotDicomError", "left")]
 
 
-def test_a_repaired_row_is_that_of_the_event(stack: Stack, place: Place, ct_small: bytes) -> None:
+def test_a_repaired_row_equals_that_of_the_event(
+    stack: Stack, place: Place, ct_small: bytes
+) -> None:
     event = place.upload("a.dcm", ct_small, deliver=False)
     place.verify("--repair")
     event.post(stack.url)
@@ -163,7 +168,7 @@ def test_a_repaired_row_is_that_of_the_event(stack: Stack, place: Place, ct_smal
     assert repaired == delivered
 
 
-def test_an_archived_generation_is_marked_as_such(
+def test_an_archived_generation_gets_an_archived_marker(
     stack: Stack, versioned: Place, ct_small: bytes
 ) -> None:
     versioned.upload("a.dcm", ct_small)
@@ -175,17 +180,17 @@ def test_an_archived_generation_is_marked_as_such(
     assert datetime.now(UTC) - marker["timestamp"] < timedelta(minutes=5)
 
 
-def test_what_is_live_though_the_listing_lacks_it_gets_no_marker(
+def test_a_live_generation_missing_from_the_listing_gets_no_marker(
     stack: Stack, place: Place, ct_small: bytes
 ) -> None:
-    """A listing that is older than the row."""
+    """The listing is older than the row."""
     place.upload("a.dcm", ct_small)
     stack.storage.faults = [Fault("prefix=", 200, b'{"kind": "storage#objects"}')]
     assert place.found("--repair", status=0) == [("stale", "a.dcm", None, "exists")]
     assert len(place.live()) == 1
 
 
-def test_a_generation_that_cannot_be_asked_for_gets_no_marker(
+def test_a_generation_that_cannot_be_looked_up_gets_no_marker(
     stack: Stack, place: Place, ct_small: bytes
 ) -> None:
     place.upload("a.dcm", ct_small)
@@ -203,15 +208,17 @@ def test_a_generation_that_cannot_be_asked_for_gets_no_marker(
     assert len(place.live()) == 1
 
 
-def test_a_row_of_a_higher_generation_is_left(stack: Stack, place: Place, ct_small: bytes) -> None:
-    """Its marker would hide the object that is live."""
+def test_a_row_of_a_higher_generation_is_not_repaired(
+    stack: Stack, place: Place, ct_small: bytes
+) -> None:
+    """Its marker would hide the object in the bucket."""
     event = place.upload("a.dcm", ct_small)
     higher = str(int(event.data["generation"]) + 1)
     stack.storage.faults = [Fault(f"generation={higher}", 200, ct_small)]
     event.but(generation=higher).post(stack.url)
     stack.storage.faults = []
     reason = "the object has a lower generation"
-    # The rows are of one instance: the view shows the higher alone.
+    # Both rows have the same UIDs, so the view shows only the higher generation.
     assert place.found("--repair") == [
         ("missing", "a.dcm", None, "unseen"),
         ("stale", "a.dcm", reason, "left"),
@@ -219,21 +226,23 @@ def test_a_row_of_a_higher_generation_is_left(stack: Stack, place: Place, ct_sma
 
 
 def plant(stack: Stack, event: Event, generation: int, kind: str = "deleted") -> int:
-    """Write a marker that no event of Cloud Storage asks for; return its generation."""
+    """Write a marker without an event of Cloud Storage; return its generation."""
     marker = ObjectEvent(
         event_id=unique("planted-"),
-        kind=Kind(kind),
+        kind=EventKind(kind),
         time=datetime.now(UTC),
-        bucket=event.data["bucket"],
-        name=event.data["name"],
-        generation=generation,
+        object=StoredObject(
+            bucket=event.data["bucket"],
+            name=event.data["name"],
+            generation=generation,
+        ),
     )
     row = rows.instance_row(marker, now=datetime.now(UTC), info=rows.info(marker))
-    Writer(stack.config).insert(row, time.monotonic() + 5)
+    RowSink(stack.config).insert(row, Deadline.after(5))
     return generation
 
 
-def test_what_a_planted_marker_hides_is_told_and_never_called_repaired(
+def test_objects_hidden_by_a_planted_marker_are_reported_and_never_called_repaired(
     stack: Stack, place: Place, ct_small: bytes
 ) -> None:
     highest = plant(stack, place.upload("1 highest.dcm", ct_small), 2**63 - 1)
@@ -241,7 +250,7 @@ def test_what_a_planted_marker_hides_is_told_and_never_called_repaired(
     plant(stack, same, int(same.data["generation"]), "archived")
     never = place.upload("3 never delivered.dcm", ct_small, deliver=False)
     one_more = plant(stack, never, int(never.data["generation"]) + 1)
-    broken = place.upload("4 broken.dcm", b"no DICOM")
+    broken = place.upload("4 broken.dcm", b"not DICOM")
     plant(stack, broken, 2**63 - 1)
     ignored = place.upload("5 notes.txt", b"text")
     plant(stack, ignored, 2**63 - 1)
@@ -266,10 +275,10 @@ def test_what_a_planted_marker_hides_is_told_and_never_called_repaired(
     assert done.status == 1
     assert done.out.splitlines()[0].startswith(f"hidden         {place.root}1 highest.dcm#")
     assert done.out.splitlines()[0].endswith(f": by a marker of generation {highest}, left")
-    assert done.err == "6 objects (1 ignored), 4 hidden, 4 left\n"
+    assert done.err == "6 objects (1 ignored), 4 hidden, 4 not repaired\n"
 
 
-def test_a_forged_marker_is_removed_as_operations_tells(
+def test_the_documented_statement_removes_a_forged_marker(
     stack: Stack, place: Place, ct_small: bytes
 ) -> None:
     text = (ROOT / "docs" / "OPERATIONS.md").read_text().partition("## Forged events\n")[2]
@@ -297,7 +306,7 @@ def test_a_forged_marker_is_removed_as_operations_tells(
     assert place.live() == [("a.dcm", event.data["generation"])]
 
 
-def test_markers_of_the_future_are_listed_as_operations_tells(
+def test_the_documented_query_lists_markers_of_the_future(
     stack: Stack, place: Place, ct_small: bytes
 ) -> None:
     text = (ROOT / "docs" / "OPERATIONS.md").read_text().partition("## Forged events\n")[2]
@@ -310,10 +319,10 @@ def test_markers_of_the_future_are_listed_as_operations_tells(
     assert found == [str(2**63 - 1)]
 
 
-def test_a_repair_that_the_view_does_not_show_is_not_claimed(
+def test_a_repair_that_the_view_does_not_show_is_unseen(
     stack: Stack, place: Place, command: Command, ct_small: bytes
 ) -> None:
-    """The inserts are answered with success, but nothing is stored."""
+    """BigQuery acknowledges the inserts, but stores nothing."""
     command.configure(stack, bigQuery={"datasetId": stack.dataset.dataset_id, "timeoutSeconds": 1})
     place.upload("1 missing.dcm", ct_small, deliver=False)
     place.upload("2 stale.dcm", ct_small)
@@ -323,7 +332,7 @@ def test_a_repair_that_the_view_does_not_show_is_not_claimed(
         ("missing", "1 missing.dcm", None, "unseen"),
         ("stale", "2 stale.dcm", None, "unseen"),
     ]
-    assert "2 left" in place.verify("--repair").err
+    assert "2 not repaired" in place.verify("--repair").err
     stack.bigquery.faults = []
     assert place.found("--repair", status=0) == [
         ("missing", "1 missing.dcm", None, "inserted"),
@@ -331,12 +340,14 @@ def test_a_repair_that_the_view_does_not_show_is_not_claimed(
     ]
 
 
-def looks(requests: list[str]) -> int:
-    """Return how many queries were asked."""
+def queries(requests: list[str]) -> int:
+    """Return the number of queries."""
     return sum(line.startswith("POST") and "/queries" in line for line in requests)
 
 
-def test_a_row_that_shows_late_is_waited_for(stack: Stack, place: Place, ct_small: bytes) -> None:
+def test_verify_waits_for_a_row_that_appears_late(
+    stack: Stack, place: Place, ct_small: bytes
+) -> None:
     place.upload("a.dcm", ct_small, deliver=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BIGQUERY_EMULATOR_HOST", stack.bigquery.url)
@@ -349,14 +360,14 @@ def test_a_row_that_shows_late_is_waited_for(stack: Stack, place: Place, ct_smal
         asked = len(stack.bigquery.requests)
         with ThreadPoolExecutor(1) as pool:
             confirmed = pool.submit(lambda: list(comparison.confirm([early])))
-            # The second look comes after the first was answered without the row.
-            while not confirmed.done() and looks(stack.bigquery.requests[asked:]) < 2:
+            # The second query comes once the first was answered without the row.
+            while not confirmed.done() and queries(stack.bigquery.requests[asked:]) < 2:
                 time.sleep(0.01)
-            assert comparison.mend(difference).result == "inserted"
+            assert comparison.repair(difference).result == "inserted"
             assert confirmed.result() == [early]
 
 
-def test_a_bucket_whose_events_the_function_refuses_is_not_verified(
+def test_a_bucket_not_in_input_buckets_is_not_verified(
     stack: Stack, place: Place, command: Command
 ) -> None:
     command.configure(stack, input={"buckets": ["other-scans"]})
@@ -367,14 +378,14 @@ def test_a_bucket_whose_events_the_function_refuses_is_not_verified(
     assert place.verify("--allow-empty").status == 0
 
 
-def test_young_objects_are_not_called_missing(place: Place, ct_small: bytes) -> None:
+def test_new_objects_are_not_reported_as_missing(place: Place, ct_small: bytes) -> None:
     place.upload("a.dcm", ct_small, deliver=False)
     done = place.verify(settle=10)
     assert (done.status, done.out) == (0, "")
-    assert done.err == "1 objects, 1 too young to be called missing, no difference\n"
+    assert done.err == "1 object, 1 too new to be reported as missing, no differences\n"
 
 
-def test_the_ranges_of_a_large_bucket_meet_without_gap_or_overlap(
+def test_ranges_of_a_large_bucket_have_no_gap_and_no_overlap(
     stack: Stack, place: Place, ct_small: bytes
 ) -> None:
     for number in range(40):
@@ -393,16 +404,16 @@ def test_the_ranges_of_a_large_bucket_meet_without_gap_or_overlap(
                 settle=timedelta(0),
                 range_rows=range_rows,
             )
-            found.append([(each.finding, each.event.path) for each in comparison])
+            found.append([(each.finding, each.event.object.path) for each in comparison])
             assert comparison.objects == 32
     assert found[0] == found[1]
     assert len(found[0]) == 8 + 6
 
 
-def test_ranges_are_made_of_markers_too(
+def test_ranges_take_markers_into_account(
     stack: Stack, place: Place, ct_small: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """BigQuery sorts them as well, and there may be many more of them than objects."""
+    """BigQuery sorts them as well, and there can be many more of them than objects."""
     for number in range(20):
         event = place.upload(f"{number:02}.dcm", ct_small, deliver=False)
         place.delete(f"{number:02}.dcm")
@@ -421,7 +432,7 @@ def test_ranges_are_made_of_markers_too(
 @pytest.mark.parametrize(
     "location", ["my-bucket", "gs://", "gs:///a", "gs://UPPER/x", "gs://a", "s3://b"]
 )
-def test_what_is_no_location_is_refused_before_anything_is_asked(
+def test_an_invalid_location_is_refused_before_any_request(
     stack: Stack, command: Command, location: str
 ) -> None:
     stack.bigquery.faults = stack.storage.faults = [Fault("")]
@@ -432,11 +443,12 @@ def test_what_is_no_location_is_refused_before_anything_is_asked(
     assert ("3 to 222" in line) == location.startswith("gs://")
 
 
-def test_a_prefix_without_an_object_is_told(place: Place, ct_small: bytes) -> None:
+def test_a_prefix_without_objects_is_reported(place: Place, ct_small: bytes) -> None:
     done = place.verify()
     assert (done.status, done.out) == (1, "")
     assert done.err.splitlines()[-1] == (
-        f"{place.root}: no object under this prefix (--allow-empty if so)"
+        f"{place.root}: there is no object and no row under this prefix; "
+        "if that is right, use --allow-empty"
     )
     assert place.verify("--json").status == 1
     assert place.verify("--allow-empty").status == 0
@@ -447,7 +459,7 @@ def test_a_prefix_without_an_object_is_told(place: Place, ct_small: bytes) -> No
     assert place.verify("--repair").status == 0
 
 
-def test_a_repair_without_the_key_is_refused_before_anything_is_asked(
+def test_repair_without_the_hash_key_is_refused_before_any_request(
     stack: Stack, place: Place, command: Command
 ) -> None:
     stack.bigquery.faults = stack.storage.faults = [Fault("")]
@@ -457,24 +469,24 @@ def test_a_repair_without_the_key_is_refused_before_anything_is_asked(
     assert "DCM2BQ_HASH_KEY" in done.err
 
 
-def test_a_bucket_that_is_not_there_is_told(command: Command) -> None:
+def test_a_missing_bucket_is_reported(command: Command) -> None:
     done = command("verify", "gs://no-such-bucket")
     assert (done.status, done.out) == (3, "")
     assert done.err == "dcm2bq: Cloud Storage: there is no such bucket\n"
 
 
-def test_rows_of_other_privacy_options_are_not_added(
+def test_rows_with_other_privacy_options_are_not_added(
     stack: Stack, place: Place, command: Command
 ) -> None:
     command.configure(stack, privacy={"remove": ["PatientID"]})
     done = place.verify("--repair")
     assert (done.status, done.out) == (2, "")
-    assert "instances: holds rows made by other privacy options" in done.err
+    assert "instances: holds rows made with other privacy options" in done.err
     assert place.verify("--allow-empty").status == 0
 
 
 @pytest.mark.parametrize("privacy", [{"hash": ["PatientID"]}, {"profile": "basic"}])
-def test_a_repair_without_the_key_stops_and_names_the_variable(
+def test_repair_without_the_hash_key_names_the_variable(
     stack: Stack, place: Place, command: Command, privacy: dict[str, Any]
 ) -> None:
     command.configure(stack, privacy=privacy)
@@ -484,7 +496,7 @@ def test_a_repair_without_the_key_stops_and_names_the_variable(
 
 
 @pytest.mark.parametrize("server", ["storage", "bigquery"])
-def test_a_server_that_does_not_answer_is_told(
+def test_an_unreachable_service_is_reported(
     stack: Stack, place: Place, command: Command, server: str
 ) -> None:
     command.configure(stack, bigQuery={"datasetId": stack.dataset.dataset_id, "timeoutSeconds": 1})

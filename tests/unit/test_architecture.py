@@ -1,71 +1,129 @@
-"""The table of modules in docs/ARCHITECTURE.md holds: one direction, packages in their rooms."""
+"""Imports go one way, as the table in docs/ARCHITECTURE.md shows it."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "ARCHITECTURE.md"
 
 BELOW_CLI = {
     "errors",
+    "bucket_names",
     "config",
-    "machine",
-    "events",
+    "deadline",
+    "stored_object",
+    "ignored",
+    "emulators",
     "extras",
     "lifted",
+    "machine",
+    "terminal",
+    "events",
+    "version",
     "dicom",
     "rows",
     "transport",
+    "google_errors",
     "gcs",
     "bigquery",
     "handler",
     "log",
     "schema",
-    "terminal",
     "tools",
     "local",
 }
 MAY_IMPORT = {
     "main": BELOW_CLI - {"tools", "local"},
     "errors": set(),
-    "config": {"errors"},
-    "events": {"errors"},
+    "bucket_names": set(),
+    "config": {"bucket_names", "errors"},
+    "deadline": {"errors"},
+    "stored_object": {"bucket_names", "errors"},
+    "ignored": {"config", "stored_object"},
+    "emulators": set(),
     "extras": {"errors"},
-    "machine": set(),
     "lifted": set(),
-    "dicom": {"errors", "config", "lifted", "machine"},
-    "rows": {"events", "lifted"},
+    "machine": set(),
     "terminal": set(),
-    "transport": set(),
-    "gcs": {"config", "events", "errors", "transport", "dicom"},
-    "bigquery": {"config", "rows", "errors", "transport"},
-    "handler": {"errors", "config", "events", "dicom", "rows"},
+    "events": {"errors", "stored_object"},
+    "dicom": {"config", "deadline", "errors", "lifted", "machine"},
+    "version": set(),
+    "rows": {"events", "lifted", "version"},
+    "transport": {"deadline", "emulators", "errors"},
+    "google_errors": {"emulators", "errors"},
+    "gcs": {
+        *("bucket_names", "config", "deadline", "dicom", "emulators", "errors"),
+        *("google_errors", "stored_object", "transport"),
+    },
+    "bigquery": {
+        *("config", "deadline", "emulators", "errors", "google_errors", "rows", "transport"),
+    },
+    "handler": {
+        *("config", "deadline", "dicom", "errors", "events", "ignored", "rows", "stored_object"),
+    },
     "log": {"config", "errors", "terminal"},
     "schema": {"config"},
     "tools": BELOW_CLI - {"local"},
     "local": BELOW_CLI,
     "cli": BELOW_CLI,
 }
+"""What a module or package of dcm2bq may import of the others."""
+IN_DICOM_MAY_IMPORT: dict[str, set[str]] = {
+    # What the standard says.
+    "vr": set(),
+    "syntax": set(),
+    "dictionary": set(),
+    "sop_classes": set(),
+    # What passes from reading to writing, and what both report and pay.
+    "elements": set(),
+    "notes": {"dictionary", "elements", "vr"},
+    "memory": set(),
+    # Bytes become elements.
+    "read": {"dictionary", "elements", "memory", "notes", "syntax", "vr"},
+    # Values: what the bytes of an element mean.
+    "charset": set(),
+    "grisu2": set(),
+    "numbers": {"grisu2"},
+    "values": {"charset", "numbers"},
+    # Rules apply to elements.
+    "columns": {"charset", "elements", "notes", "values"},
+    "privacy": {"charset", "dictionary", "elements", "notes", "values", "vr"},
+    # Elements become JSON.
+    "write": {
+        *("charset", "dictionary", "elements", "memory", "notes", "numbers", "values", "vr"),
+    },
+    # The face of the library.
+    "conversion": {
+        *("columns", "elements", "memory", "notes", "privacy", "read", "sop_classes", "write"),
+    },
+}
+"""What a module or package of dcm2bq.dicom may import of the others."""
+STRANGERS = {"dicom/read": "dicom/write", "dicom/write": "dicom/read"}
+"""Packages within one that must not know each other."""
 RESTRICTED = {
     "functions_framework": {"main"},
     "cloudevents": {"main"},
+    "google.api_core": {"google_errors", "gcs", "bigquery"},
     "google.cloud.storage": {"gcs"},
     "google.cloud.bigquery": {"bigquery"},
     "pydicom": {"dicom", "local"},
     "click": {"cli", "tools", "local"},
     "rich": {"cli", "tools", "local"},
-    "apache_beam": {"tools"},
+    "apache_beam": {"tools/backfill/runners"},
 }
+"""The places that may import a package from outside the standard library."""
 
 FILES = [ROOT / "main.py", *sorted((ROOT / "dcm2bq").rglob("*.py"))]
 
 
-def room(file: Path) -> str:
-    """Return the room that a file belongs to: a module or folder of the package."""
-    parts = file.relative_to(ROOT).with_suffix("").parts
-    return parts[0] if len(parts) == 1 else parts[1]
+def place(file: Path) -> str:
+    """Return where a file is within the package: `errors`, `dicom/read/source`."""
+    relative = file.relative_to(ROOT).with_suffix("").as_posix()
+    return relative.removeprefix("dcm2bq/").removesuffix("/__init__")
 
 
 def imports(file: Path) -> Iterator[str]:
@@ -78,36 +136,102 @@ def imports(file: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def is_part_of(name: str, package: str) -> bool:
-    return name == package or name.startswith(package + ".")
+def is_within(name: str, package: str, separator: str) -> bool:
+    return name == package or name.startswith(package + separator)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_a_module_imports_what_its_room_may(file: Path) -> None:
-    here = room(file)
-    if here == "__init__":
+def test_a_module_imports_only_what_the_table_allows(file: Path) -> None:
+    here = place(file)
+    module = here.partition("/")[0]
+    if module == "__init__":
         assert not list(imports(file))
         return
     for name in imports(file):
-        if is_part_of(name, "dcm2bq") and name not in {"dcm2bq", "dcm2bq.__version__"}:
-            there = name.split(".")[1]
-            assert there == here or there in MAY_IMPORT[here], f"{here} imports {name}"
-        for package, rooms in RESTRICTED.items():
-            if is_part_of(name, package):
-                assert here in rooms, f"{here} imports {name}"
+        if is_within(name, "dcm2bq", ".") and name not in {"dcm2bq", "dcm2bq.__version__"}:
+            there = name.removeprefix("dcm2bq.").replace(".", "/")
+            other = there.partition("/")[0]
+            assert other == module or other in MAY_IMPORT[module], f"{here} imports {name}"
+            for package, stranger in STRANGERS.items():
+                assert not (is_within(here, package, "/") and is_within(there, stranger, "/")), (
+                    f"{here} imports {name}"
+                )
+        for package, places in RESTRICTED.items():
+            if is_within(name, package, "."):
+                assert any(is_within(here, allowed, "/") for allowed in places), (
+                    f"{here} imports {name}"
+                )
 
 
-def test_commands_print_only_through_what_escapes() -> None:
-    """A name that steers the terminal can then be printed by no command, new ones included."""
+DICOM_FILES = [file for file in FILES if place(file).startswith("dicom/")]
+
+
+@pytest.mark.parametrize("file", DICOM_FILES, ids=place)
+def test_a_module_of_dicom_imports_only_what_its_table_allows(file: Path) -> None:
+    """The cut between reading, rules and writing."""
+    module = place(file).split("/")[1]
+    for name in imports(file):
+        if is_within(name, "dcm2bq.dicom", "."):
+            other = name.split(".")[2]
+            assert other == module or other in IN_DICOM_MAY_IMPORT[module], f"{file}: {name}"
+
+
+def test_every_module_of_dicom_is_in_its_table() -> None:
+    assert {place(file).split("/")[1] for file in DICOM_FILES} == IN_DICOM_MAY_IMPORT.keys()
+
+
+def test_every_module_is_in_the_table() -> None:
+    assert {place(file).partition("/")[0] for file in FILES} - {"__init__"} == MAY_IMPORT.keys()
+
+
+def in_words(module: str) -> str:
+    """Return what the page says in the last column of a module's row."""
+    allowed = MAY_IMPORT[module]
+    if not allowed:
+        return "nothing"
+    if allowed >= BELOW_CLI - {"tools", "local"}:
+        without = sorted(BELOW_CLI - allowed, reverse=True)
+        return " but ".join(["everything below cli", *([" and ".join(without)] if without else [])])
+    return ", ".join(sorted(allowed))
+
+
+def test_the_page_shows_the_table() -> None:
+    section = PAGE.read_text().partition("\n## The modules\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([\w/.]+?)(?:\.py|/)` \| .* \| ([^|]+) \|$", section, re.MULTILINE)
+    shown = {name: allowed for name, allowed in rows if "/" not in name}
+    assert shown == {module: in_words(module) for module in MAY_IMPORT}
+    assert {name for name, _ in rows if "/" in name} >= {
+        *STRANGERS,
+        *(allowed for places in RESTRICTED.values() for allowed in places if "/" in allowed),
+    }
+
+
+def test_no_class_and_no_module_has_the_name_of_another() -> None:
+    """Two things of one name are told apart by nothing but their imports."""
+    classes: dict[str, list[str]] = {}
+    for file in FILES:
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                classes.setdefault(node.name, []).append(place(file))
+    stems: dict[str, list[str]] = {}
+    for file in FILES:
+        if file.name != "__init__.py":
+            stems.setdefault(file.stem, []).append(place(file))
+    shared = {name: places for name, places in (classes | stems).items() if len(places) > 1}
+    assert shared == {}
+
+
+def test_commands_print_only_through_functions_that_escape() -> None:
+    """So that no command, new ones included, prints a name that steers the terminal."""
     printing = {"click.echo", "click.secho", "print", "sys.stdout.write", "sys.stderr.write"}
-    found = {
+    calls = {
         (str(file.relative_to(ROOT)), ast.unparse(node))
         for file in FILES
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in printing
         if "printable" not in ast.unparse(node)
     }
-    assert found == {
+    assert calls == {
         ("dcm2bq/cli/__init__.py", "click.echo(nl=False)"),  # flushes
         ("dcm2bq/cli/backfill_command.py", "click.echo(err=True)"),  # the end of a line
     }
@@ -117,9 +241,10 @@ def test_nothing_imports_main() -> None:
     assert not [file for file in FILES if "main" in set(imports(file))]
 
 
-def test_the_table_has_no_circles() -> None:
+@pytest.mark.parametrize("table", [MAY_IMPORT, IN_DICOM_MAY_IMPORT])
+def test_the_tables_have_no_cycles(table: dict[str, set[str]]) -> None:
     placed: set[str] = set()
-    while rooms := {each for each in MAY_IMPORT if each not in placed}:
-        ready = {each for each in rooms if MAY_IMPORT[each] - {each} <= placed}
-        assert ready, f"circle among {sorted(rooms)}"
+    while left := {module for module in table if module not in placed}:
+        ready = {module for module in left if table[module] - {module} <= placed}
+        assert ready, f"cycle among {sorted(left)}"
         placed |= ready

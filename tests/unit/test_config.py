@@ -1,4 +1,4 @@
-"""The configuration: defaults, overrides, and what stops the start."""
+"""The configuration: defaults, overrides, and what is refused."""
 
 import hashlib
 import json
@@ -15,12 +15,12 @@ def load(overrides: Any) -> config.Config:
     return config.load({"DCM2BQ_CONFIG": json.dumps(overrides)})
 
 
-def test_without_overrides_every_default_holds() -> None:
+def test_without_overrides_all_options_have_their_defaults() -> None:
     assert config.load({}) == config.Config()
     assert config.load({"DCM2BQ_CONFIG": ""}) == config.Config()
 
 
-def test_overrides_merge_deeply() -> None:
+def test_overrides_are_merged_deeply() -> None:
     loaded = load({"bigQuery": {"datasetId": "radiology"}, "jsonOutput": {"ignorePrivate": True}})
     assert loaded.big_query.dataset_id == "radiology"
     assert loaded.big_query.instances_table_id == "instances"
@@ -28,7 +28,16 @@ def test_overrides_merge_deeply() -> None:
     assert loaded.json_output.ignore_group_length
 
 
-def test_a_file_gives_the_overrides(tmp_path: Path) -> None:
+def test_overrides_of_a_configuration_keep_its_other_options() -> None:
+    loaded = load({"bulkData": {"textMaxBytes": 5}, "privacy": {"remove": ["PatientName"]}})
+    changed = config.with_overrides(loaded, {"bulkData": {"inlineMaxBytes": 7}})
+    assert changed.bulk_data == config.BulkData(inline_max_bytes=7, text_max_bytes=5)
+    assert changed.privacy == loaded.privacy
+    with pytest.raises(ConfigError, match=r"bulkData: Expected `object`, got `int`"):
+        config.with_overrides(loaded, {"bulkData": 7})
+
+
+def test_overrides_can_be_read_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     file.write_text('{"retry": {"maxAgeSeconds": 60}}')
     assert config.load({"DCM2BQ_CONFIG_FILE": str(file)}).retry.max_age_seconds == 60
@@ -64,15 +73,16 @@ def test_a_file_gives_the_overrides(tmp_path: Path) -> None:
             {"input": {"namePattern": "("}},
             "input.namePattern: missing ), unterminated subpattern at position 0",
         ),
-        ({"bigQuery": {"datasetId": "a`b"}}, "bigQuery.datasetId: Expected `str` matching regex"),
-        ({"bigQuery": {"datasetId": "a\n"}}, "bigQuery.datasetId: Expected `str` matching regex"),
-        ({"input": {"buckets": ["gs://a"]}}, "input.buckets[0]: Expected `str` matching regex"),
-        ({"input": {"buckets": ["abc\n"]}}, "input.buckets[0]: Expected `str` matching regex"),
+        ({"bigQuery": {"projectId": "Ab"}}, "bigQuery.projectId: a project ID has 2 to 64 char"),
+        ({"bigQuery": {"datasetId": "a`b"}}, "bigQuery.datasetId: a dataset or table ID has 1 to"),
+        ({"bigQuery": {"datasetId": "a\n"}}, "bigQuery.datasetId: a dataset or table ID has 1 to"),
+        ({"input": {"buckets": ["gs://a"]}}, "input.buckets[0]: a bucket's name has 3 to 222 char"),
+        ({"input": {"buckets": ["abc\n"]}}, "input.buckets[0]: a bucket's name has 3 to 222 char"),
         ({"input": {"buckets": "scans"}}, "input.buckets: Expected `array`, got `str`"),
         ([], "DCM2BQ_CONFIG must hold a JSON object"),
     ],
 )
-def test_what_is_wrong_is_named_with_the_options_path(overrides: Any, message: str) -> None:
+def test_an_error_names_the_option(overrides: Any, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         load(overrides)
     assert str(error.value).startswith(message)
@@ -83,7 +93,7 @@ def test_what_is_wrong_is_named_with_the_options_path(overrides: Any, message: s
     [
         ({"DCM2BQ_CONFIG": "{"}, "DCM2BQ_CONFIG is not JSON: Input data was truncated"),
         (
-            {"DCM2BQ_CONFIG": '{"x": "\udcff"}'},  # as Python writes what is not UTF-8 there
+            {"DCM2BQ_CONFIG": '{"x": "\udcff"}'},  # as Python shows bytes that are not UTF-8
             "DCM2BQ_CONFIG is not JSON: it is not valid UTF-8",
         ),
         ({"DCM2BQ_CONFIG_FILE": "/none"}, "DCM2BQ_CONFIG_FILE (/none): No such file or directory"),
@@ -93,18 +103,20 @@ def test_what_is_wrong_is_named_with_the_options_path(overrides: Any, message: s
         ),
     ],
 )
-def test_an_unreadable_configuration_is_named(environ: dict[str, str], message: str) -> None:
+def test_an_unreadable_configuration_is_refused_by_the_name_of_its_variable(
+    environ: dict[str, str], message: str
+) -> None:
     with pytest.raises(ConfigError) as error:
         config.load(environ)
     assert str(error.value) == message
 
 
-def test_what_is_printed_can_be_read_again() -> None:
+def test_a_printed_configuration_can_be_loaded() -> None:
     changed = load({"bigQuery": {"datasetId": "radiology"}})
     assert config.load({"DCM2BQ_CONFIG": config.to_json(changed)}) == changed
 
 
-def test_every_option_is_described_once_and_has_a_default() -> None:
+def test_every_option_has_a_description_and_a_default() -> None:
     options = list(config.options())
     printed = json.loads(config.to_json(config.Config()))
     assert [option.path for option in options] == [
@@ -116,14 +128,14 @@ def test_every_option_is_described_once_and_has_a_default() -> None:
         assert printed[group][name] == json.loads(json.dumps(option.default))
 
 
-def test_the_schema_names_every_option() -> None:
+def test_the_json_schema_has_every_option() -> None:
     schema = json.loads(config.json_schema())
     named = {name for part in schema["$defs"].values() for name in part["properties"]}
     assert {option.path.split(".")[1] for option in config.options()} <= named
 
 
-def test_the_fingerprint_of_the_privacy_options_is_that_of_their_canonical_json() -> None:
-    """As Terraform's `substr(sha256(jsonencode(...)), 0, 16)` gives it."""
+def test_the_privacy_fingerprint_is_the_hash_of_canonical_json() -> None:
+    """Terraform computes it as `substr(sha256(jsonencode(...)), 0, 16)`."""
     options = load({"privacy": {"hash": ["PatientID"], "keyVersion": "3"}}).privacy
     canonical = (
         '{"hash":["PatientID"],"hashKeyVariable":"DCM2BQ_HASH_KEY","keyVersion":"3",'
@@ -133,12 +145,12 @@ def test_the_fingerprint_of_the_privacy_options_is_that_of_their_canonical_json(
 
 
 @pytest.mark.parametrize("variable", ["DCM2BQ_CONFIG", "DCM2BQ_CONFIG_FILE"])
-def test_a_configuration_without_measure_is_refused_before_it_is_parsed(
+def test_an_enormous_configuration_is_refused_before_it_is_parsed(
     tmp_path: Path, variable: str
 ) -> None:
     text = "[" * (config.MIB + 1)
     file = tmp_path / "config.json"
     file.write_text(text)
     value = text if variable == "DCM2BQ_CONFIG" else str(file)
-    with pytest.raises(ConfigError, match="has more than 1048576 bytes"):
+    with pytest.raises(ConfigError, match="exceeds 1048576 bytes"):
         config.load({variable: value})

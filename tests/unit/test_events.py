@@ -9,7 +9,8 @@ from urllib.parse import quote
 import pytest
 
 from dcm2bq.errors import InvalidEventError
-from dcm2bq.events import Delivery, Kind, ObjectEvent, deliver, parse, received, recorded
+from dcm2bq.events import Delivery, EventKind, ObjectEvent, deliver, parse, received, recorded
+from dcm2bq.stored_object import StoredObject
 
 SENTINEL = "SENTINEL^PATIENT"
 
@@ -30,7 +31,7 @@ def delivery(data: Any = None, **attributes: str | None) -> Delivery:
     return Delivery(merged, content)
 
 
-def test_a_storage_event_is_taken_over_whole() -> None:
+def test_every_field_of_a_storage_event_is_kept() -> None:
     data = {
         **DATA,
         "contentType": "application/dicom",
@@ -42,57 +43,59 @@ def test_a_storage_event_is_taken_over_whole() -> None:
     }
     assert parse(delivery(data)) == ObjectEvent(
         event_id="1",
-        kind=Kind.FINALIZED,
+        kind=EventKind.FINALIZED,
         time=datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC),
-        bucket="scans",
-        name="a/b.dcm",
-        generation=12,
-        size=34,
-        content_type="application/dicom",
-        content_encoding="gzip",
-        storage_class="STANDARD",
-        md5_hash="m",
-        crc32c="c",
+        object=StoredObject(
+            bucket="scans",
+            name="a/b.dcm",
+            generation=12,
+            size=34,
+            content_type="application/dicom",
+            content_encoding="gzip",
+            storage_class="STANDARD",
+            md5_hash="m",
+            crc32c="c",
+        ),
     )
 
 
-@pytest.mark.parametrize("kind", list(Kind))
-def test_all_four_types_are_known(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", list(EventKind))
+def test_all_four_types_are_known(kind: EventKind) -> None:
     assert parse(delivery(type=f"google.cloud.storage.object.v1.{kind}")).kind is kind
 
 
-def test_a_customers_key_is_noticed_and_delivered_again() -> None:
-    """The key itself, or what is known of it, is not."""
+def test_a_customers_key_is_noticed_and_survives_redelivery() -> None:
+    """The key and its digest are not kept."""
     encryption = {"encryptionAlgorithm": "AES256", "keySha256": SENTINEL}
     event = parse(delivery({**DATA, "customerEncryption": encryption}))
-    assert event.has_customer_key
+    assert event.object.has_customer_key
     assert SENTINEL not in repr(event)
     assert parse(deliver(event)) == event
-    assert not parse(delivery({**DATA, "customerEncryption": {}})).has_customer_key
+    assert not parse(delivery({**DATA, "customerEncryption": {}})).object.has_customer_key
 
 
-def test_generation_and_size_come_as_numbers_too() -> None:
+def test_generation_and_size_may_be_numbers() -> None:
     event = parse(delivery({**DATA, "generation": 1700000000000001, "size": 5}))
-    assert (event.generation, event.size) == (1700000000000001, 5)
+    assert (event.object.generation, event.object.size) == (1700000000000001, 5)
 
 
 def test_a_size_may_be_missing() -> None:
-    assert parse(delivery({k: v for k, v in DATA.items() if k != "size"})).size is None
+    assert parse(delivery({k: v for k, v in DATA.items() if k != "size"})).object.size is None
 
 
 @pytest.mark.parametrize(
     "name",
     ["a b.dcm", "Ünïcode/画像.dcm", "a#b?c=d.dcm", "100%25.dcm", 'it\'s "x".dcm', "`a;--.dcm"],
 )
-def test_names_are_kept_as_they_are(name: str) -> None:
+def test_names_are_kept_unchanged(name: str) -> None:
     event = parse(delivery({**DATA, "name": name}))
-    assert event.name == name
-    assert event.path == f"gs://scans/{name}"
+    assert event.object.name == name
+    assert event.object.path == f"gs://scans/{name}"
 
 
 def test_a_bulk_data_root_can_be_split_at_its_query() -> None:
     event = parse(delivery({**DATA, "name": "a%b?c#d e.dcm"}))
-    assert event.bulk_data_root == "gs://scans/a%25b%3Fc%23d e.dcm?generation=12"
+    assert event.object.bulk_data_root == "gs://scans/a%25b%3Fc%23d e.dcm?generation=12"
 
 
 @pytest.mark.parametrize(
@@ -130,8 +133,8 @@ def test_times_are_read_to_the_microsecond_in_utc(time: str, expected: datetime)
         (delivery({**DATA, "bucket": SENTINEL}), "data.bucket: is not a bucket name"),
         (delivery({**DATA, "bucket": 7}), "data.bucket: is not text"),
         (delivery({**DATA, "name": None}), "data.name: is missing"),
-        (delivery({**DATA, "name": ""}), "data.name: is empty or above 1024 bytes"),
-        (delivery({**DATA, "name": SENTINEL * 99}), "data.name: is empty or above 1024 bytes"),
+        (delivery({**DATA, "name": ""}), "data.name: is empty or exceeds 1024 bytes"),
+        (delivery({**DATA, "name": SENTINEL * 99}), "data.name: is empty or exceeds 1024 bytes"),
         (delivery({**DATA, "generation": None}), "data.generation: is missing"),
         (delivery({**DATA, "generation": SENTINEL}), "data.generation: is not an integer"),
         (delivery({**DATA, "generation": True}), "data.generation: is not an integer"),
@@ -143,31 +146,35 @@ def test_times_are_read_to_the_microsecond_in_utc(time: str, expected: datetime)
         (delivery({**DATA, "md5Hash": 1}), "data.md5Hash: is not text"),
     ],
 )
-def test_what_is_wrong_is_named_without_its_value(wrong: Delivery, message: str) -> None:
+def test_a_wrong_field_is_named_without_its_value(wrong: Delivery, message: str) -> None:
     with pytest.raises(InvalidEventError) as error:
         parse(wrong)
     assert str(error.value).startswith(message)
     assert SENTINEL not in str(error.value)
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", list(EventKind))
 @pytest.mark.parametrize("name", ["a/b.dcm", "a b#%41?'\"ü\n.dcm"])
 @pytest.mark.parametrize("size", [None, 0, 34])
-def test_a_delivery_made_of_an_event_is_that_event(kind: Kind, name: str, size: int | None) -> None:
+def test_a_delivery_made_of_an_event_is_that_event(
+    kind: EventKind, name: str, size: int | None
+) -> None:
     event = ObjectEvent(
         event_id="7",
         kind=kind,
         time=datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC),
-        bucket="scans",
-        name=name,
-        generation=1_767_323_045_678_000,
-        size=size,
-        crc32c="c",
+        object=StoredObject(
+            bucket="scans",
+            name=name,
+            generation=1_767_323_045_678_000,
+            size=size,
+            crc32c="c",
+        ),
     )
     assert parse(deliver(event)) == event
 
 
-def test_what_is_recorded_beside_a_cloud_event_is_left_out() -> None:
+def test_attributes_recorded_beside_a_cloud_event_are_left_out() -> None:
     kept = recorded({**ATTRIBUTES, "error": "x", "resolved": True}, b"{}", "m")
     assert kept == Delivery(ATTRIBUTES, b"{}")
 
@@ -175,15 +182,15 @@ def test_what_is_recorded_beside_a_cloud_event_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("event_type", "kind"),
     [
-        ("OBJECT_FINALIZE", Kind.FINALIZED),
-        ("OBJECT_DELETE", Kind.DELETED),
-        ("OBJECT_ARCHIVE", Kind.ARCHIVED),
-        ("OBJECT_METADATA_UPDATE", Kind.METADATA_UPDATED),
+        ("OBJECT_FINALIZE", EventKind.FINALIZED),
+        ("OBJECT_DELETE", EventKind.DELETED),
+        ("OBJECT_ARCHIVE", EventKind.ARCHIVED),
+        ("OBJECT_METADATA_UPDATE", EventKind.METADATA_UPDATED),
     ],
 )
 @pytest.mark.parametrize("data", [b"", json.dumps(DATA).encode()])
-def test_a_notification_of_cloud_storage_is_an_event_with_data_or_without(
-    event_type: str, kind: Kind, data: bytes
+def test_a_notification_of_cloud_storage_becomes_an_event_with_or_without_data(
+    event_type: str, kind: EventKind, data: bytes
 ) -> None:
     attributes = {
         "eventType": event_type,
@@ -193,10 +200,14 @@ def test_a_notification_of_cloud_storage_is_an_event_with_data_or_without(
         "objectGeneration": "12",
     }
     event = parse(recorded(attributes, data, "m"))
-    assert (event.kind, event.path, event.generation) == (kind, "gs://scans/a/b.dcm", 12)
+    assert (event.kind, event.object.path, event.object.generation) == (
+        kind,
+        "gs://scans/a/b.dcm",
+        12,
+    )
     assert event.event_id == "m"
     assert event.time == datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
-    assert event.size == (34 if data else None)
+    assert event.object.size == (34 if data else None)
 
 
 @pytest.mark.parametrize("name", ["bucketId", "objectId", "objectGeneration"])
@@ -208,21 +219,21 @@ def test_a_notification_whose_data_is_about_another_object_is_refused(name: str)
         "objectId": "a/b.dcm",
         "objectGeneration": "12",
     }
-    assert parse(recorded(attributes, json.dumps(DATA).encode(), "m")).kind is Kind.DELETED
-    with pytest.raises(InvalidEventError, match=r"^data\.\w+: is not that of the attribute"):
+    assert parse(recorded(attributes, json.dumps(DATA).encode(), "m")).kind is EventKind.DELETED
+    with pytest.raises(InvalidEventError, match=r"^data\.\w+: differs from the attribute"):
         parse(recorded({**attributes, name: "111"}, json.dumps(DATA).encode(), "m"))
 
 
 @pytest.mark.parametrize("attributes", [{}, {"eventType": "OBJECT_OTHER"}, {"ce-type": "x"}])
-def test_what_was_recorded_and_is_no_event_is_refused(attributes: dict[str, Any]) -> None:
+def test_a_record_that_is_not_an_event_is_refused(attributes: dict[str, Any]) -> None:
     with pytest.raises(InvalidEventError):
         parse(recorded(attributes, b"{}", None))
 
 
-def test_an_event_beyond_any_that_cloud_storage_sends_is_refused() -> None:
-    with pytest.raises(InvalidEventError, match=r"^id: is above 4096 characters$"):
+def test_an_event_larger_than_any_of_cloud_storage_is_refused() -> None:
+    with pytest.raises(InvalidEventError, match=r"^id: exceeds 4096 characters$"):
         parse(delivery(id="x" * 4097))
-    with pytest.raises(InvalidEventError, match=r"^data: is above 1048576 bytes$"):
+    with pytest.raises(InvalidEventError, match=r"^data: exceeds 1048576 bytes$"):
         parse(delivery({**DATA, "contentType": "x" * 1024 * 1024}))
 
 
@@ -245,24 +256,24 @@ def test_an_excerpt_of_a_delivery_fits_a_row() -> None:
         ("generation", "12"),
     ],
 )
-def test_attributes_that_agree_with_the_data_are_taken(attribute: str, value: str) -> None:
+def test_attributes_that_agree_with_the_data_are_accepted(attribute: str, value: str) -> None:
     assert parse(delivery(**{attribute: value})) == parse(delivery())
 
 
 @pytest.mark.parametrize(
     ("attribute", "value", "message"),
     [
-        ("bucket", f"scans-{SENTINEL}", "data.bucket: is not that of the attribute bucket"),
-        ("bucket", "", "data.bucket: is not that of the attribute bucket"),
-        ("source", "scans", "data.bucket: is not that of the attribute source"),
+        ("bucket", f"scans-{SENTINEL}", "data.bucket: differs from the attribute bucket"),
+        ("bucket", "", "data.bucket: differs from the attribute bucket"),
+        ("source", "scans", "data.bucket: differs from the attribute source"),
         (
             "source",
             f"//storage.googleapis.com/projects/_/buckets/scans-{SENTINEL}",
-            "data.bucket: is not that of the attribute source",
+            "data.bucket: differs from the attribute source",
         ),
-        ("subject", "a/b.dcm", "data.name: is not that of the attribute subject"),
-        ("subject", f"objects/{SENTINEL}", "data.name: is not that of the attribute subject"),
-        ("generation", "13", "data.generation: is not that of the attribute generation"),
+        ("subject", "a/b.dcm", "data.name: differs from the attribute subject"),
+        ("subject", f"objects/{SENTINEL}", "data.name: differs from the attribute subject"),
+        ("generation", "13", "data.generation: differs from the attribute generation"),
         ("other", f"{SENTINEL}\ud800", "attributes: is not valid Unicode"),
     ],
 )
@@ -286,14 +297,16 @@ def test_attributes_that_disagree_with_the_data_are_refused(
     ],
     ids=["text", "encoded", "slashes encoded", "encoded twice", "raw UTF-8"],
 )
-def test_a_subject_is_known_however_it_was_encoded(name: str, encode: Callable[[str], str]) -> None:
+def test_a_subject_is_recognised_however_it_was_encoded(
+    name: str, encode: Callable[[str], str]
+) -> None:
     data = {**DATA, "name": name}
-    assert parse(delivery(data, subject=f"objects/{encode(name)}")).name == name
+    assert parse(delivery(data, subject=f"objects/{encode(name)}")).object.name == name
     with pytest.raises(InvalidEventError):
         parse(delivery(data, subject=f"objects/{encode(name)}x"))
 
 
-def test_what_is_more_than_a_day_ahead_is_refused() -> None:
+def test_an_event_more_than_a_day_in_the_future_is_refused() -> None:
     def at(days: float) -> datetime:
         return datetime.now(UTC) + timedelta(days=days)
 
@@ -303,7 +316,7 @@ def test_what_is_more_than_a_day_ahead_is_refused() -> None:
     parse(delivery({**DATA, "generation": generation(0.9)}, time=at(0.9).isoformat()))
     for wrong in (generation(1.1), 2**62, 2**63 - 1):
         with pytest.raises(
-            InvalidEventError, match=r"^data\.generation: is more than a day ahead$"
+            InvalidEventError, match=r"^data\.generation: is more than a day in the future$"
         ):
             parse(delivery({**DATA, "generation": wrong}))
     for time in (at(1.1).isoformat(), "9999-12-31T23:59:59.999999-23:59"):
@@ -311,7 +324,7 @@ def test_what_is_more_than_a_day_ahead_is_refused() -> None:
             parse(delivery(time=time))
 
 
-def test_what_an_excerpt_keeps_can_be_encoded() -> None:
+def test_an_excerpt_can_be_encoded_as_utf8() -> None:
     excerpt = Delivery({"ce-\ud800": "ü\udfff"}, b"").excerpt
     assert excerpt.attributes == {"ce-\\ud800": "ü\\udfff"}
 

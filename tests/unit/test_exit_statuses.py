@@ -1,4 +1,4 @@
-"""Each exit status is an honest one, and in docs/OPERATIONS.md."""
+"""Every exit status is right, and listed in docs/OPERATIONS.md."""
 
 import re
 from pathlib import Path
@@ -30,6 +30,7 @@ def test_every_exit_status_is_in_the_table() -> None:
         (errors.ConfigError("x"), 2),
         (errors.ReadFailedError("x"), 3),
         (errors.WriteFailedError("x"), 3),
+        (errors.ServiceError("x"), 3),
         (errors.JobFailedError("x"), 4),
         (errors.NotDicomError("x"), 1),
         (ValueError("x"), 1),

@@ -1,4 +1,4 @@
-"""Google's SQL engine, as the tests use it: like BigQuery, compiled once, required in CI."""
+"""Google's SQL engine in the tests: like BigQuery, compiled once, and required in CI."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from tests.support.googlesql import SqlError, engine
 pytestmark = pytest.mark.timeout(googlesql.TIMEOUT)
 
 NO_FUNCTIONS = b"\0asm\1\0\0\0"
-"""The least WebAssembly module."""
+"""The smallest WebAssembly module."""
 
 
 def test_a_query_is_evaluated() -> None:
@@ -25,7 +25,7 @@ def test_a_query_is_evaluated() -> None:
     assert rows == [(0, ["a"], (True, None)), (2, ["c"], (True, None))]
 
 
-def test_a_statement_of_any_kind_is_analysed() -> None:
+def test_a_statement_of_any_kind_can_be_analysed() -> None:
     found = engine().analyze("CREATE VIEW dataset.view AS SELECT 1 AS one")
     assert "one" in str(found)
 
@@ -49,12 +49,12 @@ def test_a_statement_of_any_kind_is_analysed() -> None:
         "SELECT missing FROM (SELECT 1 AS one)",
     ],
 )
-def test_what_bigquery_refuses_is_refused(statement: str) -> None:
+def test_a_statement_that_bigquery_refuses_is_refused(statement: str) -> None:
     with pytest.raises(SqlError):
         engine().analyze(statement)
 
 
-def test_a_module_is_compiled_once_and_again_if_the_file_is_damaged(
+def test_a_module_is_compiled_once_and_recompiled_if_the_file_is_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine()

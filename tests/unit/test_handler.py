@@ -1,46 +1,20 @@
-"""What the handler does about events that may end the process."""
+"""How the handler deals with events that may end the process."""
 
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from io import BytesIO
 
 from dcm2bq.config import Config
+from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom import Budget, Claim
-from dcm2bq.dicom.read.source import StreamSource
-from dcm2bq.events import Delivery, ObjectEvent
+from dcm2bq.events import Delivery
 from dcm2bq.handler import Handler, Result
 from dcm2bq.rows import DeadLetterRow, InstanceRow
 from tests.dicom.build import dicom, element, identity
+from tests.support.in_memory import MemorySink, MemoryStore
 
 MIB = 1024 * 1024
 LARGE = dicom(identity(), *[element(0x00091000 + n, "LT", b"x" * 60_000) for n in range(100)])
-
-
-class Reader(StreamSource):
-    """An object in memory."""
-
-    bytes_read = 0
-
-
-class Store:
-    """Holds one object."""
-
-    def open(self, event: ObjectEvent, deadline: float) -> Reader:  # noqa: ARG002
-        return Reader(BytesIO(LARGE))
-
-
-class Sink:
-    """Keeps rows in a list."""
-
-    def __init__(self) -> None:
-        self.rows: list[InstanceRow | DeadLetterRow] = []
-
-    def insert(self, row: InstanceRow, deadline: float) -> None:  # noqa: ARG002
-        self.rows.append(row)
-
-    def insert_dead_letter(self, row: DeadLetterRow, deadline: float) -> None:  # noqa: ARG002
-        self.rows.append(row)
 
 
 def delivery(**data: int) -> Delivery:
@@ -53,10 +27,10 @@ def delivery(**data: int) -> Delivery:
     return Delivery(attributes, json.dumps({**named, **data}).encode())
 
 
-def test_an_event_that_never_ended_is_given_up_before_it_is_begun_again() -> None:
-    """By Pub/Sub's own count, where the event has it; an event that fails goes by its age."""
-    sink = Sink()
-    handler = Handler(Config(), Store(), sink)
+def test_an_event_that_never_finishes_becomes_a_dead_letter_before_it_is_started() -> None:
+    """By Pub/Sub's own count, if the event has one; for an event that fails, its age counts."""
+    sink = MemorySink()
+    handler = Handler(Config(), MemoryStore(LARGE), sink)
     assert handler.handle(delivery(deliveryAttempt=94)).result is Result.INSERTED
     outcome = handler.handle(delivery(deliveryAttempt=95))
     assert outcome.result is Result.DEAD_LETTERED
@@ -65,12 +39,16 @@ def test_an_event_that_never_ended_is_given_up_before_it_is_begun_again() -> Non
     assert "delivered 95 times and never finished" in sink.rows[-1].attributes
 
 
-def test_an_unusually_large_conversion_is_told_before_it_goes_on() -> None:
-    """Should the process be killed, the last line names the object."""
+def test_an_unusually_large_conversion_is_reported_before_it_continues() -> None:
+    """If the process is killed, its last line names the object."""
     told: list[tuple[str, int]] = []
     memory = Budget(64 * MIB)
     handler = Handler(
-        Config(), Store(), Sink(), memory=memory, on_large=lambda e, n: told.append((e.path, n))
+        Config(),
+        MemoryStore(LARGE),
+        MemorySink(),
+        memory=memory,
+        on_large=lambda e, n: told.append((e.object.path, n)),
     )
     handler.handle(delivery())
     ((path, size),) = told
@@ -81,31 +59,31 @@ def test_an_unusually_large_conversion_is_told_before_it_goes_on() -> None:
 def test_the_memory_of_a_row_is_held_until_it_is_inserted() -> None:
     memory, free = Budget(64 * MIB), []
 
-    class Watching(Sink):
-        def insert(self, row: InstanceRow, deadline: float) -> None:  # noqa: ARG002
+    class Watching(MemorySink):
+        def insert(self, row: InstanceRow, deadline: Deadline) -> None:  # noqa: ARG002
             free.append(memory.free)
 
-    Handler(Config(), Store(), Watching(), memory=memory).handle(delivery())
+    Handler(Config(), MemoryStore(LARGE), Watching(), memory=memory).handle(delivery())
     assert memory.total - free[0] > 4 * 6_000_000 - 8 * MIB
     assert memory.free == memory.total
 
 
-def test_time_is_left_to_insert_what_was_converted() -> None:
+def test_converting_leaves_time_for_the_insert() -> None:
     ends: list[float] = []
 
     class Watched(Budget):
         def claim(
             self,
-            deadline: float | None = None,
+            deadline: Deadline = NO_DEADLINE,
             on_large: Callable[[int], object] | None = None,
         ) -> Claim:
-            ends.append(deadline or 0)
+            ends.append(deadline.at)
             return super().claim(deadline, on_large)
 
-    class Watching(Sink):
-        def insert(self, row: InstanceRow, deadline: float) -> None:  # noqa: ARG002
-            ends.append(deadline)
+    class Watching(MemorySink):
+        def insert(self, row: InstanceRow, deadline: Deadline) -> None:  # noqa: ARG002
+            ends.append(deadline.at)
 
-    Handler(Config(), Store(), Watching(), memory=Watched(64 * MIB)).handle(delivery())
+    Handler(Config(), MemoryStore(LARGE), Watching(), memory=Watched(64 * MIB)).handle(delivery())
     converted, inserted = ends
     assert inserted - converted > 4, "of 50 seconds"

@@ -1,4 +1,4 @@
-"""Log lines are JSON of allow-listed fields; strangers' lines lose their texts."""
+"""Log lines are JSON with allow-listed fields; lines of libraries lose their texts."""
 
 import errno
 import hashlib
@@ -40,7 +40,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_a_line_holds_what_cloud_logging_reads(
+def test_a_line_has_the_fields_that_cloud_logging_reads(
     setup: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     setup()
@@ -55,7 +55,7 @@ def test_a_line_holds_what_cloud_logging_reads(
     }
 
 
-def test_the_level_is_the_least_that_is_logged(
+def test_lines_below_the_level_are_not_logged(
     setup: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     setup(level="WARNING")
@@ -74,10 +74,10 @@ def test_paths_can_be_hashed(setup: Any, capsys: pytest.CaptureFixture[str]) -> 
     assert SENTINEL not in str(first)
 
 
-def test_the_hash_of_a_path_is_keyed_where_there_is_a_key(
+def test_paths_are_hashed_with_the_key_if_there_is_one(
     setup: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without one, whoever knows a name finds it."""
+    """Without a key, anyone who knows a name can confirm it."""
     path = f"gs://b/{SENTINEL}.dcm"
     monkeypatch.setenv("DCM2BQ_HASH_KEY", "a key\n")
     setup(path="hash")
@@ -88,11 +88,11 @@ def test_the_hash_of_a_path_is_keyed_where_there_is_a_key(
 
 
 def test_no_other_field_can_be_logged() -> None:
-    with pytest.raises(ValueError, match="not allowed in logs: patient"):
+    with pytest.raises(ValueError, match="fields not allowed in logs: patient"):
         log.write("INFO", "event inserted", patient=SENTINEL)
 
 
-def test_what_libraries_log_loses_its_text(setup: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_of_libraries_lose_their_text(setup: Any, capsys: pytest.CaptureFixture[str]) -> None:
     setup()
     stranger = logging.getLogger("some.library")
     stranger.warning("value %s", SENTINEL)
@@ -127,7 +127,7 @@ def test_an_error_of_the_system_keeps_the_systems_text_and_no_other(
     assert SENTINEL not in text
 
 
-def test_what_an_event_has_told_is_not_told_again(
+def test_an_error_in_the_line_of_its_event_is_not_logged_again(
     setup: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     setup()
@@ -138,7 +138,7 @@ def test_what_an_event_has_told_is_not_told_again(
     assert lines(capsys) == []
 
 
-def test_a_tally_has_a_line_at_once_then_one_a_minute_and_one_at_the_end(
+def test_a_tally_writes_a_line_at_once_then_one_per_minute_and_one_at_the_end(
     setup: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup()
@@ -164,7 +164,7 @@ def test_a_tally_has_a_line_at_once_then_one_a_minute_and_one_at_the_end(
     assert [each["ignored"] for each in lines(capsys)] == [{"folder": 1}]
 
 
-def test_a_tally_loses_nothing_among_threads(
+def test_a_tally_loses_no_count_between_threads(
     setup: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup()

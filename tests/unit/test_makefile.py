@@ -23,7 +23,7 @@ def plan(*args: str, folder: Path = ROOT) -> str:
 def test_every_lock_is_audited() -> None:
     locks = {each.stem for each in ROOT.glob("requirements*.txt")}
     assert len(locks) == 3
-    (loop,) = (line for line in plan("audit").splitlines() if " for each in " in line)
+    (loop,) = (line for line in plan("audit").splitlines() if " for lock in " in line)
     assert set(loop.partition(" in ")[2].partition(";")[0].split()) == locks
     assert "|| status=1" in plan("audit")  # one lock's findings do not hide the next one's
 
@@ -57,15 +57,21 @@ def test_an_environment_that_was_moved_is_made_anew(checkout: Path) -> None:
     assert "setting up .venv " in plan("run", folder=moved)
 
 
+WORKERS = "-n 3 --dist loadfile --no-loadscope-reorder"
+
+
 @pytest.mark.parametrize(
     ("arguments", "calls"),
     [
-        ([], ["here", "beam tests/beam"]),
-        (["-x", "-k", "a or b"], ["here -x -k a or b", "beam tests/beam -x -k a or b"]),
-        (["tests/unit", "-x"], ["here tests/unit -x"]),
+        ([], ["beam tests/beam", f"here {WORKERS} tests"]),
+        (
+            ["-x", "-k", "a or b"],
+            ["beam tests/beam -x -k a or b", f"here {WORKERS} tests -x -k a or b"],
+        ),
+        (["tests/unit", "-x"], [f"here {WORKERS} tests/unit -x"]),
         (["tests/beam/test_pipeline.py::test_a"], ["beam tests/beam/test_pipeline.py::test_a"]),
-        (["tests/beam", "tests/cli"], ["here tests/cli", "beam tests/beam"]),
-        (["tests"], ["here tests", "beam tests/beam"]),
+        (["tests/beam", "tests/cli"], ["beam tests/beam", f"here {WORKERS} tests/cli"]),
+        (["tests"], ["beam tests/beam", f"here {WORKERS} tests"]),
     ],
 )
 def test_tests_run_in_the_environments_that_they_need(
@@ -84,14 +90,19 @@ def test_a_selection_may_match_nothing_in_one_environment(
 
 
 def run_tests(folder: Path, arguments: list[str], **statuses: int) -> tuple[int, list[str]]:
-    """Run the script with stand-ins for pytest; return its status and their calls."""
+    """Run the script with stand-ins for pytest; return its status and their calls, in order."""
     for name in ("here", "beam"):
         (folder / name).mkdir()
         program = folder / name / "pytest"
         log = folder / "calls"
         program.write_text(f'#!/bin/sh\necho {name} "$@" >> {log}\nexit {statuses.get(name, 0)}\n')
         program.chmod(0o755)
-    environ = {**os.environ, "BIN": str(folder / "here"), "BEAM_BIN": str(folder / "beam")}
+    environ = {
+        **os.environ,
+        "TEST_WORKERS": "3",
+        "BIN": str(folder / "here"),
+        "BEAM_BIN": str(folder / "beam"),
+    }
     script = [str(ROOT / "scripts" / "run_tests.sh"), *arguments]
     done = subprocess.run(script, env=environ, check=False)
-    return done.returncode, (folder / "calls").read_text().splitlines()
+    return done.returncode, sorted((folder / "calls").read_text().splitlines())

@@ -1,52 +1,24 @@
-"""A missing key stops what runs: no event is to blame, and none becomes a dead letter."""
+"""A missing key stops the run: no event is to blame, and none becomes a dead letter."""
 
-import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
 from dcm2bq import config, events
 from dcm2bq.dicom import privacy_rules
 from dcm2bq.errors import ConfigError, NotDicomError
-from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.handler import Handler
+from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools import indexing
-from dcm2bq.tools.backfill.stage import _Work
+from dcm2bq.tools.backfill.staging import ShardObjects
 from tests.dicom.build import dicom, identity
+from tests.support.in_memory import MemorySink, MemoryStore
 
 CONTENT = dicom(identity())
-
-
-class Memory(io.BytesIO):
-    """An object that is read from memory."""
-
-    size = len(CONTENT)
-    bytes_read = 0
-
-    def read_at(self, offset: int, n: int, /) -> bytes:
-        return CONTENT[offset : offset + n]
-
-
-class Store:
-    def open(self, _event: ObjectEvent, _deadline: float) -> Memory:
-        return Memory()
-
-
-@dataclass
-class Sink:
-    """Remembers what is inserted."""
-
-    rows: list[Any] = field(default_factory=list)
-
-    def insert(self, row: Any, _deadline: float) -> None:
-        self.rows.append(row)
-
-    def insert_dead_letter(self, row: Any, _deadline: float) -> None:
-        self.rows.append(row)
 
 
 @dataclass
@@ -70,27 +42,31 @@ def options(request: pytest.FixtureRequest) -> config.Config:
 def event(number: int) -> ObjectEvent:
     return ObjectEvent(
         event_id=f"e{number}",
-        kind=Kind.FINALIZED,
+        kind=EventKind.FINALIZED,
         time=datetime(2026, 1, 1, tzinfo=UTC),
-        bucket="scans",
-        name=f"{number}.dcm",
-        generation=number + 1,
-        size=len(CONTENT),
+        object=StoredObject(
+            bucket="scans",
+            name=f"{number}.dcm",
+            generation=number + 1,
+            size=len(CONTENT),
+        ),
     )
 
 
 @pytest.mark.parametrize("is_last", [True, False, None])
-def test_the_handler_raises_it_however_old_the_event_is(
+def test_the_handler_raises_it_whatever_the_age_of_the_event(
     options: config.Config, *, is_last: bool | None
 ) -> None:
-    sink = Sink()
+    sink = MemorySink()
     with pytest.raises(ConfigError, match="DCM2BQ_HASH_KEY must hold 16 bytes"):
-        Handler(options, Store(), sink).handle(events.deliver(event(1)), is_last=is_last)
+        Handler(options, MemoryStore(CONTENT), sink).handle(
+            events.deliver(event(1)), is_last=is_last
+        )
     assert sink.rows == []
 
 
 def test_a_backfill_stops_at_the_first_object(options: config.Config) -> None:
-    sink = Sink()
+    sink = MemorySink()
     given: list[int] = []
 
     def listed() -> Iterator[ObjectEvent]:
@@ -99,16 +75,16 @@ def test_a_backfill_stops_at_the_first_object(options: config.Config) -> None:
             yield event(number)
 
     with ThreadPoolExecutor(2) as pool:
-        work = _Work(Handler(options, Store(), sink), pool, 2, lambda _: None)
+        objects = ShardObjects(Handler(options, MemoryStore(CONTENT), sink), lambda _: None)
         with pytest.raises(ConfigError, match="DCM2BQ_HASH_KEY"):
-            work.do(listed())
+            objects.handle(listed(), pool, 2)
     assert sink.rows == []
     assert len(given) < 20
 
 
 def test_repairs_and_retries_stop_at_the_first_one() -> None:
-    """Other errors of an attempt are its own."""
-    attempts = indexing.attempt(Attempt, [NotDicomError("x"), ConfigError("key"), None])
+    """Other errors concern only their attempt."""
+    attempts = indexing.attempt_each(Attempt, [NotDicomError("x"), ConfigError("key"), None])
     assert isinstance(next(attempts).error, NotDicomError)
     with pytest.raises(ConfigError, match="key"):
         next(attempts)

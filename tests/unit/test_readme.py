@@ -33,6 +33,17 @@ def test_the_table_of_options_is_generated_from_the_code() -> None:
     )
 
 
+def test_the_first_screen_shows_a_part_of_what_make_run_prints() -> None:
+    """What `make run` prints is compared in `tests/local/test_once.py`."""
+    screen, _, _ = README.partition("    make run\n")
+    run = between("output of make run", "end of output")
+    (sql,) = re.findall(r"```sql\n(.*?)\n```", screen, re.DOTALL)
+    assert " ".join(sql.split()).replace("dicom.", "") in run
+    rows = re.findall(r"^ {4}\S.*\n", screen, re.MULTILINE)
+    assert len(rows) == 7
+    assert "".join(f"  {row}" for row in rows) in run
+
+
 def test_each_make_target_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]

@@ -1,4 +1,4 @@
-"""What could steer a terminal is escaped, in text and in JSON; what is text stays."""
+"""Characters that could steer a terminal are escaped in text and JSON; other text is kept."""
 
 import json
 import sys
@@ -26,13 +26,13 @@ STEERING = {
         ("\x7f\x9b2J", r"\x7f\x9b2J"),
         ("invoice\u202egpj.dcm", r"invoice\u202egpj.dcm"),
         ("\U000e0001", r"\U000e0001"),
-        ("\udcff", r"\udcff"),  # a file's name that is not text
+        ("\udcff", r"\udcff"),  # from a file name that is not text
         ("山田\u3000太郎 é ß [red]", "山田\u3000太郎 é ß [red]"),
     ],
 )
-def test_text_keeps_what_can_be_shown(text: str, shown: str) -> None:
+def test_text_keeps_printable_characters(text: str, shown: str) -> None:
     assert printable(text) == shown
-    assert printable(shown) == shown  # escaping twice is escaping once
+    assert printable(shown) == shown  # escaping is idempotent
 
 
 def test_every_steering_character_is_escaped() -> None:
@@ -43,7 +43,7 @@ def test_every_steering_character_is_escaped() -> None:
         assert printable_json(text).isprintable(), ascii(character)
 
 
-def test_nothing_of_any_category_that_steers_is_left() -> None:
+def test_no_character_of_a_steering_category_is_left() -> None:
     everything = "".join(map(chr, range(sys.maxunicode + 1)))
     for shown in (printable(everything), printable_json(everything).replace("\n", "")):
         assert not {unicodedata.category(c) for c in shown} & {"Cc", "Cf", "Cs", "Zl", "Zp"}

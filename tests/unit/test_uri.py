@@ -1,4 +1,4 @@
-"""`gs://` URIs: one parser, which knows what Cloud Storage could have."""
+"""`gs://` URIs have one parser, which knows the rules of Cloud Storage."""
 
 import pytest
 from hypothesis import given
@@ -42,7 +42,7 @@ def test_nothing_in_a_name_is_special(text: str, bucket: str, name: str) -> None
         ("gs://bucket/\udcff", "the name is not valid UTF-8"),
     ],
 )
-def test_what_cannot_be_is_refused_by_its_rule(text: str, rule: str) -> None:
+def test_an_impossible_uri_is_refused_with_the_rule(text: str, rule: str) -> None:
     with pytest.raises(ConfigError) as caught:
         GsUri.parse(text)
     assert rule in str(caught.value)
@@ -53,12 +53,12 @@ def test_what_cannot_be_is_refused_by_its_rule(text: str, rule: str) -> None:
     st.from_regex(r"[a-z0-9][a-z0-9._-]{1,50}[a-z0-9]", fullmatch=True),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=200),
 )
-def test_a_uri_is_written_as_it_is_read(bucket: str, name: str) -> None:
+def test_a_uri_survives_formatting_and_parsing(bucket: str, name: str) -> None:
     uri = GsUri(bucket, name)
     assert GsUri.parse(str(uri)) == uri
 
 
-def test_a_uri_is_meant_whatever_its_case() -> None:
+def test_a_uri_is_recognised_in_any_case() -> None:
     assert [is_uri(each) for each in ("gs://", "GS://B/x", "gs:/b", "a/gs://b", "-")] == [
         *(True, True),
         *(False, False, False),

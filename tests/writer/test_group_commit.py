@@ -1,4 +1,4 @@
-"""Rows of concurrent callers share inserts, and each caller gets the truth about its own."""
+"""Rows of concurrent callers share inserts, and each caller gets the verdict on its own row."""
 
 import random
 import threading
@@ -12,9 +12,11 @@ import pytest
 
 from dcm2bq import config, rows
 from dcm2bq.bigquery.commit import BATCH_BYTES, BATCH_ROWS, GroupCommit
-from dcm2bq.bigquery.row_sink import ROW_LIMIT_BYTES, Writer
+from dcm2bq.bigquery.row_sink import ROW_LIMIT_BYTES, RowSink
+from dcm2bq.deadline import Deadline
 from dcm2bq.errors import Dcm2BqError, RowTooLargeError, WriteFailedError
-from dcm2bq.events import Kind, ObjectEvent
+from dcm2bq.events import EventKind, ObjectEvent
+from dcm2bq.stored_object import StoredObject
 from tests.support.insertall import InsertAll
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -26,28 +28,30 @@ def bigquery() -> InsertAll:
 
 
 @pytest.fixture
-def writer(bigquery: InsertAll, monkeypatch: pytest.MonkeyPatch) -> Iterator[Writer]:
+def writer(bigquery: InsertAll, monkeypatch: pytest.MonkeyPatch) -> Iterator[RowSink]:
     with bigquery.running() as url:
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", url)
-        yield Writer(config.from_overrides({"bigQuery": {"timeoutSeconds": 5}}))
+        yield RowSink(config.from_overrides({"bigQuery": {"timeoutSeconds": 300}}))
 
 
 def row(number: int, metadata: str = "{}") -> rows.InstanceRow:
     event = ObjectEvent(
         event_id=str(number),
-        kind=Kind.FINALIZED,
+        kind=EventKind.FINALIZED,
         time=NOW,
-        bucket="scans",
-        name=f"{number}.dcm",
-        generation=1,
+        object=StoredObject(
+            bucket="scans",
+            name=f"{number}.dcm",
+            generation=1,
+        ),
     )
     return rows.instance_row(event, now=NOW, info=rows.info(event), metadata=metadata)
 
 
-def insert(writer: Writer, each: rows.InstanceRow, seconds: float = 20) -> Dcm2BqError | None:
-    """Insert a row; return the error that its caller gets."""
+def insert(writer: RowSink, each: rows.InstanceRow, seconds: float = 300) -> Dcm2BqError | None:
+    """Insert a row; return the error that its caller gets, if any."""
     try:
-        writer.insert(each, time.monotonic() + seconds)
+        writer.insert(each, Deadline.after(seconds))
     except Dcm2BqError as error:
         return error
     return None
@@ -57,14 +61,14 @@ def stored(bigquery: InsertAll) -> set[str]:
     return {each["path"] for each in bigquery.stored.values()}
 
 
-def test_who_is_alone_waits_for_nobody(writer: Writer, bigquery: InsertAll) -> None:
+def test_a_lone_caller_never_waits(writer: RowSink, bigquery: InsertAll) -> None:
     assert insert(writer, row(0)) is None
     assert insert(writer, row(1)) is None
     assert bigquery.batches == [1, 1]
 
 
-def test_rows_that_come_meanwhile_share_the_next_insert(
-    writer: Writer, bigquery: InsertAll
+def test_rows_that_arrive_during_an_insert_share_the_next_one(
+    writer: RowSink, bigquery: InsertAll
 ) -> None:
     bigquery.seconds = 0.2
     with ThreadPoolExecutor(32) as pool:
@@ -74,7 +78,7 @@ def test_rows_that_come_meanwhile_share_the_next_insert(
     assert len(bigquery.batches) <= 4
 
 
-def test_a_bad_row_costs_none_of_its_neighbours(writer: Writer, bigquery: InsertAll) -> None:
+def test_a_bad_row_does_not_affect_its_neighbours(writer: RowSink, bigquery: InsertAll) -> None:
     bigquery.seconds = 0.1
     bigquery.is_bad = lambda each: each["path"].endswith("/7.dcm")
     with ThreadPoolExecutor(16) as pool:
@@ -85,8 +89,8 @@ def test_a_bad_row_costs_none_of_its_neighbours(writer: Writer, bigquery: Insert
     assert len(bigquery.stored) == 15
 
 
-def test_a_request_that_is_refused_whole_is_sent_in_parts(
-    writer: Writer, bigquery: InsertAll
+def test_a_request_refused_as_a_whole_is_sent_again_in_parts(
+    writer: RowSink, bigquery: InsertAll
 ) -> None:
     def fail(_: int, batch: list[dict[str, Any]]) -> Any:
         bad = any(each["json"]["path"].endswith("/3.dcm") for each in batch)
@@ -101,8 +105,8 @@ def test_a_request_that_is_refused_whole_is_sent_in_parts(
 
 
 @pytest.mark.parametrize("status", [413, 400, 200])
-def test_a_row_that_bigquery_can_never_take_is_too_large(
-    writer: Writer, bigquery: InsertAll, status: int
+def test_a_row_that_bigquery_can_never_store_is_too_large(
+    writer: RowSink, bigquery: InsertAll, status: int
 ) -> None:
     large = row(0, "x" * ROW_LIMIT_BYTES)
     if status == 200:
@@ -113,21 +117,31 @@ def test_a_row_that_bigquery_can_never_take_is_too_large(
     assert isinstance(insert(writer, row(1)), WriteFailedError | None)
 
 
-def test_a_row_that_waits_too_long_is_answered_in_time(writer: Writer, bigquery: InsertAll) -> None:
-    bigquery.seconds = 1.5
+def test_a_row_that_waits_too_long_is_answered_in_time(
+    writer: RowSink, bigquery: InsertAll
+) -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    def hold(_: int, _rows: list[dict[str, Any]]) -> None:
+        begun.set()
+        gate.wait()
+
+    bigquery.fail = hold
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(insert, writer, row(0))
-        time.sleep(0.3)
-        start = time.monotonic()
-        assert str(insert(writer, row(1), seconds=0.3)) == "no time left to insert the row"
-        assert time.monotonic() - start < 0.6
+        begun.wait()
+        try:
+            assert str(insert(writer, row(1), seconds=0.3)) == "no time left to insert the row"
+            assert not first.done()
+        finally:
+            gate.set()
         assert first.result() is None
     assert stored(bigquery) == {"gs://scans/0.dcm"}
     assert insert(writer, row(2)) is None
 
 
-def test_under_64_threads_with_faults_every_caller_gets_the_truth(
-    writer: Writer, bigquery: InsertAll
+def test_under_64_threads_with_faults_every_caller_gets_its_own_verdict(
+    writer: RowSink, bigquery: InsertAll
 ) -> None:
     chance = random.Random(20260102)
     large, bad = {row(n).path for n in (5, 205)}, {row(n).path for n in range(0, 400, 37)}
@@ -142,7 +156,7 @@ def test_under_64_threads_with_faults_every_caller_gets_the_truth(
 
     def attempt(number: int) -> Dcm2BqError | None:
         content = "x" * ROW_LIMIT_BYTES if row(number).path in large else "{}"
-        return insert(writer, row(number, content), seconds=30)
+        return insert(writer, row(number, content), seconds=300)
 
     with ThreadPoolExecutor(64) as pool:
         verdicts = list(pool.map(attempt, range(400)))
@@ -164,12 +178,12 @@ def test_under_64_threads_with_faults_every_caller_gets_the_truth(
     assert stored(bigquery) == {row(n).path for n in range(400)} - large - bad
 
 
-def test_a_batch_has_500_rows_or_5_mb_and_a_larger_row_goes_alone() -> None:
+def test_a_batch_has_at_most_500_rows_or_5_mb_and_a_larger_row_is_sent_alone() -> None:
     sent: list[list[int]] = []
     gate = threading.Event()
 
-    def send(batch: Any, _: float) -> list[None]:
-        gate.wait(10)
+    def send(batch: Any, _: Deadline) -> list[None]:
+        gate.wait()
         sent.append([len(each) for each in batch])
         return [None] * len(batch)
 
@@ -178,7 +192,7 @@ def test_a_batch_has_500_rows_or_5_mb_and_a_larger_row_goes_alone() -> None:
     with ThreadPoolExecutor(len(sizes)) as pool:
         waiting = []
         for size in sizes:
-            waiting.append(pool.submit(commit.insert, b"x" * size, time.monotonic() + 30))
+            waiting.append(pool.submit(commit.insert, b"x" * size, Deadline.after(3000)))
             while len(commit._queue) + 1 < len(waiting):
                 time.sleep(0.001)
         gate.set()
@@ -190,14 +204,14 @@ def test_a_batch_has_500_rows_or_5_mb_and_a_larger_row_goes_alone() -> None:
     assert sum(len(each) for each in sent) == len(sizes)
 
 
-def test_what_nobody_foresaw_reaches_the_sender_and_no_one_is_acknowledged() -> None:
+def test_an_unforeseen_error_reaches_the_sender_and_acknowledges_nobody() -> None:
     started, gate = threading.Event(), threading.Event()
     batches: list[int] = []
 
-    def send(batch: Any, _: float) -> list[None]:
+    def send(batch: Any, _: Deadline) -> list[None]:
         batches.append(len(batch))
         started.set()
-        gate.wait(10)
+        gate.wait()
         if len(batches) == 2:
             raise KeyError("unforeseen")
         return [None] * len(batch)
@@ -206,14 +220,14 @@ def test_what_nobody_foresaw_reaches_the_sender_and_no_one_is_acknowledged() -> 
 
     def attempt() -> str:
         try:
-            commit.insert(b"x", time.monotonic() + 10)
+            commit.insert(b"x", Deadline.after(1000))
         except Exception as error:
             return type(error).__name__
         return "stored"
 
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(attempt)
-        assert started.wait(10)
+        assert started.wait()
         others = [pool.submit(attempt) for _ in range(3)]
         while len(commit._queue) < 3:
             time.sleep(0.001)
@@ -224,22 +238,22 @@ def test_what_nobody_foresaw_reaches_the_sender_and_no_one_is_acknowledged() -> 
     assert attempt() == "stored"
 
 
-def test_who_has_little_time_left_does_not_send_for_others() -> None:
+def test_a_caller_with_little_time_left_does_not_send_for_others() -> None:
     deadlines: list[float] = []
     gate, now = threading.Event(), time.monotonic()
 
-    def send(batch: Any, deadline: float) -> list[None]:
-        deadlines.append(round(deadline - now))
-        gate.wait(10)
+    def send(batch: Any, deadline: Deadline) -> list[None]:
+        deadlines.append(round(deadline.at - now))
+        gate.wait()
         return [None] * len(batch)
 
     commit = GroupCommit(send)
     with ThreadPoolExecutor(4) as pool:
-        waiting = [pool.submit(commit.insert, b"x", now + 30)]
+        waiting = [pool.submit(commit.insert, b"x", Deadline(now + 30))]
         while not deadlines:
             time.sleep(0.001)
         for seconds in (4, 60, 40):
-            waiting.append(pool.submit(commit.insert, b"x", now + seconds))
+            waiting.append(pool.submit(commit.insert, b"x", Deadline(now + seconds)))
             while len(commit._queue) + 1 < len(waiting):
                 time.sleep(0.001)
         gate.set()
@@ -248,12 +262,12 @@ def test_who_has_little_time_left_does_not_send_for_others() -> None:
     assert deadlines == [30, 60]
 
 
-def test_an_answer_about_rows_that_were_not_sent_is_no_answer(
-    writer: Writer, bigquery: InsertAll
+def test_an_answer_about_rows_that_were_not_sent_is_a_failure(
+    writer: RowSink, bigquery: InsertAll
 ) -> None:
     body = b'{"insertErrors": [{"index": 5, "errors": [{"reason": "invalid"}]}]}'
     bigquery.fail = lambda _n, _rows: (200, body)
-    assert str(insert(writer, row(0))) == "instances: the answer is not that of this insert"
+    assert str(insert(writer, row(0))) == "instances: the answer names rows that were not sent"
     assert len(bigquery.batches) == 1
 
 
@@ -267,8 +281,8 @@ def test_an_answer_about_rows_that_were_not_sent_is_no_answer(
         ("SENTINEL", "metadata", "no reason"),
     ],
 )
-def test_a_refusal_names_reasons_and_columns_and_no_other_text(
-    writer: Writer, bigquery: InsertAll, reason: str, location: str, told: str
+def test_a_refusal_quotes_only_reasons_and_columns(
+    writer: RowSink, bigquery: InsertAll, reason: str, location: str, told: str
 ) -> None:
     error = f'{{"reason": "{reason}", "location": "{location}", "message": "SENTINEL"}}'
     body = f'{{"insertErrors": [{{"index": 0, "errors": [{error}]}}]}}'.encode()

@@ -1,1 +1,1 @@
-"""Bytes become elements: a byte source is read as far as a header needs it."""
+"""Bytes become elements: an object is read only as far as its header needs."""

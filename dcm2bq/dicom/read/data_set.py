@@ -1,25 +1,48 @@
-"""Read the framing of a data set: elements, sequences and items (PS3.5 7).
+"""Read a data set: elements, sequences and their items (PS3.5 7).
 
-The reader is iterative: nesting costs no stack. Values are cut out, never interpreted;
-those that stay in the object are skipped, and their bytes not fetched.
+A data set is a list of elements, sorted by tag. An element is a header (tag, VR, length) and a
+value field of that length (7.1). The value of a sequence, VR SQ, is a list of items, and each item
+is in turn a list of elements (7.5). Sequences and items say in one of two ways where they end, and
+any combination occurs (7.5.1, 7.5.2):
+
+    known length         (0008,1140) SQ 24 | (FFFE,E000) 16 | elements, 16 bytes
+    undefined length     (0008,1140) SQ FFFFFFFF
+                             (FFFE,E000) FFFFFFFF | elements | (FFFE,E00D) 0    item delimiter
+                             (FFFE,E0DD) 0                                      sequence delimiter
+
+`DataSetReader` keeps what is open in linked records, `OpenItem` and `OpenSequence`, and does not
+call itself: nesting costs no stack. It alternates between two states. In an item it reads elements
+until a sequence begins or the item ends (`_read_elements`); between items it reads their headers
+until one begins or the sequence ends (`_read_items`). Values are cut out, never interpreted; those
+that stay in the object are skipped, and their bytes not fetched.
+
+Objects that break these rules are read as far as no element can be lost. What follows a misplaced
+delimiter or item decides what it closes (`delimiters`). If the bytes inside a sequence of known
+length make no sense, that sequence is left in the object (`_recover`); anywhere else before the end
+of the pixel data they make the object unreadable.
 """
 
+from functools import cached_property
 from io import BytesIO
 
 from dcm2bq.config import Config
-from dcm2bq.dicom.elements import ALL_PIXEL_DATA, UNKNOWN, Item
+from dcm2bq.dicom.elements import ALL_PIXEL_DATA, CHECK_EVERY, Element, Item
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.read.data_set_end import DataSetEnd
 from dcm2bq.dicom.read.delimiters import Delimiters
-from dcm2bq.dicom.read.element_header import begins_element, hidden_item_syntax, read_header
-from dcm2bq.dicom.read.open_items import BrokenFramingError, OpenItem, OpenSequence
-from dcm2bq.dicom.read.ordinary import RUN, run_of
+from dcm2bq.dicom.read.element_header import (
+    RUN,
+    begins_element,
+    hidden_item_syntax,
+    read_header,
+    run_of,
+)
+from dcm2bq.dicom.read.open_items import BrokenStructureError, OpenItem, OpenSequence
 from dcm2bq.dicom.read.source import StreamSource, Window
 from dcm2bq.dicom.read.value_field import CutValueError, ValueFields
 from dcm2bq.dicom.syntax import (
-    BINARY_VRS,
     DELIMITER_GROUP,
-    FRAGMENTED_VRS,
+    DELIMITERS,
     HEADER,
     IMPLICIT_LITTLE,
     ITEM,
@@ -30,23 +53,26 @@ from dcm2bq.dicom.syntax import (
     Syntax,
     to_little,
 )
+from dcm2bq.dicom.vr import BINARY_VRS, FRAGMENTED_VRS
 from dcm2bq.errors import UnreadableDicomError
 
-_CHECK_EVERY = 1024
 _CHECK_EVERY_BYTES = RUN
-"""How many elements, or bytes, are read before the clock and the limits are looked at: some
-milliseconds of work, and less memory than `AHEAD`."""
+"""Bytes between two looks at the clock and the limits, where elements are large."""
 _MOST_TAIL_ELEMENTS = 20_000
+"""Elements that are read in search of the end of encapsulated pixel data: some 20 ms of work."""
 _DELIMITER_TAGS = (b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0", b"\xfe\xff\xdd\xe0")
-"""As encapsulated values have them: little endian (PS3.5 A.4)."""
+"""As they follow encapsulated values, which are always little endian (PS3.5 A.4)."""
 _LAST_ELEMENTS = 16
-"""Elements among which the last one of known tag is looked for, to name it in a message."""
+"""Elements before an error among which one of known tag is looked for, to name it in the message:
+more would hardly help to find the place."""
 
 
-class Reader:
-    """Appends the elements from `start` on up to the end, or to the first of another group.
+class DataSetReader:
+    """Reads the elements of one data set from `start` on, and appends them to `elements`.
 
-    With `behind_pixel_data`, only what may follow pixel data is an element.
+    With `group` it reads the elements of that group alone, as File Meta Information is read.
+    With `after_pixel_data` only what may follow pixel data is an element. `depth` is the most
+    levels of sequences.
     """
 
     def __init__(
@@ -54,41 +80,45 @@ class Reader:
         window: Window,
         start: int,
         syntax: Syntax,
-        options: Config,
+        config: Config,
         notes: Notes,
         *,
         elements: Item,
         depth: int,
         group: int | None = None,
-        behind_pixel_data: bool = False,
+        after_pixel_data: bool = False,
     ) -> None:
         self._window = window
-        self._options = options
+        self._config = config
         self._notes = notes
-        self._fields = ValueFields(window, options, notes)
-        self._delimiters = Delimiters(window)
+        self._fields = ValueFields(window, config, notes)
         self._most_text = self._fields.most_text
         self._depth = depth
         self._end = DataSetEnd(
-            window, syntax, notes, group=group, behind_pixel_data=behind_pixel_data
+            window, syntax, notes, group=group, after_pixel_data=after_pixel_data
         )
         self._root = OpenItem(
             elements=elements,
             limit=window.size,
             defined=True,
             syntax=syntax,
-            run=None if behind_pixel_data or group is not None else run_of(syntax),
+            run=None if after_pixel_data else run_of(syntax),
             top_level=True,
         )
+        if group is not None:
+            self._root.first_group = self._root.last_group = group
+            if syntax.implicit:  # the loop for these does not look at groups
+                self._root.run = None
         self._item = self._root
         self._sequence: OpenSequence | None = None
         self._start = start
         self._count = 0
         self._paid_count = self._paid = 0
-        self._next_count, self._next_position = _CHECK_EVERY, start + _CHECK_EVERY_BYTES
+        self._next_count, self._next_position = CHECK_EVERY, start + _CHECK_EVERY_BYTES
         self._tail_elements = _MOST_TAIL_ELEMENTS
         self._done = False
         self.position = start
+        """The offset of what is read next; after reading, of what follows the data set."""
 
     @property
     def clean(self) -> bool:
@@ -96,19 +126,23 @@ class Reader:
         return self._end.clean
 
     def read(self) -> None:
-        """Append the elements; raise `UnreadableDicomError` if they cannot be told apart."""
+        """Read up to the end of the data set.
+
+        Raises `UnreadableDicomError` if its structure is broken beyond recovery, with the
+        `BrokenStructureError` as its cause, or if it exceeds a limit.
+        """
         while not self._done:
             try:
                 while not self._done:
                     self._read_elements(self._item)
-            except BrokenFramingError as broken:
+            except BrokenStructureError as broken:
                 self._recover(broken)
         self._check_limits()
 
-    # Elements
+    # Elements (PS3.5 7.1)
 
     def _read_elements(self, item: OpenItem) -> None:
-        """Read ordinary elements as long as there are any, then one by all the rules."""
+        """Read the ordinary elements up to the next other one, and what begins or ends there."""
         tag = 0
         if item.run is not None:
             before = len(item.elements)
@@ -148,7 +182,7 @@ class Reader:
                 self._read_value(item, tag, written, start, length)
 
     def _holds_header(self, limit: int) -> bool:
-        """Hold the header at the position; return whether there is room for one."""
+        """Hold the header at the position; return whether one fits before `limit`."""
         position, window = self.position, self._window
         if position + HEADER > limit:
             return False
@@ -157,47 +191,53 @@ class Reader:
         return window.fill(position, min(LONG_HEADER, limit - position)) >= HEADER
 
     def _read_value(self, item: OpenItem, tag: int, written: str, start: int, length: int) -> None:
-        """Append an element, or open the sequence that it is."""
+        """Append an element with its value, or open the sequence that it is.
+
+        UN has the VR of the dictionary, if that has one; UN of undefined length is a sequence in
+        implicit VR little endian, whatever surrounds it (6.2.2).
+        """
         vr = item.known_vr(tag) if written == "UN" and not item.syntax.implicit else written
         if vr == "SQ" or (length == UNDEFINED and vr not in FRAGMENTED_VRS):
             self._open_sequence(item, tag, written, start, length)
             return
         self._count += 1
+        element = Element(tag, vr, start, length, None, written)
         if length == UNDEFINED:
-            vr = "OB" if vr == "OW" and item.syntax.implicit else vr  # PS3.5 A.4
-            self._read_fragments(item, tag, _origin(written, vr), start)
+            self._read_fragments(item, element)
         elif start + length > item.limit:
-            self._end_beyond(item, tag, vr, start, length)
+            self._end_beyond(item, element)
         else:
             try:
                 value = self._fields.value(tag, vr, start, length)
             except CutValueError:
-                self._end_beyond(item, tag, vr, start, length)
+                self._end_beyond(item, element)
                 return
-            # UN is little endian, whatever surrounds it (PS3.5 6.2.2).
-            if value and written != "UN" and not item.syntax.little:
+            if value and written != "UN" and not item.syntax.little:  # UN is little endian
                 value = to_little(vr, value)
-            item.elements.append((tag, _origin(written, vr), start, length, value))
+            element.value = value
+            item.elements.append(element)
             self.position = start + length
         if item.top_level and tag in ALL_PIXEL_DATA and vr in BINARY_VRS:
-            self._end.behind_pixel_data = True
+            self._end.after_pixel_data = True
             item.run = None
 
-    def _read_fragments(self, item: OpenItem, tag: int, vr: str, start: int) -> None:
-        found = self._fields.fragments(tag, vr, start, item, self._may_follow)
-        if found is None:
-            raise BrokenFramingError(
-                "the encapsulated value does not end", start, self._known(item, tag)
-            )
-        element, self.position = found
+    def _read_fragments(self, item: OpenItem, element: Element) -> None:
+        """Append an element with an encapsulated value (A.4)."""
+        if element.vr == "OW" and item.syntax.implicit:
+            element.vr = element.written = "OB"  # the dictionary says OW, but fragments are bytes
+        end = self._fields.fragments(element, item, self._may_follow)
+        if end is None:
+            tag = self._known(item, element.tag)
+            raise BrokenStructureError("the encapsulated value does not end", element.offset, tag)
         item.elements.append(element)
-        if self.position > item.limit:
-            self._stretch(item, self.position)
+        self.position = end
+        if end > item.limit:
+            self._stretch(item, end)
 
     def _stretch(self, item: OpenItem, end: int) -> None:
-        """Let what is open reach as far as an encapsulated value in it does.
+        """Move the limits of all that is open to the end of an encapsulated value in it.
 
-        Raises `BrokenFramingError` unless the object goes on soundly there.
+        Raises `BrokenStructureError` unless a sound header follows.
         """
         sequence: OpenSequence | None = self._sequence
         assert sequence is not None
@@ -205,11 +245,11 @@ class Reader:
         if following and not (
             following[:4] in _DELIMITER_TAGS or begins_element(self._window, end, self._root)
         ):
-            raise BrokenFramingError(
+            raise BrokenStructureError(
                 "an encapsulated value exceeds its item", sequence.start, sequence.known_tag
             )
         self._notes.add(
-            "the length of an item leaves out part of its encapsulated value",
+            "the length of an item excludes part of its encapsulated value",
             tag=sequence.known_tag,
             offset=sequence.start,
         )
@@ -222,33 +262,39 @@ class Reader:
     def _may_follow(self, remainder: bytes) -> bool:
         """Return whether an object's last bytes are elements that may follow pixel data.
 
-        Many places can look like the end; together they are worth a bounded search.
+        In search of the end of pixel data many places are tried; `_MOST_TAIL_ELEMENTS` bounds
+        what all of them may cost.
         """
         if self._tail_elements <= 0:
             return False
-        reader = Reader(
-            Window(StreamSource(BytesIO(remainder)), self._window.deadline, self._window.memory),
+        memory = self._window.memory
+        window = Window(StreamSource(BytesIO(remainder)), self._window.deadline, memory)
+        reader = DataSetReader(
+            window,
             0,
             self._root.syntax,
-            self._options,
+            self._config,
             Notes(),
             elements=[],
             depth=self._depth,
-            behind_pixel_data=True,
+            after_pixel_data=True,
         )
         try:
-            reader.read()
+            with memory.trial():
+                reader.read()
         except UnreadableDicomError:
             return False
         finally:
+            window.release()
             self._tail_elements -= reader._count
         return reader.clean
 
-    # Sequences and items
+    # Sequences and items (PS3.5 7.5)
 
     def _open_sequence(
         self, item: OpenItem, tag: int, written: str, start: int, length: int
     ) -> None:
+        """Begin a sequence, the element `tag` of `item`."""
         self._count += 1
         outer = self._sequence
         depth = self._deeper(item, tag, start)
@@ -276,7 +322,7 @@ class Reader:
         self._read_items()
 
     def _read_items(self) -> None:
-        """Read empty items as long as there are any, then open one or end the sequence."""
+        """Read headers of items: up to one that has elements, or to the end of the sequence."""
         sequence, window = self._sequence, self._window
         assert sequence is not None
         unpack = sequence.syntax.tag_and_length.unpack_from
@@ -307,26 +353,26 @@ class Reader:
                 end = self.position = position
                 break
             else:
-                raise BrokenFramingError("expected an item", position, sequence.known_tag)
+                raise BrokenStructureError("expected an item", position, sequence.known_tag)
             if self._count >= self._next_count:
                 self._check_limits()
         self._leave(sequence, "SQ", end, sequence.items)
 
     def _deeper(self, item: OpenItem, tag: int, start: int) -> int:
-        """Return the depth of one more sequence, or raise if that is too deep."""
+        """Return the depth of one more sequence; raise `UnreadableDicomError` beyond the limit."""
         depth = self._sequence.depth + 1 if self._sequence else 1
         if depth > self._depth:
             raise UnreadableDicomError(
-                f"sequences are nested more than {self._depth} deep",
+                f"sequences are nested more than {self._depth} levels deep",
                 offset=start,
                 tag=_hex(self._known(item, tag)),
             )
         return depth
 
     def _ends_before(self, sequence: OpenSequence, position: int, tag: int) -> bool:
-        """Return whether a sequence of undefined length ends, undelimited, before an element.
+        """Return whether a sequence ends, without its delimiter, before an element of its parent.
 
-        That has to be sound, and to follow the sequence in its parent by the order of tags.
+        That element must be sound, and by its tag follow the sequence.
         """
         parent = sequence.parent
         if sequence.defined or sequence.stray or tag <= sequence.tag:
@@ -340,7 +386,7 @@ class Reader:
         start = self.position
         limit = sequence.limit if length == UNDEFINED else start + length
         if limit > sequence.limit:
-            raise BrokenFramingError(
+            raise BrokenStructureError(
                 "an item exceeds its sequence", start - HEADER, sequence.known_tag
             )
         syntax, run = sequence.syntax, sequence.run
@@ -350,18 +396,25 @@ class Reader:
         self._item = OpenItem(elements, limit, length != UNDEFINED, syntax, run)
 
     def _leave(self, sequence: OpenSequence, vr: str, end: int, items: list[Item] | None) -> None:
-        """Append a sequence to the item that it belongs to, and go on there."""
+        """Append a sequence to its parent and return there."""
         parent, start = sequence.parent, sequence.start
         if not sequence.stray:
-            parent.elements.append((sequence.tag, vr, start, end - start, items))
+            parent.elements.append(
+                Element(sequence.tag, vr, start, end - start, items, sequence.written)
+            )
         self._item, self._sequence = parent, sequence.outer
 
-    # Delimiters
+    # Delimiters (PS3.5 7.5.1, 7.5.2)
+
+    @cached_property
+    def _delimiters(self) -> Delimiters:
+        return Delimiters(self._window)
 
     def _read_delimiter(self, item: OpenItem, tag: int) -> None:
+        """Read a delimiter, or an item, inside of `item`."""
         position = self.position
-        if tag not in {ITEM, ITEM_END, SEQUENCE_END}:
-            raise BrokenFramingError("expected an element", position)
+        if tag not in DELIMITERS:
+            raise BrokenStructureError("expected an element", position)
         self.position = position + HEADER
         if tag == ITEM_END and not item.defined:
             self._read_items()
@@ -371,9 +424,9 @@ class Reader:
     def _close_by(
         self, tag: int, position: int, item: OpenItem | None, sequence: OpenSequence | None
     ) -> bool:
-        """Close what a misplaced delimiter or item can close; return whether it is anything.
+        """Close what a misplaced delimiter or item closes; return whether it closes anything.
 
-        It stands in `item`, or between the items of `sequence` if `item` is None.
+        It is inside `item`, or between the items of `sequence` if `item` is None.
         """
         closed = self._delimiters.levels_closed(
             tag, position, item, sequence, likely_stray=self._is_stray(position, item, sequence)
@@ -389,9 +442,9 @@ class Reader:
             self._note("an item without its delimiter", sequence, position)
             self.position = position
         elif item:
-            self._note("an item that ends by the delimiter of a sequence", sequence, position)
+            self._note("an item that ends with a sequence's delimiter", sequence, position)
         else:
-            self._note("a sequence that ends by the delimiter of an item", sequence, position)
+            self._note("a sequence that ends with an item's delimiter", sequence, position)
         in_item = item is not None
         for _ in range(closed):
             if not in_item:
@@ -405,29 +458,35 @@ class Reader:
     def _is_stray(
         self, position: int, item: OpenItem | None, sequence: OpenSequence | None
     ) -> bool:
-        """Return whether a delimiter follows what has ended by its length: a usual excess."""
+        """Return whether a delimiter follows what has already ended by its length.
+
+        Some writers give both the length and the delimiter.
+        """
         if item:
-            last = item.elements[-1] if item.elements else (0, "", 0, 0, None)
-            return last[1] == "SQ" and last[2] + last[3] == position
+            if not item.elements:
+                return False
+            last = item.elements[-1]
+            return last.vr == "SQ" and last.offset + last.length == position
         assert sequence is not None
         if self._item is sequence.parent or (sequence.items and not sequence.items[-1]):
             return bool(sequence.items)
         return self._item.defined
 
     def _skip_item(self, item: OpenItem, position: int) -> None:
-        """Pass over an item where no sequence is; its elements belong to nothing.
+        """Skip an item outside any sequence: its elements belong to nothing.
 
-        Rather than to lose elements, a sequence around it is left in the object.
+        A sequence of known length around it is left in the object instead, so that no element is
+        lost.
         """
         window = self._window
         start = position + HEADER
         (length,) = item.syntax.long.unpack(window.peek(position + 4, 4))
         if length and self._innermost_defined():
-            raise BrokenFramingError("an item outside of a sequence", position)
+            raise BrokenStructureError("an item outside a sequence", position)
         if length != UNDEFINED:
             end = start + length
             if end > item.limit or not window.reaches(end):
-                raise BrokenFramingError("a stray item exceeds what it stands in", position)
+                raise BrokenStructureError("a stray item exceeds the enclosing item", position)
             self._fields.left += length
             self.position = end
         else:
@@ -451,53 +510,57 @@ class Reader:
             self._item = OpenItem([], item.limit, defined=False, syntax=item.syntax, run=item.run)
         self._notes.add("a stray item is skipped", offset=position)
 
-    # Ends, limits and recovery
+    # Ends, recovery and limits
 
     def _end_without_delimiter(self, item: OpenItem | None) -> None:
-        """Let an item, or the sequence if it is None, end by the known length of an outer one.
+        """Let an item (the sequence if None) end with the known length of an enclosing one.
 
-        Raises `BrokenFramingError` if that is no place to end, or the object ends instead.
+        Raises `BrokenStructureError` if it does not end exactly there, or if the object ends.
         """
         sequence = self._sequence
         assert sequence is not None
         kind, limit = ("an item", item.limit) if item else ("a sequence", sequence.limit)
         is_bounded = (item is not None and item.defined) or _is_bounded(sequence)
         if self.position + HEADER <= limit or not is_bounded:
-            raise BrokenFramingError(
+            raise BrokenStructureError(
                 "the object ends inside a sequence", sequence.start, sequence.known_tag
             )
         if self.position != limit:
-            raise BrokenFramingError(f"cut inside {kind}", self.position, sequence.known_tag)
+            raise BrokenStructureError(f"cut inside {kind}", self.position, sequence.known_tag)
         self._note(f"{kind} without its delimiter", sequence, self.position)
 
-    def _exceeds(self, item: OpenItem, tag: int, start: int) -> BrokenFramingError:
-        """Return what is wrong with a value that reaches too far. Its length is not sound."""
-        within = "object" if item.top_level else "enclosing item"
-        return BrokenFramingError(f"a value exceeds the {within}", start, self._known(item, tag))
+    def _exceeds(self, item: OpenItem, tag: int, start: int) -> BrokenStructureError:
+        """Return the error for a value that exceeds its item; its length is not to be trusted."""
+        outer = "object" if item.top_level else "enclosing item"
+        return BrokenStructureError(f"a value exceeds the {outer}", start, self._known(item, tag))
 
     def _known(self, item: OpenItem, tag: int) -> int | None:
-        """Return a tag if it is known to be one: others may be bytes of a value."""
+        """Return a tag that messages may name: others could be bytes of a value."""
         return tag if tag == ITEM or item.knows(tag) else None
 
     def _note(self, reason: str, sequence: OpenSequence, offset: int) -> None:
         self._notes.add(reason, tag=sequence.known_tag, vr=sequence.written, offset=offset)
 
-    def _end_beyond(self, item: OpenItem, tag: int, vr: str, start: int, length: int) -> None:
-        """End the data set inside its pixel data; no other value may reach beyond the end."""
+    def _end_beyond(self, item: OpenItem, element: Element) -> None:
+        """End the data set inside its pixel data; no other value may exceed the object."""
+        tag, start, length = element.tag, element.offset, element.length
         if not item.top_level or tag not in ALL_PIXEL_DATA:
             raise self._exceeds(item, tag, start)
-        actual = self._window.size - start
-        # A length beyond the object's size may be anything, bytes of a value too.
+        element.length = actual = self._window.size - start
+        # A length beyond the object's size could be bytes of a value: leave it out.
         of = f" of {length}" if length <= self._window.size else ""
         reason = f"the object is cut: {actual}{of} bytes"
-        self._notes.add(reason, tag=tag, vr=vr, offset=start)
-        item.elements.append((tag, vr, start, actual, None))
+        self._notes.add(reason, tag=tag, vr=element.vr, offset=start)
+        item.elements.append(element)
         self._fields.left += actual
         self.position = start + actual
         self._done = True
 
-    def _recover(self, broken: BrokenFramingError) -> None:
-        """Leave the innermost sequence of known length in the object, or give up."""
+    def _recover(self, broken: BrokenStructureError) -> None:
+        """Leave the innermost sequence of known length in the object and continue after it.
+
+        After the pixel data the data set ends instead. Otherwise raises `UnreadableDicomError`.
+        """
         sequence = self._innermost_defined()
         if sequence:
             self._notes.add(
@@ -509,11 +572,11 @@ class Reader:
             self._leave(sequence, sequence.written, sequence.limit, None)
             self._fields.left += sequence.limit - self.position
             self.position = sequence.limit
-        elif self._end.behind_pixel_data:
+        elif self._end.after_pixel_data:
             self._end.give_up()
             self._done = True
         else:
-            raise self._refusal(broken)
+            raise self._refusal(broken) from broken
 
     def _innermost_defined(self) -> OpenSequence | None:
         """Return the innermost open sequence that can be left in the object."""
@@ -524,45 +587,42 @@ class Reader:
             sequence = sequence.outer
         return sequence
 
-    def _refusal(self, broken: BrokenFramingError) -> UnreadableDicomError:
-        """Return the refusal, with the place in the words that are known to be no value's."""
+    def _refusal(self, broken: BrokenStructureError) -> UnreadableDicomError:
+        """Return the error for the object, with the place by the nearest tag that may be named."""
         reason, sequence = broken.reason, self._sequence
         while sequence and sequence.known_tag is None:
             sequence = sequence.outer
         if broken.tag is None and sequence:
             reason += f" in the sequence {_hex(sequence.known_tag)} at offset {sequence.start}"
         elif broken.tag is None:
-            for tag, *_ in reversed(self._root.elements[-_LAST_ELEMENTS:]):
-                if self._root.knows(tag):
-                    reason += f" after the element {_hex(tag)}"
+            for element in reversed(self._root.elements[-_LAST_ELEMENTS:]):
+                if self._root.knows(element.tag):
+                    reason += f" after the element {_hex(element.tag)}"
                     break
         return UnreadableDicomError(reason, offset=broken.offset, tag=_hex(broken.tag))
 
     def _check_limits(self) -> None:
-        """Pay for what was read; raise beyond the deadline or a limit."""
-        limits, position = self._options.limits, self.position
-        self._next_count = self._count + _CHECK_EVERY
+        """Pay for what was read; raise `UnreadableDicomError` beyond the deadline or a limit."""
+        limits, position = self._config.limits, self.position
+        self._next_count = self._count + CHECK_EVERY
         self._next_position = position + _CHECK_EVERY_BYTES
         self._window.deadline.check()
         if self._count > limits.elements:
-            raise UnreadableDicomError(f"more than {limits.elements} elements", offset=position)
+            raise UnreadableDicomError(
+                f"more elements than limits.elements, {limits.elements}", offset=position
+            )
         kept = position - self._start - self._fields.left
         new, self._paid = kept - self._paid, kept
         self._window.memory.charge_elements(self._count - self._paid_count, new)
         self._paid_count = self._count
         if kept > limits.header_bytes:
             raise UnreadableDicomError(
-                f"a header of more than {limits.header_bytes} bytes", offset=position
+                f"the header exceeds limits.headerBytes, {limits.header_bytes}", offset=position
             )
 
 
-def _origin(written: str, vr: str) -> str:
-    """Return the VR to read a value by, with its origin if it was written as UN."""
-    return UNKNOWN + vr if written == "UN" != vr else vr
-
-
 def _is_bounded(sequence: OpenSequence | None) -> bool:
-    """Return whether a sequence, or anything that it stands in, has a known length."""
+    """Return whether a sequence, or anything around it, has a known length."""
     while sequence:
         parent = sequence.parent
         if (sequence.defined and not sequence.stray) or (parent.defined and not parent.top_level):

@@ -1,22 +1,23 @@
-"""Where a data set ends: with the object, at padding, or at what is no element any more."""
+"""Where a data set ends: with the object, at padding, or where the bytes are no longer elements."""
 
 from dcm2bq.dicom.elements import PIXEL_DATA
 from dcm2bq.dicom.notes import Notes
-from dcm2bq.dicom.read.open_items import BrokenFramingError
+from dcm2bq.dicom.read.open_items import BrokenStructureError
 from dcm2bq.dicom.read.source import Window
-from dcm2bq.dicom.syntax import HEADER, ITEM, ITEM_END, SEQUENCE_END, Syntax, is_vr
+from dcm2bq.dicom.syntax import DELIMITERS, HEADER, Syntax
+from dcm2bq.dicom.vr import is_vr
 
 _PADDING_SEEN = 64 * 1024
-"""Bytes that are looked at to tell padding."""
-_DELIMITERS = frozenset({ITEM, ITEM_END, SEQUENCE_END})
+"""Bytes that must be NUL to count as padding: those of one read. Padding can be much longer."""
 
 
 class DataSetEnd:
-    """Watches the elements of the top level for the end of their data set.
+    """Decides at each element of the top level whether the data set ends before it.
 
-    With `group` it ends before the first element of another group, and at NULs. Behind the
-    pixel data only ascending elements of known VR, and stray delimiters, go on with it;
-    those do not if it was `behind_pixel_data` from the start, in search for an end.
+    A data set of one `group` ends before the first element of another, and at NULs. After pixel
+    data, where writers leave all kinds of bytes, only ascending elements of known VR and stray
+    delimiters continue the data set. Those delimiters do not if the reading began
+    `after_pixel_data`, in search of the end of encapsulated pixel data.
     """
 
     def __init__(
@@ -26,7 +27,7 @@ class DataSetEnd:
         notes: Notes,
         *,
         group: int | None,
-        behind_pixel_data: bool,
+        after_pixel_data: bool,
     ) -> None:
         self._window = window
         self._syntax = syntax
@@ -34,8 +35,9 @@ class DataSetEnd:
         self._group = group
         self._last_tag = PIXEL_DATA
         self._last_start = 0
-        self.behind_pixel_data = behind_pixel_data
-        self._may_be_stray = not behind_pixel_data
+        self._may_be_stray = not after_pixel_data
+        self.after_pixel_data = after_pixel_data
+        """Whether pixel data has been read."""
         self.clean = True
         """Whether nothing but padding follows the elements."""
 
@@ -44,11 +46,12 @@ class DataSetEnd:
         head = self._window.peek(position, HEADER)
         group, number, _ = self._syntax.tag_and_length.unpack(head)
         if self._group is not None:
-            return bool(group != self._group) or not (head.strip(b"\0") or self._seen(position))
-        if self.behind_pixel_data:
+            is_other = bool(group != self._group)
+            return is_other or not (head.strip(b"\0") or self._content_at(position))
+        if self.after_pixel_data:
             self._last_start = position
             tag = group << 16 | number
-            if tag in _DELIMITERS and self._may_be_stray:
+            if tag in DELIMITERS and self._may_be_stray:
                 return False
             if tag > self._last_tag and (self._syntax.implicit or is_vr(head[4:6])):
                 self._last_tag = tag
@@ -58,29 +61,29 @@ class DataSetEnd:
         return self._is_padding(position, "expected an element")
 
     def is_short(self, position: int) -> bool:
-        """Return whether the data set ends where no header fits any more."""
+        """Return whether the data set ends at `position`, where no further header fits."""
         self._last_start = position
         if self._group is not None:  # another part of the file begins
             return True
         return self._is_padding(position, "cut inside an element's header")
 
     def give_up(self) -> None:
-        """End the data set before the last element that was begun behind the pixel data."""
+        """End the data set before the element after the pixel data that could not be read."""
         rest = self._window.size - self._last_start
         reason = f"{rest} bytes after the pixel data are not elements"
         self._notes.add(reason, offset=self._last_start)
         self.clean = False
 
     def _is_padding(self, position: int, otherwise: str) -> bool:
-        """Return whether only NULs follow, as far as one look reaches, or raise."""
-        if self._seen(position):
-            raise BrokenFramingError(otherwise, position)
-        if self._window.reaches(position + 1) and not self.behind_pixel_data:
+        """Return True if only padding follows, else raise `BrokenStructureError`."""
+        if self._content_at(position):
+            raise BrokenStructureError(otherwise, position)
+        if self._window.reaches(position + 1) and not self.after_pixel_data:
             self._notes.add("padding", offset=position)
         return True
 
-    def _seen(self, position: int) -> bytes:
-        """Return what stands at `position` but NULs, as far as one look reaches."""
+    def _content_at(self, position: int) -> bytes:
+        """Return the bytes from `position` on without the NULs around them."""
         window = self._window
         seen = window.fill(position, _PADDING_SEEN)
         at = position - window.base

@@ -1,30 +1,34 @@
 """Deflated data sets (PS3.5 A.5), and objects stored gzip encoded (RFC 1952).
 
-Both are inflated forwards in small chunks, never as a whole.
+Both are inflated forwards in chunks, and never held as a whole.
 """
 
 import zlib
 from typing import Protocol, cast
 
+from dcm2bq.deadline import Deadline
 from dcm2bq.dicom.memory import Claim
 from dcm2bq.dicom.notes import Notes
-from dcm2bq.dicom.read.source import Deadline, Source, Window
+from dcm2bq.dicom.read.source import Source, Window
 from dcm2bq.errors import UnreadableDicomError
 
 CHUNK = 64 * 1024
-"""Bytes inflated at a time."""
+"""Bytes that are inflated at a time, and that are kept to go back."""
 FARTHEST_PEEK = 1024 * 1024
-"""How far is read ahead, and kept, to see what follows a value."""
+"""Bytes that are inflated ahead, and kept, to see what follows a value."""
 
 _UNKNOWN_SIZE = 2**63
+"""The size until the end is reached: more than any object has."""
 _ZLIB_METHOD = b"\x78"
+"""The first byte of zlib's header for a stream with a window of 32 KiB (RFC 1950 2.2)."""
 _GZIP = 16 + zlib.MAX_WBITS
 """zlib's `wbits` for the gzip format."""
 _HEAD = 64
+"""Bytes that show whether a stream is deflated: any of its block headers fits."""
 
 
 def is_deflated(window: Window, start: int) -> bool:
-    """Return whether what stands at `start` begins a deflate stream."""
+    """Return whether a deflate stream begins at `start`."""
     head = window.peek(start, _HEAD)
     try:
         zlib.decompressobj(_window_bits(head)).decompress(head, 1)
@@ -34,25 +38,26 @@ def is_deflated(window: Window, start: int) -> bool:
 
 
 def _window_bits(head: bytes) -> int:
-    """Return how zlib is to read a stream: raw, unless it has zlib's own header."""
+    """Return zlib's `wbits` for a stream: raw, unless it has a zlib header."""
     return zlib.MAX_WBITS if head[:1] == _ZLIB_METHOD else -zlib.MAX_WBITS
 
 
 class ForwardSource(Source, Protocol):
-    """A source that is produced in order: going back means to begin anew."""
+    """A source that is produced in order; reading backwards may mean to begin anew."""
 
     def advance(self, offset: int) -> None:
-        """Run on to `offset`, or to the end, and forget what lies before."""
+        """Produce and drop the bytes before `offset`, or all if there are fewer."""
 
 
 class InflatedSource:
-    """The data set behind a raw deflate stream, produced in order.
+    """The data set in a raw deflate stream, produced in order.
 
-    `size` is beyond all bounds until the end is met. Reading beyond `limit` raises
+    `size` is only known once the end is reached. Reading beyond `limit` raises
     `UnreadableDicomError`.
     """
 
-    _what = "the deflated data set"
+    _name = "the deflated data set"
+    """What messages call it."""
 
     def __init__(self, window: Window, start: int, limit: int, notes: Notes) -> None:
         self._compressed = window
@@ -68,7 +73,7 @@ class InflatedSource:
         self._inflater = zlib.decompressobj(window_bits)
 
     def read_at(self, offset: int, n: int, /) -> bytes:
-        """Return the `n` bytes from `offset` on, or those up to the end; never go back."""
+        """Return the `n` bytes from `offset` on, or those up to the end; it never goes back."""
         self.advance(offset)
         parts = []
         while n > 0 and (part := self._take(n)):
@@ -77,31 +82,32 @@ class InflatedSource:
         return b"".join(parts)
 
     def advance(self, offset: int) -> None:
-        """Run on to `offset`, or to the end, and forget what lies before."""
+        """Produce and drop the bytes before `offset`, or all if there are fewer."""
         while self._position < offset and self._take(offset - self._position):
             pass
 
     def _take(self, n: int) -> bytes:
+        """Return between 1 and `n` of the next bytes; none at the end."""
         if not self._inflated:
             self._inflated = self._inflate()
         part, self._inflated = self._inflated[:n], self._inflated[n:]
         self._position += len(part)
         if self._position > self._limit:
             raise UnreadableDicomError(
-                f"{self._what} inflates beyond limits.inflatedBytes, {self._limit}",
+                f"{self._name} inflates beyond limits.inflatedBytes, {self._limit}",
                 offset=self._position,
             )
         return part
 
     def _inflate(self) -> bytes:
-        """Return the next chunk; nothing means that the end is met."""
+        """Return the next chunk; nothing at the end."""
         while self._position < self.size and not self._is_over():
             compressed = self._inflater.unconsumed_tail or self._read_compressed()
             try:
                 chunk = self._inflater.decompress(compressed, CHUNK)
             except zlib.error:
                 raise UnreadableDicomError(
-                    f"{self._what} is corrupt", offset=self._position
+                    f"{self._name} is corrupt", offset=self._position
                 ) from None
             if chunk:
                 self._compressed.deadline.check()
@@ -116,33 +122,34 @@ class InflatedSource:
         return self._inflater.eof
 
     def _cut(self) -> None:
-        self._notes.add(f"{self._what} is cut", offset=self._next)
+        self._notes.add(f"{self._name} is cut", offset=self._next)
 
     def _read_compressed(self) -> bytes:
         window = self._compressed
         window.fill(self._next, 1)
         at = self._next - window.base
-        compressed = window.data[at : at + CHUNK]  # what is not consumed is copied each time
+        # No more than a chunk: zlib copies what it does not consume, each time.
+        compressed = window.data[at : at + CHUNK]
         self._next += len(compressed)
         return compressed
 
     def _end(self) -> None:
         if self.size != self._position:
             self.size = self._position
-            behind = self._compressed.size - self._next + len(self._inflater.unused_data)
+            rest = self._compressed.size - self._next + len(self._inflater.unused_data)
             # One byte pads to an even length (PS3.5 A.5).
-            if behind > 1 and self._compressed.random_access:
-                self._notes.add(f"{behind} bytes after the deflated data set")
+            if rest > 1 and self._compressed.random_access:
+                self._notes.add(f"{rest} bytes after the deflated data set")
 
 
 class GunzippedSource(InflatedSource):
-    """An object that is stored gzip encoded, produced in order; cut, it is unreadable.
+    """An object that is stored gzip encoded, produced in order; if it is cut, it is unreadable.
 
-    Ranges of such an object are ranges of its compressed bytes. Reading what lies further
-    back than the last `CHUNK` bytes begins anew.
+    Cloud Storage serves ranges of its compressed bytes only. Reading what is further back than
+    the last `CHUNK` bytes begins anew.
     """
 
-    _what = "the object's gzip encoding"
+    _name = "the object's gzip encoding"
     _last: bytes
     _last_end: int
 
@@ -176,30 +183,30 @@ class GunzippedSource(InflatedSource):
         inflater = self._inflater
         ended = self._next == self._compressed.size and not inflater.unconsumed_tail
         if ended and 0 < len(chunk) < CHUNK and not inflater.eof:
-            self._cut()  # though what is there might do
+            self._cut()  # although the header may be complete
         return chunk
 
     def _is_over(self) -> bool:
-        """Whether the last member ends; a file may have several (RFC 1952 2.2)."""
+        """Return whether the last member has ended; a file may have several (RFC 1952 2.2)."""
         while self._inflater.eof:
             self._compressed.deadline.check()
             rest = self._inflater.unused_data.lstrip(b"\0") or self._read_compressed()
             if not rest:
                 return True
-            if rest := rest.lstrip(b"\0"):  # padding
+            if rest := rest.lstrip(b"\0"):  # NULs are padding
                 self._inflater = zlib.decompressobj(_GZIP)
                 self._next -= len(rest)
         return False
 
     def _cut(self) -> None:
-        raise UnreadableDicomError(f"{self._what} is cut", offset=self._position)
+        raise UnreadableDicomError(f"{self._name} is cut", offset=self._position)
 
     def _end(self) -> None:
         self.size = self._position
 
 
 class InflatedWindow(Window):
-    """A window over what is inflated: it only moves forwards."""
+    """A window over a `ForwardSource`: it only moves forwards."""
 
     __slots__ = ("_inflated",)
 
@@ -210,14 +217,14 @@ class InflatedWindow(Window):
         self._inflated = source
 
     def peek(self, offset: int, n: int) -> bytes:
-        """Return the `n` bytes from `offset` on, or nothing if they lie far ahead."""
+        """Return the `n` bytes from `offset` on, or nothing if they are far ahead."""
         if offset + n - self.end > FARTHEST_PEEK:
             return b""
         self.fill(self.base, offset + n - self.base)
         return self.data[offset - self.base : offset - self.base + n]
 
     def reaches(self, offset: int) -> bool:
-        """Return whether the object has `offset` bytes or more, running on to see."""
+        """Return whether the object has at least `offset` bytes, inflating up to there."""
         if offset > self.end:
             self._inflated.advance(offset)
             self.hold(min(offset, self._inflated.size), b"")
@@ -230,7 +237,7 @@ class InflatedWindow(Window):
 
 
 def window_over(source: Source, deadline: Deadline, memory: Claim) -> Window:
-    """Return a window over an object, for one that is produced in order a window that waits."""
+    """Return a window over an object, one that only moves forwards if the source does."""
     if hasattr(source, "advance"):
         return InflatedWindow(cast("ForwardSource", source), deadline, memory)
     return Window(source, deadline, memory)

@@ -1,8 +1,10 @@
 """Decide what a misplaced delimiter or item closes, by what follows it (PS3.5 7.5).
 
-Writers forget delimiters, write one kind for the other, or one too many. Each way to
-understand the place is tried on the headers that follow, and the way that leaves the fewest
-faults is taken.
+Writers forget delimiters, confuse the two kinds, or write one too many. Where a delimiter, or an
+item, is met that does not fit, there are several ways to go on: it is stray and closes nothing,
+or it closes the innermost item or sequence, or that and the one around it, and so on. Each way is
+tried on the headers that follow. The one that leaves the fewest faults is taken: an element out
+of order, another misplaced delimiter, a sequence that never ends.
 """
 
 from collections.abc import Iterator
@@ -18,36 +20,36 @@ from dcm2bq.dicom.syntax import (
     ITEM,
     ITEM_END,
     LONG_HEADER,
-    LONG_VRS,
     SEQUENCE_END,
-    SHORT_VRS,
     UNDEFINED,
     Syntax,
 )
+from dcm2bq.dicom.vr import LONG_VRS, SHORT_VRS
 
 _MOST_BYTES = 64 * 1024
-"""How far ahead headers are looked at: as far as the first read of an object reaches."""
+"""How far ahead headers are looked at: as far as the first read of an object goes."""
 _MOST_HEADERS = 512
-"""Headers looked at for one place: most objects have fewer between it and their pixel data."""
+"""Headers that are looked at for one place: most objects have fewer from there to their pixels."""
 _MOST_STEPS = 100_000
-"""Headers times ways to understand them, for all places of a data set: 0.1 to 0.2 s of CPU time,
-whatever the object. Beyond it, places are judged as the last one of their kind."""
+"""Headers times ways to go on, for all places of a data set: 0.1 to 0.2 s of CPU time, whatever
+the object. Further places are decided like the last one of their kind."""
 _MOST_STATES = 4
-"""Ways to understand the headers behind a place that are followed at a time: the likeliest."""
+"""Ways to understand the following headers that are pursued at a time: the likeliest ones."""
 _UNENDED = 16
-"""Faults for each level that is open at the object's end, which is then refused."""
+"""Faults counted for each level that is open at the object's end: such an object is refused."""
 
 type _Levels = list[int | None]
-"""What is open, outermost first: the last tag for an item (-1: none yet), None for a sequence.
+"""What is open, outermost first: for an item its last tag (-1 if it has no element yet), for a
+sequence None.
 
-The first level has a known length, or is the data set: no delimiter can close it.
+The first level has a known length or is the data set, so that no delimiter can close it.
 """
 type _Header = tuple[int, int]
-"""Tag and length. What has a known length has been skipped."""
+"""Tag and length. A value of known length has been skipped."""
 
 
 class Delimiters:
-    """Judges the misplaced delimiters and items of one data set."""
+    """Decides about the misplaced delimiters and items of one data set."""
 
     def __init__(self, window: Window) -> None:
         self._window = window
@@ -63,16 +65,16 @@ class Delimiters:
         *,
         likely_stray: bool,
     ) -> int:
-        """Return how many open levels the header `tag` at `position` closes; 0: it is stray.
+        """Return how many open levels the header `tag` at `position` closes; 0 if it is stray.
 
-        It stands in `item`, or between the items of `sequence` if `item` is None. Between
-        ways of equally many faults `likely_stray` decides.
+        It is inside `item`, or between the items of `sequence` if `item` is None. `likely_stray`
+        decides between ways with equally many faults.
         """
         levels, most, in_data_set = _open_levels(item, sequence)
         innermost = item or sequence
         if innermost is None or len(levels) == 1:
             return 0
-        # A writer makes one mistake again and again: what was decided last will do at the end.
+        # A writer repeats its mistakes: without steps left, the last decision serves again.
         kind = (tag, item is None, likely_stray)
         if self._steps_left <= 0 and kind in self._decided:
             return min(self._decided[kind], most)
@@ -81,12 +83,12 @@ class Delimiters:
         headers, ended = _headers_from(self._window, position, innermost.limit, syntax)
         unended = 0 if not ended else _UNENDED if in_data_set else 1
         own = 0 if tag == ITEM else 1
-        """What a header of this kind closes where it is not misplaced."""
+        """The levels that a header of this kind closes where it belongs."""
         ways = [0, *range(1, own + 1), *range(own + 1, most + 1, 2)]
         if not likely_stray:
             ways.sort(key=lambda closed: abs(closed - own - 1))
-        if item and sequence and item.elements and item.elements[-1][0] > sequence.tag:
-            # Its last elements might be those of an outer item: only it itself may be closed.
+        if item and sequence and item.elements and item.elements[-1].tag > sequence.tag:
+            # Its last elements could belong to an outer item, so that only it may be closed.
             ways = [closed for closed in ways if closed <= own + 1]
         best, fewest = 0, _MOST_STEPS
         for closed in ways:
@@ -101,10 +103,10 @@ class Delimiters:
     def _fewest_faults(
         self, levels: _Levels, headers: list[_Header], unended: int, most: int
     ) -> int:
-        """Return how few headers can be where none may stand; `most` if it is not fewer.
+        """Return how few of the headers can be misplaced; `most` if it is not fewer than that.
 
-        Each that is misplaced may close something or be stray. The first is no more looked at
-        than that it may open an item; what it closes has been taken off `levels` already.
+        Each misplaced one may in turn close something or be stray. The first header is the place
+        in question: what it closes has been taken off `levels`, and it can only open an item.
         """
         first, length = headers[0] if headers else (ITEM_END, 0)
         opened = first == ITEM and length == UNDEFINED
@@ -113,7 +115,7 @@ class Delimiters:
             self._steps_left -= len(states)
             reached: dict[tuple[int | None, ...], int] = {}
             for state, faults in states.items():
-                for after, more in _ways_on(state, tag, length):
+                for after, more in _states_after(state, tag, length):
                     if faults + more < min(most, reached.get(after, most)):
                         reached[after] = faults + more
             if not reached:
@@ -125,9 +127,9 @@ class Delimiters:
 
 
 def _open_levels(item: OpenItem | None, sequence: OpenSequence | None) -> tuple[_Levels, int, bool]:
-    """Return the levels that are open, how many may be closed, and if the first is the data set.
+    """Return the open levels, how many may be closed, and whether the first is the data set.
 
-    A stray item stands in its parent as if there were no sequence: it alone can be closed.
+    A stray item counts as a level of its parent, without a sequence; it alone can be closed.
     """
     levels: _Levels = []
     if item:
@@ -147,13 +149,13 @@ def _open_levels(item: OpenItem | None, sequence: OpenSequence | None) -> tuple[
 
 
 def _last_tag(item: OpenItem) -> int:
-    return item.elements[-1][0] if item.elements else -1
+    return item.elements[-1].tag if item.elements else -1
 
 
 def _headers_from(
     window: Window, position: int, limit: int, syntax: Syntax
 ) -> tuple[list[_Header], bool]:
-    """Return the headers from `position` on, and whether they reach as far as `limit`."""
+    """Return the headers from `position` on, and whether they reach `limit`."""
     most = min(_MOST_BYTES, limit - position)
     seen = window.fill(position, most)
     data, start = window.data, position - window.base
@@ -167,15 +169,16 @@ def _headers_from(
         headers.append((tag, length))
         delimits = tag in {ITEM_END, SEQUENCE_END}
         at = value if delimits or length == UNDEFINED else value + length
-        if at > end:  # no header of a sound object: nothing is known of what follows
+        if at > end:  # not the header of a sound object: nothing is known of what follows
             return headers[:-1] or headers, False
     return _without_last_pixels(headers) if at > start + seen else (headers, at == end)
 
 
 def _without_last_pixels(headers: list[_Header]) -> tuple[list[_Header], bool]:
-    """Return the headers before encapsulated pixel data, and whether those are all there is.
+    """Return the headers before encapsulated pixel data, and whether those are all there are.
 
-    Fragments that go on beyond the last header are no icon's: the data set ends with them.
+    If its fragments go on beyond the last header, it is not that of an icon, but of the object,
+    which ends with it.
     """
     before = len(headers)
     while before and headers[before - 1][0] == ITEM:
@@ -186,7 +189,10 @@ def _without_last_pixels(headers: list[_Header]) -> tuple[list[_Header], bool]:
 
 
 def _header_at(data: bytes, at: int, syntax: Syntax) -> tuple[int, int, int]:
-    """Return tag, length and the place of the value; implicit without a VR, as within UN."""
+    """Return tag, length and the place of the value.
+
+    A header without a VR is read as an implicit one: within UN both kinds occur.
+    """
     group, number, length = syntax.tag_and_length.unpack_from(data, at)
     code = data[at + 4 : at + 6]
     if not syntax.implicit and group != DELIMITER_GROUP:
@@ -198,24 +204,24 @@ def _header_at(data: bytes, at: int, syntax: Syntax) -> tuple[int, int, int]:
     return group << 16 | number, length, at + HEADER
 
 
-def _ways_on(
+def _states_after(
     levels: tuple[int | None, ...], tag: int, length: int
 ) -> Iterator[tuple[tuple[int | None, ...], int]]:
-    """Yield what may be open behind a header, and the faults that this supposes."""
+    """Yield what may be open after a header, and the faults that this assumes."""
     last, opened = levels[-1], length == UNDEFINED
     if tag == ITEM:
         item = (-1,) if opened else ()
         if last is None:
             yield levels + item, 0
         else:
-            yield levels + item, 1  # a stray one
+            yield levels + item, 1  # it is stray
             if len(levels) > 1:
                 yield levels[:-1] + item, 1
     elif tag in {ITEM_END, SEQUENCE_END}:
         if len(levels) > 1 and (last is None) == (tag == SEQUENCE_END):
             yield levels[:-1], 0
             return
-        yield levels, 1  # a stray one
+        yield levels, 1  # it is stray
         if len(levels) > 2:  # noqa: PLR2004 - an item, a sequence, their parent
             yield levels[:-1], 1
             yield levels[:-2], 1

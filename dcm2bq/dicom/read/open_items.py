@@ -1,4 +1,4 @@
-"""What the reader is inside of: items and sequences that have begun and not yet ended."""
+"""The items and sequences that have begun and not yet ended, while a data set is being read."""
 
 from collections.abc import Callable
 
@@ -7,20 +7,21 @@ import msgspec
 from dcm2bq.dicom.dictionary import creator_tag, is_named, is_private, private_vr, public_vr
 from dcm2bq.dicom.elements import Item
 from dcm2bq.dicom.read.source import Window
-from dcm2bq.dicom.syntax import Syntax
+from dcm2bq.dicom.syntax import DELIMITER_GROUP, Syntax
 
 type RunEnd = tuple[int, int, int, int]
-"""Where a run ended; if a sequence stands there, its tag and its value's offset and length; if
-an item delimiter, its tag."""
+"""Where a run of ordinary elements ended: the offset of the next header; its tag, if it begins a
+sequence or ends the item (else 0); offset and length of the value, if it is a sequence."""
 type Run = Callable[[OpenItem, Window, int, int], RunEnd]
-"""Appends ordinary elements to an item; takes their offset and the most bytes of a value."""
+"""Appends ordinary elements to an item; called with the item, the window, the offset of the first
+header and the most bytes that a value may have."""
 
 
-class BrokenFramingError(Exception):
-    """The bytes are no elements; the innermost sequence of known length can yet be kept.
+class BrokenStructureError(Exception):
+    """The bytes are not elements; an enclosing sequence of known length can still be skipped.
 
-    `tag` is that of an element that is known to be one: tags read from bytes that may be
-    anything would spell parts of values in messages.
+    `tag` is only given if it is known to be one: bytes taken for a tag by mistake would spell
+    part of a value in the message.
     """
 
     def __init__(self, reason: str, offset: int, tag: int | None = None) -> None:
@@ -31,21 +32,26 @@ class BrokenFramingError(Exception):
 
 
 class OpenItem(msgspec.Struct, gc=False):
-    """An item, or the whole data set, that is being read.
-
-    No element reaches beyond `limit`; a `defined` item ends there, others at a delimiter.
-    `run` reads ordinary elements, if they may be read so. `odd_reading` is how the header of
-    the last element without a known VR was read, and holds for all such up to `odd_until`.
-    """
+    """An item of a sequence, or the whole data set, that is being read."""
 
     elements: Item
+    """The elements read so far."""
     limit: int
+    """The offset that no element may exceed."""
     defined: bool
+    """Whether the item ends at `limit`; otherwise it ends at a delimiter."""
     syntax: Syntax
     run: Run | None
+    """The fast way to read ordinary elements; None where it must not be taken."""
     top_level: bool = False
+    """Whether this is the data set itself."""
+    first_group: int = 0
+    last_group: int = DELIMITER_GROUP - 1
+    """The groups that `run` may read: its loops stop at delimiters, and after group 0002."""
     odd_reading: int | None = None
+    """How the header of the last element without a known VR was read."""
     odd_until: int = 0
+    """The offset up to which `odd_reading` has been verified for all such elements."""
     _creators: dict[int, str] | None = None
     _searched: int = 0
 
@@ -56,48 +62,55 @@ class OpenItem(msgspec.Struct, gc=False):
         return private_vr(tag, self._creator_of(tag))
 
     def knows(self, tag: int) -> bool:
-        """Return whether a tag is in the dictionary, or in a private block that has a creator.
+        """Return whether a tag is in the dictionary, or in a private block with a creator.
 
-        Others may be anything, among them bytes of a value, and are not named in messages.
+        Any other could be bytes of a value, and is not named in messages.
         """
         if not is_private(tag):
             return is_named(tag)
         creator = self._creator_of(tag)
         return is_named(tag, creator and creator.encode("latin_1"))
 
-    def _creator_of(self, tag: int) -> str | None:
+    def _creator_of(self, private_tag: int) -> str | None:
         if self._creators is None:
             self._creators = {}
-        for number, _, _, _, value in self.elements[self._searched :]:
-            if is_private(number) and not number & 0xFF00 and isinstance(value, bytes):
-                self._creators.setdefault(number, str(value, "latin_1").strip(" \0"))
+        # Elements are only appended, so that each is looked at once.
+        for element in self.elements[self._searched :]:
+            tag, value = element.tag, element.value
+            if is_private(tag) and not tag & 0xFF00 and isinstance(value, bytes):
+                self._creators.setdefault(tag, str(value, "latin_1").strip(" \0"))
         self._searched = len(self.elements)
-        return self._creators.get(creator_tag(tag))
+        return self._creators.get(creator_tag(private_tag))
 
 
 class OpenSequence(msgspec.Struct, gc=False):
-    """A sequence that is being read, of the element `tag` in `parent`.
-
-    `start` and `limit` are those of its value; `written` is its VR in the object. With
-    `either`, each item may be explicit or implicit. A `stray` one holds an item that stands
-    where no sequence is: it has one item, and both are dropped when that ends.
-    """
+    """A sequence that is being read."""
 
     tag: int
     written: str
+    """Its VR in the object: SQ or UN."""
     start: int
+    """The offset of its value."""
     limit: int
+    """The offset that no item may exceed."""
     defined: bool
+    """Whether the sequence ends at `limit`; otherwise it ends at a delimiter."""
     syntax: Syntax
     run: Run | None
+    """What its items are read by."""
     either: bool
+    """Whether each item may be explicit or implicit: so within UN."""
     depth: int
     parent: OpenItem
+    """The item that the sequence is an element of."""
     outer: "OpenSequence | None"
+    """The sequence that `parent` is an item of."""
     items: list[Item]
+    """The items read so far, the open one included."""
     stray: bool = False
+    """Whether this is not a sequence but an item outside any; it is dropped at its end."""
 
     @property
     def known_tag(self) -> int | None:
-        """Its tag, if that is known to be one."""
+        """Its tag, if messages may name it."""
         return self.tag if self.stray or self.parent.knows(self.tag) else None

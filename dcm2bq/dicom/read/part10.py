@@ -1,13 +1,25 @@
-"""A DICOM file: preamble, File Meta Information, data set (PS3.10 7), or what passes for one."""
+"""Read a DICOM file (PS3.10 7), or what passes for one.
+
+    preamble, 128 bytes              of any content
+    prefix, 4 bytes                  DICM
+    File Meta Information            group 0002, explicit VR little endian; has the transfer syntax
+    data set                         encoded as the transfer syntax says (PS3.5 10, A)
+
+Files are found without preamble and prefix, without File Meta Information, with a transfer syntax
+that is not the one used, and with a command set (group 0000) that a network node left in front of
+the data set. All these are read, with a warning, if a SOP Class or SOP Instance UID shows that
+they are DICOM.
+"""
 
 from contextlib import suppress
 from dataclasses import dataclass
 
 from dcm2bq.config import Config
+from dcm2bq.deadline import Deadline
 from dcm2bq.dicom.elements import Item
 from dcm2bq.dicom.memory import Claim
 from dcm2bq.dicom.notes import Notes
-from dcm2bq.dicom.read.data_set import Reader
+from dcm2bq.dicom.read.data_set import DataSetReader
 from dcm2bq.dicom.read.deflate import (
     InflatedSource,
     InflatedWindow,
@@ -15,27 +27,27 @@ from dcm2bq.dicom.read.deflate import (
     window_over,
 )
 from dcm2bq.dicom.read.element_header import begins_with_odd_vr
-from dcm2bq.dicom.read.source import Deadline, Source, Window
+from dcm2bq.dicom.read.open_items import BrokenStructureError
+from dcm2bq.dicom.read.source import Source, Window
 from dcm2bq.dicom.syntax import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
     HEADER,
     IMPLICIT_LITTLE,
     LONG_HEADER,
-    LONG_VRS,
     Syntax,
-    is_vr,
-    is_vr_like,
 )
+from dcm2bq.dicom.vr import LONG_VRS, is_vr, is_vr_like
 from dcm2bq.errors import NotDicomError, UnreadableDicomError
 
 _PREAMBLE = 128
 _PREFIX = b"DICM"
 _META_GROUP = b"\x02\0"
+_COMMAND_GROUP = b"\0\0"
 _TRAILING_PADDING = 0xFFFCFFFC
 _TRANSFER_SYNTAX_UID = 0x00020010
 _IDENTIFYING = frozenset({0x00020002, 0x00020003, 0x00080016, 0x00080018})
-"""SOP Class and Instance UID, in the File Meta Information and in the data set."""
+"""SOP Class and SOP Instance UID, in the File Meta Information and in the data set."""
 
 _DEFLATED = frozenset(
     {
@@ -49,75 +61,83 @@ _SYNTAXES = {
     "1.2.840.10008.1.2.2": EXPLICIT_BIG,
     "1.2.840.10008.1.20": IMPLICIT_LITTLE,  # Papyrus 3
 }
-"""All others are Explicit VR Little Endian (PS3.5 10)."""
+"""The encodings of transfer syntaxes; all others are Explicit VR Little Endian (PS3.5 10)."""
 
 
 @dataclass(frozen=True, slots=True)
 class DicomFile:
-    """The elements of a file; offsets in the data set are those of the inflated one."""
+    """The elements of a file."""
 
     meta: Item
+    """The File Meta Information."""
     data_set: Item
+    """The data set; before it the command set, if there is one."""
     transfer_syntax_uid: str | None
+    """The declared one; None if there is none."""
     deflated: bool
+    """Whether the offsets of the data set are those of the inflated one."""
 
 
 def read_file(
     source: Source,
-    options: Config,
+    config: Config,
     notes: Notes,
     *,
     depth: int,
     deadline: Deadline,
     memory: Claim,
 ) -> DicomFile:
-    """Return the elements of an object; bulk values are left in it.
+    """Return the elements of an object, without the bulk values.
 
-    Raises `NotDicomError` for what is no DICOM, `UnreadableDicomError` for what is broken.
+    Raises `NotDicomError` if it is not DICOM, `UnreadableDicomError` if it is broken or exceeds
+    a limit.
     """
     window = window_over(source, deadline, memory)
     start = _PREAMBLE + len(_PREFIX)
     window.fill(0, start + HEADER)
     prefixed = window.peek(_PREAMBLE, len(_PREFIX)) == _PREFIX
-    if prefixed and _is_prefix_by_chance(window, options, depth, deadline):
+    if prefixed and _is_prefix_by_chance(window, config, depth, deadline):
         prefixed = False
-    file = _FileReader(window, options, notes, depth, deadline)
+    file = _FileReader(window, config, notes, depth, deadline)
     try:
         file.read(start if prefixed else 0)
-    except UnreadableDicomError:
-        if prefixed or file.identified:
+    except UnreadableDicomError as error:
+        # Bytes that are not elements need not be DICOM; what exceeds a limit has elements.
+        is_broken = isinstance(error.__cause__, BrokenStructureError)
+        if prefixed or file.identified or not is_broken:
             raise
         raise NotDicomError("no DICM prefix and no data set at the start") from None
     if not ((prefixed and file.meta) or file.identified):
         raise NotDicomError("no File Meta Information and no SOP Class or Instance UID")
-    if not any(_is_of_data_set(element[0]) for element in file.data_set):
-        raise UnreadableDicomError("there is no data set", offset=file.data_set_start)
+    if not any(_is_of_data_set(element.tag) for element in file.data_set):
+        raise UnreadableDicomError("the object has no data set", offset=file.data_set_start)
     if not prefixed or not file.meta:
         notes.add("no preamble" if file.meta else "no File Meta Information")
     return DicomFile(file.meta, file.data_set, file.transfer_syntax_uid, file.deflated)
 
 
 def _is_of_data_set(tag: int) -> bool:
-    """Return whether an element says anything: no command, group length or padding does."""
+    """Return whether an element is part of a data set: not of a command, a length or padding."""
     return bool(tag >> 16 and tag & 0xFFFF) and tag != _TRAILING_PADDING
 
 
-def _is_prefix_by_chance(window: Window, options: Config, depth: int, deadline: Deadline) -> bool:
-    """Return whether "DICM" is part of a value in a file without preamble.
+def _is_prefix_by_chance(window: Window, config: Config, depth: int, deadline: Deadline) -> bool:
+    """Return whether "DICM" is part of a value, in a file without preamble.
 
-    It is not where File Meta Information follows, unless that has begun at the start. Else
-    what can be read from the start tells, if a value in it lies around the letters.
+    It is the prefix if File Meta Information follows, unless that has begun at the first byte.
+    Otherwise the file is read from the first byte on, on trial: "DICM" is part of a value if that
+    works and the letters are in the value of an element.
     """
     begins_with_meta = window.peek(0, len(_META_GROUP)) == _META_GROUP
     followed = window.peek(_PREAMBLE + len(_PREFIX), len(_META_GROUP)) == _META_GROUP
     if followed and not begins_with_meta:
         return False
-    file = _FileReader(window, options, Notes(), depth, deadline)
-    with suppress(UnreadableDicomError):
+    file = _FileReader(window, config, Notes(), depth, deadline)
+    with suppress(UnreadableDicomError), window.memory.trial():
         file.read(0)
     return file.identified and any(
-        start <= _PREAMBLE and start + length >= _PREAMBLE + len(_PREFIX)
-        for _, _, start, length, _ in file.meta + file.data_set
+        element.offset <= _PREAMBLE and element.offset + element.length >= _PREAMBLE + len(_PREFIX)
+        for element in file.meta + file.data_set
     )
 
 
@@ -125,10 +145,10 @@ class _FileReader:
     """The parts of a file, as far as they have been read."""
 
     def __init__(
-        self, window: Window, options: Config, notes: Notes, depth: int, deadline: Deadline
+        self, window: Window, config: Config, notes: Notes, depth: int, deadline: Deadline
     ) -> None:
         self._window = window
-        self._options = options
+        self._config = config
         self._notes = notes
         self._depth = depth
         self._deadline = deadline
@@ -140,26 +160,28 @@ class _FileReader:
 
     @property
     def identified(self) -> bool:
-        """Whether a SOP Class or Instance UID has been read."""
-        return any(element[0] in _IDENTIFYING for element in self.meta + self.data_set)
+        """Whether a SOP Class or SOP Instance UID has been read."""
+        return any(element.tag in _IDENTIFYING for element in self.meta + self.data_set)
 
     def read(self, start: int) -> None:
-        """Read File Meta Information, command set and data set, as many as there are."""
+        """Read the parts of the file that there are, the first of them at `start`."""
         window = self._window
         position = start
         head = window.peek(position, HEADER)
         if head[:2] == _META_GROUP:
+            # Some writers write it implicitly, against the standard.
             syntax = EXPLICIT_LITTLE if is_vr(head[4:6]) else IMPLICIT_LITTLE
             position = self._read_part(self.meta, window, position, syntax, group=2)
         self.transfer_syntax_uid = _first_text(self.meta, _TRANSFER_SYNTAX_UID)
-        if self.meta and window.peek(position, 2) == b"\0\0":
+        if self.meta and window.peek(position, 2) == _COMMAND_GROUP:
+            # Commands are implicit VR little endian (PS3.7 6.3.1).
             position = self._read_part(self.data_set, window, position, IMPLICIT_LITTLE, group=0)
         if self.transfer_syntax_uid in _DEFLATED:
             self.deflated = is_deflated(window, position)
             if not self.deflated:
                 self._notes.add("the transfer syntax is not as declared: nothing is deflated")
         if self.deflated:
-            limit = self._options.limits.inflated_bytes
+            limit = self._config.limits.inflated_bytes
             source = InflatedSource(window, position, limit, self._notes)
             window, position = InflatedWindow(source, self._deadline, window.memory), 0
         self.data_set_start = position
@@ -169,11 +191,12 @@ class _FileReader:
     def _read_part(
         self, elements: Item, window: Window, start: int, syntax: Syntax, group: int | None = None
     ) -> int:
-        reader = Reader(
+        """Append the elements of one part; return the offset after it."""
+        reader = DataSetReader(
             window,
             start,
             syntax,
-            self._options,
+            self._config,
             self._notes,
             elements=elements,
             depth=self._depth,
@@ -183,21 +206,21 @@ class _FileReader:
         return reader.position
 
     def _recognise(self, window: Window, start: int) -> Syntax:
-        """Return the encoding of the data set: the declared one unless the bytes deny it."""
+        """Return the encoding of the data set: the declared one unless the bytes contradict it."""
         uid = self.transfer_syntax_uid
         declared = None if uid is None else _SYNTAXES.get(uid, EXPLICIT_LITTLE)
-        found = _found_syntax(window, start, declared)
+        actual = _actual_syntax(window, start, declared)
         if declared is None:
-            self._notes.add(f"no transfer syntax is declared: {found.name} is found")
-        elif found is not declared:
-            self._notes.add(f"the transfer syntax is not as declared: {found.name} is found")
-        return found
+            self._notes.add(f"no transfer syntax is declared: read as {actual.name}")
+        elif actual is not declared:
+            self._notes.add(f"the transfer syntax is not as declared: read as {actual.name}")
+        return actual
 
 
-def _found_syntax(window: Window, start: int, declared: Syntax | None) -> Syntax:
-    """Return the encoding that the first element of a data set has.
+def _actual_syntax(window: Window, start: int, declared: Syntax | None) -> Syntax:
+    """Return the encoding by which the first element of a data set can be read.
 
-    What is declared counts unless the element cannot be read so.
+    The declared one is preferred.
     """
     head = window.peek(start, HEADER)
     if len(head) < HEADER:
@@ -206,19 +229,20 @@ def _found_syntax(window: Window, start: int, declared: Syntax | None) -> Syntax
     if declared and not declared.implicit and not explicit:
         explicit = (
             is_vr_like(head[4:6])
-            or _vr_behind(window, start, IMPLICIT_LITTLE)
+            or _leads_to_vr(window, start, IMPLICIT_LITTLE)
             or begins_with_odd_vr(window, start, declared)
         )
     if not explicit:
         return IMPLICIT_LITTLE
+    # The first group is below 0100, so that its bytes show their order.
     big = head[0] < head[1] if declared is None else declared is EXPLICIT_BIG
     likely, other = (EXPLICIT_BIG, EXPLICIT_LITTLE) if big else (EXPLICIT_LITTLE, EXPLICIT_BIG)
-    swapped = not _vr_behind(window, start, likely) and _vr_behind(window, start, other)
+    swapped = not _leads_to_vr(window, start, likely) and _leads_to_vr(window, start, other)
     return other if swapped else likely
 
 
-def _vr_behind(window: Window, start: int, syntax: Syntax) -> bool:
-    """Return whether a VR stands in the second element, or the first one is the last."""
+def _leads_to_vr(window: Window, start: int, syntax: Syntax) -> bool:
+    """Return whether, read by `syntax`, the first element is the last or the second has a VR."""
     head = window.peek(start, LONG_HEADER)
     begin = start + HEADER
     if syntax.implicit or len(head) < LONG_HEADER:
@@ -233,7 +257,9 @@ def _vr_behind(window: Window, start: int, syntax: Syntax) -> bool:
 
 
 def _first_text(elements: Item, tag: int) -> str | None:
-    for number, _, _, _, value in elements:
-        if number == tag and isinstance(value, bytes):
-            return str(value, "ascii", "replace").strip(" \0").replace("\0", "\ufffd") or None
+    """Return the text of the first element with a tag; None if there is none, or it is empty."""
+    for element in elements:
+        if element.tag == tag and isinstance(element.value, bytes):
+            text = str(element.value, "ascii", "replace").strip(" \0")
+            return text.replace("\0", "\ufffd") or None
     return None

@@ -1,19 +1,19 @@
-"""Where the bytes come from: sources that are read by range, and a window over one."""
+"""Sources of bytes that are read by range, and the window that the reader looks through."""
 
-import time
 from typing import BinaryIO, Protocol, cast
 
+from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom.memory import WINDOW, Claim, unbounded
-from dcm2bq.errors import ReadFailedError, UnreadableDicomError
+from dcm2bq.errors import ReadFailedError
 
 FIRST_READ = 64 * 1024
-"""Bytes of the first read: most headers fit."""
+"""Bytes of the first read: most headers are shorter."""
 HOP_READ = 16 * 1024
-"""Bytes read after a jump over a value; a shorter gap is read through, not jumped over."""
+"""Bytes of a read after a jump over a value. A shorter gap is read rather than jumped over."""
 MOST_READ = 4 * 1024 * 1024
-"""Bytes up to which the reads double while reading goes on in order."""
+"""Bytes up to which reads double while the object is read in order."""
 SMALL = 1024 * 1024
-"""Bytes of an object, or of what is left of one, that are read at once rather than in hops.
+"""Bytes of an object, or of what is left of one, that are read at once instead of in hops.
 
 1 MiB costs the CPU of some 4 requests, and one round trip; hops can be 20 (docs/PERFORMANCE.md).
 """
@@ -27,7 +27,7 @@ class Source(Protocol):
         """Bytes of the object."""
 
     def read_at(self, offset: int, n: int, /) -> bytes:
-        """Return exactly the `n` bytes from `offset` on; never asked beyond `size`."""
+        """Return exactly the `n` bytes from `offset` on; it is never called beyond `size`."""
 
 
 class StreamSource:
@@ -38,7 +38,7 @@ class StreamSource:
         self.size = stream.seek(0, 2)
 
     def read_at(self, offset: int, n: int, /) -> bytes:
-        """Return the `n` bytes from `offset` on, in as many reads as the stream needs."""
+        """Return the `n` bytes from `offset` on; an unbuffered stream may need several reads."""
         self._stream.seek(offset)
         answer = self._stream.read(n)
         while answer and len(answer) < n:
@@ -56,61 +56,19 @@ def as_source(stream: BinaryIO | Source) -> Source:
     return StreamSource(stream)
 
 
-_OWN_SHARE = 8
-"""An object that took this part of its time in computing alone takes too long by itself.
-
-Not more: conversions share cores. Not less: an ordinary object in bad company, or behind a
-slow service, must be tried again, and takes far less than that.
-"""
-
-
-class Deadline:
-    """The moment, by `time.monotonic`, at which there is no more time for an object.
-
-    Made, and looked at, by the thread that converts the object. Its time begins at `since`, by
-    default now: what was spent in waiting for memory is not held against the object.
-    """
-
-    __slots__ = ("_computed", "_start", "at")
-
-    def __init__(self, at: float | None = None, since: float | None = None) -> None:
-        self.at = at
-        if at is not None:
-            self._start = time.monotonic() if since is None else since
-            self._computed = time.thread_time()
-
-    def check(self) -> None:
-        """Raise once it has passed.
-
-        `UnreadableDicomError` if it is the object that takes so long to convert, else, since
-        others were waited for, `ReadFailedError`.
-        """
-        if self.at is not None and time.monotonic() > self.at:
-            computed = time.thread_time() - self._computed
-            if 0 < (self.at - self._start) / _OWN_SHARE < computed:
-                raise UnreadableDicomError(
-                    f"not converted within limits.deadlineSeconds: {computed:.1f} seconds of "
-                    "computing were not enough"
-                )
-            raise ReadFailedError("the deadline passed while the header was being read")
-
-
-NO_DEADLINE = Deadline()
-
-
 class Window:
-    """The contiguous bytes of a source, `data`, around the place that is being read.
+    """The bytes of a source around the place that is being read.
 
-    `data` holds the offsets from `base` up to, not including, `end`. It grows by doubling
-    reads while reading goes on in order, and starts afresh, small, after a jump. Of a small
-    object (`SMALL`) the second read fetches all that can still be asked for: there is no
-    third one.
+    `data` holds the bytes from offset `base` up to, not including, `end`. The window grows by
+    reads of doubling size while the object is read in order, and begins again with a small read
+    after a jump. Of a small object (`SMALL`) the second read fetches all that can still be
+    needed, so that there is no third.
     """
 
     __slots__ = ("_longest", "_next_read", "_source", "base", "data", "deadline", "end", "memory")
 
     random_access = True
-    """Whether bytes far away can be had without all those before them."""
+    """Whether any bytes can be read without those before them."""
 
     def __init__(
         self, source: Source, deadline: Deadline = NO_DEADLINE, memory: Claim | None = None
@@ -131,10 +89,10 @@ class Window:
 
     def fill(self, offset: int, n: int) -> int:
         """Hold the `n` bytes from `offset` on; return how many of them the object has."""
-        wanted = offset + n
-        if offset < self.base or wanted > self.end:
+        stop = offset + n
+        if offset < self.base or stop > self.end:
             if self.base <= offset < self.end + HOP_READ:
-                more = max(wanted - self.end, self._next_read)
+                more = max(stop - self.end, self._next_read)
                 self._next_read = min(2 * self._next_read, MOST_READ)
                 self._extend(offset, more)
             else:
@@ -142,27 +100,37 @@ class Window:
         return min(n, self.end - offset)
 
     def jump(self, offset: int, n: int) -> None:
-        """Start afresh with the `n` bytes from `offset` on and a few more."""
+        """Begin again with the `n` bytes from `offset` on and a few more."""
         self._next_read = 2 * HOP_READ
         self.hold(offset, self._fetch(offset, self._at_once(offset, max(n, HOP_READ))))
 
     def hold(self, offset: int, data: bytes) -> None:
-        """Go on with `data`, the object's bytes from `offset` on."""
+        """Replace the contents by `data`, the object's bytes from `offset` on."""
         self.data, self.base, self.end = data, offset, offset + len(data)
 
     def peek(self, offset: int, n: int) -> bytes:
-        """Return the `n` bytes from `offset` on, or those there are, and stay in place."""
+        """Return the `n` bytes from `offset` on, or as many as there are, without moving."""
         if offset < self.base or offset + n > self.end:
             n = min(n, self._source.size - offset)
             if offset < self.base or (offset + n > self.end and not self._is_small):
                 return self._fetch(offset, n)
             if offset + n > self.end:
-                # Peeks go anywhere: the bytes between may be asked for next.
+                # The bytes in between are kept: a peek can be far ahead of what is read next.
                 self._extend(self.base, n)
         return self.data[offset - self.base : offset - self.base + n]
 
+    def reaches(self, offset: int) -> bool:
+        """Return whether the object has at least `offset` bytes."""
+        return offset <= self._source.size
+
+    def release(self) -> None:
+        """Give back the memory that the window was charged for; it is not used any more."""
+        self.memory.used -= WINDOW * (self._longest - FIRST_READ)
+        self._longest = FIRST_READ
+        self.hold(0, b"")
+
     def _extend(self, offset: int, n: int) -> None:
-        """Hold `n` more bytes; forget those before `offset`."""
+        """Hold `n` more bytes; drop those before `offset`."""
         kept, gap = self.data[offset - self.base :], max(offset - self.end, 0)
         more = self._fetch(self.end, self._at_once(self.end, n))
         self.hold(offset, kept + more[gap:])
@@ -172,15 +140,11 @@ class Window:
         return self._source.size <= SMALL
 
     def _at_once(self, offset: int, n: int) -> int:
-        """Return how many bytes to fetch from `offset` on, where `n` would do."""
+        """Return how many bytes to fetch from `offset` on if `n` are needed."""
         return max(n, self._source.size - offset) if self.end and self._is_small else n
 
-    def reaches(self, offset: int) -> bool:
-        """Return whether the object has `offset` bytes or more."""
-        return offset <= self._source.size
-
     def _charge(self, n: int) -> None:
-        """Pay for a read of `n` bytes, beyond what the longest one before has cost."""
+        """Pay for a read of `n` bytes, minus what the longest read before has cost."""
         if n > self._longest:
             self.memory.charge(WINDOW * (n - self._longest))
             self._longest = n
@@ -192,6 +156,6 @@ class Window:
         answer = self._source.read_at(offset, n) if n > 0 else b""
         if len(answer) != max(n, 0):
             raise ReadFailedError(
-                f"the source answered {len(answer)} of {n} bytes at offset {offset}"
+                f"the source returned {len(answer)} of {n} bytes at offset {offset}"
             )
         return answer

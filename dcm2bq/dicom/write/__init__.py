@@ -1,1 +1,1 @@
-"""Elements become JSON that fits into a row."""
+"""The output: elements become JSON that fits into a row."""

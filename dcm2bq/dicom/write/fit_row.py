@@ -1,32 +1,34 @@
-"""Make the metadata fit a row: the largest parts become references to the object."""
+"""Fit the metadata into a row: replace its largest parts by references to the object."""
 
 import heapq
 from collections.abc import Callable
 from itertools import count
+from operator import attrgetter
 from typing import Any
 
-from dcm2bq.dicom.elements import MADE, Element, Item
+from dcm2bq.deadline import Deadline
+from dcm2bq.dicom.elements import CHECK_EVERY, MADE, Element, Item
 from dcm2bq.dicom.memory import ESCAPED, JSON, PART, Claim
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.numbers import encode
-from dcm2bq.dicom.read.source import Deadline
-from dcm2bq.dicom.write.writer import Json, Writer
-
-_CHECK_EVERY = 1024
-"""Values that are measured before the clock is looked at."""
+from dcm2bq.dicom.write.formats import Json
+from dcm2bq.dicom.write.writer import Writer
 
 _AT_ONCE = 32 * 1024 * 1024
-"""JSON that is written to be measured: several times what a row may have. More is measured
-by parts, since the text as a whole could take many times the memory of what stays of it."""
+"""Longest JSON, in bytes, that is written as a whole to be measured: several times a row.
+
+Longer JSON is measured by parts: the whole text could take many times the memory of what remains
+of it.
+"""
 
 type _Measure = Callable[[Any], int]
-"""Takes a JSON value; returns the bytes that it takes within the metadata as a JSON string."""
+"""Returns the bytes that a JSON value takes within the metadata, escaped as a JSON string."""
 
 
 class _Part:
-    """An element of the output: where it stands, what it was made of, and its size.
+    """An element in the output, with its size.
 
-    The parts of a sequence are measured once, and only if one asks for them.
+    The elements of a sequence's items are measured only on demand, and once.
     """
 
     __slots__ = ("_fit", "_parts", "element", "item", "key", "owner", "size", "writer")
@@ -36,18 +38,21 @@ class _Part:
     ) -> None:
         self._fit = fit
         self.writer = writer
-        self.item = item
-        self.owner = owner
-        self.key = key
         self.element = element
+        self.item = item
+        """The elements beside it."""
+        self.owner = owner
+        """The JSON object that has it as `key`."""
+        self.key = key
         self.size = fit.measure(owner[key])
         self._parts: list[_Part] | None = None
 
     @property
     def parts(self) -> list["_Part"]:
-        """The elements in a sequence's items; none for what is no sequence, or is folded."""
+        """The elements of a sequence's items; none if it is not a sequence or was replaced."""
         if self._parts is None:
-            items = self.element[4] if isinstance(self.element[4], list) else []
+            value = self.element.value
+            items = value if isinstance(value, list) else []
             owners = self.writer.items(self.owner[self.key]) if items else []
             self._parts = [
                 part
@@ -56,8 +61,8 @@ class _Part:
             ]
         return self._parts
 
-    def fold(self, notes: Notes) -> int:
-        """Become a reference if that is shorter; return the bytes that it saves."""
+    def replace(self, notes: Notes) -> int:
+        """Become a reference if this is shorter; return the bytes saved."""
         reference = self.writer.refer(self.element)
         saved = self.size - _size(reference)
         if saved <= 0:
@@ -71,7 +76,7 @@ class _Part:
 
 
 class _Fit:
-    """Makes parts of metadata, within the time and memory that there are."""
+    """Makes parts of the metadata, within a deadline and a claim to memory."""
 
     def __init__(self, measure: _Measure, deadline: Deadline, memory: Claim) -> None:
         self.measure = measure
@@ -80,20 +85,20 @@ class _Fit:
         self._count = 0
 
     def parts(self, writer: Writer, elements: Item, owner: Json) -> list[_Part]:
-        """Return the elements of an item that stand in the output and can be left in the object."""
-        found: dict[str, _Part] = {}
+        """Return the elements of an item that are in the output and can stay in the object."""
+        parts: dict[str, _Part] = {}
         self._memory.charge(PART * len(elements))
         for element in elements:
-            key = writer.key(element[0])
-            if element[2] != MADE and key is not None and key in owner and key not in found:
-                found[key] = _Part(self, writer, element, elements, owner=owner, key=key)
+            key = writer.key(element.tag)
+            if element.offset != MADE and key is not None and key in owner and key not in parts:
+                parts[key] = _Part(self, writer, element, elements, owner=owner, key=key)
                 self.count(1)
-        return list(found.values())
+        return list(parts.values())
 
     def count(self, n: int) -> None:
-        """Count parts that are made or looked at, and look at the clock from time to time."""
+        """Count parts that are made or compared, and check the clock from time to time."""
         self._count += n
-        if self._count >= _CHECK_EVERY:
+        if self._count >= CHECK_EVERY:
             self._count = 0
             self._deadline.check()
 
@@ -109,10 +114,10 @@ def encode_within(
 ) -> str:
     """Return the metadata as JSON text that takes at most `limit` bytes as a JSON string.
 
-    For that the largest elements of `metadata`, sequences among them, are replaced by
-    references, the largest first, and each is noted. Where one element makes up more than
-    half of a sequence, the element is replaced, not the sequence. `data_sets` are what the
-    metadata was written from. If nothing is left to replace, the text is longer.
+    To achieve this, elements of `metadata` are replaced by references, the largest first, and
+    each is noted. A sequence is replaced as a whole, unless one element makes up more than half
+    of it: then that element is replaced instead. `data_sets` are the writers of the metadata with
+    the elements that they wrote. If nothing is left to replace, the text exceeds the limit.
     """
     measure: _Measure = _size
     most = JSON * memory.count + ESCAPED * memory.kept
@@ -126,20 +131,20 @@ def encode_within(
     else:
 
         def measure(value: Any) -> int:
-            return _careful_size(value, deadline)
+            return _size_by_parts(value, deadline)
 
         excess = measure(metadata) + 2 - limit
     if excess > 0:
-        excess -= _fold(excess, metadata, data_sets, notes, _Fit(measure, deadline, memory))
-    memory.charge(2 * (limit + excess))
+        excess -= _replace(excess, metadata, data_sets, notes, _Fit(measure, deadline, memory))
+    memory.charge(2 * (limit + excess))  # the text, as bytes and as a string
     return encode(metadata).decode()
 
 
-def _fold(
+def _replace(
     excess: int, metadata: Json, data_sets: list[tuple[Writer, Item]], notes: Notes, fit: _Fit
 ) -> int:
-    """Replace elements by references until `excess` bytes are saved; return what is saved."""
-    order = count()  # of two parts of a size the first goes first
+    """Replace elements by references until `excess` bytes are saved; return the bytes saved."""
+    order = count()  # of two parts of the same size the first is replaced first
     parts = [
         (-part.size, next(order), part)
         for writer, elements in data_sets
@@ -149,8 +154,8 @@ def _fold(
     total = 0
     while total < excess and parts:
         _, _, part = heapq.heappop(parts)
-        path = _path_to_fold(part, fit)
-        saved = path[-1].fold(notes)
+        path = _path_to_replaced(part, fit)
+        saved = path[-1].replace(notes)
         total += saved
         for outer in path[:-1]:
             outer.size -= saved
@@ -159,8 +164,20 @@ def _fold(
     return total
 
 
+def _path_to_replaced(part: _Part, fit: _Fit) -> list[_Part]:
+    """Return the path from a part to what is replaced: most of it, at any depth, or itself."""
+    path = [part]
+    while largest := max(path[-1].parts, key=attrgetter("size"), default=None):
+        fit.count(len(path[-1].parts))
+        if 2 * largest.size <= path[-1].size:
+            break
+        path.append(largest)
+    fit.count(1)
+    return path
+
+
 def escaped_size(text: bytes) -> int:
-    """Return the bytes of a JSON text written as a JSON string, as BigQuery is sent it."""
+    """Return the bytes of a JSON text as a JSON string, the form in which BigQuery receives it."""
     return len(text) + text.count(b'"') + text.count(b"\\") + 2
 
 
@@ -168,33 +185,21 @@ def _size(value: Any) -> int:
     return escaped_size(encode(value)) - 2
 
 
-def _careful_size(value: Any, deadline: Deadline) -> int:
-    """Return the same as `_size`, measured without the text of the whole."""
-    total = looked_at = 0
+def _size_by_parts(value: Any, deadline: Deadline) -> int:
+    """Return what `_size` returns, without making the whole text."""
+    total = measured = 0
     todo = [value]
     while todo:
-        looked_at += 1
-        if not looked_at % _CHECK_EVERY:
+        measured += 1
+        if not measured % CHECK_EVERY:
             deadline.check()
-        each = todo.pop()
-        if isinstance(each, dict):  # {"key":value,"key":value}, the quotes escaped
-            total += 1 + sum(len(key) + 6 for key in each) + (not each)
-            todo += each.values()
-        elif isinstance(each, list) and each and isinstance(each[0], dict):
-            total += 1 + len(each)
-            todo += each
+        part = todo.pop()
+        if isinstance(part, dict):  # {"key":value,"key":value}, with escaped quotes
+            total += 1 + sum(len(key) + 6 for key in part) + (not part)
+            todo += part.values()
+        elif isinstance(part, list) and part and isinstance(part[0], dict):
+            total += 1 + len(part)
+            todo += part
         else:
-            total += _size(each)
+            total += _size(part)
     return total
-
-
-def _path_to_fold(part: _Part, fit: _Fit) -> list[_Part]:
-    """Return the way from a part to what makes up more than half of it, or to itself."""
-    path = [part]
-    while largest := max(path[-1].parts, key=lambda each: each.size, default=None):
-        fit.count(len(path[-1].parts))
-        if 2 * largest.size <= path[-1].size:
-            break
-        path.append(largest)
-    fit.count(1)
-    return path

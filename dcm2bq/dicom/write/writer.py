@@ -1,20 +1,21 @@
-"""From the elements as read to the JSON object of the metadata."""
+"""Write the elements of a data set as the JSON object of the metadata."""
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from dcm2bq.config import JsonOutput
+from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
 from dcm2bq.dicom.dictionary import MOST_KEYS, is_private
 from dcm2bq.dicom.elements import (
+    CHECK_EVERY,
     LEAST_HELD,
     MADE,
     PIXEL_REPRESENTATION,
     SPECIFIC_CHARACTER_SET,
-    UNKNOWN,
     US_OR_SS,
     Element,
     Item,
@@ -24,82 +25,35 @@ from dcm2bq.dicom.elements import (
 from dcm2bq.dicom.memory import REFERENCE, VALUE, Claim, unbounded
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.numbers import encode
-from dcm2bq.dicom.read.source import NO_DEADLINE, Deadline
-from dcm2bq.dicom.syntax import BINARY_VRS
-from dcm2bq.dicom.values import DECODERS, NUMBER_VRS, BadValueError, Values
-from dcm2bq.dicom.write.formats import Flat
-from dcm2bq.dicom.write.model import Model
-
-type Json = dict[str, Any]
+from dcm2bq.dicom.values import (
+    DECODERS,
+    NUMBER_TEXT_VRS,
+    NUMBER_VRS,
+    BadValueError,
+    Values,
+)
+from dcm2bq.dicom.vr import BINARY_VRS
+from dcm2bq.dicom.write.formats import Json, format_of
 
 _LUT_DESCRIPTORS = frozenset({0x00281100, 0x00281101, 0x00281102, 0x00281103, 0x00283002})
+"""LUT Descriptors (PS3.3 C.11): only their second value is a pixel value, and may be signed."""
 _SPECIAL = _LUT_DESCRIPTORS | {SPECIFIC_CHARACTER_SET}
-_MANY = 4096
-"""Values, and elements, that are written before the clock is looked at: some milliseconds."""
-_LEFT_OUT = object()
-_CHECK_EVERY = 1024
+_MANY_VALUES = 4096
+"""Values that are written before they are paid for and the clock is checked: some milliseconds."""
+_OMITTED = object()
 _SHORT = 128
-"""Bytes of a value that are kept as Python objects; longer ones are JSON text at once.
+"""Longest value, in bytes, that stays a Python object; longer ones become JSON text at once.
 
-A number of 2 bytes takes 40 as an object, text with one rare character 4 for each byte.
+As an object a number of 2 bytes takes 40 bytes, and text with one rare character 4 per byte.
 """
 _CHUNK = 8 * 1024
-"""Bytes of a list of numbers that become Python objects at a time; a multiple of each size."""
-_NUMBER_TEXTS = frozenset({"DS", "IS"})
+"""Bytes of a list of numbers that are decoded at a time; a multiple of the size of any number."""
 _WIDEST = 4
-"""Bytes for each byte of a value, as Python's text."""
-
-
-class Format(Protocol):
-    """How elements look in JSON."""
-
-    levels: int
-    """JSON levels that one sequence adds."""
-    has_meta: bool
-    """Whether File Meta Information is part of the output."""
-    weight: int
-    """Memory of elements written, as a multiple of what they take as read (measured)."""
-    bare: bool
-    """Whether a single value stands by itself; `plain` would say the same, more slowly."""
-
-    def key(self, tag: int, /) -> str:
-        """Return the name of an element."""
-
-    def plain(self, vr: str, values: Values, /) -> Any:
-        """Return values; raise `BadValueError` for what JSON cannot hold."""
-
-    def values(self, vr: str, values: Values, /) -> Values:
-        """Return values as they stand in an array; raise `BadValueError` as `plain` does."""
-
-    def array(self, vr: str, array: Any, /) -> Any:
-        """Return an array of such values, which may be JSON text."""
-
-    def broken(self, vr: str, values: Values, /) -> Any:
-        """Return the raw text of values that break their VR; None if it has no place."""
-
-    def empty(self, vr: str, /) -> Any:
-        """Return what stands for an element without value."""
-
-    def sequence(self, items: list[Json], /) -> Any:
-        """Return a sequence of items that are yet to be filled."""
-
-    def items(self, sequence: Any, /) -> list[Json]:
-        """Return the items of such a sequence."""
-
-    def inline(self, vr: str, value: bytes, /) -> Any:
-        """Return a short binary value."""
-
-    def bulk(self, vr: str, uri: str, /) -> Any:
-        """Return a reference to a value that stays in the object."""
-
-
-def format_of(options: JsonOutput) -> Format:
-    """Return the format that the options ask for."""
-    return Flat(options) if options.format == "flat" else Model()
+"""Most bytes that a Python string takes for a byte of the value."""
 
 
 class _Keys(dict[int, str | None]):
-    """Tag to key in the output; None for what the options leave out or rules stand for."""
+    """Tag to key in the output; None for tags that are omitted or need `Writer._write_rare`."""
 
     def __init__(self, options: JsonOutput) -> None:
         super().__init__()
@@ -113,7 +67,7 @@ class _Keys(dict[int, str | None]):
         return key
 
     def of(self, tag: int) -> str | None:
-        """Return the key of any tag; None if it is left out."""
+        """Return the key of any tag; None if the options omit it."""
         options = self._options
         if (options.ignore_group_length and not tag & 0xFFFF) or (
             options.ignore_private and is_private(tag)
@@ -126,28 +80,33 @@ _keys = lru_cache(maxsize=16)(_Keys)
 
 
 class _Scope(msgspec.Struct, gc=False):
-    """What the elements of an item go by: character set and Pixel Representation."""
+    """The context of an item's elements: character set and Pixel Representation."""
 
     elements: Item
     outer: "_Scope | None"
     charset: Charset
     declared: bool = False
+    """Whether the item has its own Specific Character Set; of two the first counts."""
     _signed: bool | None = None
 
     @property
     def signed(self) -> bool:
-        """Whether the nearest Pixel Representation, here or further out, says so."""
+        """Whether pixel values are signed: by the nearest Pixel Representation, here or outside."""
         if self._signed is None:
             own = find(self.elements, PIXEL_REPRESENTATION)
-            if own and isinstance(own[4], bytes):
-                self._signed = int.from_bytes(own[4], "little") == 1
+            if own and isinstance(own.value, bytes):
+                self._signed = int.from_bytes(own.value, "little") == 1
             else:
                 self._signed = self.outer is not None and self.outer.signed
         return self._signed
 
 
 class Writer:
-    """Writes elements as JSON and refers by URI to those that stay in the object."""
+    """Writes elements as JSON; values that stay in the object become references.
+
+    `root` and `suffix` are the start and the end of BulkDataURIs. Values longer than `most_text`
+    bytes stay in the object. Raises the errors of `deadline` and `memory`.
+    """
 
     def __init__(
         self,
@@ -164,6 +123,7 @@ class Writer:
         self._most_text = most_text
         self._deadline = deadline
         self._memory = memory or unbounded()
+        # Short values are written without comparing their length with `most_text`, if they may be.
         self._short = -1 if most_text < LEAST_HELD else _SHORT
         self._values = 0
         self._keys = _keys(options)
@@ -174,12 +134,15 @@ class Writer:
         self._todo: list[tuple[Item, Json, _Scope]] = []
 
     def write(self, data_set: Item, metadata: Json) -> None:
-        """Add the elements of a data set, sorted by tag, and of all its items to an object."""
+        """Add the elements of a data set to `metadata`, sorted by tag at every level.
+
+        The items of sequences wait in `_todo`: nesting costs no recursion.
+        """
         self._write_items(data_set, metadata, _Scope(data_set, None, DEFAULT_CHARSET))
         count = 0
         for elements, out, outer in self._todo:
             count += len(elements)
-            if count >= _CHECK_EVERY:
+            if count >= CHECK_EVERY:
                 self._deadline.check()
                 count = 0
             self._write_items(elements, out, _Scope(elements, outer, outer.charset))
@@ -187,43 +150,45 @@ class Writer:
         self._pay()
 
     def key(self, tag: int) -> str | None:
-        """Return the key that an element has in the output; None if it is left out."""
+        """Return the key of an element in the output; None if it is omitted."""
         return self._keys.of(tag)
 
     def items(self, sequence: Any) -> list[Json]:
-        """Return the items of a sequence in the output."""
+        """Return the items of a sequence that is in the output."""
         return self._format.items(sequence)
 
     def refer(self, element: Element, vr: str | None = None) -> Any:
         """Return a reference to the bytes of an element."""
-        _, written, offset, length, _ = element
         self._values += REFERENCE // VALUE
-        if self._values >= _MANY:
+        if self._values >= _MANY_VALUES:
             self._pay()
-        uri = f"{self._prefix}offset={offset}&length={length}{self._suffix}"
-        return self._format.bulk(vr or written.removeprefix(UNKNOWN), uri)
+        uri = f"{self._prefix}offset={element.offset}&length={element.length}{self._suffix}"
+        return self._format.bulk(vr or element.vr, uri)
 
     def _write_items(self, elements: Item, out: Json, scope: _Scope) -> None:
-        """Add the elements of one item; those of its sequences are yet to do."""
+        """Add the elements of one item, but not those of the items in its sequences."""
         elements.sort(key=tag_of)
-        if len(elements) <= _CHECK_EVERY:
+        if len(elements) <= CHECK_EVERY:
             self._write_some(elements, out, scope)
             return
-        for start in range(0, len(elements), _CHECK_EVERY):
+        for start in range(0, len(elements), CHECK_EVERY):
             self._deadline.check()
-            self._write_some(elements[start : start + _CHECK_EVERY], out, scope)
+            self._write_some(elements[start : start + CHECK_EVERY], out, scope)
 
     def _write_some(self, elements: Item, out: Json, scope: _Scope) -> None:
-        """Add elements of one item, in the order of their tags."""
+        """Add elements of one item, in the order of their tags.
+
+        This is the hot loop: ordinary values are written here, all others by `_write_rare`.
+        """
         keys, decoder_of = self._keys, DECODERS.get
         bare, short = self._format.bare, self._short
         for element in elements:
-            tag, vr, _, length, value = element
-            key = keys[tag]
+            vr, value = element.vr, element.value
+            key = keys[element.tag]
             if key is None or key in out or not value:
                 self._write_rare(element, out, scope)
             elif (decode := decoder_of(vr)) is not None:
-                if length > short:
+                if element.length > short or element.written == "UN":
                     self._write_rare(element, out, scope)
                     continue
                 try:
@@ -237,19 +202,19 @@ class Writer:
                 self._write_rare(element, out, scope)
 
     def _plain(self, vr: str, values: Values) -> Any:
-        """Return ordinary values."""
         self._values += len(values)
-        if self._values >= _MANY:  # they take memory, and time enough to look at the clock
+        if self._values >= _MANY_VALUES:
             self._pay()
         return self._format.plain(vr, values)
 
     def _pay(self) -> None:
+        """Check the clock and charge the memory of the values written since the last time."""
         self._deadline.check()
         self._memory.charge(VALUE * self._values)
         self._values = 0
 
     def _sequence(self, items: list[Item], scope: _Scope) -> Any:
-        """Return a sequence whose items are yet to be written."""
+        """Return a sequence; its items are written later."""
         objects: list[Json] = []
         for item in items:
             json: Json = {}
@@ -259,15 +224,15 @@ class Writer:
         return self._format.sequence(objects)
 
     def _write_rare(self, element: Element, out: Json, scope: _Scope) -> None:
-        """Add an element that is no ordinary value, by all the rules."""
-        tag, vr, _, _, value = element
+        """Add an element by all the rules."""
+        tag, value = element.tag, element.value
         if tag == SPECIFIC_CHARACTER_SET and isinstance(value, bytes) and not scope.declared:
             scope.declared = True
             scope.charset, problem = parse_charset(value)
             if problem:
                 self._notes.about(element, scope.elements, problem)
         key = self._keys.of(tag)
-        if key is None or (self._ignore_binary and vr.removeprefix(UNKNOWN) in BINARY_VRS):
+        if key is None or (self._ignore_binary and element.vr in BINARY_VRS):
             return
         if key in out:
             self._notes.about(element, scope.elements, "duplicate, the first is kept")
@@ -276,16 +241,17 @@ class Writer:
             out[key] = self._sequence(value, scope)
         else:
             rare = self._rare(element, scope)
-            if rare is not _LEFT_OUT:
+            if rare is not _OMITTED:
                 out[key] = rare
 
     def _rare(self, element: Element, scope: _Scope) -> Any:
-        """Return what is no ordinary value: long, binary, empty, or of a VR to be settled."""
-        tag, written, _, length, value = element
-        vr = written.removeprefix(UNKNOWN)
+        """Return a value that is long, binary, empty or absent, or a VR that depends on others."""
+        tag, vr, value = element.tag, element.vr, element.value
         if vr == US_OR_SS:
             vr = "SS" if scope.signed else "US"
-        is_long = length > self._most_text and vr not in BINARY_VRS and element[2] != MADE
+        is_long = (
+            element.length > self._most_text and vr not in BINARY_VRS and element.offset != MADE
+        )
         if is_long or not isinstance(value, bytes):
             return self.refer(element, vr)
         if not value:
@@ -297,21 +263,21 @@ class Writer:
         try:
             values = DECODERS[vr](value, scope.charset)
             if vr == "SS" and tag in _LUT_DESCRIPTORS:
-                values[::2] = [each & 0xFFFF for each in values[::2]]
+                values[::2] = [number & 0xFFFF for number in values[::2]]
             return self._plain(vr, values)
         except BadValueError as bad:
             return self._bad(element, scope, vr, bad)
 
     def _long(self, element: Element, vr: str, scope: _Scope) -> Any:
-        """Return a long value as JSON text, which takes less memory than its values."""
-        value = element[4]
+        """Return a long value as JSON text, which takes less memory than Python objects."""
+        value = element.value
         assert isinstance(value, bytes)
         self._deadline.check()
         if len(value) > _CHUNK:
             if _is_list_of_numbers(vr, value):
                 return self._numbers(element, vr, value, scope)
             self._memory.charge(spent := VALUE * value.count(b"\\") + _WIDEST * len(value))
-            self._memory.used -= spent  # gone by the next charge
+            self._memory.used -= spent  # these objects are freed before the next charge
         try:
             json = self._format.plain(vr, DECODERS[vr](value, scope.charset))
         except BadValueError as bad:
@@ -319,7 +285,7 @@ class Writer:
         return self._packed(value, json)
 
     def _numbers(self, element: Element, vr: str, value: bytes, scope: _Scope) -> Any:
-        """Return a long list of numbers, of which few at a time become Python objects."""
+        """Return a long list of numbers as JSON text, decoded in chunks."""
         decode, parts, problem = DECODERS[vr], [], ""
         for chunk in _chunks(vr, value):
             self._deadline.check()
@@ -332,7 +298,7 @@ class Writer:
             except BadValueError as bad:
                 return self._bad(element, scope, vr, bad)
             parts.append(text[1:-1])
-        if problem and element[1].startswith(UNKNOWN):
+        if problem and element.was_unknown:
             return self._bad(element, scope, vr, BadValueError(problem, None))
         if problem:
             self._notes.about(element, scope.elements, problem, vr=vr)
@@ -340,19 +306,19 @@ class Writer:
         return self._packed(value, self._format.array(vr, array))
 
     def _packed(self, value: bytes, json: Any) -> Any:
-        """Return what a value became as JSON text, and pay for it instead of the value."""
-        if json is _LEFT_OUT:
+        """Return a written value as JSON text, and pay for the text instead of the value."""
+        if json is _OMITTED:
             return json
         text = encode(json)
         self._memory.charge(len(text) - len(value))
         return msgspec.Raw(text)
 
     def _bad(self, element: Element, scope: _Scope, vr: str, bad: BadValueError) -> Any:
-        """Return what stands for a value that breaks its VR, found in an element of any kind."""
-        if not element[1].startswith(UNKNOWN):
+        """Return a value that breaks its VR; one that was UN stays in the object as UN."""
+        if not element.was_unknown:
             return self._broken(element, scope.elements, vr, bad)
         self._notes.about(element, scope.elements, f"UN does not hold {vr}: {bad.reason}", vr="")
-        return _LEFT_OUT if self._ignore_binary else self.refer(element, "UN")
+        return _OMITTED if self._ignore_binary else self.refer(element, "UN")
 
     def _broken(self, element: Element, item: Item, vr: str, bad: BadValueError) -> Any:
         """Return the raw text of a value that breaks its VR, or a reference to it."""
@@ -362,13 +328,15 @@ class Writer:
 
 
 def _is_list_of_numbers(vr: str, value: bytes) -> bool:
-    """Return whether a value can be cut between its numbers."""
-    return b"\\" in value if vr in _NUMBER_TEXTS else vr in NUMBER_VRS and not len(value) % 8
+    """Return whether a value is a list of numbers that can be split between them."""
+    if vr in NUMBER_TEXT_VRS:
+        return b"\\" in value
+    return vr in NUMBER_VRS and not len(value) % 8  # 8: the longest number; any size divides it
 
 
 def _chunks(vr: str, value: bytes) -> Iterator[bytes]:
     """Yield a list of numbers in parts of about `_CHUNK` bytes."""
-    if vr not in _NUMBER_TEXTS:
+    if vr not in NUMBER_TEXT_VRS:
         yield from (value[at : at + _CHUNK] for at in range(0, len(value), _CHUNK))
         return
     start = 0

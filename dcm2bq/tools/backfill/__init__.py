@@ -1,13 +1,13 @@
-"""Bring the objects that are there already into BigQuery: `dcm2bq backfill`.
+"""Load the objects that a bucket already holds into BigQuery: `dcm2bq backfill`.
 
-    plan ──> known ──> pipeline: each shard ──> stage ──> load ──> summary
-    count     what is    on any runner          rows as   load
-    & split   there                             files     jobs
+    plan ──────> known ──────> runners.pipeline, for each shard: staging ──> loading ──> summary
+    count and    what BigQuery                                  rows as     load
+    split        already has                                    files       jobs
 
-A shard is a range of names. It is staged once: whoever is first to write its record decides
-which files count. Its load jobs have ids made of the run, the shard and the attempt, so that
-BigQuery itself refuses a second one. Everything before and after can be repeated, which is
-what a runner does with a failed bundle and an operator with `--resume`.
+A shard is a range of names. It is staged once: the first process to write its record decides
+which files count. The ids of its load jobs consist of the run, the shard and the attempt, so
+BigQuery itself refuses to run one twice. Every other step can be repeated, which is what a runner
+does with a failed bundle, and an operator with `--resume`.
 
-Only `pipeline` and what is imported by it alone need Apache Beam.
+Only `runners` needs Apache Beam.
 """

@@ -1,26 +1,27 @@
-"""A run from its start, or from where an earlier one ended, to its summary."""
+"""Launch a run, or resume one, and sum up what it did."""
 
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.gcs.store import Store
-from dcm2bq.handler import Handler
+from dcm2bq.ignored import is_ignored
 from dcm2bq.tools import indexing
 from dcm2bq.tools.backfill import known
 from dcm2bq.tools.backfill.plan import SHARD_OBJECTS, Census, Shard
-from dcm2bq.tools.backfill.run_records import Loaded, Records, Run
+from dcm2bq.tools.backfill.run_records import Loaded, Run, RunRecords
 
 type Runner = Callable[[Run, Sequence[Shard]], bool]
-"""Runs the pipeline for the shards; returns whether it was waited for until its end."""
+"""Runs the pipeline for the shards; returns whether it waited for the end."""
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
-    """What a bucket holds: its `shards`, and how many `requests` listed them."""
+class BucketCount:
+    """The objects of a bucket by shard, and the listing's `requests` and `seconds`."""
 
     shards: Sequence[Shard]
     requests: int
@@ -28,23 +29,23 @@ class Count:
 
     @property
     def listed(self) -> int:
-        """All objects."""
-        return sum(each.listed for each in self.shards)
+        """Number of objects."""
+        return sum(shard.listed for shard in self.shards)
 
     @property
     def objects(self) -> int:
-        """Those that are to be handled."""
-        return sum(each.objects for each in self.shards)
+        """Number of objects that the function does not ignore."""
+        return sum(shard.objects for shard in self.shards)
 
     @property
     def bytes(self) -> int:
-        """The size of those that are to be handled."""
-        return sum(each.bytes for each in self.shards)
+        """Total size of the objects that the function does not ignore."""
+        return sum(shard.bytes for shard in self.shards)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
-    """What a run has done by now, in all its attempts: `results` by object, `rows` by table."""
+class RunSummary:
+    """What all attempts of a run have done: `results` of objects, `rows` by table."""
 
     run: Run
     shards: int
@@ -54,54 +55,54 @@ class Summary:
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything is in BigQuery."""
+        """Whether every shard is in BigQuery."""
         return self.loaded == self.shards
 
 
 class Backfill:
-    """One run; raises `ConfigError` where the table takes no rows of this configuration."""
+    """A run; raises `ConfigError` if the table does not accept rows of its configuration."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.dataset = Dataset(run.config)
         indexing.require_table(self.dataset, run.config)
-        self._records = Records(run)
+        self._records = RunRecords(run)
         self.shards: Sequence[Shard] = ()
         self.done: dict[int, Loaded] = {}
 
     def begin(
         self, *, least: int = SHARD_OBJECTS, on_page: Callable[[int], object] = lambda _: None
     ) -> None:
-        """Count the bucket, and write down what is to be done."""
+        """Count the objects and record the shards, each of at least `least` objects."""
         self.shards = count(
             self.run.config, self.run.bucket, self.run.prefix, least=least, on_page=on_page
         ).shards
         self._records.begin(self.run, self.shards)
 
     def resume(self) -> None:
-        """Take up an earlier run; what it has loaded is done."""
+        """Read the records of an earlier run; shards that it has loaded are done."""
         self.shards = self._records.resume(self.run)
         self.done = self._records.loaded()
 
     @property
     def total(self) -> int:
-        """How many objects the shards hold."""
-        return sum(each.listed for each in self.shards)
+        """Number of objects in all shards."""
+        return sum(shard.listed for shard in self.shards)
 
     @property
     def before(self) -> int:
-        """How many of them an earlier attempt has dealt with."""
-        return sum(each.listed for each in self.shards if each.number in self.done)
+        """Number of objects in shards that an earlier attempt has loaded."""
+        return sum(shard.listed for shard in self.shards if shard.number in self.done)
 
-    def go(self, runner: Runner) -> Summary | None:
-        """Run the pipeline for what is left to do; return what all attempts have done.
+    def go(self, runner: Runner) -> RunSummary | None:
+        """Run the pipeline for the remaining shards; return the summary of all attempts.
 
-        Return None where nobody waited for the end.
+        Returns None if the runner did not wait for the end.
         """
-        left = [each for each in self.shards if each.number not in self.done]
-        if left and not self.run.takes_all:
+        remaining = [shard for shard in self.shards if shard.number not in self.done]
+        if remaining and not self.run.takes_all:
             known.prepare(self.dataset, self.run, self.shards)
-        if left and not runner(self.run, left):
+        if remaining and not runner(self.run, remaining):
             return None
         self.done = self._records.loaded()
         summary = self._summary()
@@ -109,13 +110,13 @@ class Backfill:
             known.forget(self.dataset, self.run)
         return summary
 
-    def _summary(self) -> Summary:
+    def _summary(self) -> RunSummary:
         results: Counter[str] = Counter()
         rows: Counter[str] = Counter()
-        for each in self.done.values():
-            results.update(each.results)
-            rows.update(each.rows)
-        return Summary(
+        for loaded in self.done.values():
+            results.update(loaded.results)
+            rows.update(loaded.rows)
+        return RunSummary(
             run=self.run,
             shards=len(self.shards),
             loaded=len(self.done),
@@ -131,21 +132,13 @@ def count(
     *,
     least: int = SHARD_OBJECTS,
     on_page: Callable[[int], object] = lambda _: None,
-) -> Count:
-    """Count what is under a prefix; raises `ReadFailedError`."""
+) -> BucketCount:
+    """Count the objects under a prefix; raise `ReadFailedError` if they cannot be listed.
+
+    `on_page` is called with the number of objects of each page of the listing.
+    """
     indexing.require_bucket(bucket, config)
     started = time.monotonic()
-    store = Store(config)
-    handler = Handler(config, store, _NoSink())
-    census = Census(store, bucket, prefix, handler.is_ignored, on_page)
+    census = Census(Store(config), bucket, prefix, partial(is_ignored, config), on_page)
     shards = census.shards(least=least)
-    return Count(shards, census.requests, time.monotonic() - started)
-
-
-class _NoSink:
-    """Where nothing is written."""
-
-    def insert(self, row: object, deadline: float) -> None:
-        raise NotImplementedError
-
-    insert_dead_letter = insert
+    return BucketCount(shards, census.requests, time.monotonic() - started)

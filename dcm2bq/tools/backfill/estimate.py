@@ -1,35 +1,35 @@
-"""What a backfill would take, before it is run: requests, cost and time.
+"""Estimate the requests, cost and time of a backfill before it runs.
 
-Prices are Google's list prices for a tier 1 region. docs/BACKFILL.md shows the sums, and what
-they rest on.
+Prices are Google's list prices for a tier 1 region. docs/BACKFILL.md has the assumptions.
 """
 
 from collections.abc import Iterator
 
 from dcm2bq.gcs.store import LISTED_AT_ONCE
-from dcm2bq.tools.backfill.backfill import Count
-from dcm2bq.tools.backfill.progress import duration
+from dcm2bq.tools.backfill.backfill import BucketCount
+from dcm2bq.tools.wording import counted, duration
 
 OBJECTS_PER_SECOND = 400
-"""Objects that one process handles: 16 in flight of 40 ms each. Its CPU would do for 1,000."""
+"""Objects that one process handles: 16 in flight at 40 ms each. Its CPU could handle 1,000."""
 
 CLASS_A, CLASS_B = 0.05 / 10_000, 0.004 / 10_000
-"""Dollars for one request that lists or writes, and for one that reads."""
+"""Dollars for a request that lists or writes, and for one that reads."""
 WORKER_HOUR = 0.056 + 4 * 0.003557
-"""Dollars for an hour of a Dataflow batch worker's core with 4 GB of memory."""
+"""Dollars for one hour of a Dataflow batch worker's vCPU with 4 GB of memory."""
 DEFAULT_WORKERS = 10
+"""Cores that the estimate for Dataflow assumes without --max-workers."""
 
 _CENT = 0.01
-_FILE_OBJECTS = 20_000  # rows in one staged file, at some 800 compressed bytes a row
+_FILE_OBJECTS = 20_000  # rows in a staged file of 16 MiB, at about 800 compressed bytes per row
 
 
 def estimate(
-    count: Count, *, processes: int, workers: int | None, known: int | None
+    count: BucketCount, *, processes: int, workers: int | None, known: int | None
 ) -> Iterator[str]:
-    """Yield what a person wants to know, line by line.
+    """Yield the estimate, line by line.
 
-    `known` is how many generations BigQuery has already, which are listed and not read; None
-    where that was not asked.
+    `known` is the number of generations that BigQuery already has, which are listed but not read;
+    None if it is unknown.
     """
     objects = max(count.objects - (known or 0), 0)
     listings = count.requests + -(-count.listed // LISTED_AT_ONCE)
@@ -38,29 +38,29 @@ def estimate(
     seconds = objects / OBJECTS_PER_SECOND
     workers = workers or DEFAULT_WORKERS
     yield (
-        f"{count.listed:,} objects, of which {count.objects:,} ({count.bytes:,} bytes) are to be "
-        f"handled, in {len(count.shards):,} shards"
+        f"{counted(count.listed, 'object')} in {counted(len(count.shards), 'shard')}; "
+        f"{count.listed - count.objects:,} ignored, {count.objects:,} to convert "
+        f"({count.bytes:,} bytes)"
     )
     if known is not None:
-        yield (
-            f"BigQuery has {known:,} of them already, as rows or open dead letters: "
-            f"{objects:,} are new"
-        )
+        yield f"BigQuery already has {known:,} of them, as rows or dead letters; {objects:,} new"
     yield (
-        f"requests: {listings:,} listings, {objects:,} reads (1 for each object; up to 20 "
-        f"for encapsulated ones without an offset table), {writes:,} writes: {_dollars(requests)}"
+        f"requests: {counted(listings, 'listing')}, {counted(objects, 'read')} (1 per object; up "
+        f"to 20 for encapsulated objects without an offset table), {counted(writes, 'write')}: "
+        f"{_dollars(requests)}"
     )
-    yield "load jobs: free; objects that BigQuery has already are skipped, and cost no read"
+    yield "load jobs are free; objects that BigQuery already has are not read"
     yield (
-        f"time here, {processes} {'process' if processes == 1 else 'processes'} at "
-        f"{OBJECTS_PER_SECOND} objects/s each: {duration(seconds / processes)}"
+        f"time here, with {processes} {'process' if processes == 1 else 'processes'} of "
+        f"{OBJECTS_PER_SECOND} objects/s: {duration(seconds / processes)}"
     )
     yield (
-        f"time on Dataflow, {workers} cores: {duration(seconds / workers)} and some minutes to "
-        f"start; {seconds / 3600:,.1f} core hours: {_dollars(seconds / 3600 * WORKER_HOUR)}"
+        f"time on Dataflow, with {counted(workers, 'core')}: {duration(seconds / workers)}, plus a "
+        f"few minutes to start; {seconds / 3600:,.1f} core hours: "
+        f"{_dollars(seconds / 3600 * WORKER_HOUR)}"
     )
     yield (
-        "assumed: list prices, 40 ms for each read; docs/BACKFILL.md tells more; "
+        "assumed: list prices and 40 ms per read (see docs/BACKFILL.md); "
         f"the count took {duration(count.seconds)}"
     )
 

@@ -1,18 +1,19 @@
-"""What BigQuery has of a bucket: asked once for a run, read shard by shard in order.
+"""The generations of a bucket that BigQuery already has: queried once, read shard by shard.
 
-The answer goes into a table of its own, partitioned by shard, since a query for each shard
-would read the paths of all rows each time.
+The result is stored in a table partitioned by shard, because a query per shard would scan the
+paths of all rows each time.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.events import ObjectEvent
 from dcm2bq.gcs.uri import GsUri
+from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run_records import Run
 
 _DAYS = 7
+"""Days after which an abandoned run's table expires."""
 _KNOWN = """
 SELECT path, version FROM instances_live
 UNION DISTINCT
@@ -23,35 +24,35 @@ SELECT path, version FROM dismissed_letters WHERE event IN ('finalized', 'metada
 
 
 def prepare(dataset: Dataset, run: Run, shards: Sequence[Shard]) -> None:
-    """Note the generations that have a row in the live view or an open dead letter.
+    """Store the generations that have a live row or a dead letter, open or dismissed.
 
-    The table goes at the end of the run, or by itself after some days.
+    The table is dropped at the end of the run, or expires.
     """
     sql = f"""
         CREATE TABLE IF NOT EXISTS `{run.known_table}`
         PARTITION BY RANGE_BUCKET(shard, GENERATE_ARRAY(0, {len(shards)}, 1))
         OPTIONS (
           expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL {_DAYS} DAY),
-          description = 'What a backfill need not bring in again'
+          description = 'Generations that a backfill skips because BigQuery already has them'
         )
         AS
         SELECT RANGE_BUCKET(path, @starts) - 1 AS shard, path, version
         FROM ({_KNOWN})
         WHERE STARTS_WITH(path, @source)
-    """  # noqa: S608 - the run's id is made of digits and letters
+    """  # noqa: S608 - a run's id has lowercase letters, digits and "_" only
     starts = [f"gs://{run.bucket}/{shard.start}" for shard in shards]
     dataset.query(sql, {"starts": starts, "source": f"gs://{run.bucket}/{run.prefix}"})
 
 
 def count(dataset: Dataset, uri: GsUri) -> int:
-    """Return how many generations under a prefix have a live row or an open dead letter."""
+    """Return how many generations under a prefix have a live row or a dead letter."""
     sql = f"SELECT COUNT(*) AS n FROM ({_KNOWN}) WHERE STARTS_WITH(path, @source)"  # noqa: S608
     (row,) = dataset.query(sql, {"source": str(uri)})
     return int(row["n"])
 
 
 def forget(dataset: Dataset, run: Run) -> None:
-    """Drop the table."""
+    """Drop the table of `prepare`."""
     dataset.query(f"DROP TABLE IF EXISTS `{run.known_table}`")
 
 
@@ -59,23 +60,24 @@ def missing(
     dataset: Dataset,
     run: Run,
     shard: Shard,
-    events: Iterable[ObjectEvent],
+    listed: Iterable[StoredObject],
     skip: Callable[[], object],
-) -> Iterator[ObjectEvent]:
-    """Yield the objects, which come in order, whose generation was not noted; `skip` the others.
+) -> Iterator[StoredObject]:
+    """Yield the objects whose generation is not stored; call `skip` for each of the others.
 
-    Neither side is held in memory.
+    `listed` must be in the order of their paths, as the stored rows are read: the two are merged,
+    and neither is held in memory.
     """
     sql = f"SELECT path, version FROM `{run.known_table}` WHERE shard = @shard ORDER BY path"  # noqa: S608
     rows = ((row["path"], row["version"]) for row in dataset.stream(sql, {"shard": shard.number}))
     row = next(rows, None)
-    for event in events:
+    for stored in listed:
         versions = set()
-        while row is not None and row[0] <= event.path:
-            if row[0] == event.path:
+        while row is not None and row[0] <= stored.path:
+            if row[0] == stored.path:
                 versions.add(row[1])
             row = next(rows, None)
-        if str(event.generation) in versions:
+        if str(stored.generation) in versions:
             skip()
         else:
-            yield event
+            yield stored

@@ -1,33 +1,28 @@
-"""Load what is staged: some load jobs for each shard, each of them once."""
+"""Load staged shards: a few load jobs for each, none of which runs twice."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from dcm2bq.bigquery.load import BYTES_MAX, URIS_MAX, Loader, LoadJob
-from dcm2bq.tools.backfill.run_records import (
-    Loaded,
-    Records,
-    Run,
-    Staged,
-)
+from dcm2bq.tools.backfill.run_records import Loaded, Run, RunRecords, Staged
 from dcm2bq.tools.backfill.staged_files import DEAD_LETTER, INSTANCES
 
 
-class Loading:
-    """Loads shards; made once per process, used by all its threads."""
+class ShardLoader:
+    """Loads staged shards; made once per process, used by all its threads."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._loader = Loader(run.config)
-        self._records = Records(run)
+        self._records = RunRecords(run)
 
     def start(self, staged: Staged) -> None:
-        """Start the jobs of a shard, unless they have run already."""
+        """Start the load jobs of a shard, unless they were started before."""
         for _, job in jobs(self._run, staged):
             self._loader.start(job)
 
     def finish(self, staged: Staged) -> Loaded:
-        """Return when the rows of a shard are in BigQuery; its files go then."""
+        """Wait until a shard is in BigQuery, record that, and delete its staged files."""
         rows: Counter[str] = Counter()
         ids = []
         for table, job in jobs(self._run, staged):
@@ -42,7 +37,7 @@ class Loading:
 
 
 def jobs(run: Run, staged: Staged) -> Iterator[tuple[str, LoadJob]]:
-    """Yield the load jobs of a shard, each with the table it is for; no files, no job."""
+    """Yield the load jobs of a shard, each with its table; a table without files has none."""
     options = run.config.big_query
     table_ids = {INSTANCES: options.instances_table_id, DEAD_LETTER: options.dead_letter_table_id}
     for table, files in staged.files.items():
@@ -52,7 +47,7 @@ def jobs(run: Run, staged: Staged) -> Iterator[tuple[str, LoadJob]]:
 
 
 def _parts(staged: Staged, files: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the files in groups that one job may take."""
+    """Yield the files in groups within the limits of one load job."""
     part: list[str] = []
     size = 0
     for name in files:

@@ -1,9 +1,9 @@
-"""Count a bucket, and split it into ranges of names of about the same number of objects.
+"""Count a bucket, and split it into ranges of names with similar numbers of objects.
 
-Nothing tells beforehand how names are spread: flat ones, deep hierarchies, one prefix that
-holds nearly everything. So the bucket is listed, by several threads: one that has nothing left
-to list takes the upper half, by name, of what another one has before it. A half that proves
-empty is worth as much: it tells the other one where its names end.
+How names are distributed is unknown beforehand: they may be flat, deep hierarchies, or nearly all
+under one prefix. So several threads list the bucket, and a thread that has finished its range
+takes the upper half, by name, of what another thread still has to list. Even a half that turns
+out to be empty is useful: it shows the other thread where its names end.
 """
 
 import threading
@@ -15,24 +15,26 @@ from typing import Protocol
 
 import msgspec
 
-from dcm2bq.events import ObjectEvent
 from dcm2bq.gcs.store import LISTED_AT_ONCE
+from dcm2bq.stored_object import StoredObject
 
 THREADS = 16
+"""Pages listed at the same time; each takes some 100 ms, nearly all of it waiting."""
 SHARDS_MAX = 1000
-"""Each costs a load job, and BigQuery takes 1,500 a day for one table."""
+"""Each shard needs a load job, and BigQuery allows 1,500 per table and day."""
 SHARD_OBJECTS = 10_000
 """Fewest objects that are worth a load job."""
 
-_PAGES = 4
+_PIECE_PAGES = 4  # pages counted together: shards end on such a boundary, and memory stays small
 _SPACE, _TILDE, _LAST = 0x20, 0x7E, 0x10FFFF
-_SURROGATES = range(0xD800, 0xE000)
+_SURROGATES = range(0xD800, 0xE000)  # not characters: UTF-8 cannot encode them
 
 
 class Shard(msgspec.Struct, frozen=True, kw_only=True):
-    """The names from `start` on and, unless `end` is empty, less than `end`.
+    """The names from `start` up to, but excluding, `end`; an empty `end` is no bound.
 
-    `listed` counts the objects, `objects` those that are to be handled, of `bytes` in all.
+    `listed` counts all objects, `objects` those that the function does not ignore, and `bytes` is
+    their total size.
     """
 
     number: int
@@ -44,17 +46,17 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lister(Protocol):
-    """Where a listing comes from: see `gcs.Store.pages`."""
+    """The source of a listing; see `gcs.store.Store.pages`."""
 
     def pages(
         self, bucket: str, prefix: str, *, start: str, end: str, at_once: int
-    ) -> Iterator[Sequence[ObjectEvent]]:
+    ) -> Iterator[Sequence[StoredObject]]:
         """Yield the objects in order, page by page."""
 
 
 @dataclass(slots=True)
 class _Piece:
-    """What a few pages hold; it reaches to the start of the next piece."""
+    """The counts of a few pages; it extends to the start of the next piece."""
 
     start: str
     listed: int = 0
@@ -64,9 +66,9 @@ class _Piece:
 
 @dataclass(slots=True, eq=False)
 class _Span:
-    """A range that one thread lists; `position` is the last name it has seen, if any.
+    """A range that one thread lists; `position` is the last name listed, if any.
 
-    `is_shared` tells that another thread is about to see what the upper half holds.
+    `is_shared` is true until another thread has listed the first page of its upper half.
     """
 
     start: str
@@ -77,9 +79,9 @@ class _Span:
 
 
 class Census:
-    """Lists what is under a prefix with several threads.
+    """Lists the objects under a prefix with several threads.
 
-    `on_page` hears how many objects a page held. Raises `ReadFailedError`.
+    `on_page` is called with the number of objects of each page. Raises `ReadFailedError`.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class Census:
         lister: Lister,
         bucket: str,
         prefix: str,
-        is_ignored: Callable[[ObjectEvent], bool],
+        is_ignored: Callable[[StoredObject], bool],
         on_page: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._lister = lister
@@ -106,21 +108,21 @@ class Census:
     def shards(
         self, threads: int = THREADS, *, least: int = SHARD_OBJECTS, most: int = SHARDS_MAX
     ) -> list[Shard]:
-        """Return at most `most` shards of at least `least` objects, the last one excepted."""
+        """Return at most `most` shards, all but the last with at least `least` objects."""
         self._at_once = min(LISTED_AT_ONCE, least)
         with ThreadPoolExecutor(threads) as pool:
             try:
-                for each in [pool.submit(self._work) for _ in range(threads)]:
-                    each.result()
+                for future in [pool.submit(self._work) for _ in range(threads)]:
+                    future.result()
             except BaseException as error:
-                self._failure = error  # an interrupt: the threads end with their page
+                self._failure = error  # also on an interrupt: threads end after their page
                 raise
-        self._pieces.sort(key=lambda each: each.start)
+        self._pieces.sort(key=lambda piece: piece.start)
         return list(_merge(self._pieces, least, most))
 
     def _work(self) -> None:
-        while taken := self._take():
-            span, victim = taken
+        while work := self._take():
+            span, victim = work
             try:
                 self._list(span, victim)
             except BaseException as error:
@@ -133,7 +135,7 @@ class Census:
                     self._release(victim)
 
     def _take(self) -> tuple[_Span, _Span | None] | None:
-        """Return a range that nobody lists, and the one it was taken from; None at the end."""
+        """Return a range to list and the one that it was taken from; None at the end."""
         with self._changed:
             while self._failure is None:
                 if not self._begun:
@@ -142,17 +144,17 @@ class Census:
                     return self._active[0], None
                 for victim in self._active:
                     if middle := self._middle(victim):
-                        taken = _Span(start=middle, end=victim.end)
+                        upper = _Span(start=middle, end=victim.end)
                         victim.end, victim.is_shared = middle, True
-                        self._active.append(taken)
-                        return taken, victim
+                        self._active.append(upper)
+                        return upper, victim
                 if not self._active:
                     break
                 self._changed.wait()
         return None
 
     def _middle(self, span: _Span) -> str | None:
-        """Return where to part what a range has before it, or None where it cannot be."""
+        """Return where to split the rest of a range; None if it cannot be split now."""
         if span.is_shared or not span.position:
             return None
         low = span.position.removeprefix(self._prefix)
@@ -173,16 +175,16 @@ class Census:
             victim = None
 
     def _release(self, victim: _Span | None) -> None:
-        """Let a range be parted again, and wake who waits for one."""
+        """Allow a range to be split again, and wake the threads that wait for one."""
         if victim:
             victim.is_shared = False
         self._changed.notify_all()
 
-    def _keep(self, span: _Span, page: Sequence[ObjectEvent]) -> Sequence[ObjectEvent]:
-        """Note what a page holds of a range, whose end may have come nearer; return it."""
+    def _keep(self, span: _Span, page: Sequence[StoredObject]) -> Sequence[StoredObject]:
+        """Count and return the objects of a page in a range, whose end may have moved down."""
         with self._changed:
-            kept = [each for each in page if not span.end or each.name < span.end]
-            # The first piece begins where the range does: ranges leave no gap.
+            kept = [stored for stored in page if not span.end or stored.name < span.end]
+            # The first piece begins where the range does, so that shards leave no gap.
             start = page[0].name if span.pieces and page else span.start
             self._add(span.pieces, start, kept)
             if kept:
@@ -190,19 +192,22 @@ class Census:
             self.requests += 1
             return kept
 
-    def _add(self, pieces: list[_Piece], start: str, kept: Sequence[ObjectEvent]) -> None:
-        if not pieces or pieces[-1].listed >= self._at_once * _PAGES:
+    def _add(self, pieces: list[_Piece], start: str, kept: Sequence[StoredObject]) -> None:
+        if not pieces or pieces[-1].listed >= self._at_once * _PIECE_PAGES:
             pieces.append(_Piece(start))
-        wanted = [each for each in kept if not self._is_ignored(each)]
+        chosen = [stored for stored in kept if not self._is_ignored(stored)]
         pieces[-1].listed += len(kept)
-        pieces[-1].objects += len(wanted)
-        pieces[-1].bytes += sum(each.size or 0 for each in wanted)
+        pieces[-1].objects += len(chosen)
+        pieces[-1].bytes += sum(stored.size or 0 for stored in chosen)
 
 
 def between(low: str, high: str) -> str | None:
-    """Return a name above `low` and less than `high`, near their middle, or None.
+    """Return a name between `low` and `high`, near their middle; None if there is none.
 
-    An empty `high` is above every name.
+    An empty `high` is greater than every name.
+
+    >>> between("2019/a", "2019/z")
+    '2019/m'
     """
     if high and low >= high:
         return None
@@ -213,7 +218,7 @@ def between(low: str, high: str) -> str | None:
         floor = ord(low[index]) if index < len(low) else _SPACE - 1
         is_bounded = index < len(high) and low[:index] == high[:index]
         ceiling = ord(high[index]) if is_bounded else _LAST + 1
-        # Nearly all names are ASCII: what is beyond counts as one step until nothing else is left.
+        # Nearly all names are ASCII: the middle is sought there, and beyond it only at its end.
         top = min(ceiling, _TILDE + 1) if floor < _TILDE else ceiling
         code = (floor + top) // 2
         code = _SURROGATES.start - 1 if code in _SURROGATES else code
@@ -223,15 +228,15 @@ def between(low: str, high: str) -> str | None:
 
 
 def _merge(pieces: Sequence[_Piece], least: int, most: int) -> Iterator[Shard]:
-    """Yield the pieces joined to shards; each ends where the next one starts."""
-    wanted = max(least, -(-sum(each.listed for each in pieces) // most))
+    """Yield the pieces joined into shards; each ends where the next one starts."""
+    enough = max(least, -(-sum(piece.listed for piece in pieces) // most))
     number, group = 0, _Piece(pieces[0].start)
     for piece, following in pairwise([*pieces, None]):
         assert piece is not None
         group.listed += piece.listed
         group.objects += piece.objects
         group.bytes += piece.bytes
-        if following is None or group.listed >= wanted:
+        if following is None or group.listed >= enough:
             yield Shard(
                 number=number,
                 start=group.start,

@@ -1,12 +1,12 @@
-"""A run: what it was asked for, and what it leaves in its folder.
+"""A run's parameters, and the records in its folder.
 
-    run.json               what was asked for, and the shards
+    run.json               the parameters and the shards
     rows/000001/...        rows as compressed newline-delimited JSON, until they are loaded
     shards/000001.json     which of these files count, written once
-    loaded/000001.json     that they are in BigQuery
+    loaded/000001.json     the shard is in BigQuery
 
-Nothing is ever overwritten, so that a later run, or a second process of this one, sees the
-same or nothing.
+No object is ever overwritten, so every process, of this attempt or a later one, sees the same
+record or none.
 """
 
 import secrets
@@ -18,8 +18,8 @@ import msgspec
 
 from dcm2bq import config as configuration
 from dcm2bq.config import Config
-from dcm2bq.errors import ConfigError, ReadFailedError
-from dcm2bq.gcs.run_folder import Folder
+from dcm2bq.errors import ConfigError, ServiceError
+from dcm2bq.gcs.run_folder import RunFolder
 from dcm2bq.gcs.uri import GsUri
 from dcm2bq.tools.backfill.plan import Shard
 
@@ -27,10 +27,10 @@ KNOWN_TABLE = "backfill_{}"
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run was asked for; the same for each process that takes part.
+    """The parameters of a run, the same for each process that takes part.
 
-    `source` and `staging` are `gs://` URIs. `takes_all` tells that objects which BigQuery has
-    already are handled as well, `keeps_files` that staged rows stay after they are loaded.
+    `source` and `staging` are `gs://` URIs. With `takes_all`, objects that BigQuery already has
+    are handled again. With `keeps_files`, staged rows are kept after they are loaded.
     """
 
     id: str
@@ -43,33 +43,33 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def bucket(self) -> str:
-        """The bucket that is brought in."""
+        """The bucket of the objects."""
         return GsUri.parse(self.source).bucket
 
     @property
     def prefix(self) -> str:
-        """What the names of the objects begin with."""
+        """The prefix of the objects' names."""
         return GsUri.parse(self.source).name
 
     @property
     def folder(self) -> str:
-        """The `gs://` URI of the run's own folder."""
+        """The `gs://` URI of the run's folder."""
         return f"{self.staging.rstrip('/')}/{self.id}"
 
     @property
     def known_table(self) -> str:
-        """The table of what BigQuery had at the start."""
+        """The table of the generations that BigQuery had at the start."""
         return KNOWN_TABLE.format(self.id)
 
     def job_id(self, shard: int, table: str, part: int) -> str:
-        """The start of the ids of a load job; the attempt follows."""
+        """The beginning of a load job's ids; the number of the attempt follows."""
         return f"dcm2bq-backfill-{self.id}-{shard:06}-{table}-{part}-"
 
 
 class Staged(msgspec.Struct, frozen=True, kw_only=True):
-    """A shard whose rows are staged: `files` by table, `results` how many objects became what.
+    """A shard whose rows are staged: `files` by table, numbers of objects by result.
 
-    `sizes` are those of the compressed files, `bytes_read` what was fetched for the headers.
+    `sizes` are the bytes of the compressed files, `bytes_read` the bytes fetched for the headers.
     """
 
     shard: int
@@ -80,7 +80,7 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """A shard whose rows are in BigQuery: `rows` by table, and the ids of the `jobs`."""
+    """A shard whose rows are in BigQuery: numbers of `rows` by table, ids of the `jobs`."""
 
     shard: int
     rows: Mapping[str, int]
@@ -94,71 +94,74 @@ class _Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def new_id() -> str:
-    """Return the id of a new run: its time, and something that no other run has."""
+    """Return the id of a new run: the time and a random suffix."""
     return f"{datetime.now(UTC):%Y%m%d_%H%M%S}_{secrets.token_hex(3)}"
 
 
-class Records:
-    """The records of a run in its folder."""
+class RunRecords:
+    """Reads and writes the records of a run."""
 
     def __init__(self, run: Run) -> None:
-        self.folder = Folder(run.folder, run.config)
+        self.folder = RunFolder(run.folder, run.config)
 
     def begin(self, run: Run, shards: Sequence[Shard]) -> None:
-        """Write down what is asked for."""
+        """Record the parameters and the shards; raise `ConfigError` if the run exists."""
         content = msgspec.json.encode(_Manifest(run=run, shards=list(shards)))
         if not self.folder.create("run.json", content):
-            raise ConfigError(f"{run.folder}: there is a run of this id already")
+            raise ConfigError(f"{run.folder}: a run with this id already exists")
 
     def resume(self, run: Run) -> list[Shard]:
-        """Return the shards of an earlier run; raises `ConfigError` unless it was the same."""
+        """Return the shards of an earlier run; raise `ConfigError` if its parameters differ."""
         content = self.folder.read("run.json")
         if content is None:
-            raise ConfigError(f"{run.folder}: there is no such run")
-        found = _decode(content, _Manifest)
-        for name, ours, theirs in _compare(run, found.run):
-            raise ConfigError(f"run {run.id}: its {name} was {theirs}, not {ours}")
-        return found.shards
+            raise ConfigError(f"{run.folder}: there is no such run; check --staging and --resume")
+        manifest = _decode(content, _Manifest)
+        for name, ours, theirs in _compare(run, manifest.run):
+            raise ConfigError(
+                f"run {run.id}: {name} was {theirs} when it began and is {ours} now; "
+                "resume it with the same value"
+            )
+        return manifest.shards
 
     def staged(self, shard: int) -> Staged | None:
-        """Return what is staged of a shard, or None."""
+        """Return the record of a staged shard; None if it is not staged."""
         content = self.folder.read(f"shards/{shard:06}.json")
         return None if content is None else _decode(content, Staged)
 
     def stage(self, staged: Staged) -> Staged:
-        """Write down which files count; return what somebody else wrote before, if so."""
+        """Record which files count; return the earlier record if another process was first."""
         name = f"shards/{staged.shard:06}.json"
         if self.folder.create(name, msgspec.json.encode(staged)):
             return staged
         earlier = self.staged(staged.shard)
         if earlier is None:
-            raise ReadFailedError(f"{self.folder.uri}/{name}: is gone")
+            raise ServiceError(f"Cloud Storage: {self.folder.uri}/{name}: was deleted")
         return earlier
 
     def finish(self, loaded: Loaded) -> None:
-        """Write down that a shard is in BigQuery."""
+        """Record that a shard is in BigQuery."""
         self.folder.create(f"loaded/{loaded.shard:06}.json", msgspec.json.encode(loaded))
 
     def loaded(self) -> dict[int, Loaded]:
         """Return the shards that are in BigQuery, by number."""
-        found = (self.folder.read(name) for name in list(self.folder.names("loaded/")))
-        shards = [_decode(each, Loaded) for each in found if each is not None]
-        return {each.shard: each for each in shards}
+        contents = (self.folder.read(name) for name in list(self.folder.names("loaded/")))
+        shards = [_decode(content, Loaded) for content in contents if content is not None]
+        return {loaded.shard: loaded for loaded in shards}
 
     def clear(self, shard: int) -> None:
-        """Delete the staged rows of a shard, those of abandoned attempts too."""
+        """Delete the staged rows of a shard, including those of failed attempts."""
         for name in list(self.folder.names(f"rows/{shard:06}/")):
             self.folder.delete(name)
 
 
 def _compare(ours: Run, theirs: Run) -> Iterable[tuple[str, Any, Any]]:
-    """Yield what makes two runs different ones: name, and both values."""
+    """Yield the parameters that must not differ but do: name, our value, their value."""
     for name in ("source", "takes_all"):
         if getattr(ours, name) != getattr(theirs, name):
             yield name.replace("_", " "), getattr(ours, name), getattr(theirs, name)
     for option in configuration.options():
         group, _, name = option.path.partition(".")
-        values = [msgspec.to_builtins(each.config)[group][name] for each in (ours, theirs)]
+        values = [msgspec.to_builtins(run.config)[group][name] for run in (ours, theirs)]
         if values[0] != values[1]:
             yield option.path, *values
 
@@ -168,6 +171,6 @@ def _decode[T](content: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(content, type=kind)
     except ValueError:
         raise ConfigError(
-            "the run's records are not of this version of dcm2bq: resume the run with the version "
-            "that began it, or begin a new one"
+            "the run was begun by another version of dcm2bq: resume it with that version, or begin "
+            "a new run"
         ) from None

@@ -1,4 +1,4 @@
-"""Rows on their way into load jobs: compressed newline-delimited JSON in the run's folder."""
+"""Rows for load jobs: compressed newline-delimited JSON in the run's folder."""
 
 import threading
 import uuid
@@ -7,43 +7,47 @@ from collections import defaultdict
 
 import msgspec
 
+from dcm2bq.deadline import Deadline
 from dcm2bq.errors import RetryableError
-from dcm2bq.gcs.run_folder import Folder
+from dcm2bq.gcs.run_folder import RunFolder
 from dcm2bq.rows import DeadLetterRow, InstanceRow
 
 INSTANCES, DEAD_LETTER = "instances", "dead_letter"
 FILE_BYTES = 16 * 1024 * 1024
-"""A file is closed when it has this size, compressed; a load job takes up to 4 GB."""
+"""Compressed size at which a file is closed, as it is held in memory until then.
+
+A load job accepts up to 4 GB.
+"""
 
 _GZIP = 31  # zlib's wbits for the gzip format
-_LEVEL = 3
+_LEVEL = 3  # of 9
 
 
-class Files:
-    """A sink of the handler that collects the rows of one shard; used by several threads.
+class StagedFiles:
+    """A sink for the handler that writes the rows of one shard; used by several threads.
 
-    Names are of this attempt alone: what a failed one leaves is never taken for a later one's.
+    Each attempt has its own names, so files of a failed attempt are never mistaken for others.
     """
 
-    def __init__(self, folder: Folder, shard: int) -> None:
+    def __init__(self, folder: RunFolder, shard: int) -> None:
         self._folder = folder
         self._place = f"rows/{shard:06}/{uuid.uuid4().hex}"
-        self._open: dict[str, _File] = defaultdict(_File)
+        self._open: dict[str, _GzipFile] = defaultdict(_GzipFile)
         self._lock = threading.Lock()
         self._failure: Exception | None = None
         self.files: dict[str, list[str]] = defaultdict(list)
         self.sizes: dict[str, int] = {}
 
-    def insert(self, row: InstanceRow, deadline: float) -> None:  # noqa: ARG002 - a local write
-        """Take a row of `instances`."""
+    def insert(self, row: InstanceRow, deadline: Deadline) -> None:  # noqa: ARG002 - writes to memory
+        """Write a row of `instances`."""
         self._write(INSTANCES, encode(row))
 
-    def insert_dead_letter(self, row: DeadLetterRow, deadline: float) -> None:  # noqa: ARG002
-        """Take a row of `dead_letter`."""
+    def insert_dead_letter(self, row: DeadLetterRow, deadline: Deadline) -> None:  # noqa: ARG002
+        """Write a row of `dead_letter`."""
         self._write(DEAD_LETTER, encode(row))
 
     def close(self) -> None:
-        """Write what is left; raises when any file could not be written."""
+        """Upload the remaining files; raise if any file could not be uploaded."""
         for table, file in list(self._open.items()):
             self._send(table, file)
         if self._failure:
@@ -58,8 +62,8 @@ class Files:
             del self._open[table]
         self._send(table, file)
 
-    def _send(self, table: str, file: "_File") -> None:
-        """Upload a file, outside of the lock: other threads go on with the next one."""
+    def _send(self, table: str, file: "_GzipFile") -> None:
+        """Upload a file without holding the lock: other threads fill the next one."""
         with self._lock:
             name = f"{self._place}/{table}-{len(self.sizes):06}.ndjson.gz"
             self.sizes[name] = 0
@@ -74,7 +78,7 @@ class Files:
             self.sizes[name] = len(content)
 
 
-class _File:
+class _GzipFile:
     """A gzip file in memory."""
 
     def __init__(self) -> None:
@@ -95,7 +99,7 @@ class _File:
 
 
 def encode(row: InstanceRow | DeadLetterRow) -> bytes:
-    """Return a row as a line of a load job, which takes JSON columns as they are, not as text."""
+    """Return a row as a line of a load job, where a JSON column is an object, not a string."""
     content = msgspec.to_builtins(row)
     if isinstance(row, InstanceRow) and row.metadata is not None:
         content["metadata"] = msgspec.Raw(row.metadata.encode())

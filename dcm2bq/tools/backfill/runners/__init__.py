@@ -1,1 +1,1 @@
-"""Where the pipeline of a backfill runs: in this process, or on Dataflow."""
+"""The pipeline of a backfill and its runners: this machine and Dataflow."""

@@ -1,9 +1,8 @@
-"""Run the pipeline on Dataflow: the job's options, and the package that its workers install."""
+"""Run the pipeline on Dataflow: options of the job, submission, waiting for the end."""
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,10 @@ from apache_beam.runners.dataflow.dataflow_runner import (
     DataflowRuntimeException,
 )
 from apache_beam.runners.runner import PipelineState
-from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
-from google.auth.exceptions import GoogleAuthError
 
 from dcm2bq.config import Config
-from dcm2bq.errors import ConfigError, JobFailedError, WriteFailedError
+from dcm2bq.errors import ConfigError, JobFailedError
+from dcm2bq.google_errors import mapped
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run_records import Run
 from dcm2bq.tools.backfill.runners import pipeline, worker_package
@@ -28,8 +26,8 @@ RUNNER = "DataflowRunner"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """How the job is to run; `beam_options` come last, and may change everything else."""
+class DataflowJob:
+    """A job's settings; `beam_options` override everything else."""
 
     project: str | None = None
     region: str | None = None
@@ -41,44 +39,43 @@ class Job:
     def run(
         self, run: Run, shards: Sequence[Shard], tell: Callable[..., object], *, again: str
     ) -> bool:
-        """Submit the job; return whether it was waited for, and came to its end.
+        """Submit the job; return whether it was waited for and succeeded.
 
-        With the Beam option `template_location` the job's specification is written there, and
+        With the Beam option `template_location`, the job's specification is written there and
         nothing is submitted. `again` is the command that resumes the run. Raises `ConfigError`
-        for options that Beam does not take, and `JobFailedError` where the job ended without
-        success.
+        for options that Beam does not know, and `JobFailedError` if the job failed.
         """
-        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # it quotes what steps raise
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # it quotes errors of steps
         with tempfile.TemporaryDirectory(prefix="dcm2bq-backfill-") as folder:
             options = self.options(run, Path(folder))
             graph = beam.Pipeline(options=options)
             pipeline.build(graph, run, shards)
-            with _mapped():
+            with mapped("Dataflow"):
                 result = graph.run()
         if template := options.get_all_options()["template_location"]:
-            tell(f"the job's specification is at {template}; nothing was submitted")
+            tell(f"wrote the job's specification to {template}; no job was submitted")
             return False
         job_id = result.job_id()
         tell(f"Dataflow job {job_id}: {_page(options, job_id)}")
         if self.no_wait:
-            tell("when it has ended, this shows the summary:", f"  {again}")
+            tell("once it has finished, show the summary with:", f"  {again}")
             return False
-        with _mapped():
+        with mapped("Dataflow"):
             state = _wait(result)
         if state != PipelineState.DONE:
-            raise JobFailedError(f"Dataflow job {job_id}: {state}; its log says why")
+            raise JobFailedError(f"Dataflow job {job_id}: {state}; see its log for the reason")
         return True
 
     def check(self, config: Config) -> None:
-        """Raise `ConfigError` for what can be refused before anything is asked of the network."""
+        """Raise `ConfigError` for mistakes that can be found without the network."""
         given = parse_options(self.beam_options)
         _refuse_lost_key(config, given)
         for name in ("project", "region"):
             if not (getattr(self, name) or given.get(name)):
-                raise ConfigError(f"--{name} is needed: Dataflow runs a job there")
+                raise ConfigError(f"--{name} is required: it says where Dataflow runs the job")
 
     def options(self, run: Run, folder: Path) -> PipelineOptions:
-        """Return the pipeline's options; the package is made in `folder`."""
+        """Return the pipeline's options; write the workers' packages to `folder`."""
         self.check(run.config)
         given = parse_options(self.beam_options)
         ours: dict[str, Any] = {
@@ -94,58 +91,48 @@ class Job:
             "save_main_session": False,
         }
         if not given.get("sdk_container_image"):
-            # In the order in which workers install them: ours needs the others.
+            # Workers install them in this order: ours needs the others.
             wheels = [*worker_package.locked_wheels(folder), worker_package.wheel(folder)]
-            ours["extra_packages"] = [str(each) for each in wheels]
+            ours["extra_packages"] = [str(wheel) for wheel in wheels]
             ours["requirements_file"] = str(worker_package.requirements(folder))
-            ours["requirements_cache"] = "skip"  # Beam's own download takes no hashes
+            ours["requirements_cache"] = "skip"  # Beam's own download checks no hashes
         values = {name: value for name, value in ours.items() if value is not None} | given
         return PipelineOptions(flags=[], **values)
 
 
 def _wait(result: DataflowPipelineResult) -> str:
-    """Return the state in which the job ended."""
+    """Return the final state of the job."""
     try:
         return str(result.wait_until_finish())
-    except DataflowRuntimeException:  # its text quotes what steps raise
+    except DataflowRuntimeException:  # its text quotes errors of steps
         return str(result.state)
 
 
-@contextmanager
-def _mapped() -> Iterator[None]:
-    """Turn an answer of Dataflow that is no job into `WriteFailedError`."""
-    try:
-        yield
-    except GoogleAPICallError as error:
-        raise WriteFailedError(f"Dataflow: HTTP {error.code}") from None
-    except (GoogleAPIError, GoogleAuthError, OSError) as error:
-        raise WriteFailedError(f"Dataflow: no answer, {type(error).__name__}") from None
-
-
 def parse_options(beam_options: Sequence[str]) -> dict[str, Any]:
-    """Return what is given of Beam's options; raise `ConfigError` for what is none."""
+    """Return the values of Beam's options; raise `ConfigError` for an unknown one."""
     logging.getLogger("apache_beam.options").setLevel(logging.CRITICAL)
     options = PipelineOptions(list(beam_options))
     known: dict[str, Any] = options.get_all_options(drop_default=True)
     everything = options.get_all_options(drop_default=True, retain_unknown_options=True)
     if unknown := everything.keys() - known.keys():
-        raise ConfigError(f"Apache Beam has no option {', '.join(sorted(unknown))}")
+        names = ", ".join(f"--{name}" for name in sorted(unknown))
+        raise ConfigError(f"Apache Beam has no option {names}")
     return known
 
 
 def _refuse_lost_key(config: Config, given: dict[str, Any]) -> None:
-    """Raise where the workers could not hash: a key must not travel in a job's specification."""
+    """Raise if workers would lack the key: it must not be part of a job's specification."""
     if config.privacy.needs_key and not given.get("sdk_container_image"):
         option = "privacy.hash" if config.privacy.hash else "privacy.profile"
         raise ConfigError(
-            f"{option}: the workers have no {config.privacy.hash_key_variable}; "
-            "give them a container (--sdk_container_image) whose environment holds it"
+            f"{option}: the workers have no {config.privacy.hash_key_variable}; give them a "
+            "container (--sdk_container_image) with the key in its environment"
         )
 
 
 def _page(options: PipelineOptions, job_id: str) -> str:
-    found = options.get_all_options()
+    values = options.get_all_options()
     return (
-        f"https://console.cloud.google.com/dataflow/jobs/{found['region']}/{job_id}"
-        f"?project={found['project']}"
+        f"https://console.cloud.google.com/dataflow/jobs/{values['region']}/{job_id}"
+        f"?project={values['project']}"
     )

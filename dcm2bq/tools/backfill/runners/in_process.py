@@ -1,6 +1,6 @@
-"""Run the pipeline on this machine, by Beam's in-process runner.
+"""Run the pipeline on this machine, with Beam's in-process runner.
 
-It is named: the default direct runner downloads a program.
+It is named explicitly: the default DirectRunner would download a program.
 """
 
 import logging
@@ -20,40 +20,40 @@ from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run_records import Run
 from dcm2bq.tools.backfill.runners import pipeline
 
-_LOOK_SECONDS = 0.5
+_SHOW_SECONDS = 0.5
 
 
 def run(
-    what: Run,
+    backfill: Run,
     shards: Sequence[Shard],
     *,
     processes: int = 1,
     beam_options: Sequence[str] = (),
     show: Callable[[Counter[str]], object] = lambda _: None,
 ) -> None:
-    """Run the pipeline to its end; `show` hears now and then what was counted.
+    """Run the pipeline to its end; call `show` with the counts every half second.
 
-    Raises what made a step fail, as `RetryableError` where another attempt may succeed.
+    Raises the error of a failed step, a `RetryableError` if another attempt may succeed.
     """
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # it quotes what steps raise
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # it quotes errors of steps
     mode = "in_memory" if processes == 1 else "multi_processing"
     options = PipelineOptions(
         [*beam_options, f"--direct_num_workers={processes}", f"--direct_running_mode={mode}"]
     )
     with tempfile.TemporaryDirectory(prefix="dcm2bq-backfill-") as folder:
         graph = beam.Pipeline(runner=FnApiRunner(), options=options)
-        pipeline.build(graph, what, shards, folder)
-        work = _Work(graph)
-        work.start()
-        while work.is_alive():
-            work.join(_LOOK_SECONDS)
-            show(progress.counted(Path(folder)))
-        if work.error:
-            raise progress.failure(Path(folder)) or Dcm2BqError(describe(work.error))
+        pipeline.build(graph, backfill, shards, folder)
+        thread = _PipelineThread(graph)
+        thread.start()
+        while thread.is_alive():
+            thread.join(_SHOW_SECONDS)
+            show(progress.totals(Path(folder)))
+        if thread.error:
+            raise progress.failure(Path(folder)) or Dcm2BqError(describe(thread.error))
 
 
-class _Work(threading.Thread):
-    """The pipeline in a thread of its own, so that this one can watch it and be interrupted."""
+class _PipelineThread(threading.Thread):
+    """Runs the pipeline, so that the main thread can show progress and be interrupted."""
 
     def __init__(self, graph: beam.Pipeline) -> None:
         super().__init__(daemon=True)

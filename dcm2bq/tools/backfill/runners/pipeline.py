@@ -1,8 +1,9 @@
-"""The pipeline: shards are staged and loaded, on whatever runner.
+"""The pipeline that stages and loads shards, for any runner.
 
     shards ──> Stage ──> Start load jobs ──> (all staged) ──> Finish load jobs ──> Loaded
 
-A shard's element carries which files count: what a failed bundle left behind is never loaded.
+The element of a staged shard names the files that count: those of a failed bundle are never
+loaded.
 """
 
 import threading
@@ -13,23 +14,23 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from dcm2bq.errors import ConfigError, RetryableError, describe
-from dcm2bq.tools.backfill.loading import Loading
+from dcm2bq.tools.backfill.loading import ShardLoader
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.progress import Meter
 from dcm2bq.tools.backfill.run_records import Loaded, Run, Staged
-from dcm2bq.tools.backfill.stage import Stager
+from dcm2bq.tools.backfill.staging import ShardStager
 
 NAMESPACE = "dcm2bq"
-"""Of the pipeline's counters: one for each result, `inserted` for instance."""
+"""Namespace of the pipeline's counters, one for each result, such as `inserted`."""
 
 _made: dict[tuple[type, str], Any] = {}
 _making = threading.Lock()
 
 
 def build(root: Any, run: Run, shards: Sequence[Shard], progress: str | None = None) -> Any:
-    """Put the pipeline behind `root`, and return its collection of `Loaded`.
+    """Append the pipeline to `root`; return its collection of `Loaded`.
 
-    `progress` is a folder of this machine, for runners that stay on it.
+    `progress` is a local folder for counts, for runners on this machine.
     """
     return (
         root
@@ -42,8 +43,8 @@ def build(root: Any, run: Run, shards: Sequence[Shard], progress: str | None = N
     )
 
 
-class _Step(beam.DoFn):
-    """What the steps share: clients made once per process, and failures told without values."""
+class _PipelineStep(beam.DoFn):
+    """Base of the steps: clients made once per process, errors without values of headers."""
 
     def __init__(self, run: Run, progress: str | None) -> None:
         super().__init__()
@@ -51,11 +52,11 @@ class _Step(beam.DoFn):
         self._progress = progress
 
     def setup(self) -> None:
-        """Open the meter; clients are made for the first element."""
+        """Create the meter; clients are created for the first element."""
         self._meter = Meter(self._progress)
 
     def process(self, element: Any) -> Iterator[Any]:
-        """Do the step, so that nothing but our own text leaves it when it fails."""
+        """Run the step; if it fails, raise only text of our own."""
         try:
             yield from self._do(element)
         except Exception as error:
@@ -68,7 +69,7 @@ class _Step(beam.DoFn):
         raise NotImplementedError
 
     def _once[T](self, kind: type[T]) -> T:
-        """Return this process's one object of a kind."""
+        """Return this process's only object of a class for the run."""
         with _making:
             key = kind, self._run.id
             if key not in _made:
@@ -77,35 +78,35 @@ class _Step(beam.DoFn):
             return made
 
 
-class StageShard(_Step):
+class StageShard(_PipelineStep):
     """`Shard` -> `Staged`."""
 
     def _do(self, element: Shard) -> Iterator[Staged]:
         counters = {}
 
-        def listen(result: str) -> None:
+        def count(result: str) -> None:
             if result not in counters:
                 counters[result] = Metrics.counter(NAMESPACE, result)
             counters[result].inc()
             self._meter.count(result)
 
-        yield self._once(Stager).stage(element, listen)
+        yield self._once(ShardStager).stage(element, count)
         self._meter.write()
 
 
-class StartLoad(_Step):
-    """`Staged` -> the same, its load jobs under way."""
+class StartLoad(_PipelineStep):
+    """`Staged` -> the same, with its load jobs started."""
 
     def _do(self, element: Staged) -> Iterator[Staged]:
-        self._once(Loading).start(element)
+        self._once(ShardLoader).start(element)
         yield element
 
 
-class FinishLoad(_Step):
+class FinishLoad(_PipelineStep):
     """`Staged` -> `Loaded`."""
 
     def _do(self, element: Staged) -> Iterator[Loaded]:
-        loaded = self._once(Loading).finish(element)
+        loaded = self._once(ShardLoader).finish(element)
         for table, count in loaded.rows.items():
             Metrics.counter(NAMESPACE, f"{table}_rows").inc(count)
             self._meter.count(f"{table} rows", count)

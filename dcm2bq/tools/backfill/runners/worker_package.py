@@ -1,7 +1,8 @@
-"""The package for workers: a wheel of the very code that runs here.
+"""The package for Dataflow's workers: a wheel of exactly the code that runs here.
 
-Made of the installed files, not built from a checkout: there may be none, nor a network. It
-asks for what the pipeline imports, not for what the function or the command line does.
+It is made of the installed files rather than built from a checkout, since there may be neither a
+checkout nor a network. It requires what the pipeline imports, and not what only the function or
+the command line needs.
 """
 
 import base64
@@ -13,31 +14,40 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dcm2bq
-from dcm2bq.errors import ReadFailedError
+from dcm2bq import version
+from dcm2bq.errors import ServiceError
 
 NEEDED = (
     *("google-auth", "google-cloud-bigquery", "google-cloud-storage", "msgspec"),
     *("pydicom", "urllib3"),
 )
-"""What the pipeline imports beside Apache Beam."""
+"""What the pipeline imports besides Apache Beam."""
 PINNED = ("msgspec", "pydicom")
-"""Those of them that Apache Beam's container has not: staged with the job, as locked.
+"""Those of `NEEDED` that Apache Beam's container lacks: they are staged with the job.
 
-Their versions and hashes are in REQUIREMENTS, which `make lock` takes from the lock file.
+Their versions and hashes are in `REQUIREMENTS`, which `make lock` derives from the lock file.
 """
 REQUIREMENTS = Path(__file__).with_name("worker_requirements.txt")
 
-# What Apache Beam's container for Python 3.13 on x86-64 installs, whatever machine this is.
+# Workers run the Python version that launches the job, in Apache Beam's container for x86-64.
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _WORKER = (
-    *("--implementation", "cp", "--python-version", "3.13", "--abi", "cp313"),
+    *(
+        "--implementation",
+        "cp",
+        "--python-version",
+        _PYTHON,
+        "--abi",
+        f"cp{_PYTHON.replace('.', '')}",
+    ),
     *("--platform", "manylinux_2_28_x86_64", "--platform", "manylinux2014_x86_64"),
 )
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # so that the same code gives the same wheel
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's earliest time: the same code gives the same wheel
 _LEFT_OUT = {"cli", "local", "_function", "__pycache__"}
 
 
 def wheel(folder: Path) -> Path:
-    """Write the wheel into `folder`; return its path."""
+    """Write the wheel of dcm2bq into `folder`; return its path."""
     stem = f"dcm2bq-{dcm2bq.__version__}"
     path = folder / f"{stem}-py3-none-any.whl"
     record = []
@@ -52,28 +62,29 @@ def wheel(folder: Path) -> Path:
 
 
 def requirements(folder: Path) -> Path:
-    """Write the requirements that are staged beside the wheel; return the file's path."""
+    """Write the requirements file that is staged with the wheels; return its path."""
     path = folder / "requirements.txt"
     path.write_bytes(REQUIREMENTS.read_bytes())
     return path
 
 
 def locked_wheels(folder: Path) -> list[Path]:
-    """Download the wheels of the requirements, held to their hashes; return their paths.
+    """Download the wheels of the requirements and check their hashes; return their paths.
 
-    Not left to Apache Beam, which downloads each line by its name, without its hashes. Raises
-    `ReadFailedError` where the package index does not give them.
+    Apache Beam itself would download them without checking hashes. Raises `ServiceError` if
+    the package index does not deliver exactly these wheels.
     """
     target = folder / "wheels"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--dest", str(target)]
     command += [*_WORKER, "--requirement", str(REQUIREMENTS)]
-    done = subprocess.run(  # noqa: S603 - constant but for our own paths
+    done = subprocess.run(  # noqa: S603 - constant except for our own paths
         command, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise ReadFailedError(
-            f"the workers' packages could not be downloaded and verified:\n{done.stderr.strip()}"
+        raise ServiceError(
+            "package index: cannot download and verify the workers' packages:\n"
+            f"{done.stderr.strip()}"
         )
     return sorted(target.iterdir())
 
@@ -84,11 +95,13 @@ def _content(info: str) -> Iterator[tuple[str, bytes]]:
         place = file.relative_to(root)
         if file.is_file() and not _LEFT_OUT.intersection(place.parts):
             yield f"dcm2bq/{place.as_posix()}", file.read_bytes()
+    # Not run by workers, but without it their rows would name another version.
+    yield "dcm2bq/_function/main.py", version.entry_point().read_bytes()
     needed = "".join(f"Requires-Dist: {name}\n" for name in NEEDED)
     yield (
         f"{info}/METADATA",
         f"Metadata-Version: 2.1\nName: dcm2bq\nVersion: {dcm2bq.__version__}\n"
-        f"Requires-Python: ==3.13.*\n{needed}".encode(),
+        f"Requires-Python: =={_PYTHON}.*\n{needed}".encode(),
     )
     yield (
         f"{info}/WHEEL",

@@ -1,7 +1,6 @@
-"""What a running stack tells about itself, so that `dcm2bq local --query` finds it.
+"""The running local stacks of this user, so that `dcm2bq local --query` finds one.
 
-A file for each running stack in a folder of this user's: under XDG_RUNTIME_DIR, else under
-the temporary folder.
+Each stack has a file in a private folder: under XDG_RUNTIME_DIR, else under the temporary folder.
 """
 
 import contextlib
@@ -21,8 +20,8 @@ _PRIVATE = 0o700
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True):
-    """A running stack: its process, its BigQuery, the files it serves, its configuration."""
+class RunningStack(msgspec.Struct, frozen=True, kw_only=True):
+    """A stack's process, the port of its BigQuery, its folder and its configuration."""
 
     pid: int
     bigquery_port: int
@@ -31,14 +30,14 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def published(state: State) -> Iterator[None]:
-    """Let others find the stack until the block ends."""
-    find(None)  # forgets those that were killed
-    path = _folder() / f"{state.pid}.json"
+def registered(stack: RunningStack) -> Iterator[None]:
+    """Let other processes find the stack until the block ends."""
+    find(None)  # removes the files of killed stacks
+    path = _folder() / f"{stack.pid}.json"
     partial = path.with_suffix(".partial")
-    partial.unlink(missing_ok=True)  # of a dead process that had the same id
+    partial.unlink(missing_ok=True)  # left by a killed process that had the same id
     with os.fdopen(os.open(partial, _CREATE, mode=0o600), "wb") as file:
-        file.write(msgspec.json.encode(state))
+        file.write(msgspec.json.encode(stack))
     partial.replace(path)
     try:
         yield
@@ -46,20 +45,20 @@ def published(state: State) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def find(root: Path | None) -> State | None:
-    """Return the stack that serves `root`, or the latest one; forget those that are gone."""
-    published = (path for path in _folder().glob("*.json") if _is_own(path))
-    for path in sorted(published, key=_age):
-        state = _read(path)
-        if state is None or not _is_running(state):
+def find(root: Path | None) -> RunningStack | None:
+    """Return the stack that watches `root`, or the newest one; remove the files of ended ones."""
+    paths = [path for path in _folder().glob("*.json") if _is_stack_file(path)]
+    for path in sorted(paths, key=_modified_at, reverse=True):
+        stack = _read(path)
+        if stack is None or not _is_running(stack):
             path.unlink(missing_ok=True)
-        elif root is None or state.root == str(root):
-            return state
+        elif root is None or stack.root == str(root):
+            return stack
     return None
 
 
 def _folder() -> Path:
-    """Return the folder, private to this user; raises `ServerError` for any other."""
+    """Return the private folder; raise `ServerError` if it cannot be trusted."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and os.access(runtime, os.W_OK):
         folder = Path(runtime, "dcm2bq")
@@ -67,8 +66,8 @@ def _folder() -> Path:
         folder = Path(tempfile.gettempdir(), f".dcm2bq-{os.getuid()}")
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=_PRIVATE)
-    # The temporary folder is everybody's: what stands there can be a link into this user's own
-    # files, or be another user's who wants to be asked in this stack's place.
+    # Anybody can write to the temporary folder: this name may be a link into the user's own
+    # files, or belong to another user who wants to answer in the stack's place.
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
@@ -85,27 +84,27 @@ def _folder() -> Path:
     return folder
 
 
-def _is_own(path: Path) -> bool:
-    """Whether a file is what `published` writes: anything else here is not ours to delete."""
+def _is_stack_file(path: Path) -> bool:
+    """Whether `registered` wrote this file; any other must not be deleted."""
     return path.stem.isdecimal() and path.is_file() and not path.is_symlink()
 
 
-def _age(path: Path) -> float:
+def _modified_at(path: Path) -> float:
     try:
-        return -path.stat().st_mtime
+        return path.stat().st_mtime
     except FileNotFoundError:
         return 0
 
 
-def _read(path: Path) -> State | None:
+def _read(path: Path) -> RunningStack | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=State)
+        return msgspec.json.decode(path.read_bytes(), type=RunningStack)
     except (OSError, ValueError):
         return None
 
 
-def _is_running(state: State) -> bool:
+def _is_running(stack: RunningStack) -> bool:
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(state.pid, 0)
-        return servers.answers(state.bigquery_port, servers.BIGQUERY_PROBE)
+        os.kill(stack.pid, 0)
+        return servers.answers(stack.bigquery_port, servers.BIGQUERY_PROBE)
     return False

@@ -1,20 +1,20 @@
-"""The folder of a process goes with it, and nobody else's does."""
+"""A scratch folder is removed when its process ends, and no other folder is."""
 
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from dcm2bq.local.work import own_folder
+from dcm2bq.local.scratch_folder import scratch_folder
+from tests.support.patience import until
 
 HOLD = (
     "import sys\n"
-    "from dcm2bq.local.work import own_folder\n"
-    "with own_folder() as folder:\n"
+    "from dcm2bq.local.scratch_folder import scratch_folder\n"
+    "with scratch_folder() as folder:\n"
     "    (folder / 'data').write_text('x')\n"
     "    print(folder, flush=True)\n"
     "    sys.stdin.read()\n"
@@ -29,7 +29,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def hold() -> tuple[subprocess.Popen[str], Path]:
-    """Start a process that has a folder; return both."""
+    """Start a process that holds a folder; return both."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -42,8 +42,8 @@ def end(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
-def test_it_is_private_and_gone_after_the_block() -> None:
-    with own_folder() as folder:
+def test_the_folder_is_private_and_removed_after_the_block() -> None:
+    with scratch_folder() as folder:
         assert folder.stat().st_mode & 0o777 == 0o700
         (folder / "sub").mkdir()
     assert not folder.exists()
@@ -52,13 +52,10 @@ def test_it_is_private_and_gone_after_the_block() -> None:
 def test_a_killed_process_leaves_no_folder() -> None:
     process, folder = hold()
     end(process)
-    give_up = time.monotonic() + 10
-    while folder.exists() and time.monotonic() < give_up:
-        time.sleep(0.02)
-    assert not folder.exists()
+    until(lambda: not folder.exists())
 
 
-def test_the_next_start_clears_what_was_left_and_spares_what_is_held() -> None:
+def test_the_next_start_removes_abandoned_folders_and_keeps_those_in_use() -> None:
     dead, left = hold()
     (sweeper,) = Path(f"/proc/{dead.pid}/task/{dead.pid}/children").read_text().split()
     os.kill(int(sweeper), signal.SIGKILL)
@@ -66,14 +63,14 @@ def test_the_next_start_clears_what_was_left_and_spares_what_is_held() -> None:
     alive, held = hold()
     try:
         assert not left.exists()
-        with own_folder():
+        with scratch_folder():
             assert (held / "data").exists()
         assert (held / "data").exists()
     finally:
         end(alive)
 
 
-def test_what_only_looks_like_one_is_never_deleted(temporary: Path) -> None:
+def test_folders_that_only_look_similar_are_kept(temporary: Path) -> None:
     precious = temporary / "precious"
     precious.mkdir()
     (precious / "dcm2bq-local.lock").touch()
@@ -85,6 +82,6 @@ def test_what_only_looks_like_one_is_never_deleted(temporary: Path) -> None:
     linked.mkdir()
     (linked / "dcm2bq-local.lock").symlink_to(precious / "dcm2bq-local.lock")
     before = sorted(temporary.rglob("*"))
-    with own_folder():
+    with scratch_folder():
         pass
     assert sorted(temporary.rglob("*")) == before

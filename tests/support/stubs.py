@@ -1,6 +1,6 @@
 """Lean stand-ins for Cloud Storage and BigQuery: they answer at once and keep nothing.
 
-    python benchmarks/stubs.py FILE [CERTIFICATE]
+    python tests/support/stubs.py FILE [CERTIFICATE]
 
 Serves FILE as the content of every object, over TLS if there is a CERTIFICATE (PEM, with its
 key). An object's name may ask for more: `size=N` makes it N bytes long, zeros behind the file.
@@ -23,7 +23,7 @@ MANY = re.compile(r"/storage/v1/b/many-(\d+)/o\?")
 PAGE = 1000
 
 
-class Server:
+class Stub:
     """Answers `objects.get` with media and `tabledata.insertAll`, and counts both."""
 
     def __init__(self, content: bytes) -> None:
@@ -113,8 +113,9 @@ async def main(content: bytes, certificate: str | None = None) -> None:
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
-    server = await asyncio.start_server(Server(content).serve, "127.0.0.1", ssl=context)
-    print(server.sockets[0].getsockname()[1], flush=True)
+    server = await asyncio.start_server(Stub(content).serve, "127.0.0.1", ssl=context)
+    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
     await server.serve_forever()
 
 

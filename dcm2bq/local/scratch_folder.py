@@ -1,9 +1,9 @@
-"""A temporary folder of this process's own, which does not outlive it, however it ends.
+"""A temporary folder that does not outlive the process, even if the process is killed.
 
-A helper process holds one end of a pipe: when this process is gone, killed even, it kills the
-servers that have left their `pid` in the folder, and removes the folder. Should the helper be
-killed as well, the next start does. A lock that dies with its holder tells a folder in use from
-a dead one's.
+A helper process waits at the other end of a pipe. When this process ends, in whatever way, the
+helper kills the servers that have left a `pid` file in the folder, and removes the folder. If the
+helper is killed as well, the next start removes the folder. A folder in use is locked; the lock
+disappears together with its holder.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from pathlib import Path
 _PREFIX = "dcm2bq-local-"
 _LOCK = "dcm2bq-local.lock"
 
-# A server's process is a group of its own, with its workers. What they still write may bring the
-# folder back: it can take a few attempts until it stays away.
+# Each server is the leader of a process group, with its workers. Their last writes may recreate
+# the folder, so it is removed until it stays away: for at most 10 s.
 _SWEEPER = """
 import os, pathlib, shutil, signal, sys, time
 sys.stdin.read()
@@ -40,11 +40,11 @@ for _ in range(100):
 
 
 @contextmanager
-def own_folder() -> Iterator[Path]:
-    """Make a folder that is gone after the block; clear what dead processes left."""
-    _clear_dead()
+def scratch_folder() -> Iterator[Path]:
+    """Make a folder that is removed after the block; remove those of dead processes."""
+    _remove_abandoned()
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    with _sweeper(folder), _locked(folder):
+    with _sweeping(folder), _locked(folder):
         try:
             yield folder
         finally:
@@ -52,13 +52,13 @@ def own_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def _sweeper(folder: Path) -> Iterator[None]:
+def _sweeping(folder: Path) -> Iterator[None]:
     process = subprocess.Popen(  # noqa: S603
         [sys.executable, "-I", "-S", "-c", _SWEEPER, str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # what is sent to this process's group is not for it
+        start_new_session=True,  # Ctrl-C, sent to this process's group, must not end it
     )
     try:
         yield
@@ -68,7 +68,7 @@ def _sweeper(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which appears under its name only when it is held."""
+    """Hold the folder's lock. It gets its name once it is held, so nobody sees it free."""
     new = folder / f"{_LOCK}.new"
     with new.open("xb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -76,14 +76,14 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _clear_dead() -> None:
+def _remove_abandoned() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        if _is_dead(folder):
+        if _is_abandoned(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_dead(folder: Path) -> bool:
-    """Whether a folder is one of this user's, made here, that nobody holds any longer."""
+def _is_abandoned(folder: Path) -> bool:
+    """Whether a folder is this user's scratch folder and its process has ended."""
     with contextlib.suppress(OSError):
         status = folder.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():

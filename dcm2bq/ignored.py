@@ -1,0 +1,44 @@
+"""Which objects leave no row, marker or dead letter, and why."""
+
+import re
+from enum import StrEnum
+
+from dcm2bq.config import Config
+from dcm2bq.stored_object import StoredObject
+
+_COMPOSITE_TEMPORARIES = "gcloud/tmp/parallel_composite_uploads/"
+
+
+class Ignored(StrEnum):
+    """Why nothing is recorded of an event; the values are those of the log."""
+
+    METADATA = "metadata"  # a metadataUpdated event without events.reindexOnMetadataUpdate
+    NAME = "name"  # no match of input.namePattern
+    TEMPORARY = "temporary"  # a part of one of gcloud's parallel composite uploads
+    EMPTY = "empty"
+    FOLDER = "folder"  # the placeholder that a console creates for a folder
+
+
+def why_ignored(config: Config, stored: StoredObject) -> Ignored | None:
+    """Return why nothing is recorded of an object, or None if something is.
+
+    An object of unknown size is not taken for an empty one.
+    """
+    if stored.name.endswith("/"):
+        return Ignored.FOLDER
+    if stored.name.startswith(_COMPOSITE_TEMPORARIES):
+        return Ignored.TEMPORARY
+    if not matches_name_pattern(config, stored.name):
+        return Ignored.NAME
+    return Ignored.EMPTY if stored.size == 0 else None
+
+
+def is_ignored(config: Config, stored: StoredObject) -> bool:
+    """Return whether nothing is recorded of an object."""
+    return why_ignored(config, stored) is not None
+
+
+def matches_name_pattern(config: Config, name: str) -> bool:
+    """Return whether a name matches `input.namePattern`."""
+    # re keeps the compiled pattern.
+    return bool(re.search(config.input.name_pattern, name, re.IGNORECASE))

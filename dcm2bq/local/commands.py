@@ -1,0 +1,110 @@
+"""What `dcm2bq local` does: ingest a folder and watch it, or answer a query."""
+
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from dcm2bq import emulators
+from dcm2bq.config import Config
+from dcm2bq.errors import ConfigError
+from dcm2bq.local import running_stacks, servers, summary
+from dcm2bq.local.session import Session, open_session
+from dcm2bq.local.stack import connect, environment
+from dcm2bq.tools.display import say, say_json
+
+_POLL_SECONDS = 0.4  # a change is shown within a second: it must look the same in two scans
+
+
+def ingest(root: Path | None, config: Config, *, once: bool) -> int:
+    """Ingest the files under `root`, by default samples, and print a summary.
+
+    Unless `once` is set, watch the folder until a signal arrives. Return the exit status: 1 if a
+    file could not be uploaded or an event was not acknowledged, else 0.
+    """
+    started = time.monotonic()
+    out = summary.console(sys.stdout)
+    with open_session(root, config, notes=Console(stderr=True)) as session:
+        command = f"{_command()} local" + (f" {shlex.quote(str(root))}" if once and root else "")
+        seconds = time.monotonic() - started
+        summary.print_summary(
+            out, session.stack, session.failures, seconds=seconds, command=command
+        )
+        if not once:
+            with suppress(KeyboardInterrupt), _registered(session):
+                _watch(out, session)
+        return session.exit_status
+
+
+def query(root: Path | None, config: Config, sql: str, *, as_json: bool, fresh: bool) -> int:
+    """Print the rows of a query of the running stack, or of a new one if none is running.
+
+    With `root`, only a stack that watches this folder counts as running; with `fresh`, none does.
+    Return the exit status as `ingest` does. Raises `ConfigError` with BigQuery's message if
+    BigQuery refuses the query.
+    """
+    stack = None if fresh else running_stacks.find(root and root.resolve())
+    if stack:
+        with environment({emulators.BIGQUERY: servers.url(stack.bigquery_port)}):
+            _print_answer(connect(stack.config).query, sql, as_json=as_json)
+        return 0
+    if not fresh:
+        _say_that_none_runs(root)
+    with open_session(root, config, notes=Console(stderr=True, quiet=True)) as session:
+        _print_answer(session.stack.dataset.query, sql, as_json=as_json)
+        for name, failure in session.failures.items():
+            say(f"{name}: {failure}", err=True)
+        return session.exit_status
+
+
+def _command() -> str:
+    """Return how to call this command from the current folder."""
+    return "dcm2bq" if shutil.which("dcm2bq") else os.path.relpath(sys.argv[0])
+
+
+def _say_that_none_runs(root: Path | None) -> None:
+    """Say that the answer does not come from a stack that the caller may believe to be running."""
+    if root:
+        say(f"no dcm2bq local is watching {root}: querying a new stack", err=True)
+    else:
+        say("no dcm2bq local is running: querying a new stack with the samples", err=True)
+
+
+def _print_answer(run: Callable[[str], list[dict[str, Any]]], sql: str, *, as_json: bool) -> None:
+    try:
+        rows = run(sql)
+    except ConfigError as error:
+        raise ConfigError(" ".join(str(error).split())) from None  # BigQuery's has line breaks
+    if as_json:
+        say_json(summary.to_json(rows))
+    elif rows:
+        summary.print_rows(summary.console(sys.stdout), rows)
+    else:
+        say("no rows", err=True)
+
+
+def _watch(out: Console, session: Session) -> None:
+    summary.print_watching(out, session.stack, session.folder.root)
+    while True:
+        time.sleep(_POLL_SECONDS)
+        session.stack.ports.check()
+        if changes := session.folder.changes():
+            summary.print_changes(out, session.stack, session.apply(changes))
+
+
+def _registered(session: Session) -> AbstractContextManager[None]:
+    return running_stacks.registered(
+        running_stacks.RunningStack(
+            pid=os.getpid(),
+            bigquery_port=session.stack.ports.bigquery,
+            root=str(session.folder.root.resolve()),
+            config=session.stack.config,
+        )
+    )

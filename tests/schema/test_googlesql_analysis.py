@@ -1,0 +1,127 @@
+"""Google's own engine accepts every definition and statement, and the schema files match it."""
+
+from typing import Any
+
+import pytest
+
+from dcm2bq import schema
+from dcm2bq.config import Config
+from dcm2bq.schema import Definition, DefinitionKind
+from tests.support import googlesql, product_sql
+from tests.support.catalog import DatasetCatalog, columns_of
+from tests.support.googlesql import SqlError, engine
+from tests.support.googlesql_views import evaluate
+
+pytestmark = pytest.mark.timeout(googlesql.TIMEOUT)
+
+DEFINITIONS = {each.name: each for each in schema.load(Config(), "project")}
+STATEMENTS = product_sql.statements()
+
+
+@pytest.fixture(scope="module")
+def catalog() -> DatasetCatalog:
+    """The dataset, and the table of known objects that a backfill makes."""
+    catalog = DatasetCatalog(engine())
+    catalog.define(DEFINITIONS.values(), "dicom")
+    known = {"shard": "INTEGER", "path": "STRING", "version": "STRING"}
+    fields: list[Any] = [{"name": name, "type": kind} for name, kind in known.items()]
+    catalog.add_resource(fields, [product_sql.KNOWN_TABLE])
+    return catalog
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [each for each in DEFINITIONS.values() if each.kind is DefinitionKind.VIEW],
+    ids=lambda each: each.name,
+)
+def test_a_view_has_the_columns_of_its_schema_file(
+    catalog: DatasetCatalog, definition: Definition
+) -> None:
+    """The same names and types, in the same order, inside RECORDs and arrays as well."""
+    assert catalog.columns[definition.name] == columns_of(definition.resource["schema"]["fields"])
+
+
+def test_table_functions_have_the_columns_of_instances_live(catalog: DatasetCatalog) -> None:
+    live = columns_of(DEFINITIONS["instances_live"].resource["schema"]["fields"])
+    change = columns_of([{"name": "change", "type": "STRING"}])
+    assert catalog.columns["study"] == live
+    assert catalog.columns["ingested_between"] == live
+    assert catalog.columns["changes_between"] == change + live
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS.values(), ids=lambda each: each.name)
+def test_every_definition_can_be_evaluated(definition: Definition) -> None:
+    arguments = {each["name"]: "2024-01-01" for each in definition.resource.get("arguments", [])}
+    assert evaluate(f"SELECT * FROM {definition.name}", arguments=arguments) == []
+
+
+def test_a_difference_in_names_types_or_order_is_detected(catalog: DatasetCatalog) -> None:
+    fields = DEFINITIONS["studies"].resource["schema"]["fields"]
+    columns = catalog.columns["studies"]
+    assert columns != columns_of([{**fields[0], "name": "Study"}, *fields[1:]])
+    assert columns != columns_of([{**fields[0], "type": "BYTES"}, *fields[1:]])
+    assert columns != columns_of([fields[1], fields[0], *fields[2:]])
+    assert columns != columns_of([{**each, "mode": "NULLABLE"} for each in fields])
+
+
+@pytest.mark.parametrize(("place", "statement"), STATEMENTS, ids=[place for place, _ in STATEMENTS])
+def test_a_statement_of_the_product_is_valid(
+    catalog: DatasetCatalog, place: str, statement: str
+) -> None:
+    assert engine().analyze(statement, catalog.catalog), place
+
+
+def test_the_statements_of_every_module_are_found() -> None:
+    assert {place.partition(":")[0] for place, _ in STATEMENTS} == {
+        "dcm2bq/local/summary.py",
+        "dcm2bq/tools/backfill/known.py",
+        "dcm2bq/tools/dead_letters.py",
+        "dcm2bq/tools/verify.py",
+    }
+    assert product_sql.skipped() == product_sql.NOT_OURS
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("SELECT DISTINCT metadata FROM dicom.instances_live", "DISTINCT"),
+        ("SELECT COUNT(*) FROM dicom.instances_live GROUP BY metadata", "Grouping"),
+        ("SELECT path FROM dicom.instances_live ORDER BY metadata", "ORDER BY"),
+        (
+            "SELECT ROW_NUMBER() OVER (PARTITION BY metadata) FROM dicom.instances_live",
+            "Partitioning",
+        ),
+        (
+            "SELECT 1 FROM dicom.instances AS a JOIN dicom.study('1') AS b USING (metadata)",
+            "JSON",
+        ),
+        ("SELECT JSON_VALUE(metadata, path) FROM dicom.instances", "literal"),
+        ("SELECT DISTINCT ModalitiesInStudy FROM dicom.studies", "DISTINCT"),
+        ("SELECT path FROM dicom.instances WHERE version > 5", "operator >"),
+        ("SELECT path FROM dicom.instances WHERE ingested_at = DATE '2024-01-01'", "operator ="),
+        ("SELECT NoSuchColumn FROM dicom.instances_live", "NoSuchColumn"),
+        ("SELECT info.nothing FROM dicom.instances_live", "nothing"),
+        ("SELECT path FROM dicom.nothing", "not found"),
+        ("SELECT path FROM dicom.study(5)", "study"),
+        ("SELECT path FROM dicom.study()", "study"),
+        ("SELECT path FROM dicom.study('1', '2')", "study"),
+        ("SELECT path FROM dicom.no_function('1')", "no_function"),
+        ("SELECT NO_FUNCTION(path) FROM dicom.instances", "NO_FUNCTION"),
+        ("CREATE VIEW dicom.view AS SELECT path FROM dicom.nothing", "not found"),
+        ("CREATE VIEW dicom.view AS SELECT nothing FROM dicom.instances", "nothing"),
+        ("CREATE TABLE dicom.new (a NO_TYPE)", "NO_TYPE"),
+        (
+            "CREATE TABLE FUNCTION dicom.new(a NO_TYPE) AS SELECT path FROM dicom.instances",
+            "NO_TYPE",
+        ),
+        ("CREATE WIDGET dicom.new AS SELECT 1", "WIDGET"),
+        ("INSERT INTO dicom.instances (path, version) VALUES ('a', 1)", "type"),
+        ("INSERT INTO dicom.instances (nothing) VALUES ('a')", "nothing"),
+        ("UPDATE dicom.instances SET path = 1 WHERE TRUE", "type"),
+    ],
+)
+def test_a_wrong_statement_about_the_dataset_is_refused(
+    catalog: DatasetCatalog, statement: str, message: str
+) -> None:
+    with pytest.raises(SqlError, match=message):
+        engine().analyze(statement, catalog.catalog)

@@ -1,0 +1,40 @@
+"""A store and a sink for a handler, in memory."""
+
+from io import BytesIO
+
+from dcm2bq.deadline import Deadline
+from dcm2bq.dicom.read.source import StreamSource
+from dcm2bq.rows import DeadLetterRow, InstanceRow
+from dcm2bq.stored_object import StoredObject
+
+
+class MemoryReader(StreamSource):
+    """An object in memory."""
+
+    bytes_read = 0
+
+
+class MemoryStore:
+    """Holds one content, whatever object is asked for."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def open(self, stored: StoredObject, deadline: Deadline) -> MemoryReader:  # noqa: ARG002
+        """Return a reader of the content."""
+        return MemoryReader(BytesIO(self._content))
+
+
+class MemorySink:
+    """Keeps rows in a list."""
+
+    def __init__(self) -> None:
+        self.rows: list[InstanceRow | DeadLetterRow] = []
+
+    def insert(self, row: InstanceRow, deadline: Deadline) -> None:  # noqa: ARG002
+        """Keep a row."""
+        self.rows.append(row)
+
+    def insert_dead_letter(self, row: DeadLetterRow, deadline: Deadline) -> None:  # noqa: ARG002
+        """Keep a dead letter."""
+        self.rows.append(row)

@@ -1,0 +1,106 @@
+"""The SQL statements of the product, found in its source code.
+
+A statement is the first argument of a call of a method `query` or `stream`. It is put together
+from the constants and f-strings of its function and module; `VALUES` has the other parts.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dcm2bq.tools.dead_letters import Filter
+
+ROOT = Path(__file__).parents[2]
+
+KNOWN_TABLE = "project.dicom.known"
+
+_EVERY_CONDITION, _ = Filter(
+    path="*",
+    message_id="1",
+    event="finalized",
+    reason="NotDicomError",
+    source="function",
+    since=datetime(2024, 1, 1, tzinfo=UTC),
+).where
+
+VALUES = {
+    "where": _EVERY_CONDITION,
+    "end": "LIMIT 10",
+    "table": "dead_letter",
+    "self._table": "instances",
+    "ranges": "4",
+    "run.known_table": KNOWN_TABLE,
+    "len(shards)": "3",
+    "stack.config.big_query.instances_table_id": "instances",
+}
+"""Parts that only a running program has, by the expression in the source."""
+
+NOT_OURS = {
+    ("dcm2bq/bigquery/dataset.py", "sql"),  # any statement
+    ("dcm2bq/cli/local_command.py", "folder"),  # another function of that name
+    ("dcm2bq/tools/init.py", "step.definition.ddl"),  # a definition of the schema
+}
+"""Arguments that are not statements of the tools, by file and expression."""
+
+type Scope = Mapping[str, ast.expr]
+
+
+def statements() -> list[tuple[str, str]]:
+    """Return every statement with its place, a file and a line."""
+    return [
+        (f"{name}:{line}", _text(argument, scope))
+        for name, line, argument, scope in _arguments()
+        if (name, ast.unparse(argument)) not in NOT_OURS
+    ]
+
+
+def skipped() -> set[tuple[str, str]]:
+    """Return the arguments that `statements` leaves out."""
+    return {(name, ast.unparse(argument)) for name, _, argument, _ in _arguments()} & NOT_OURS
+
+
+def _arguments() -> Iterator[tuple[str, int, ast.expr, Scope]]:
+    """Yield file, line, first argument and scope of each call of `query` or `stream`."""
+    for file in sorted((ROOT / "dcm2bq").rglob("*.py")):
+        module = ast.parse(file.read_text())
+        for function in ast.walk(module):
+            if isinstance(function, ast.FunctionDef):
+                scope = {**_assigned(module.body), **_assigned(ast.walk(function))}
+                for call in ast.walk(function):
+                    if (
+                        isinstance(call, ast.Call)
+                        and isinstance(call.func, ast.Attribute)
+                        and call.func.attr in {"query", "stream"}
+                        and call.args
+                    ):
+                        name = file.relative_to(ROOT).as_posix()
+                        yield name, call.lineno, call.args[0], scope
+
+
+def _assigned(nodes: Iterator[ast.AST] | list[ast.stmt]) -> dict[str, ast.expr]:
+    return {
+        node.targets[0].id: node.value
+        for node in nodes
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+
+
+def _text(expression: ast.expr, scope: Scope) -> str:
+    """Return the value of an expression as text."""
+    source = ast.unparse(expression)
+    if source in VALUES:
+        return VALUES[source]
+    match expression:
+        case ast.Constant():
+            return str(expression.value)
+        case ast.JoinedStr():
+            return "".join(_text(part, scope) for part in expression.values)
+        case ast.FormattedValue():
+            return _text(expression.value, scope)
+        case ast.Name() if source in scope:
+            return _text(scope[source], scope)
+        case ast.Call(func=ast.Attribute(value=template, attr="format"), keywords=keywords):
+            values = {str(each.arg): _text(each.value, scope) for each in keywords}
+            return _text(template, scope).format(**values)
+    raise AssertionError(f"VALUES has no {source}")

@@ -1,0 +1,39 @@
+"""Whoever ends a run of the tests ends everything that it started."""
+
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from tests.support.function_stack import ROOT
+from tests.support.patience import until
+from tests.support.processes import guarded, marked, processes
+
+ENDLESS = "tests/support/endless.py"
+PYTEST = [str(Path(sys.executable).with_name("pytest")), ENDLESS, "-p", "no:cacheprovider"]
+RUNS = {
+    "make, terminated": (["make", "test", f"PYTEST_ARGS={ENDLESS}"], signal.SIGTERM),
+    "pytest, terminated": (PYTEST, signal.SIGTERM),
+    "pytest with workers, killed": ([*PYTEST, "-n", "2"], signal.SIGKILL),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked for in /proc")
+@pytest.mark.parametrize("run", RUNS)
+def test_a_run_that_is_ended_leaves_no_process_behind(tmp_path: Path, run: str) -> None:
+    command, number = RUNS[run]
+    mark, ready = uuid.uuid4().hex, tmp_path / "ready"
+    environ = {**os.environ, **marked(mark), "TEST_READY": str(ready)}
+    with subprocess.Popen(
+        guarded(command), cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+    ) as process:
+        until(lambda: ready.exists() or process.poll() is not None)
+        running = " ".join(processes(mark).values())
+        for program in ("local-bigquery", "fake-gcs-server", "functions-framework", "backfill"):
+            assert program in running
+        process.send_signal(number)
+    until(lambda: not processes(mark))
