@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support import google_api, terraform
-from tests.support.google_api import Answer, Request
+from tests.support.google_api import Answer, Api, Request
 
 RUNNER = os.environ.get("TERRAFORM_RUNNER")
 pytestmark = [
@@ -69,9 +69,16 @@ def again(name: str, variables: str) -> str:
 
 
 def run(
-    folder: Path, files: dict[str, str], *, more: dict[str, str] | None = None, **environ: str
+    folder: Path,
+    files: dict[str, str],
+    *,
+    api: Api | None = None,
+    more: dict[str, str] | None = None,
 ) -> Changes:
-    """Run test files in a copy of the repository; return what each plan shows."""
+    """Run test files in a copy of the repository; return what each plan shows.
+
+    The steps call `api`; `more` are further files of tf/.
+    """
     tf = terraform.copy(folder)
     for file in (tf / "tests").glob("*.tftest.hcl"):
         file.unlink()
@@ -82,7 +89,7 @@ def run(
     assert RUNNER is not None
     done = subprocess.run(
         [RUNNER, "test", tf, "-json", "-verbose"],
-        env={**os.environ, **environ},
+        env={**os.environ, **(endpoints(api.url) if api else {})},
         capture_output=True,
         text=True,
         check=False,
@@ -109,7 +116,7 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> Changes:
     files = {name: again(name, variables) for name, variables in COMBINATIONS.items()}
     with google_api.serve() as api:
         api.answer = answer
-        return run(tmp_path_factory.mktemp("again"), files, **endpoints(api.url))
+        return run(tmp_path_factory.mktemp("again"), files, api=api)
 
 
 def endpoints(url: str) -> dict[str, str]:
@@ -152,7 +159,7 @@ def test_a_drift_shows_in_a_plan_and_is_healed_by_an_apply(tmp_path: Path) -> No
     healed = f'run "healed" {{{DRIFT}}}\nrun "afterwards" {{\n  command = plan\n}}\n'
     with google_api.serve() as api:
         api.answer = answer
-        shown = run(tmp_path, {"drift": text + healed}, **endpoints(api.url))
+        shown = run(tmp_path, {"drift": text + healed}, api=api)
         patched = [each for each in api.requests if "subscriptions/" in each.path]
     assert shown["drift_again"] == {
         'terraform_data.subscription["deleted"]': ["delete", "create"],
