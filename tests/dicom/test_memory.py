@@ -38,6 +38,7 @@ from tests.dicom.build import (
     item,
     sequence,
 )
+from tests.support.patience import own_clock
 
 TOTAL = 64 * MIB
 LARGE = dicom(identity(), *[element(0x00091000 + n, "LT", b"x" * 60_000) for n in range(200)])
@@ -325,7 +326,7 @@ def test_a_slow_source_is_retryable_and_a_slow_object_is_not() -> None:
     numbers = dicom(
         identity(), *[element(0x00091000 + n, "DS", b"1e-3\\" * 9000) for n in range(99)]
     )
-    with pytest.raises(UnreadableDicomError, match=r"limits\.deadlineSeconds"):
+    with own_clock(), pytest.raises(UnreadableDicomError, match=r"limits\.deadlineSeconds"):
         convert(BytesIO(numbers), timeout=0.3)
     now = time.monotonic()
     claim = Budget(2**31).claim(Deadline(now + 0.3, since=now - 60))  # as if it had waited
