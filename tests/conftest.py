@@ -20,6 +20,15 @@ if importlib.util.find_spec("apache_beam") is None:
     collect_ignore = ["beam"]  # run from the environment that has Apache Beam
 
 
+if importlib.util.find_spec("hypothesis"):  # Apache Beam's environment has none
+    from hypothesis import HealthCheck, settings
+
+    # No limit on the time of an example: it would measure what else the machine does.
+    settings.register_profile(
+        "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("patient")
+
 # The heaviest first, so that no worker is left alone with one of them at the end.
 HEAVY = ("reliability", "backfill", "local", "function", "tools", "schema", "deploy")
 FIGURES = "figures"
