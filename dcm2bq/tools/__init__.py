@@ -1,1 +1,4 @@
-"""What operators run, one module a command."""
+"""What operators run: `backfill`, `dead_letters`, `dump`, `init` and `verify`, as the command line.
+
+The other modules are what these share.
+"""

@@ -17,7 +17,7 @@ from dcm2bq.gcs.store import Store
 from dcm2bq.handler import Handler, Outcome, Result
 from dcm2bq.ignored import is_ignored
 from dcm2bq.stored_object import StoredObject
-from dcm2bq.tools import indexing
+from dcm2bq.tools import attempts
 from dcm2bq.tools.backfill import known
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run_records import Run, RunRecords, Staged
@@ -118,14 +118,14 @@ class ShardObjects:
 
         An event that fails the second time becomes a dead letter.
         """
-        attempts = indexing.attempt_twice(
+        tried = attempts.attempt_twice(
             partial(self._attempt, is_last=False),
             partial(self._attempt, is_last=True),
             chosen,
             pool=pool,
             threads=threads,
         )
-        for attempt in attempts:
+        for attempt in tried:
             if attempt.outcome is None:  # not even its dead letter could be written
                 assert attempt.error
                 raise attempt.error
