@@ -1,4 +1,4 @@
-"""What operators run: `backfill`, `dead_letters`, `dump`, `init` and `verify`, as the command line.
+"""What operators run: a module or package for each command, and what these share.
 
-The other modules are what these share.
+Shared are `attempts`, `display`, `files`, `indexing`, `parallel` and `wording`.
 """
