@@ -23,7 +23,7 @@ from dcm2bq.tools.wording import counted
 
 if TYPE_CHECKING:
     from dcm2bq.config import Config
-    from dcm2bq.tools.backfill.backfill import Backfill, Runner, RunSummary
+    from dcm2bq.tools.backfill.launch import Backfill, Runner, RunSummary
     from dcm2bq.tools.backfill.plan import Shard
     from dcm2bq.tools.backfill.run_records import Run
 
@@ -173,7 +173,7 @@ def _run(
     least: int | None,
 ) -> int:
     """Begin a run with shards of at least `least` objects; resume it if that is None."""
-    from dcm2bq.tools.backfill.backfill import Backfill  # noqa: PLC0415
+    from dcm2bq.tools.backfill.launch import Backfill  # noqa: PLC0415
 
     again = _command(run.id, beam_options)
     launch = Backfill(run)
@@ -291,7 +291,7 @@ def _on_dataflow(beam_options: Sequence[str], dataflow: Mapping[str, Any], again
 def _estimate(
     config: "Config", uri: GsUri, processes: int, max_workers: int | None, *, takes_all: bool
 ) -> int:
-    from dcm2bq.tools.backfill.backfill import count  # noqa: PLC0415
+    from dcm2bq.tools.backfill.launch import count  # noqa: PLC0415
     from dcm2bq.tools.backfill.estimate import estimate  # noqa: PLC0415
 
     with _counting() as on_page:
