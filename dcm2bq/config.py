@@ -240,12 +240,12 @@ class Privacy(_Options, frozen=True, kw_only=True):
 
     @property
     def is_on(self) -> bool:
-        """Return whether anything is removed or replaced."""
+        """Whether anything is removed or replaced."""
         return bool(self.profile or self.remove or self.hash)
 
     @property
     def needs_key(self) -> bool:
-        """Return whether anything is replaced with a keyed hash."""
+        """Whether anything is replaced with a keyed hash."""
         return bool(self.profile or self.hash)
 
     @property
@@ -400,7 +400,7 @@ def _parse(text: bytes, *, source: str) -> Config:
 
 
 def _refuse_unknown(overrides: Mapping[str, Any], struct: type, prefix: str = "") -> None:
-    known = {each.encode_name: each.type for each in msgspec.structs.fields(struct)}
+    known = {option.encode_name: option.type for option in msgspec.structs.fields(struct)}
     for key, value in overrides.items():
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
@@ -441,7 +441,7 @@ def _names(kind: Any) -> list[str]:
     """Return the values that a type lists; none if it accepts others."""
     if get_origin(kind) is Literal:
         return list(get_args(kind))
-    named = [_names(each) for each in get_args(kind) if each is not NoneType]
+    named = [_names(member) for member in get_args(kind) if member is not NoneType]
     return [*named[0], "null"] if len(named) == 1 and named[0] else []
 
 

@@ -21,7 +21,7 @@ _DIGITS = 12  # as Git abbreviates: enough to tell any two commits apart
 
 
 def is_deployed(path: str) -> bool:
-    """Whether a file belongs to the function, given its path from the root of a checkout."""
+    """Return whether a file belongs to the function, given its path from the root of a checkout."""
     first, _, rest = path.partition("/")
     if first != "dcm2bq":
         return path == "main.py"
@@ -35,7 +35,7 @@ def digest(blobs: Iterable[tuple[str, str]]) -> str:
 
 
 def entry_point() -> Path:
-    """Return the path of `main.py`, which an installed package contains and a checkout precedes."""
+    """Return the path of `main.py`: within an installed package, or at the root of a checkout."""
     installed = _PACKAGE / "_function" / "main.py"
     return installed if installed.exists() else _PACKAGE.parent / "main.py"
 

@@ -136,7 +136,7 @@ def failing_stream(error: OSError) -> str | None:
 
 
 def _fails_again(stream: TextIO, error: OSError) -> bool:
-    """Whether a stream still has the error: it cannot be flushed, or its reader is gone."""
+    """Return whether a stream still has the error: it cannot be flushed, or its reader is gone."""
     try:
         stream.flush()
         waiting = select.poll()

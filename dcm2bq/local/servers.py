@@ -151,7 +151,7 @@ def isolated(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_listening(port: int) -> bool:
-    """Whether a server listens on a port."""
+    """Return whether a server listens on a port."""
     try:
         socket.create_connection((_HOST, port), timeout=_START_SECONDS).close()
     except OSError:
@@ -160,7 +160,7 @@ def is_listening(port: int) -> bool:
 
 
 def answers(port: int, path: str) -> bool:
-    """Whether the server on a port answers a GET with anything but a server error."""
+    """Return whether the server on a port answers a GET with anything but a server error."""
     connection = http.client.HTTPConnection(_HOST, port, timeout=_START_SECONDS)
     with contextlib.closing(connection):
         try:
