@@ -80,7 +80,7 @@ class Mirror:
             self._versions.pop(name, None)
 
     def get(self, name: str, generation: int | None = None) -> Resource | None:
-        """Return the live object, or None if there is none or it has another generation."""
+        """Return the live object; None if there is none, or if it has another generation."""
         version = self._version(name, generation)
         return version and self._resource(name, version)
 

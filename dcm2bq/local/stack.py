@@ -44,8 +44,8 @@ An insert takes the local BigQuery about 10 ms, whether it has one row or ten.
 """
 _AHEAD = 4 * CONCURRENCY  # changes started before the first is yielded: workers never run dry
 
-# Seconds before each further delivery of an event. The real trigger retries for a day; here
-# somebody is waiting, and nothing but a fault makes a local delivery fail.
+# Seconds before each further delivery of an event. The real trigger retries for many hours; here
+# somebody is waiting, and only a fault makes a local delivery fail.
 _PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 

@@ -532,7 +532,7 @@ class DataSetReader:
         self._note(f"{kind} without its delimiter", sequence, self.position)
 
     def _exceeds(self, item: OpenItem, tag: int, start: int) -> BrokenStructureError:
-        """Return the error for a value that exceeds its item, without the length, which is wrong."""
+        """Return the error for a value that exceeds its item, without the wrong length."""
         outer = "object" if item.top_level else "enclosing item"
         return BrokenStructureError(f"a value exceeds the {outer}", start, self._known(item, tag))
 
