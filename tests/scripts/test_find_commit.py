@@ -46,7 +46,7 @@ def test_changes_of_other_files_leave_the_digest_alone(repository: Path) -> None
     assert commit(repository, "dcm2bq/cli/dump.py", "1") == first
     assert commit(repository, "tests/main.py", "1") == first
     summaries = list(find_commit.commits(first, repository))
-    assert [each.split(maxsplit=2)[2] for each in summaries] == [
+    assert [summary.split(maxsplit=2)[2] for summary in summaries] == [
         "Write tests/main.py",
         "Write dcm2bq/cli/dump.py",
         "Write main.py",

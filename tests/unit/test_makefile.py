@@ -21,7 +21,7 @@ def plan(*args: str, folder: Path = ROOT) -> str:
 
 
 def test_every_lock_is_audited() -> None:
-    locks = {each.stem for each in ROOT.glob("requirements*.txt")}
+    locks = {path.stem for path in ROOT.glob("requirements*.txt")}
     assert len(locks) == 3
     (loop,) = (line for line in plan("audit").splitlines() if " for lock in " in line)
     assert set(loop.partition(" in ")[2].partition(";")[0].split()) == locks
@@ -31,7 +31,7 @@ def test_every_lock_is_audited() -> None:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A checkout whose environments are ready, as far as make can see."""
-    for name in ("Makefile", "pyproject.toml", *(each.name for each in ROOT.glob("require*.txt"))):
+    for name in ("Makefile", "pyproject.toml", *(path.name for path in ROOT.glob("require*.txt"))):
         shutil.copyfile(ROOT / name, tmp_path / name)
     for name in (".venv", ".venv-backfill"):
         bin_ = tmp_path / name / "bin"

@@ -74,4 +74,6 @@ def test_no_expression_is_written_into_a_script(path: Path) -> None:
     for name, job in jobs(path).items():
         for step in job.get("steps", []):
             expressions = re.findall(r"\$\{\{ *([\w.]+)", step.get("run", ""))
-            assert [each for each in expressions if not each.startswith("matrix.")] == [], name
+            assert [
+                expression for expression in expressions if not expression.startswith("matrix.")
+            ] == [], name
