@@ -30,7 +30,7 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_each_change_of_deployed_code_has_a_digest_of_its_own(repository: Path) -> None:
+def test_each_change_of_deployed_code_has_another_digest(repository: Path) -> None:
     digests = [
         commit(repository, "main.py", "1"),
         commit(repository, "dcm2bq/rows.py", "1"),

@@ -44,7 +44,7 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_an_environment_whose_python_is_gone_is_made_anew(checkout: Path) -> None:
+def test_an_environment_whose_python_is_gone_is_recreated(checkout: Path) -> None:
     python = checkout / ".venv-backfill" / "bin" / "python"
     python.unlink()
     python.symlink_to("/nowhere/python3.13")
@@ -52,7 +52,7 @@ def test_an_environment_whose_python_is_gone_is_made_anew(checkout: Path) -> Non
     assert "setting up" not in plan("run", folder=checkout)
 
 
-def test_an_environment_that_was_moved_is_made_anew(checkout: Path) -> None:
+def test_an_environment_that_was_moved_is_recreated(checkout: Path) -> None:
     moved = checkout.rename(checkout.with_name("moved"))
     assert "setting up .venv " in plan("run", folder=moved)
 

@@ -54,7 +54,7 @@ def event(number: int) -> ObjectEvent:
 
 
 @pytest.mark.parametrize("is_last", [True, False, None])
-def test_the_handler_raises_it_whatever_the_age_of_the_event(
+def test_the_handler_raises_a_missing_key_whatever_the_age_of_the_event(
     options: config.Config, *, is_last: bool | None
 ) -> None:
     sink = MemorySink()
@@ -82,7 +82,7 @@ def test_a_backfill_stops_at_the_first_object(options: config.Config) -> None:
     assert len(given) < 20
 
 
-def test_repairs_and_retries_stop_at_the_first_one() -> None:
+def test_repairs_and_retries_stop_at_the_first_missing_key() -> None:
     """Other errors concern only their attempt."""
     tried = attempts.attempt_each(Attempt, [NotDicomError("x"), ConfigError("key"), None])
     assert isinstance(next(tried).error, NotDicomError)

@@ -45,7 +45,7 @@ def test_each_job_has_only_the_permissions_that_it_needs(path: Path) -> None:
 
 
 @every_workflow
-def test_each_job_ends(path: Path) -> None:
+def test_each_job_has_a_time_limit(path: Path) -> None:
     for name, job in jobs(path).items():
         assert "uses" in job or job["timeout-minutes"] <= 60, name
 
