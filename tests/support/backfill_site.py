@@ -1,4 +1,4 @@
-"""What a backfill works on, and the command in the environment that has Apache Beam."""
+"""A bucket, a staging folder and a dataset, and the command of the environment with Apache Beam."""
 
 import json
 import os
