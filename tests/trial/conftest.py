@@ -15,7 +15,7 @@ from tests.support.function_stack import Stack, function_stack
 from tests.support.patience import scaled
 
 OVERRIDES = {"bigQuery": {"timeoutSeconds": scaled(3)}, "limits": {"deadlineSeconds": scaled(4)}}
-TIMEOUT_SECONDS = 3
+FAULT_SECONDS = 2
 """How long a trial waits, on an idle machine, for what a planted fault prevents."""
 
 

@@ -236,7 +236,7 @@ class DeliverySteps:
         if first.has(ordinary, ROW_EVENTS):
             content = specimens.dicom_object(instance_number=2)
             over = self._upload(TrialLine.ROW, content, over=ordinary)
-            expectations.append(_Expectation(over))
+            expectations += [_Expectation(over), _Expectation(ordinary, MARKER_EVENTS)]
         self._objects.delete(odd)
         self._objects.delete(not_dicom)
         second = self._wait("changes", expectations)
@@ -261,7 +261,11 @@ class DeliverySteps:
             return self._untraced(line, new, sighting, has_marker=False)
         studies = [self._conversion(each).columns["StudyInstanceUID"] for each in (old, new)]
         versions = [row.version for uid in studies for row in self._watched.live(old, uid)]
-        if set(versions) != {str(new.generation)}:
+        if not sighting.has(old, MARKER_EVENTS):
+            # The two have other UIDs, so that the new row alone does not replace the old one.
+            problem = "the old generation is still live: it has no marker"
+            return refuted(line, problem, _NO_TRIGGER.format("deleted, and one for archived"))
+        if versions != [str(new.generation)]:
             return refuted(line, "the live view does not show exactly the new generation", _VIEW)
         return confirmed(line, seconds=self._seconds[new])
 
