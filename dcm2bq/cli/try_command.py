@@ -69,9 +69,7 @@ def try_(location: str, *, timeout: int, settings: Sequence[str], as_json: bool)
     from dcm2bq.tools.trial import trial  # noqa: PLC0415
 
     config = startable(override(parse_settings(settings)))
-    plan = trial.plan(
-        config, location, seconds=timeout, announce=lambda text: say(f"{text} ...", err=True)
-    )
+    plan = trial.plan(config, location, seconds=timeout, announce=lambda text: say(text, err=True))
     lines: list[TrialResult] = []
     left: list[str] = []
 
@@ -92,12 +90,14 @@ def try_(location: str, *, timeout: int, settings: Sequence[str], as_json: bool)
 
 
 def _show(result: "TrialResult") -> None:
-    seconds = "" if result.seconds is None else f" after {result.seconds:.0f} s"
-    claim = result.line.claim if result.verdict == "confirmed" else ""
-    text = ": ".join(filter(None, (claim + seconds if claim else "", result.detail)))
-    say(f"{result.verdict:<11}{result.line:<26}{text}")
+    detail = result.detail
+    if result.verdict == "confirmed":
+        seconds = "" if result.seconds is None else f"after {result.seconds:.0f} s"
+        remarks = ", ".join(filter(None, (seconds, detail)))
+        detail = result.line.claim + (f" ({remarks})" if remarks else "")
+    say(f"{result.verdict:<11}{result.line:<26}{detail}")
     if result.remedy:
-        say(f"{'':<11}{'':<26}{result.remedy}")
+        say(f"{'':<37}{result.remedy}")
 
 
 def _document(plan: "TrialPlan", lines: Sequence["TrialResult"], left: Sequence[str]) -> bytes:

@@ -112,7 +112,9 @@ class DeliverySteps:
     def results(self) -> Iterator[TrialResult]:
         """Yield every line of `LINES`; raises what the services raise."""
         uploads = self._upload_all()
-        first = self._wait("rows and a dead letter", list(map(_Expectation, uploads.values())))
+        first = self._wait(
+            "the rows and the dead letter of the uploads", list(map(_Expectation, uploads.values()))
+        )
         unseen = []
         for line, stored in uploads.items():
             results = self._first_lines(line, stored, first)
@@ -143,7 +145,7 @@ class DeliverySteps:
     def _wait(self, what: str, expectations: Sequence[_Expectation]) -> Sighting:
         """Return what is recorded once every expectation is settled, or no longer likely to be."""
         limit = duration(self._waiting.seconds)
-        self._waiting.announce(f"waiting for {what} of {counted(len(expectations), 'object')}")
+        self._waiting.announce(f"waiting for {what}, at most {limit} ...")
         started, deadline = time.monotonic(), Deadline.after(self._waiting.seconds)
         next_log, is_hopeless = started + _LOG_PAUSE_SECONDS, False
         while True:
@@ -239,7 +241,7 @@ class DeliverySteps:
             expectations += [_Expectation(over), _Expectation(ordinary, MARKER_EVENTS)]
         self._objects.delete(odd)
         self._objects.delete(not_dicom)
-        second = self._wait("changes", expectations)
+        second = self._wait("the markers, and the row of the new generation", expectations)
         has_marker = second.has(odd, MARKER_EVENTS) or second.has(not_dicom, MARKER_EVENTS)
         for line in unseen:
             yield self._untraced(line, uploads[line], second, has_marker=has_marker)
