@@ -487,7 +487,7 @@ def test_layout_and_comments_of_a_query_are_no_difference(
 ) -> None:
     definition = definitions[name]
     assert definition.sql is not None
-    lines = [each for each in definition.sql.splitlines() if not each.startswith("--")]
+    lines = [each for each in definition.sql.splitlines() if not each.lstrip().startswith("--")]
     other = " ".join(lines) + "\n/* by\nhand */"
     resource = {**definition.resource, "view": {"query": other}, "definitionBody": other}
     if definition.kind is DefinitionKind.FUNCTION:
