@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(1800)
 @pytest.fixture
 def counts(is_long: bool) -> tuple[int, int, int]:  # noqa: FBT001 - a fixture
     """Number of good objects, of bad ones, and of objects in a shard."""
-    return (20_000, 200, 1000) if is_long else (580, 20, 100)
+    return (20_000, 200, 1000) if is_long else (290, 10, 50)
 
 
 def fill(site: Site, good: int, bad: int) -> tuple[set[str], list[dict[str, str]]]:
@@ -123,8 +123,8 @@ def test_an_interrupted_run_can_be_resumed(
 
 
 def test_two_processes_load_what_one_does(site: Site) -> None:
-    bad_paths, _ = fill(site, 280, 20)
-    done = site.backfill("--shard-objects", "50", "--processes", "2")
+    bad_paths, _ = fill(site, 140, 10)
+    done = site.backfill("--shard-objects", "25", "--processes", "2")
     assert done.status == 0, done.err
     assert site.live() == good_objects(site, bad_paths)
     assert {each["path"] for each in site.dead_letters()} == bad_paths

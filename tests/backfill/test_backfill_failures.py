@@ -127,7 +127,7 @@ def test_a_shard_fails_if_its_rows_cannot_be_staged(site: Site) -> None:
     done = site.backfill()
     assert done.status == 3
     run = done.err.rstrip().rpartition("/")[2].partition(":")[0]
-    assert done.err.endswith(f"dcm2bq: gs://{site.staging.name}/b/{run}: HTTP 403\n")
+    assert done.err == f"dcm2bq: Cloud Storage: gs://{site.staging.name}/b/{run}: HTTP 403\n"
     assert site.live() == []
 
 

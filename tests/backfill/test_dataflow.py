@@ -48,7 +48,7 @@ with beam.Pipeline(runner=FnApiRunner()) as graph:
 print(json.dumps([dcm2bq.__file__, pydicom.__file__, beam.__file__]))
 """
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def exchange_token(exchange: Exchange) -> None:

@@ -150,6 +150,8 @@ class Machine(RuleBasedStateMachine):
     figures: ClassVar[Figures]
     retry: ClassVar[Callable[[str], object]]
     """Runs `dead-letters retry` for a glob of paths."""
+    only_fault: ClassVar[str] = ""
+    """The one fault that every bad weather brings; empty: whichever is drawn."""
     most_again: ClassVar[int] = 40
     """How many events are delivered again at once."""
 
@@ -337,6 +339,7 @@ class Machine(RuleBasedStateMachine):
         """Deliver at once; events that are not acknowledged become pending again."""
         faults: dict[str, list[Fault]] = {"storage": [*self.purged], "bigquery": []}
         if weather != "fair":
+            weather = self.only_fault or weather
             proxy, fault = FAULTS[weather]()
             faults[proxy].append(fault)
         self.stack.storage.faults, self.stack.bigquery.faults = faults.values()

@@ -22,7 +22,7 @@ from tests.support.function_stack import Stack, unique
 
 Report = Callable[[str], None]
 
-ENOUGH = 250
+ENOUGH = 120
 """Waiting events: the function must never be idle when it is killed."""
 
 

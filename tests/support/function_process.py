@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from dcm2bq.local import servers
-from tests.support.patience import patience
+from tests.support.patience import until
 from tests.support.processes import guarded
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +79,8 @@ def function(
     )
     try:
         if wait:
-            _wait_for(port)
+            until(lambda: process.poll() is not None or _is_ready(port))
+            assert process.poll() is None, "the function did not start"
         yield port, process.pid
     finally:
         process.terminate()
@@ -155,13 +156,9 @@ def event(number: int, size: int, suffix: str) -> tuple[bytes, dict[str, str]]:
     return json.dumps(data).encode(), headers
 
 
-def _wait_for(port: int) -> None:
-    give_up = time.monotonic() + 60 * patience()
-    while time.monotonic() < give_up:
-        try:
-            deliver(port, 1, 1, 0)
-        except (OSError, AssertionError):
-            time.sleep(0.05)
-        else:
-            return
-    raise TimeoutError("the function did not start")
+def _is_ready(port: int) -> bool:
+    try:
+        deliver(port, 1, 1, 0)
+    except (OSError, AssertionError):
+        return False
+    return True

@@ -8,6 +8,8 @@ import os
 import time
 from collections.abc import Callable
 
+MOST_SCALED = 4
+
 
 def patience() -> float:
     """Return how many times longer than on an idle machine things may take."""
@@ -17,8 +19,8 @@ def patience() -> float:
 
 
 def scaled(seconds: float) -> int:
-    """Return a time limit for a machine that is idle, as long as it has to be on this one."""
-    return math.ceil(seconds * patience())
+    """Return a time limit that tests wait for, longer on a busy machine, but not much longer."""
+    return math.ceil(seconds * min(patience(), MOST_SCALED))
 
 
 def _runnable() -> float:
