@@ -211,10 +211,13 @@ def running(config: Config) -> Iterator[Stack]:
             pool.submit(_start_storage, exits, folder, mirror, ports),
             pool.submit(_start_function, exits, folder, config, ports),
         ]
+        # Nor is anything imported in this thread meanwhile: an interrupt within an import can leave
+        # the import lock held, and the starting threads would wait for it forever.
+        connecting = pool.submit(connect, config)
         try:
-            dataset = connect(config)
+            dataset = connecting.result()
         finally:
-            for future in starting:  # wait for all of them, so that each started one is stopped
+            for future in (*starting, connecting):  # all, so that each started server is stopped
                 future.exception()
         for future in starting:
             future.result()
