@@ -42,7 +42,7 @@ NAMES: Mapping[TrialLine, str] = {
 """The objects that are uploaded first, each for one line, by name without suffix."""
 
 _PAUSE_SECONDS = 2.0
-"""Between two looks: each is a query or two, and an event takes seconds."""
+"""Between two looks at the tables: each is a query or two, and an event takes seconds."""
 _LOG_PAUSE_SECONDS = 15.0
 """Between two looks at the function's log, which comes some seconds late."""
 _FAILURES = 3
@@ -82,7 +82,7 @@ class _Expectation:
 
 
 class DeliverySteps:
-    """Changes objects, and waits for what the events about them leave in the tables.
+    """Changes objects, and waits for the rows of their events in the tables.
 
     `suffix` ends every name, so that the configuration admits it. The large header is only
     uploaded `with_large`: a local BigQuery has no limit that it could exceed.
@@ -151,7 +151,7 @@ class DeliverySteps:
         while True:
             sighting = self._watched.look()
             now = time.monotonic()
-            pending = [each for each in expectations if not each.is_settled(sighting)]
+            pending = [expected for expected in expectations if not expected.is_settled(sighting)]
             for expectation in expectations:
                 if expectation not in pending:
                     self._seconds.setdefault(expectation.stored, now - started)
@@ -162,13 +162,13 @@ class DeliverySteps:
                 return sighting
             if now >= next_log:
                 next_log = now + _LOG_PAUSE_SECONDS
-                is_hopeless = all(self._is_hopeless(each.stored) for each in pending)
+                is_hopeless = all(self._is_hopeless(expected.stored) for expected in pending)
             time.sleep(min(_PAUSE_SECONDS, max(deadline.left, 0)))
 
     def _is_hopeless(self, stored: StoredObject) -> bool:
-        """Whether the log shows that waiting for a row is pointless.
+        """Return whether the log shows that waiting for a row is pointless.
 
-        What it says was stored must be visible at the next look, unless it was stored elsewhere.
+        What was stored by then is visible at the next look, unless it was stored elsewhere.
         """
         lines = self._log.lines(stored) or ()
         failures = sum(line.outcome == "failed" for line in lines)
@@ -261,7 +261,7 @@ class DeliverySteps:
             return _dead_lettered(line, letter)
         if not sighting.has(new, ROW_EVENTS):
             return self._untraced(line, new, sighting, has_marker=False)
-        studies = [self._conversion(each).columns["StudyInstanceUID"] for each in (old, new)]
+        studies = [self._conversion(stored).columns["StudyInstanceUID"] for stored in (old, new)]
         versions = [row.version for uid in studies for row in self._watched.live(old, uid)]
         if not sighting.has(old, MARKER_EVENTS):
             # The two have other UIDs, so that the new row alone does not replace the old one.
@@ -298,11 +298,11 @@ class DeliverySteps:
     def _untraced(
         self, line: TrialLine, stored: StoredObject, sighting: Sighting, *, has_marker: bool
     ) -> TrialResult:
-        """Return what is likely wrong if neither a row nor a dead letter came of an upload."""
+        """Return what is probably wrong if an upload left neither a row nor a dead letter."""
         lines = self._log.lines(stored)
         if lines:
-            failures = [each for each in lines if each.outcome == "failed"]
-            if any(each.outcome in _STORED for each in lines):
+            failures = [attempt for attempt in lines if attempt.outcome == "failed"]
+            if any(attempt.outcome in _STORED for attempt in lines):
                 problem = "the function has stored it, but not in these tables"
                 return refuted(line, problem, _ELSEWHERE)
             if failures:
