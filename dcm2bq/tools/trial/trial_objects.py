@@ -83,7 +83,10 @@ class TrialObjects:
         ] + self._others()
 
     def _others(self) -> list[str]:
-        """Return what else is left under the prefix, such as an upload whose answer was lost."""
+        """Remove other objects under the prefix; return the paths of those that could not be.
+
+        There is one if the answer to an upload was lost.
+        """
         known = {(stored.name, stored.generation) for stored in self._generations}
         try:
             left = [
