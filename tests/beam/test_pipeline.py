@@ -40,8 +40,8 @@ def site(
     storage_url: str, bigquery_url: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Site]:
     """Fresh buckets with five objects and a bad one, which this process uses."""
-    with Proxy(storage_url).running() as proxy:
-        made = Site(proxy, storage_url, bigquery_url, dataset)
+    with Proxy(storage_url).running() as proxy, LoadingBigQuery(bigquery_url).running() as bigquery:
+        made = Site(proxy, storage_url, bigquery.url, dataset)
         for name, value in made.environ.items():
             monkeypatch.setenv(name, value)
         for number in range(5):
