@@ -57,7 +57,7 @@ def test_a_file_is_loaded_once(site: Site, loader: Loader, bigquery: Proxy) -> N
 def test_a_job_leaves_the_columns_of_its_table_to_the_table(
     site: Site, loader: Loader, bigquery: Proxy
 ) -> None:
-    """A schema in the job would set properties of columns, such as policy tags, that are not ours."""
+    """A schema in the job would set properties of columns that are not ours: policy tags."""
     stage(site, ROW)
     loader.finish(job_of(site))
     (body,) = (

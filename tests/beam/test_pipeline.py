@@ -20,7 +20,7 @@ from dcm2bq.tools.backfill.run_records import Run, new_id
 from dcm2bq.tools.backfill.runners import pipeline
 from dcm2bq.tools.backfill.runners.in_process import run as run_locally
 from tests.support.backfill_site import CT_SMALL, Site, empty_dataset
-from tests.support.proxy import Fault, Proxy
+from tests.support.proxy import Fault, LoadingBigQuery, Proxy
 
 SHARDS = [
     Shard(number=n, start=start, end=end, listed=10, objects=10, bytes=0)

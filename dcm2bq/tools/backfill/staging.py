@@ -38,6 +38,9 @@ class ShardStager:
         self._store = Store(run.config)
         # There is one process per core, here and on Dataflow; they share the machine's memory.
         self._memory = budget_of(run.config.limits, processes=os.cpu_count() or 1)
+        if run.config.privacy.needs_key:
+            # On another machine than the launcher's, the key may be another one.
+            indexing.require_table(Dataset(run.config), run.config)
         self._dataset = None if run.takes_all else Dataset(run.config)
         self._pool = ThreadPoolExecutor(run.threads, thread_name_prefix="backfill")
         self.records = RunRecords(run)
