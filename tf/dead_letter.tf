@@ -1,15 +1,23 @@
-# Events that were never acknowledged end here, and from here in the table dead_letter.
+# Events that were never acknowledged end up here, and from here in the table dead_letter.
 resource "google_pubsub_topic" "dead_letter" {
   project      = var.project_id
   name         = "${local.name}-dead-letter"
   labels       = local.labels
   kms_key_name = var.kms_key
 
-  depends_on = [google_project_service.this, google_kms_crypto_key_iam_member.agents]
+  dynamic "message_storage_policy" {
+    for_each = var.topic_regions == null ? [] : [var.topic_regions]
+
+    content {
+      allowed_persistence_regions = message_storage_policy.value
+    }
+  }
+
+  depends_on = [google_project_service.this, time_sleep.keys]
 }
 
-# A topic without a subscription keeps nothing; one without traffic expires, and a healthy pipeline
-# has no dead letters.
+# A topic without a subscription keeps nothing. Subscriptions without traffic expire by default, and a
+# healthy pipeline has no dead letters.
 resource "google_pubsub_subscription" "dead_letter" {
   project                    = var.project_id
   name                       = "${local.name}-dead-letter"

@@ -1,6 +1,6 @@
 locals {
-  # As Privacy in dcm2bq/config.py: every option. jsonencode writes it as Python's json does, since
-  # the validations let nothing through that it would escape.
+  # Every option of Privacy in dcm2bq/config.py. jsonencode writes it as Python's json does, because the
+  # validations admit nothing that it would escape.
   privacy = {
     profile         = var.privacy.profile
     remove          = var.privacy.remove
@@ -12,7 +12,7 @@ locals {
   privacy_fingerprint = substr(sha256(jsonencode(local.privacy)), 0, 16)
   privacy_label       = local.privacy_is_on ? { dcm2bq_privacy = local.privacy_fingerprint } : {}
 
-  # What Terraform sets, over what var.config adds; group by group, so that neither hides the other.
+  # What Terraform sets takes precedence over var.config, within each group: neither hides the other.
   config_here = {
     bigQuery = {
       projectId         = var.project_id
@@ -20,7 +20,7 @@ locals {
       instancesTableId  = var.dataset.instances_table_id
       deadLetterTableId = var.dataset.dead_letter_table_id
     }
-    input   = { buckets = [local.bucket] } # events of any other are forged
+    input   = { buckets = [local.bucket] } # events of other buckets are forged
     events  = { reindexOnMetadataUpdate = var.reindex_on_metadata_update }
     limits  = { deadlineSeconds = try(tonumber(var.config.limits.deadlineSeconds), 50) }
     privacy = local.privacy
@@ -32,16 +32,19 @@ locals {
 }
 
 resource "google_cloudfunctions2_function" "ingest" {
-  project     = var.project_id
-  name        = local.name
-  location    = local.region
-  description = "Headers of the DICOM objects in gs://${local.bucket} to BigQuery"
-  labels      = local.labels
+  project      = var.project_id
+  name         = local.name
+  location     = var.region
+  description  = "Headers of the DICOM objects in gs://${local.bucket} to BigQuery"
+  labels       = local.labels
+  kms_key_name = var.kms_key
 
   build_config {
-    runtime         = "python313"
-    entry_point     = "ingest"
-    service_account = google_service_account.build.id
+    runtime           = "python313"
+    entry_point       = "ingest"
+    service_account   = local.build_account
+    worker_pool       = var.build.worker_pool
+    docker_repository = one(concat([for repository in google_artifact_registry_repository.images : repository.id], compact([var.build.docker_repository])))
 
     source {
       storage_source {
@@ -52,7 +55,7 @@ resource "google_cloudfunctions2_function" "ingest" {
   }
 
   service_config {
-    service_account_email            = google_service_account.runtime.email
+    service_account_email            = local.emails.runtime
     available_memory                 = var.function.memory
     available_cpu                    = var.function.cpu
     max_instance_request_concurrency = var.function.concurrency
@@ -63,11 +66,22 @@ resource "google_cloudfunctions2_function" "ingest" {
     all_traffic_on_latest_revision   = true
     vpc_connector                    = try(var.vpc_connector.id, null)
     vpc_connector_egress_settings    = var.vpc_connector == null ? null : var.vpc_connector.all_traffic ? "ALL_TRAFFIC" : "PRIVATE_RANGES_ONLY"
+    direct_vpc_egress                = var.vpc == null ? null : var.vpc.all_traffic ? "VPC_EGRESS_ALL_TRAFFIC" : "VPC_EGRESS_PRIVATE_RANGES_ONLY"
+
+    dynamic "direct_vpc_network_interface" {
+      for_each = var.vpc[*]
+
+      content {
+        network    = direct_vpc_network_interface.value.network
+        subnetwork = direct_vpc_network_interface.value.subnetwork
+        tags       = direct_vpc_network_interface.value.tags
+      }
+    }
 
     environment_variables = {
       DCM2BQ_CONFIG        = jsonencode(local.config)
       GOOGLE_CLOUD_PROJECT = var.project_id                     # joins the log lines of a trace
-      THREADS              = tostring(var.function.concurrency) # else events wait beyond 4 a core
+      THREADS              = tostring(var.function.concurrency) # the default is 4 per core: further events would wait
     }
 
     dynamic "secret_environment_variables" {
@@ -82,26 +96,23 @@ resource "google_cloudfunctions2_function" "ingest" {
     }
   }
 
-  # A function has one trigger of its own, for one type of event: triggers.tf adds the others.
-  event_trigger {
-    trigger_region        = local.bucket_location
-    event_type            = "google.cloud.storage.object.v1.finalized"
-    retry_policy          = "RETRY_POLICY_RETRY" # else an event that fails once is lost
-    service_account_email = google_service_account.trigger.email
-
-    event_filters {
-      attribute = "bucket"
-      value     = local.bucket
-    }
-  }
+  # The function has no trigger of its own: see triggers.tf.
 
   lifecycle {
     precondition {
-      condition     = can(regex("^[a-z]+-[a-z]+[0-9]+$", local.region))
-      error_message = "The bucket's location, ${upper(local.bucket_location)}, is no region, and tells none for the function: set region."
+      condition     = tostring(local.bucket_project) == tostring(data.google_project.this.number)
+      error_message = "The bucket ${local.bucket} is in another project: Eventarc delivers only the events of buckets in its own project."
+    }
+    precondition {
+      condition     = var.bucket.folders_are_never_renamed || !local.can_rename
+      error_message = "The bucket ${local.bucket} has a hierarchical namespace: its folders can be renamed without an event for the objects in them. Set bucket.folders_are_never_renamed if nobody ever renames one."
+    }
+    precondition {
+      condition     = var.kms_key == null || alltrue([for location in concat([var.region, lower(local.dataset_location)], google_storage_bucket.dicom[*].location) : lower(location) == local.kms_location])
+      error_message = "The key kms_key is in ${coalesce(local.kms_location, "-")}: a key encrypts only what is in its own location, so region, bucket.location and dataset.location must be the same."
     }
   }
 
-  # The tables are there before the first row.
-  depends_on = [time_sleep.grants, google_bigquery_table.table]
+  # The tables, with the columns of this release, exist before the first row.
+  depends_on = [time_sleep.grants, time_sleep.keys, terraform_data.columns]
 }

@@ -1,14 +1,15 @@
-# Metrics from the function's log lines (dcm2bq/log.py), one line an event; alerts; a dashboard. Where
-# a metric of Google's own tells the same it is used instead: it counts what never reaches the code too.
-# Lines of ignored events are logged at DEBUG alone. docs/OPERATIONS.md tells what each alert means.
+# Metrics from the function's log lines (dcm2bq/log.py), one line per event; alerts; a dashboard. Where
+# Google has a metric of the same, that is used: it also counts what never reaches the code. Ignored
+# events are logged at DEBUG only. docs/OPERATIONS.md explains each alert.
 locals {
   lines_of_function = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"${local.name}\""
 
-  # The subscriptions of the triggers, as Eventarc names them.
-  subscriptions = "eventarc-${local.bucket_location}-(${join("|", sort([for trigger in local.triggers : trigger.name]))})-sub-[0-9]+"
+  subscription_pattern = join("|", sort(values(local.subscriptions)))
 
+  # A request that finds all instances busy is refused with 429, delivered again, and no failure: a bulk
+  # upload has thousands. What waits too long because of them is the alert "events wait".
   requests = "run_googleapis_com:request_count{monitored_resource=\"cloud_run_revision\",service_name=\"${local.name}\"}"
-  failures = replace(local.requests, "}", ",response_code_class!=\"2xx\"}")
+  failures = replace(local.requests, "}", ",response_code_class!=\"2xx\",response_code!=\"429\"}")
 
   metrics = {
     events = {
@@ -68,7 +69,7 @@ resource "google_logging_metric" "this" {
     }
   }
 
-  # From 1 to 2 to the power of 40: bytes and milliseconds alike.
+  # From 1 to 2^40, which suits both bytes and milliseconds.
   dynamic "bucket_options" {
     for_each = each.value.value[*]
 
@@ -99,37 +100,39 @@ locals {
   channels = concat(var.alerts.notification_channels, [for channel in google_monitoring_notification_channel.email : channel.id])
 }
 
-# From the log line itself: a counter that is mostly absent hides its first increase.
+# A stray file is a dead letter too, and no reason to wake anyone: the alert counts over a day.
 resource "google_monitoring_alert_policy" "dead_letters" {
   project               = var.project_id
-  display_name          = "${local.name}: dead letter"
+  display_name          = "${local.name}: dead letters"
   combiner              = "OR"
   severity              = "WARNING"
   notification_channels = local.channels
   user_labels           = local.labels
 
   conditions {
-    display_name = "the function gave up an event"
+    display_name = "the function gave up more than ${var.alerts.dead_letters} events in a day"
 
-    condition_matched_log {
-      filter           = "${local.lines_of_function} AND jsonPayload.outcome=\"dead_lettered\""
-      label_extractors = { error_type = "EXTRACT(jsonPayload.error_type)" }
+    condition_threshold {
+      filter          = "resource.type = \"cloud_run_revision\" AND metric.type = \"logging.googleapis.com/user/${google_logging_metric.this["dead_letters"].name}\""
+      comparison      = "COMPARISON_GT"
+      threshold_value = var.alerts.dead_letters
+      duration        = "0s"
+
+      aggregations {
+        alignment_period     = "86400s"
+        per_series_aligner   = "ALIGN_DELTA"
+        cross_series_reducer = "REDUCE_SUM"
+      }
     }
   }
 
   alert_strategy {
     auto_close = "86400s"
-
-    notification_rate_limit {
-      period = "3600s"
-    }
   }
 
   documentation {
-    content = "An object could not be converted, or an event failed for too long. The view ${google_bigquery_dataset.dicom.dataset_id}.dead_letters tells which and why. See docs/OPERATIONS.md, \"Dead letter\"."
+    content = "Objects could not be converted, or events failed for too long. The view ${google_bigquery_dataset.dicom.dataset_id}.dead_letters lists them with the reasons. See docs/OPERATIONS.md, \"Dead letters\"."
   }
-
-  depends_on = [google_project_service.this]
 }
 
 resource "google_monitoring_alert_policy" "exhausted" {
@@ -144,7 +147,7 @@ resource "google_monitoring_alert_policy" "exhausted" {
     display_name = "an event went to the dead-letter topic"
 
     condition_threshold {
-      filter          = "resource.type = \"pubsub_subscription\" AND metric.type = \"pubsub.googleapis.com/subscription/dead_letter_message_count\" AND resource.labels.subscription_id = monitoring.regex.full_match(\"${local.subscriptions}\")"
+      filter          = "resource.type = \"pubsub_subscription\" AND metric.type = \"pubsub.googleapis.com/subscription/dead_letter_message_count\" AND resource.labels.subscription_id = monitoring.regex.full_match(\"${local.subscription_pattern}\")"
       comparison      = "COMPARISON_GT"
       threshold_value = 0
       duration        = "0s"
@@ -179,7 +182,10 @@ resource "google_monitoring_alert_policy" "failed" {
     display_name = "more than ${var.alerts.failed_ratio * 100} % of the deliveries fail"
 
     condition_prometheus_query_language {
-      query                     = "sum(increase(${local.failures}[10m])) / sum(increase(${local.requests}[10m])) > ${var.alerts.failed_ratio}"
+      query = join(" ", [
+        "sum(increase(${local.failures}[10m])) / sum(increase(${local.requests}[10m])) > ${var.alerts.failed_ratio}",
+        "and sum(increase(${local.failures}[10m])) > ${var.alerts.failed_deliveries}",
+      ])
       duration                  = "600s"
       evaluation_interval       = "60s"
       disable_metric_validation = true # the first apply precedes the first request
@@ -191,7 +197,7 @@ resource "google_monitoring_alert_policy" "failed" {
   }
 
   documentation {
-    content = "The events will be delivered again, for about 15 hours. The log lines with outcome \"failed\" say why. See docs/OPERATIONS.md, \"Events fail\"."
+    content = "The events are delivered again, for about 15 hours. The log lines with the outcome \"failed\" say why. See docs/OPERATIONS.md, \"Events fail\"."
   }
 
   depends_on = [google_project_service.this]
@@ -209,7 +215,7 @@ resource "google_monitoring_alert_policy" "oldest_unacked" {
     display_name = "an event waits for more than ${var.alerts.oldest_unacked_minutes} minutes"
 
     condition_threshold {
-      filter          = "resource.type = \"pubsub_subscription\" AND metric.type = \"pubsub.googleapis.com/subscription/oldest_unacked_message_age\" AND resource.labels.subscription_id = monitoring.regex.full_match(\"${local.subscriptions}\")"
+      filter          = "resource.type = \"pubsub_subscription\" AND metric.type = \"pubsub.googleapis.com/subscription/oldest_unacked_message_age\" AND resource.labels.subscription_id = monitoring.regex.full_match(\"${local.subscription_pattern}\")"
       comparison      = "COMPARISON_GT"
       threshold_value = var.alerts.oldest_unacked_minutes * 60
       duration        = "300s"
@@ -276,7 +282,7 @@ resource "google_monitoring_alert_policy" "silence" {
   user_labels           = local.labels
 
   conditions {
-    display_name = "no event came for ${var.alerts.silence_hours} hours"
+    display_name = "no event arrived for ${var.alerts.silence_hours} hours"
 
     condition_prometheus_query_language {
       query                     = "(sum(increase(${local.requests}[${var.alerts.silence_hours}h])) or vector(0)) < 1"
@@ -291,7 +297,7 @@ resource "google_monitoring_alert_policy" "silence" {
   }
 
   documentation {
-    content = "Nothing was uploaded, or a trigger is lost. See docs/OPERATIONS.md, \"No events\"."
+    content = "Nothing was uploaded, or a trigger was lost. See docs/OPERATIONS.md, \"No events\"."
   }
 
   depends_on = [google_project_service.this]
@@ -300,12 +306,12 @@ resource "google_monitoring_alert_policy" "silence" {
 resource "google_monitoring_dashboard" "this" {
   project = var.project_id
 
-  # Decoded and encoded again, so that a mistake in the file fails the plan.
+  # Decoded and encoded again so that a mistake in the file fails the plan.
   dashboard_json = jsonencode(jsondecode(templatefile("${path.module}/dashboard.json", {
     name                   = local.name
     project                = var.project_id
     bucket                 = local.bucket
-    subscriptions          = local.subscriptions
+    subscriptions          = local.subscription_pattern
     dead_letter            = google_pubsub_subscription.dead_letter.name
     oldest_unacked_seconds = var.alerts.oldest_unacked_minutes * 60
   })))

@@ -14,7 +14,7 @@ output "dataset" {
 }
 
 output "views" {
-  description = "What analysts read: each view as `project.dataset.view`."
+  description = "The views for analysts, each as `project.dataset.view`."
   value = {
     for name, view in merge(google_bigquery_table.view, google_bigquery_table.aggregate) :
     name => "${view.project}.${view.dataset_id}.${view.table_id}"
@@ -26,9 +26,19 @@ output "config" {
   value       = jsonencode(local.config)
 }
 
+output "grants" {
+  description = "Every grant that the pipeline needs: who (`member`) has which `role` `on` what, under which `condition`."
+  value       = local.grants
+}
+
 output "runtime_service_account" {
-  description = "What the function runs as."
-  value       = google_service_account.runtime.email
+  description = "The service account that the function runs as."
+  value       = local.emails.runtime
+}
+
+output "subscriptions" {
+  description = "The subscription of each trigger, by type of event."
+  value       = local.subscriptions
 }
 
 output "dead_letter_topic" {
@@ -42,12 +52,12 @@ output "dashboard_url" {
 }
 
 output "backfill" {
-  description = "The command that brings in what the bucket held before, on Dataflow; null without `backfill.enabled`."
-  value = var.backfill.enabled ? join(" ", [
+  description = "The command that indexes what the bucket held before, on Dataflow; null without `backfill.enabled`."
+  value = var.backfill.enabled ? join(" ", concat([
     "dcm2bq backfill gs://${local.bucket} --staging gs://${google_storage_bucket.staging[0].name}/backfill",
-    "--runner DataflowRunner --project ${var.project_id} --region ${local.region}",
-    "--service-account ${google_service_account.backfill[0].email}",
-  ]) : null
+    "--runner DataflowRunner --project ${var.project_id} --region ${var.region}",
+    "--service-account ${local.emails.backfill}",
+  ], length(local.beam_options) > 0 ? ["--"] : [], local.beam_options)) : null
 }
 
 output "archive" {

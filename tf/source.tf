@@ -1,14 +1,13 @@
-# The files of the function: those that .gcloudignore leaves for gcloud. tests/deploy holds the
-# two against each other.
+# The files of the function: the same that .gcloudignore leaves for gcloud. tests/deploy compares both.
 locals {
   source_root    = "${path.module}/.."
   source_files   = ["main.py", "requirements.txt", ".python-version", "dcm2bq/**"]
   source_without = "^dcm2bq/(cli|local|schema|tools)/|(^|/)__pycache__/|\\.pyc$"
 
-  # Where the archive lies before a build, and where Cloud Functions copies it to for one.
+  # Where the archive is uploaded to, and where Cloud Functions copies it to for a build.
   build_buckets = [
     google_storage_bucket.source.name,
-    "gcf-v2-sources-${data.google_project.this.number}-${local.region}",
+    "gcf-v2-sources-${data.google_project.this.number}-${var.region}",
   ]
 
   source = toset([
@@ -17,7 +16,7 @@ locals {
   ])
 }
 
-# Each file is given by its content, so that neither dates nor permissions of a checkout count.
+# The archive is made of the files' contents, so that dates and permissions of a checkout do not matter.
 data "archive_file" "source" {
   type        = "zip"
   output_path = "${path.module}/build/source.zip"
@@ -33,23 +32,31 @@ data "archive_file" "source" {
 }
 
 resource "google_storage_bucket" "source" {
-  #checkov:skip=CKV_GCP_62: it holds published source code alone
+  #checkov:skip=CKV_GCP_62: it holds nothing but published source code
   #checkov:skip=CKV_GCP_78: objects are named by their content, so that none is ever overwritten
   project                     = var.project_id
   name                        = join("-", compact([replace(var.project_id, "/[.:]/", "-"), "dcm2bq", "source", var.suffix]))
-  location                    = local.region
+  location                    = var.region
   labels                      = local.labels
   uniform_bucket_level_access = true
   public_access_prevention    = "enforced"
 
-  # What a function was built from is in version control, and in its image.
+  # What a function was built from is also in version control and in its image.
   force_destroy = true
 
   versioning {
     enabled = false
   }
 
-  depends_on = [google_project_service.this]
+  dynamic "encryption" {
+    for_each = local.kms_key
+
+    content {
+      default_kms_key_name = encryption.value
+    }
+  }
+
+  depends_on = [google_project_service.this, time_sleep.keys]
 }
 
 resource "google_storage_bucket_object" "source" {

@@ -1,21 +1,24 @@
 locals {
-  further_events = toset(concat(["deleted", "archived"], var.reindex_on_metadata_update ? ["metadataUpdated"] : []))
+  events        = toset(concat(["finalized", "deleted", "archived"], var.reindex_on_metadata_update ? ["metadataUpdated"] : []))
+  trigger_names = { for event in local.events : event => "${local.name}-${lower(event)}" }
 
-  # Each trigger's name, and what changes when it is made anew; with it comes a new subscription.
-  triggers = merge(
-    { finalized = { name = basename(google_cloudfunctions2_function.ingest.event_trigger[0].trigger), uid = null } },
-    { for event, trigger in google_eventarc_trigger.further : event => { name = trigger.name, uid = trigger.uid } },
-  )
+  # Eventarc makes a subscription for each trigger. Where a trigger names none, nothing has this name,
+  # and the step below says so.
+  subscriptions = { for event, trigger in google_eventarc_trigger.event :
+    event => try(basename(trigger.transport[0].pubsub[0].subscription), "none-of-${trigger.name}")
+  }
 }
 
-resource "google_eventarc_trigger" "further" {
-  for_each = local.further_events
+# All triggers are separate resources: deploying the function leaves them, their subscriptions and the
+# events that wait in these alone. Without a retry policy Eventarc retries.
+resource "google_eventarc_trigger" "event" {
+  for_each = local.events
 
   project         = var.project_id
-  name            = "${local.name}-${lower(each.key)}"
+  name            = local.trigger_names[each.key]
   location        = local.bucket_location
   labels          = local.labels
-  service_account = google_service_account.trigger.email
+  service_account = local.emails.trigger
 
   matching_criteria {
     attribute = "type"
@@ -33,51 +36,82 @@ resource "google_eventarc_trigger" "further" {
     }
   }
 
-  depends_on = [time_sleep.grants, google_cloud_run_v2_service_iam_member.trigger]
+  depends_on = [
+    time_sleep.grants,
+    google_cloud_run_v2_service_iam_member.trigger,
+    google_eventarc_google_channel_config.this,
+  ]
 }
 
-# A trigger's subscription is Eventarc's: it waits for an answer for 10 seconds, and drops what fails
-# for a day. No resource can change that, so gcloud does. 100 attempts last about 15.7 hours. Pub/Sub
-# may take messages out of the subscription before it is told to.
-resource "terraform_data" "subscription" {
-  for_each = toset(concat(["finalized"], tolist(local.further_events)))
+# Eventarc gives its subscriptions an acknowledgement deadline of 10 seconds, a retention of one day and
+# no dead-letter topic. No resource can change the subscription of another, so a step patches these
+# settings, and a data source reads them back: a plan shows what differs, an apply restores it.
+locals {
+  subscription_settings = {
+    ackDeadlineSeconds       = 600 # the longest that Pub/Sub allows; the function's timeout is below it
+    messageRetentionDuration = "604800s"
+    expirationPolicy         = {} # never: a bucket may be idle for longer than the default of 31 days
+    retryPolicy              = { minimumBackoff = "10s", maximumBackoff = "600s" }
+    deadLetterPolicy = {
+      deadLetterTopic     = google_pubsub_topic.dead_letter.id
+      maxDeliveryAttempts = 100 # the most that Pub/Sub allows: about 15.7 hours
+    }
+  }
 
-  triggers_replace = [
-    local.triggers[each.key],
-    google_pubsub_topic.dead_letter.id,
-    google_project_service_identity.agent["pubsub"].member,
-  ]
+  # The same settings as they are, and the names of those that differ.
+  subscription_found = { for event, subscription in data.google_pubsub_subscription.event : event => {
+    ackDeadlineSeconds       = subscription.ack_deadline_seconds
+    messageRetentionDuration = subscription.message_retention_duration
+    expirationPolicy         = { for ttl in subscription.expiration_policy[*].ttl : "ttl" => ttl if ttl != "" }
+    retryPolicy              = one([for policy in subscription.retry_policy : { minimumBackoff = policy.minimum_backoff, maximumBackoff = policy.maximum_backoff }])
+    deadLetterPolicy         = one([for policy in subscription.dead_letter_policy : { deadLetterTopic = policy.dead_letter_topic, maxDeliveryAttempts = policy.max_delivery_attempts }])
+  } }
+  drift = { for event, found in local.subscription_found : event => [
+    for name, value in local.subscription_settings : name if jsonencode(value) != jsonencode(found[name])
+  ] }
+}
+
+data "google_pubsub_subscription" "event" {
+  for_each = local.events
+
+  project = var.project_id
+  name    = local.subscriptions[each.key]
+}
+
+resource "terraform_data" "subscription" {
+  for_each = local.events
+
+  triggers_replace = {
+    subscription = local.subscriptions[each.key]
+
+    # timestamp() is unknown in a plan: a setting that has drifted is "known after apply" there, and the
+    # step runs again. What is stored is the same as ever, so that the next plan is empty.
+    settings = { for name, value in local.subscription_settings : name =>
+      contains(local.drift[each.key], name) ? (timestamp() == "" ? "" : jsonencode(value)) : jsonencode(value)
+    }
+  }
 
   provisioner "local-exec" {
-    interpreter = ["/bin/sh", "-euc"]
+    interpreter = [var.python]
+    command     = "${path.module}/steps/subscription.py"
     environment = {
-      GCLOUD   = var.gcloud
-      PROJECT  = var.project_id
-      LOCATION = local.bucket_location
-      TRIGGER  = local.triggers[each.key].name
-      TOPIC    = google_pubsub_topic.dead_letter.id
-      AGENT    = google_project_service_identity.agent["pubsub"].member
+      DCM2BQ_TOKEN        = ephemeral.google_client_config.this.access_token
+      DCM2BQ_SUBSCRIPTION = "projects/${var.project_id}/subscriptions/${local.subscriptions[each.key]}"
+      DCM2BQ_SETTINGS     = jsonencode(local.subscription_settings)
     }
-    command = <<-EOT
-      subscription=$("$GCLOUD" eventarc triggers describe "$TRIGGER" --project="$PROJECT" \
-        --location="$LOCATION" --format='value(transport.pubsub.subscription)')
-      if [ -z "$subscription" ]; then
-        echo "the trigger $TRIGGER names no subscription yet: terraform apply again" >&2
-        exit 1
-      fi
-      "$GCLOUD" pubsub subscriptions add-iam-policy-binding "$subscription" --project="$PROJECT" \
-        --member="$AGENT" --role=roles/pubsub.subscriber --quiet
-      "$GCLOUD" pubsub subscriptions update "$subscription" --project="$PROJECT" --ack-deadline=600 \
-        --dead-letter-topic="$TOPIC" --max-delivery-attempts=100 --min-retry-delay=10s \
-        --max-retry-delay=600s --message-retention-duration=7d --expiration-period=never --quiet
-    EOT
   }
 
-  lifecycle {
-    # A new version of the function may bring its own trigger anew. (Its update_time would tell too
-    # late: the provider plans the old one.)
-    replace_triggered_by = [google_cloudfunctions2_function.ingest]
-  }
+  depends_on = [
+    google_pubsub_subscription_iam_member.dead_letter,
+    google_pubsub_topic_iam_member.dead_letter,
+    google_pubsub_subscription.dead_letter,
+  ]
+}
 
-  depends_on = [google_pubsub_topic_iam_member.dead_letter, google_pubsub_subscription.dead_letter]
+# A new trigger can take two minutes to deliver its first event. What is uploaded before that has no
+# event, and no row: `dcm2bq verify --repair` finds it.
+resource "time_sleep" "ready" {
+  create_duration = "120s"
+
+  triggers = { for event, trigger in google_eventarc_trigger.event : event => trigger.uid }
 }

@@ -1,43 +1,48 @@
 variable "project_id" {
-  description = "Project that everything lives in, the bucket included."
+  description = "Project of everything, including the bucket."
   type        = string
 
   validation {
     condition     = can(regex("^([a-z][a-z0-9.-]*[a-z0-9]:)?[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.project_id))
-    error_message = "project_id must be a project's id, such as my-project-123: not its name, not its number."
+    error_message = "project_id must be the id of a project, such as my-project-123: not its name, not its number."
   }
 }
 
 variable "region" {
-  description = "Region of the function. By default the bucket's own region, or one within its multi- or dual-region; name it for a configurable dual-region."
+  description = "Region of the function and, unless `bucket.location` or `dataset.location` says otherwise, of bucket and dataset. For an existing bucket in a multi-region, a region within it."
   type        = string
-  default     = null
+  nullable    = false
 
   validation {
-    condition     = var.region == null || can(regex("^[a-z]+-[a-z]+[0-9]+$", var.region))
+    condition     = can(regex("^[a-z]+-[a-z]+[0-9]+$", var.region))
     error_message = "region must be a region, such as europe-west4: not a zone, not a multi-region."
   }
 }
 
 variable "suffix" {
-  description = "Sets several deployments in one project apart: it ends the name of everything that is created."
+  description = "Distinguishes several deployments in one project: the name of everything that is created ends in it."
   type        = string
   default     = ""
 
   validation {
     condition     = can(regex("^([a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?)?$", var.suffix))
-    error_message = "suffix must be at most 10 lower case letters, digits and hyphens, with a letter or digit at either end."
+    error_message = "suffix must be at most 10 lower case letters, digits and hyphens, and begin and end with a letter or digit."
   }
 }
 
 variable "labels" {
-  description = "Labels of everything that takes labels, beside `application`."
+  description = "Labels of everything that can have labels, in addition to `application`."
   type        = map(string)
   default     = {}
+
+  validation {
+    condition     = alltrue([for key, value in var.labels : can(regex("^[a-z][a-z0-9_-]{0,62}$", key)) && can(regex("^[a-z0-9_-]{0,63}$", value))])
+    error_message = "labels must consist of lower case letters, digits, hyphens and underscores, at most 63 of them; a key begins with a letter."
+  }
 }
 
 variable "bucket" {
-  description = "The bucket of the DICOM objects: a new one, or with `existing` one that is there already, by `name`. By default `PROJECT-dicom[-SUFFIX]` in `region`, or in `US` where that is not given either. `folders_are_never_renamed` admits a bucket with hierarchical namespace."
+  description = "The bucket of the DICOM objects: a new one, or an existing one with `existing` and its `name`. By default a new bucket `PROJECT-dicom[-SUFFIX]` in `region`. `folders_are_never_renamed` admits a bucket with hierarchical namespace."
   type = object({
     name                      = optional(string)
     existing                  = optional(bool, false)
@@ -53,17 +58,21 @@ variable "bucket" {
   }
   validation {
     condition     = var.bucket.name == null || can(regex("^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$", var.bucket.name))
-    error_message = "bucket.name must be a bucket's name alone: no gs://, no path, no capital letters."
+    error_message = "bucket.name must be the name of a bucket: no gs://, no path, no capital letters."
   }
 }
 
 variable "dataset" {
-  description = "The BigQuery dataset and its tables. By default `dicom[_SUFFIX]`, in the bucket's location where BigQuery has it, else in the function's region. Without `deletion_protection`, `terraform destroy` drops the tables with their rows."
+  description = "The BigQuery dataset and its tables. By default `dicom[_SUFFIX]`, in the bucket's location if BigQuery has it, otherwise in `region`. `readers` may query everything in it; `policy_tags` protects columns of the table `instances`, by name. `time_travel_hours` (48 to 168) and `storage_billing` (`LOGICAL` or `PHYSICAL`) are those of BigQuery. Without `deletion_protection`, `terraform destroy` drops the tables with their rows."
   type = object({
     id                   = optional(string)
     location             = optional(string)
     instances_table_id   = optional(string, "instances")
     dead_letter_table_id = optional(string, "dead_letter")
+    readers              = optional(list(string), [])
+    policy_tags          = optional(map(string), {})
+    time_travel_hours    = optional(number)
+    storage_billing      = optional(string)
     deletion_protection  = optional(bool, true)
   })
   default = {}
@@ -83,10 +92,26 @@ variable "dataset" {
     ) : lower(id)])) == 8
     error_message = "dataset.instances_table_id and dataset.dead_letter_table_id must differ from each other and from the views: instances_live, studies, series, patients, dead_letters, dismissed_letters."
   }
+  validation {
+    condition     = alltrue([for reader in var.dataset.readers : can(regex("^(user|group|serviceAccount|domain):[^ ]+$|^principal(Set)?://[^ ]+$", reader))])
+    error_message = "dataset.readers must be principals, such as group:radiology-research@example.org: neither allUsers nor a bare address."
+  }
+  validation {
+    condition     = alltrue([for tag in values(var.dataset.policy_tags) : can(regex("^projects/[^/]+/locations/[^/]+/taxonomies/[0-9]+/policyTags/[0-9]+$", tag))])
+    error_message = "dataset.policy_tags must give each column a policy tag by its full name: projects/P/locations/L/taxonomies/1/policyTags/2."
+  }
+  validation {
+    condition     = var.dataset.time_travel_hours == null || try(contains([48, 72, 96, 120, 144, 168], var.dataset.time_travel_hours), false)
+    error_message = "dataset.time_travel_hours must be whole days in hours, from 48 to 168, or be left out."
+  }
+  validation {
+    condition     = var.dataset.storage_billing == null || try(contains(["LOGICAL", "PHYSICAL"], var.dataset.storage_billing), false)
+    error_message = "dataset.storage_billing must be LOGICAL or PHYSICAL, or be left out."
+  }
 }
 
 variable "function" {
-  description = "Size and bounds of the function. `concurrency` events share one instance; `timeout_seconds` must leave the 10 seconds above `limits.deadlineSeconds` that a dead letter may take, and stay below the acknowledgement deadline of 600."
+  description = "Size and limits of the function. `concurrency` events share one instance; `timeout_seconds` must be at least 10 more than `limits.deadlineSeconds`, which a dead letter may take, and below the acknowledgement deadline of 600."
   type = object({
     memory          = optional(string, "512Mi")
     cpu             = optional(string, "1")
@@ -124,13 +149,13 @@ variable "function" {
 }
 
 variable "reindex_on_metadata_update" {
-  description = "Index an object again when its metadata is touched: adds a trigger on `metadataUpdated`, and sets `events.reindexOnMetadataUpdate`."
+  description = "Index an object again when its metadata changes: adds a trigger on `metadataUpdated`, and sets `events.reindexOnMetadataUpdate`."
   type        = bool
   default     = false
 }
 
 variable "privacy" {
-  description = "The `privacy` options of the function. `hash_key` names a secret of Secret Manager, in this project, that holds the key of the hash, and its version; the version is part of the fingerprint that labels the table."
+  description = "The `privacy` options of the function. `hash_key` names a secret in Secret Manager, in this project, that holds the key of the hash, and its version; the version is part of the fingerprint in the table's label."
   type = object({
     profile = optional(string)
     remove  = optional(list(string), [])
@@ -148,15 +173,15 @@ variable "privacy" {
   }
   validation {
     condition     = alltrue([for name in concat(var.privacy.remove, var.privacy.hash) : can(regex("^[A-Za-z0-9]+$", name))])
-    error_message = "privacy.remove and privacy.hash must list keywords (PatientName), tags (00100010, 60xx3000) or private: letters and digits alone."
+    error_message = "privacy.remove and privacy.hash must list keywords (PatientName), tags (00100010, 60xx3000) or private: only letters and digits."
   }
   validation {
     condition     = var.privacy.hash_key == null || can(regex("^[1-9][0-9]*$", var.privacy.hash_key.version))
-    error_message = "privacy.hash_key.version must be a version's number: latest would change the pseudonyms unnoticed."
+    error_message = "privacy.hash_key.version must be the number of a version: with latest, pseudonyms would change unnoticed."
   }
   validation {
     condition     = var.privacy.hash_key == null || can(regex("^[A-Za-z0-9_-]{1,255}$", var.privacy.hash_key.secret))
-    error_message = "privacy.hash_key.secret must be a secret's id alone: no projects/, no versions/."
+    error_message = "privacy.hash_key.secret must be the id of a secret: no projects/, no versions/."
   }
   validation {
     condition     = (length(var.privacy.hash) == 0 && var.privacy.profile == null) || var.privacy.hash_key != null
@@ -165,7 +190,7 @@ variable "privacy" {
 }
 
 variable "config" {
-  description = "Further options of the function, as README lists them: `{ jsonOutput = { ignorePrivate = true } }`. What other variables set is refused here."
+  description = "Further options of the function, as listed in README: `{ jsonOutput = { ignorePrivate = true } }`. Options that other variables set are refused here."
   type        = any
   default     = {}
 
@@ -200,11 +225,13 @@ variable "config" {
 }
 
 variable "alerts" {
-  description = "Who is told, and when. `emails` are made into notification channels, `notification_channels` are the ids of those that exist. `silence_hours` (1 to 24) warns when no event was handled for so long; only for buckets that are never idle."
+  description = "Whom to notify, and when. `emails` become notification channels; `notification_channels` are the ids of existing ones. `dead_letters` in a day, or failed deliveries of more than `failed_ratio` and more than `failed_deliveries` in 10 minutes, raise an alert. `silence_hours` (1 to 24) raises one when no event was handled for that long: only for buckets that are never idle."
   type = object({
     emails                 = optional(list(string), [])
     notification_channels  = optional(list(string), [])
+    dead_letters           = optional(number, 10)
     failed_ratio           = optional(number, 0.05)
+    failed_deliveries      = optional(number, 20)
     oldest_unacked_minutes = optional(number, 60)
     silence_hours          = optional(number)
   })
@@ -219,12 +246,16 @@ variable "alerts" {
     error_message = "alerts.notification_channels must be ids such as projects/my-project/notificationChannels/123."
   }
   validation {
+    condition     = alltrue([for number in [var.alerts.dead_letters, var.alerts.failed_deliveries] : number >= 0 && floor(number) == number])
+    error_message = "alerts.dead_letters and alerts.failed_deliveries must be whole numbers; 0 raises an alert at the first."
+  }
+  validation {
     condition     = var.alerts.failed_ratio > 0 && var.alerts.failed_ratio <= 1
-    error_message = "alerts.failed_ratio must be above 0 and at most 1: 0.05 is 5 % of the events."
+    error_message = "alerts.failed_ratio must be above 0 and at most 1: 0.05 is 5 % of the deliveries."
   }
   validation {
     condition     = var.alerts.oldest_unacked_minutes >= 15
-    error_message = "alerts.oldest_unacked_minutes must be at least 15: a retry alone may wait for 10 minutes."
+    error_message = "alerts.oldest_unacked_minutes must be at least 15: a single retry may wait for 10 minutes."
   }
   validation {
     condition     = var.alerts.silence_hours == null || try(var.alerts.silence_hours >= 1 && var.alerts.silence_hours <= 24, false)
@@ -232,19 +263,103 @@ variable "alerts" {
   }
 }
 
+variable "budget" {
+  description = "A monthly budget of the project, in the currency of the billing account, whose alerts go to the channels of `alerts` at each of `thresholds`. It warns and stops nothing."
+  type = object({
+    billing_account = string
+    monthly_amount  = number
+    thresholds      = optional(list(number), [0.5, 0.9, 1])
+  })
+  default = null
+
+  validation {
+    condition     = var.budget == null || can(regex("^[0-9A-F]{6}(-[0-9A-F]{6}){2}$", var.budget.billing_account))
+    error_message = "budget.billing_account must be the id of a billing account, such as 012345-6789AB-CDEF01."
+  }
+  validation {
+    condition     = var.budget == null || try(var.budget.monthly_amount >= 1 && floor(var.budget.monthly_amount) == var.budget.monthly_amount, false)
+    error_message = "budget.monthly_amount must be a whole number, at least 1."
+  }
+}
+
+variable "request_logs" {
+  description = "Keep Cloud Run's log line for each successful request, in addition to the function's own line for each event."
+  type        = bool
+  default     = true
+}
+
+variable "identities" {
+  description = "E-mail addresses of existing service accounts that the parts run as; those left out are created. `backfill` is used with `backfill.enabled`."
+  type = object({
+    runtime  = optional(string)
+    trigger  = optional(string)
+    build    = optional(string)
+    backfill = optional(string)
+  })
+  default = {}
+
+  validation {
+    condition     = alltrue([for email in values(var.identities) : can(regex("^[a-z0-9-]+@[a-z0-9.:-]+\\.gserviceaccount\\.com$", email)) if email != null])
+    error_message = "identities must be e-mail addresses of service accounts, such as ingest@my-project.iam.gserviceaccount.com: no serviceAccount:, no names."
+  }
+}
+
+variable "grants" {
+  description = "Make the grants and custom roles. Without it, another team makes what the output `grants` lists."
+  type        = bool
+  default     = true
+}
+
 variable "kms_key" {
-  description = "Cloud KMS key (`projects/P/locations/L/keyRings/R/cryptoKeys/K`) for what holds data: a new bucket, the dataset, the dead-letter topic. It must be usable in the locations of all three."
+  description = "Cloud KMS key (`projects/P/locations/L/keyRings/R/cryptoKeys/K`) that encrypts everything made here: a new bucket, dataset, topic, function, image, source, staging, and Eventarc's events. `region`, bucket and dataset must be in its location."
   type        = string
   default     = null
 
   validation {
     condition     = var.kms_key == null || can(regex("^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$", var.kms_key))
-    error_message = "kms_key must be a key's full name: projects/P/locations/L/keyRings/R/cryptoKeys/K."
+    error_message = "kms_key must be the full name of a key: projects/P/locations/L/keyRings/R/cryptoKeys/K."
+  }
+}
+
+variable "kms_grants" {
+  description = "Grant the service agents the use of `kms_key`. Without it, the team that owns the key grants what the output `grants` lists, before the apply."
+  type        = bool
+  default     = true
+}
+
+variable "topic_regions" {
+  description = "Regions that messages of the dead-letter topic may be stored in; by default what the organisation policy allows."
+  type        = list(string)
+  default     = null
+
+  validation {
+    condition     = var.topic_regions == null || try(length(var.topic_regions) > 0 && alltrue([for region in var.topic_regions : can(regex("^[a-z]+-[a-z]+[0-9]+$", region))]), false)
+    error_message = "topic_regions must name at least one region, such as europe-west4, or be left out."
+  }
+}
+
+variable "vpc" {
+  description = "Network, by Direct VPC egress, that the function's traffic leaves through: `subnetwork`, by its full name for a Shared VPC, or `network`. All traffic with `all_traffic`, otherwise that to private addresses."
+  type = object({
+    network     = optional(string)
+    subnetwork  = optional(string)
+    tags        = optional(list(string))
+    all_traffic = optional(bool, true)
+  })
+  default = null
+
+  validation {
+    condition     = var.vpc == null || try(var.vpc.network != null || var.vpc.subnetwork != null, false)
+    error_message = "vpc must name a network or a subnetwork."
+  }
+  validation {
+    condition     = var.vpc == null || var.vpc_connector == null
+    error_message = "vpc and vpc_connector exclude each other: traffic leaves by Direct VPC egress or by a connector."
   }
 }
 
 variable "vpc_connector" {
-  description = "Serverless VPC Access connector (`projects/P/locations/L/connectors/C`) that the function's traffic leaves by: all of it with `all_traffic`, else that to private addresses."
+  description = "Serverless VPC Access connector (`projects/P/locations/L/connectors/C`) that the function's traffic leaves through: all of it with `all_traffic`, otherwise that to private addresses."
   type = object({
     id          = string
     all_traffic = optional(bool, true)
@@ -253,26 +368,54 @@ variable "vpc_connector" {
 
   validation {
     condition     = var.vpc_connector == null || can(regex("^projects/[^/]+/locations/[^/]+/connectors/[^/]+$", var.vpc_connector.id))
-    error_message = "vpc_connector.id must be a connector's full name: projects/P/locations/L/connectors/C."
+    error_message = "vpc_connector.id must be the full name of a connector: projects/P/locations/L/connectors/C."
+  }
+}
+
+variable "build" {
+  description = "How Cloud Build builds the function: in a private `worker_pool` (`projects/P/locations/L/workerPools/W`), into an existing `docker_repository` (`projects/P/locations/L/repositories/R`)."
+  type = object({
+    worker_pool       = optional(string)
+    docker_repository = optional(string)
+  })
+  default = {}
+
+  validation {
+    condition     = var.build.worker_pool == null || can(regex("^projects/[^/]+/locations/[^/]+/workerPools/[^/]+$", var.build.worker_pool))
+    error_message = "build.worker_pool must be the full name of a pool: projects/P/locations/L/workerPools/W."
+  }
+  validation {
+    condition     = var.build.docker_repository == null || can(regex("^projects/[^/]+/locations/[^/]+/repositories/[^/]+$", var.build.docker_repository))
+    error_message = "build.docker_repository must be the full name of a repository: projects/P/locations/L/repositories/R."
+  }
+  validation {
+    condition     = var.build.docker_repository == null || var.kms_key == null
+    error_message = "build.docker_repository and kms_key exclude each other: with a key, a repository under that key is made."
   }
 }
 
 variable "backfill" {
-  description = "Makes what `dcm2bq backfill` needs on Dataflow: a staging bucket in the dataset's location, whose files go after `staging_days`, and an identity for the workers."
+  description = "Makes what `dcm2bq backfill` needs on Dataflow: a staging bucket in the dataset's location, whose files expire after `staging_days`, and an identity for the workers. Workers run in `subnetwork` (`regions/R/subnetworks/S`, or its URL), without `public_addresses` if that is false."
   type = object({
-    enabled      = optional(bool, false)
-    staging_days = optional(number, 14)
+    enabled          = optional(bool, false)
+    staging_days     = optional(number, 14)
+    subnetwork       = optional(string)
+    public_addresses = optional(bool, true)
   })
   default = {}
 
   validation {
     condition     = var.backfill.staging_days >= 1 && var.backfill.staging_days <= 90
-    error_message = "backfill.staging_days must be from 1 to 90: what is staged holds patient data."
+    error_message = "backfill.staging_days must be from 1 to 90: staged files hold patient data."
+  }
+  validation {
+    condition     = var.backfill.subnetwork == null || can(regex("(^|/)regions/[^/]+/subnetworks/[^/]+$", var.backfill.subnetwork))
+    error_message = "backfill.subnetwork must be regions/R/subnetworks/S, or the URL of a subnetwork."
   }
 }
 
-variable "gcloud" {
-  description = "The gcloud executable, which completes the subscriptions of the triggers."
+variable "python" {
+  description = "Python 3.8 or later on the machine that applies: it sets what no resource can set, by the standard library only."
   type        = string
-  default     = "gcloud"
+  default     = "python3"
 }

@@ -1,18 +1,20 @@
-# The providers take the project from each resource, so that this folder serves as a root module
-# and as a module of somebody else's.
+# The providers take the project from each resource, so that this folder serves both as a root module
+# and as a module of someone else's configuration.
 
 terraform {
-  required_version = ">= 1.9"
+  required_version = ">= 1.11" # ephemeral resources, and validations that refer to other variables
 
   required_providers {
+    # 7.45: earlier versions can send `access` back with an update of the dataset, which would undo
+    # grants made elsewhere.
     google = {
       source  = "hashicorp/google"
-      version = ">= 6.50, < 8"
+      version = ">= 7.45, < 9"
     }
-    # For google_project_service_identity alone, which the other provider has not.
+    # Only for google_project_service_identity, which the other provider lacks.
     google-beta = {
       source  = "hashicorp/google-beta"
-      version = ">= 6.50, < 8"
+      version = ">= 7.45, < 9"
     }
     archive = {
       source  = "hashicorp/archive"

@@ -103,7 +103,7 @@ class Dataset:
         """
         job_config = bigquery.QueryJobConfig(
             default_dataset=self.name,
-            query_parameters=[_parameter(*each) for each in (parameters or {}).items()],
+            query_parameters=[_parameter(*item) for item in (parameters or {}).items()],
         )
         with mapped(f"BigQuery: {self.name}"):
             try:
@@ -119,6 +119,27 @@ class Dataset:
                     yield dict(row.items())
             except (BadRequest, NotFound) as error:
                 raise ConfigError(self._refusal(sql, job_config, error)) from None
+
+    def bytes_processed(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, *, dry_run: bool = True
+    ) -> int:
+        """Return how many bytes a query reads.
+
+        A dry run costs nothing; for clustered tables it returns an upper bound.
+        """
+        job_config = bigquery.QueryJobConfig(
+            default_dataset=self.name,
+            query_parameters=[_parameter(*each) for each in (parameters or {}).items()],
+            dry_run=dry_run,
+            use_query_cache=False,
+        )
+        with mapped(f"BigQuery: {self.name}"):
+            job = self._client.query(
+                sql, job_config=job_config, retry=self._retry, timeout=self._timeout
+            )
+            if not dry_run:
+                job.result(retry=self._retry, timeout=self._timeout)
+        return int(job.total_bytes_processed or 0)
 
     def _refusal(
         self, sql: str, job_config: bigquery.QueryJobConfig, error: BadRequest | NotFound

@@ -92,7 +92,7 @@ def load(config: Config, project: str) -> tuple[Definition, ...]:
         **{name: _read(f"{name}.sql") for name in FRAGMENTS},
     }
     definitions = tuple(_definition(file, names) for file in NAMES)
-    if config.privacy.is_on:
+    if config.privacy.is_on:  # rows are in the first one, `instances`
         labels = {
             PRIVACY_LABEL: config.privacy.fingerprint,
             KEY_LABEL: hash_key.digest(config.privacy),

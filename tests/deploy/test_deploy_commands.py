@@ -32,8 +32,9 @@ LINES = pages.lines()
 
 USAGES = """
 bq query --use_legacy_sql= SQL
+bq show --format= DATASET
+bq update --source= DATASET
 gcloud auth application-default login
-gcloud auth login
 gcloud eventarc triggers create TRIGGER --location=! --destination-run-service=!
     --destination-run-region= --event-filters=! --service-account=!
 gcloud eventarc triggers describe TRIGGER --location=! --format=
@@ -46,18 +47,18 @@ gcloud pubsub subscriptions add-iam-policy-binding SUBSCRIPTION --member=! --rol
 gcloud pubsub subscriptions update SUBSCRIPTION --ack-deadline= --min-retry-delay=
     --max-retry-delay= --message-retention-duration= --expiration-period= --dead-letter-topic=
     --max-delivery-attempts=
-gcloud secrets create SECRET --data-file=
+gcloud secrets create SECRET --data-file= --replication-policy= --locations=
 gcloud storage buckets notifications delete URL
 gcloud storage buckets notifications list URL
 gcloud storage cp SOURCE DESTINATION
 gcloud storage ls URL --long
 gcloud storage objects update URL --clear-encryption-key --decryption-keys= --custom-metadata=
-terraform apply -var=
+terraform apply -var= -target= -replace=
 terraform destroy
 terraform fmt
 terraform import ADDRESS ID
 terraform init
-terraform output NAME -raw
+terraform output NAME -raw -json
 terraform plan
 terraform state rm ADDRESS...
 """
@@ -231,7 +232,14 @@ def test_terraform_lines_name_what_tf_declares() -> None:
         if words[0] == "output":
             names = [("output", word) for word in words[1:] if not word.startswith("-")]
         elif words[:2] == ["state", "rm"]:
-            names = [("resource", word) for word in words[2:]]
+            names = [("resource", word.partition("[")[0]) for word in words[2:]]
+        elif words[0] == "import":
+            names = [("resource", words[1].partition("[")[0])] if words[1:] else []
+        names += [
+            ("resource", word.partition("=")[2].partition("[")[0])
+            for word in words
+            if word.startswith(("-target=", "-replace=")) and "ADDRESS" not in word
+        ]
         names += [
             ("variable", value.partition("=")[0])
             for flag, value in pairwise(words)
@@ -246,8 +254,8 @@ def test_the_table_of_roles_has_every_command() -> None:
     table = page.partition("### Who needs which role\n")[2].partition("\n## ")[0]
     commands = {" ".join(line.words) for line in pages.in_markdown("", table)}
     assert commands - {"terraform apply"} == set(_leaves("dcm2bq", cli.commands))
-    identities = (ROOT / "tf" / "identities.tf").read_text()
-    assert '"${local.snake_name}_inserter"' in identities
+    grants = (ROOT / "tf" / "grants.tf").read_text()
+    assert '"${local.snake_name}_inserter"' in grants
     assert "`dcm2bq_inserter`" in table
 
 

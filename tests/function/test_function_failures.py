@@ -252,15 +252,17 @@ def test_a_missing_table_means_redelivery_until_it_exists(
         "bigQuery": {"timeoutSeconds": scaled(3)},
         "limits": {"deadlineSeconds": scaled(4)},
     }
-    with function_stack(tmp_path, bigquery_url, storage_url, overrides) as stack:
-        stack.dataset.query("DROP TABLE instances")
+    with function_stack(tmp_path, bigquery_url, storage_url, overrides, has_tables=False) as stack:
+        tables = {
+            definition.name: definition.resource
+            for definition in schema.load(stack.config, "local")
+        }
+        stack.dataset.create(None)
+        stack.dataset.create_table(tables["dead_letter"])
         event = upload(stack)
         assert event.post(stack.url).status_code == 500
         assert dead_letters_of(stack, event) == []
-        table = next(
-            each for each in schema.load(stack.config, "local") if each.name == "instances"
-        )
-        stack.dataset.create_table(table.resource)
+        stack.dataset.create_table(tables["instances"])
         assert event.post(stack.url).status_code == 200
         assert len(rows_of(stack, event)) == 1
 

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from tests.support.function_stack import function_stack
+from tests.support.function_stack import Stack, function_stack
 from tests.support.patience import scaled
 
 SENTINEL = "SENTINEL^PATIENT"
@@ -21,7 +21,7 @@ def test_ignored_events_are_counted_by_reason_and_never_named(
     tmp_path: Path, bigquery_url: str, storage_url: str
 ) -> None:
     overrides = {"bigQuery": {"timeoutSeconds": scaled(3)}}
-    with function_stack(tmp_path, bigquery_url, storage_url, overrides) as stack:
+    with function_stack(tmp_path, bigquery_url, storage_url, overrides, has_tables=False) as stack:
         for name, (content, _) in IGNORED.items():
             assert stack.bucket.upload(name, content).post(stack.url).status_code == 200
         touched = stack.bucket.upload(f"{SENTINEL}.dcm", b"text").as_type("metadataUpdated")
@@ -38,12 +38,9 @@ def test_ignored_events_are_counted_by_reason_and_never_named(
     assert SENTINEL not in text
 
 
-def test_the_line_of_an_ignored_event_says_why(
-    tmp_path: Path, bigquery_url: str, storage_url: str
-) -> None:
-    overrides = {"bigQuery": {"timeoutSeconds": scaled(3)}, "log": {"level": "DEBUG"}}
-    with function_stack(tmp_path, bigquery_url, storage_url, overrides) as stack:
-        event = stack.bucket.upload("notes.txt", b"text")
-        assert event.post(stack.url).status_code == 200
-        (line,) = stack.log_lines(event.id)
+def test_the_line_of_an_ignored_event_says_why(stack: Stack) -> None:
+    """At DEBUG."""
+    event = stack.bucket.upload("notes.txt", b"text")
+    assert event.post(stack.url).status_code == 200
+    (line,) = stack.log_lines(event.id)
     assert (line["severity"], line["outcome"], line["ignored"]) == ("DEBUG", "ignored", "name")

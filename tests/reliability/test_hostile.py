@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from pydicom.data import get_testdata_file
 
 from dcm2bq.local import servers
@@ -25,7 +23,7 @@ from tests.support.function_stack import ROOT, unique
 from tests.support.hostile import MIB, Content, hostile
 from tests.support.insertall import InsertAll
 from tests.support.limited import Limited, limited
-from tests.support.patience import patience, scaled
+from tests.support.patience import patience, scaled, until
 from tests.support.processes import guarded
 
 MEMORY = 512 * MIB
@@ -61,8 +59,10 @@ class Function:
         """Its peak memory."""
         if (peak := self.limit.peak_bytes) is not None:
             return peak // MIB
-        status = [Path(f"/proc/{each}/status").read_text() for each in descendants(self.pid)]
-        return sum(int(each.partition("VmHWM:")[2].split()[0]) for each in status) // 1024
+        statuses = [
+            Path(f"/proc/{process_id}/status").read_text() for process_id in descendants(self.pid)
+        ]
+        return sum(int(status.partition("VmHWM:")[2].split()[0]) for status in statuses) // 1024
 
     def deliver(self, event: Event) -> Answer:
         """Deliver an event."""
@@ -96,23 +96,12 @@ def function(
         process = subprocess.Popen(guarded(command), env=environ, stdout=output, stderr=output)
         try:
             url = servers.url(port)
-            _wait_for(url)
+            until(lambda: process.poll() is not None or servers.answers(port, "/"))
+            assert process.poll() is None, log.read_text()
             yield Function(url, process.pid, limit, log)
         finally:
-            process.send_signal(signal.SIGTERM)
+            process.terminate()
             process.wait()
-
-
-def _wait_for(url: str) -> None:
-    give_up = time.monotonic() + 60 * patience()
-    while time.monotonic() < give_up:
-        try:
-            requests.get(url, timeout=5)
-        except requests.ConnectionError:
-            time.sleep(0.1)
-        else:
-            return
-    raise TimeoutError("the function did not start")
 
 
 def objects(*, is_long: bool) -> list[tuple[str, Content]]:

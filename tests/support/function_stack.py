@@ -11,8 +11,9 @@ from typing import Any
 from dcm2bq import config
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.local import servers
+from dcm2bq.tools.init import init
 from tests.support.cloud import Bucket
-from tests.support.datasets import fresh_dataset
+from tests.support.datasets import connect, dropped
 from tests.support.proxy import Proxy
 
 ROOT = Path(__file__).parents[2]
@@ -67,16 +68,21 @@ def function_stack(
     *,
     source: Path = ROOT,
     threads: int | None = None,
+    has_tables: bool = True,
 ) -> Iterator[Stack]:
     """Run the function with a fresh dataset and fresh buckets behind fault proxies.
 
-    `source` is the folder of `main.py` and of the package that it imports.
+    `source` is the folder of `main.py` and of the package that it imports. Without tables there is
+    not even a dataset, which saves seconds.
     """
     dataset_id = unique("test_")
     overrides = {**overrides, "bigQuery": {"datasetId": dataset_id, **overrides["bigQuery"]}}
     settings = config.from_overrides(overrides)
     with ExitStack() as stack:
-        dataset = stack.enter_context(fresh_dataset(bigquery_url, settings))
+        dataset = connect(bigquery_url, settings)
+        stack.enter_context(dropped(bigquery_url, dataset.dataset_id))
+        if has_tables:
+            init(dataset, settings)
         storage = stack.enter_context(Proxy(storage_url).running())
         bigquery = stack.enter_context(Proxy(bigquery_url).running())
         environ = {

@@ -99,12 +99,12 @@ class Proxy:
 
     def _forward(self, exchange: Exchange) -> tuple[int, dict[str, str], bytes]:
         connection = HTTPConnection(self._upstream, timeout=600)
-        headers = _end_to_end(exchange.headers.items())
+        headers = end_to_end(exchange.headers.items())
         try:
             with self.under_way(exchange.requestline):
                 connection.request(exchange.command, exchange.path, exchange.body, headers)
                 response = connection.getresponse()
-                return response.status, _end_to_end(response.getheaders()), response.read()
+                return response.status, end_to_end(response.getheaders()), response.read()
         finally:
             connection.close()
 
@@ -131,7 +131,7 @@ class LoadingBigQuery(Proxy):
         return schema
 
 
-def _end_to_end(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+def end_to_end(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return the headers that a proxy passes on."""
     return {name: value for name, value in headers if name.lower() not in HOP_BY_HOP}
 

@@ -31,16 +31,23 @@ def without(*missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def commands(extra: Extra) -> list[str]:
     with pytest.raises(ConfigError, match=f"^{extra.name} needs packages") as caught:
-        extras.require(extra)
+        extras.require(replace(extra, python=None))
     return str(caught.value).splitlines()[1:]
 
 
 def test_the_missing_packages_are_named() -> None:
-    extra = replace(LOCAL, modules=("duckdb", "no_such_package", "nor_this"))
+    extra = replace(LOCAL, modules=("duckdb", "no_such_package", "nor_this"), python=None)
     with pytest.raises(ConfigError, match=r"not installed \(no_such_package, nor_this\); "):
         extras.require(extra)
 
 
+def test_another_python_is_asked_for_before_any_package() -> None:
+    extra = replace(LOCAL, modules=("no_such_package",), python="2.7")
+    with pytest.raises(ConfigError, match=r"^local needs Python 2\.7, and this is 3\.1\d: "):
+        extras.require(extra)
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 13), reason="the extra needs Python 3.13")
 def test_an_installed_extra_is_not_asked_for() -> None:
     extras.require(LOCAL)
 
@@ -50,7 +57,9 @@ def test_beside_its_rival_a_separate_environment_is_suggested(
     extra: Extra, checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without(extra.modules[0], monkeypatch=monkeypatch)
-    extra = replace(extra, rival="pytest")  # the rivals themselves are in two environments
+    extra = replace(
+        extra, rival="pytest", python=None
+    )  # the rivals themselves are in two environments
     create, install, run = commands(extra)
     separate = checkout / f".venv-{extra.name}"
     assert create == f"{sys.executable} -m venv '{separate}'"

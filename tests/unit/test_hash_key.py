@@ -249,6 +249,16 @@ def test_the_configuration_is_shown_without_reading_the_secret(
     assert secrets.paths == []
 
 
+def test_the_local_stack_reads_no_secret(
+    secrets: SecretManager, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing leaves the machine: there the key comes from the variable."""
+    monkeypatch.setenv("DCM2BQ_CONFIG", json.dumps({"privacy": {**HASH, "hashKeySecret": SECRET}}))
+    assert cli.main(["local", "--once"]) == 2
+    assert "DCM2BQ_HASH_KEY must hold 16 bytes" in capsys.readouterr().err
+    assert secrets.paths == []
+
+
 def start(privacy: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     """Start the function's module, as functions-framework does."""
     program = "import runpy, sys; runpy.run_path(sys.argv[1])"

@@ -12,7 +12,8 @@ mock_provider "time" {}
 
 variables {
   project_id = "my-project"
-  gcloud     = "./tests/gcloud"
+  region     = "us-central1"
+  python     = "./tests/python"
   alerts = {
     emails                = ["radiology@example.org"]
     notification_channels = ["projects/my-project/notificationChannels/42"]
@@ -75,13 +76,20 @@ run "metrics_count_the_log_lines_of_this_function" {
   }
 
   assert {
-    condition     = google_monitoring_alert_policy.dead_letters.conditions[0].condition_matched_log[0].filter == google_logging_metric.this["dead_letters"].filter
-    error_message = "the alert on dead letters looks for something else"
+    condition = [
+      google_monitoring_alert_policy.dead_letters.conditions[0].condition_threshold[0].filter,
+      google_monitoring_alert_policy.dead_letters.conditions[0].condition_threshold[0].threshold_value,
+      google_monitoring_alert_policy.dead_letters.conditions[0].condition_threshold[0].aggregations[0].alignment_period,
+      ] == [
+      "resource.type = \"cloud_run_revision\" AND metric.type = \"logging.googleapis.com/user/dcm2bq/dead_letters\"", 10, "86400s",
+    ]
+    error_message = "a stray file a day raises an alert, or a broken scanner does not"
   }
   assert {
     condition = google_monitoring_alert_policy.failed.conditions[0].condition_prometheus_query_language[0].query == join("", [
-      "sum(increase(run_googleapis_com:request_count{monitored_resource=\"cloud_run_revision\",service_name=\"dcm2bq\",response_code_class!=\"2xx\"}[10m]))",
+      "sum(increase(run_googleapis_com:request_count{monitored_resource=\"cloud_run_revision\",service_name=\"dcm2bq\",response_code_class!=\"2xx\",response_code!=\"429\"}[10m]))",
       " / sum(increase(run_googleapis_com:request_count{monitored_resource=\"cloud_run_revision\",service_name=\"dcm2bq\"}[10m])) > 0.05",
+      " and sum(increase(run_googleapis_com:request_count{monitored_resource=\"cloud_run_revision\",service_name=\"dcm2bq\",response_code_class!=\"2xx\",response_code!=\"429\"}[10m])) > 20",
     ])
     error_message = "the alert on failures asks for something else"
   }
@@ -93,9 +101,9 @@ run "metrics_count_the_log_lines_of_this_function" {
     condition = { for name, policy in { waits = google_monitoring_alert_policy.oldest_unacked, stuck = google_monitoring_alert_policy.dead_letters_stuck, exhausted = google_monitoring_alert_policy.exhausted } :
       name => "${policy.conditions[0].condition_threshold[0].filter} > ${policy.conditions[0].condition_threshold[0].threshold_value}"
       } == {
-      waits     = "resource.type = \"pubsub_subscription\" AND metric.type = \"pubsub.googleapis.com/subscription/oldest_unacked_message_age\" AND resource.labels.subscription_id = monitoring.regex.full_match(\"eventarc-us-(dcm2bq-123456|dcm2bq-archived|dcm2bq-deleted)-sub-[0-9]+\") > 3600"
+      waits     = "resource.type = \"pubsub_subscription\" AND metric.type = \"pubsub.googleapis.com/subscription/oldest_unacked_message_age\" AND resource.labels.subscription_id = monitoring.regex.full_match(\"none-of-dcm2bq-archived|none-of-dcm2bq-deleted|none-of-dcm2bq-finalized\") > 3600"
       stuck     = "resource.type = \"pubsub_subscription\" AND metric.type = \"pubsub.googleapis.com/subscription/oldest_unacked_message_age\" AND resource.labels.subscription_id = \"dcm2bq-dead-letter\" > 3600"
-      exhausted = "resource.type = \"pubsub_subscription\" AND metric.type = \"pubsub.googleapis.com/subscription/dead_letter_message_count\" AND resource.labels.subscription_id = monitoring.regex.full_match(\"eventarc-us-(dcm2bq-123456|dcm2bq-archived|dcm2bq-deleted)-sub-[0-9]+\") > 0"
+      exhausted = "resource.type = \"pubsub_subscription\" AND metric.type = \"pubsub.googleapis.com/subscription/dead_letter_message_count\" AND resource.labels.subscription_id = monitoring.regex.full_match(\"none-of-dcm2bq-archived|none-of-dcm2bq-deleted|none-of-dcm2bq-finalized\") > 0"
     }
     error_message = "the alerts on subscriptions look at something else"
   }
@@ -127,7 +135,7 @@ run "metrics_count_the_log_lines_of_this_function" {
   }
 }
 
-run "silence_is_no_alarm_by_default" {
+run "by_default_silence_raises_no_alert" {
   command = plan
 
   variables {

@@ -12,7 +12,8 @@ mock_provider "time" {}
 
 variables {
   project_id = "my-project"
-  gcloud     = "./tests/gcloud"
+  region     = "us-central1"
+  python     = "./tests/python"
 }
 
 run "the_apis_are_enabled_and_stay" {
@@ -47,7 +48,7 @@ run "the_bucket_is_private" {
       google_storage_bucket.dicom[0].uniform_bucket_level_access,
       google_storage_bucket.dicom[0].public_access_prevention,
       google_storage_bucket.dicom[0].force_destroy,
-    ] == ["my-project-dicom", "US", true, "enforced", false]
+    ] == ["my-project-dicom", "us-central1", true, "enforced", false]
     error_message = "the bucket has other properties"
   }
 }
@@ -120,115 +121,128 @@ run "the_environment_holds_the_configuration" {
   }
 }
 
+run "new_buckets_are_closed_to_viewers_of_the_project" {
+  assert {
+    condition = { for name, binding in google_storage_bucket_iam_binding.owners_only : name => [binding.bucket, binding.role, binding.members] } == {
+      "dicom/legacyBucketReader"  = ["my-project-dicom", "roles/storage.legacyBucketReader", toset(["projectOwner:my-project"])]
+      "dicom/legacyObjectReader"  = ["my-project-dicom", "roles/storage.legacyObjectReader", toset(["projectOwner:my-project"])]
+      "source/legacyBucketReader" = ["my-project-dcm2bq-source", "roles/storage.legacyBucketReader", toset(["projectOwner:my-project"])]
+      "source/legacyObjectReader" = ["my-project-dcm2bq-source", "roles/storage.legacyObjectReader", toset(["projectOwner:my-project"])]
+    }
+    error_message = "viewers of the project can read a new bucket"
+  }
+}
+
+run "the_function_has_no_trigger_of_its_own" {
+  assert {
+    condition     = length(google_cloudfunctions2_function.ingest.event_trigger) == 0
+    error_message = "a redeployment can make the function's own trigger anew, and lose what waits in it"
+  }
+}
+
 run "there_is_a_trigger_for_each_type" {
   assert {
-    condition = google_cloudfunctions2_function.ingest.event_trigger[0] == merge(google_cloudfunctions2_function.ingest.event_trigger[0], {
-      trigger_region        = "us"
-      event_type            = "google.cloud.storage.object.v1.finalized"
-      retry_policy          = "RETRY_POLICY_RETRY"
-      service_account_email = "trigger@"
-    })
-    error_message = "the function's own trigger is another"
-  }
-  assert {
-    condition = { for each in google_cloudfunctions2_function.ingest.event_trigger[0].event_filters : each.attribute => each.value } == {
-      bucket = "my-project-dicom"
-    }
-    error_message = "the function's own trigger filters otherwise"
-  }
-  assert {
     condition = {
-      for event, trigger in google_eventarc_trigger.further : event => [
+      for event, trigger in google_eventarc_trigger.event : event => [
         trigger.name, trigger.location, trigger.service_account,
-        { for each in trigger.matching_criteria : each.attribute => each.value },
+        { for criterion in trigger.matching_criteria : criterion.attribute => criterion.value },
         trigger.destination[0].cloud_run_service[0].service,
         trigger.destination[0].cloud_run_service[0].region,
       ]
-      } == {
-      deleted = [
-        "dcm2bq-deleted", "us", "trigger@",
-        { type = "google.cloud.storage.object.v1.deleted", bucket = "my-project-dicom" },
+      } == { for event in ["finalized", "deleted", "archived"] : event => [
+        "dcm2bq-${event}", "us-central1", "trigger@",
+        { type = "google.cloud.storage.object.v1.${event}", bucket = "my-project-dicom" },
         "dcm2bq", "us-central1",
-      ]
-      archived = [
-        "dcm2bq-archived", "us", "trigger@",
-        { type = "google.cloud.storage.object.v1.archived", bucket = "my-project-dicom" },
-        "dcm2bq", "us-central1",
-      ]
-    }
-    error_message = "the further triggers are others"
+    ] }
+    error_message = "the triggers are different"
   }
 }
 
 run "each_subscription_retries_for_long_and_has_a_dead_letter_topic" {
   assert {
-    condition     = keys(terraform_data.subscription) == ["archived", "deleted", "finalized"]
-    error_message = "not each trigger's subscription is completed"
-  }
-  assert {
     condition = {
       for event in keys(terraform_data.subscription) :
-      local.triggers[event].name => file("build/gcloud/${local.triggers[event].name}")
-      } == {
-      for trigger in ["dcm2bq-123456", "dcm2bq-deleted", "dcm2bq-archived"] :
-      trigger => join("\n", [
-        "eventarc triggers describe ${trigger} --project=my-project --location=us --format=value(transport.pubsub.subscription)",
-        join(" ", [
-          "pubsub subscriptions add-iam-policy-binding projects/my-project/subscriptions/eventarc-us-${trigger}-sub-1",
-          "--project=my-project --member=serviceAccount:pubsub-agent --role=roles/pubsub.subscriber --quiet",
-        ]),
-        join(" ", [
-          "pubsub subscriptions update projects/my-project/subscriptions/eventarc-us-${trigger}-sub-1",
-          "--project=my-project --ack-deadline=600 --dead-letter-topic=projects/my-project/topics/dcm2bq-dead-letter",
-          "--max-delivery-attempts=100 --min-retry-delay=10s --max-retry-delay=600s",
-          "--message-retention-duration=7d --expiration-period=never --quiet\n",
-        ]),
-      ])
-    }
-    error_message = "gcloud was called otherwise"
+      event => trimspace(file("build/steps/${local.subscriptions[event]}"))
+      } == { for event in ["archived", "deleted", "finalized"] : event => join("\n", [
+        "./steps/subscription.py",
+        "projects/my-project/subscriptions/none-of-dcm2bq-${event}",
+        jsonencode({
+          ackDeadlineSeconds       = 600
+          deadLetterPolicy         = { deadLetterTopic = "projects/my-project/topics/dcm2bq-dead-letter", maxDeliveryAttempts = 100 }
+          expirationPolicy         = {}
+          messageRetentionDuration = "604800s"
+          retryPolicy              = { maximumBackoff = "600s", minimumBackoff = "10s" }
+        }),
+        "the-token",
+    ]) }
+    error_message = "the step sets something else"
+  }
+  assert {
+    condition     = [for grant in google_pubsub_subscription_iam_member.dead_letter : grant.role] == ["roles/pubsub.subscriber", "roles/pubsub.subscriber", "roles/pubsub.subscriber"]
+    error_message = "Pub/Sub may not take messages out of a subscription"
   }
 }
 
-run "a_subscription_is_completed_again_when_its_trigger_was_made_anew" {
+run "each_table_gets_the_columns_of_the_release" {
   assert {
     condition = {
-      for event, step in terraform_data.subscription : event => step.triggers_replace
-      } == {
-      for event in ["archived", "deleted", "finalized"] : event => [
-        event == "finalized" ? { name = "dcm2bq-123456", uid = null } : { name = "dcm2bq-${event}", uid = google_eventarc_trigger.further[event].uid },
-        "projects/my-project/topics/dcm2bq-dead-letter",
-        "serviceAccount:pubsub-agent",
-      ]
-    }
-    error_message = "what completes a subscription again is something else"
+      for name in keys(terraform_data.columns) : name => trimspace(file("build/steps/${name}"))
+      } == { for name in ["instances", "dead_letter"] : name => join("\n", [
+        "./steps/columns.py",
+        "projects/my-project/datasets/dicom/tables/${name}",
+        jsonencode(local.tables[name].schema.fields),
+        "the-token",
+    ]) }
+    error_message = "the step adds other columns"
   }
 }
 
-run "and_when_the_function_was_deployed_anew" {
+run "deploying_the_function_leaves_triggers_and_subscriptions_alone" {
   variables {
-    gcloud   = "./tests/gcloud_again"
-    function = { memory = "1Gi" }
-  }
-
-  assert {
-    condition     = strcontains(file("build/gcloud_again/${local.triggers.finalized.name}"), "pubsub subscriptions update")
-    error_message = "the subscription of the function's own trigger was left as it may be now"
-  }
-}
-
-run "but_not_without_a_reason" {
-  variables {
-    gcloud   = "false" # which would fail the apply
+    python   = "false" # which would fail the apply
     function = { memory = "1Gi" }
   }
 
   assert {
     condition     = google_cloudfunctions2_function.ingest.service_config[0].available_memory == "1Gi"
-    error_message = "the function was deployed anew"
+    error_message = "the function was not deployed"
   }
 }
 
-run "dead_letters_end_in_the_table_for_ever" {
+run "a_setting_that_drifted_is_restored" {
+  variables {
+    python = "./tests/python_again"
+  }
+
+  override_data {
+    target = data.google_pubsub_subscription.event["deleted"]
+    values = {
+      ack_deadline_seconds       = 10
+      message_retention_duration = "604800s"
+      expiration_policy          = [{ ttl = "" }]
+      retry_policy               = [{ minimum_backoff = "10s", maximum_backoff = "600s" }]
+      dead_letter_policy         = [{ dead_letter_topic = "projects/my-project/topics/dcm2bq-dead-letter", max_delivery_attempts = 100 }]
+    }
+  }
+
+  assert {
+    condition     = local.drift["deleted"] == ["ackDeadlineSeconds"] && fileset("build/steps_again", "*") == toset(["none-of-dcm2bq-deleted"])
+    error_message = "the step ran for another subscription, or not at all"
+  }
+}
+
+run "and_the_next_plan_is_quiet" {
+  variables {
+    python = "false"
+  }
+
+  assert {
+    condition     = terraform_data.subscription["deleted"].triggers_replace.settings.ackDeadlineSeconds == "600"
+    error_message = "the drift is remembered, and the step runs again"
+  }
+}
+
+run "dead_letters_end_up_in_the_table_and_their_subscription_never_expires" {
   assert {
     condition     = google_pubsub_topic.dead_letter.name == "dcm2bq-dead-letter"
     error_message = "the topic has another name"

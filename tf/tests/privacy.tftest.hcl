@@ -12,7 +12,8 @@ mock_provider "time" {}
 
 variables {
   project_id = "my-project"
-  gcloud     = "./tests/gcloud"
+  region     = "us-central1"
+  python     = "./tests/python"
 }
 
 run "without_privacy_options_the_table_has_no_label_for_them" {

@@ -13,7 +13,8 @@ mock_provider "time" {}
 
 variables {
   project_id = "my-project"
-  gcloud     = "./tests/gcloud"
+  region     = "us-central1"
+  python     = "./tests/python"
 }
 
 run "mistakes_1" {
@@ -30,6 +31,11 @@ run "mistakes_1" {
     alerts        = { emails = ["radiology"] }                                           # no address
     kms_key       = "my-key"                                                             # a key by its short name
     vpc_connector = { id = "my-connector" }                                              # a connector by its short name
+    labels        = { Team = "Radiology" }                                               # capital letters
+    identities    = { runtime = "serviceAccount:a@p.iam.gserviceaccount.com" }           # a member
+    topic_regions = ["eu"]                                                               # a multi-region
+    budget        = { billing_account = "Hospital", monthly_amount = 500 }               # an account by its name
+    backfill      = { subnetwork = "default" }                                           # a subnetwork by its short name
   }
 
   expect_failures = [
@@ -43,6 +49,11 @@ run "mistakes_1" {
     var.alerts,
     var.kms_key,
     var.vpc_connector,
+    var.labels,
+    var.identities,
+    var.topic_regions,
+    var.budget,
+    var.backfill,
   ]
 }
 
@@ -50,12 +61,17 @@ run "mistakes_2" {
   command = plan
 
   variables {
-    suffix   = "west-"                                    # a suffix that ends in a hyphen
-    bucket   = { name = "gs://scans" }                    # a URI
-    dataset  = { instances_table_id = "other.instances" } # a table with a dot
-    function = { concurrency = 1.5 }                      # half a concurrent event
-    privacy  = { remove = ["Patient<Name>"] }             # an attribute that would be escaped
-    alerts   = { notification_channels = ["123"] }        # no channel
+    suffix        = "west-"                                    # a suffix that ends in a hyphen
+    bucket        = { name = "gs://scans" }                    # a URI
+    dataset       = { instances_table_id = "other.instances" } # a table with a dot
+    function      = { concurrency = 1.5 }                      # half a concurrent event
+    privacy       = { remove = ["Patient<Name>"] }             # an attribute that would be escaped
+    alerts        = { notification_channels = ["123"] }        # no channel
+    vpc           = { network = "n" }                          # two ways out
+    vpc_connector = { id = "projects/p/locations/l/connectors/c" }
+    build         = { docker_repository = "projects/p/locations/us-central1/repositories/r" } # beside the key's own
+    kms_key       = "projects/p/locations/us-central1/keyRings/r/cryptoKeys/k"
+    budget        = { billing_account = "012345-6789AB-CDEF01", monthly_amount = 0.5 } # a budget of less than 1
   }
 
   expect_failures = [
@@ -65,6 +81,9 @@ run "mistakes_2" {
     var.function,
     var.privacy,
     var.alerts,
+    var.vpc,
+    var.build,
+    var.budget,
   ]
 }
 
@@ -76,9 +95,10 @@ run "mistakes_3" {
     function = { cpu = "0.5" }                                                    # concurrency on a part of a cpu
     privacy  = { remove = ["Pâtient"] }                                           # an attribute beyond ascii
     alerts   = { failed_ratio = 5 }                                               # a ratio in percent
+    build    = { docker_repository = "images" }                                   # a repository by its short name
   }
 
-  expect_failures = [var.dataset, var.function, var.privacy, var.alerts]
+  expect_failures = [var.dataset, var.function, var.privacy, var.alerts, var.build]
 }
 
 run "mistakes_4" {
@@ -210,7 +230,7 @@ run "a_bucket_whose_folders_can_be_renamed" {
     values = { location = "EU", project_number = 123456789012, hierarchical_namespace = [{ enabled = true }] }
   }
 
-  expect_failures = [google_storage_bucket_iam_member.runtime]
+  expect_failures = [google_cloudfunctions2_function.ingest]
 }
 
 run "unless_nobody_renames_them" {
@@ -231,14 +251,25 @@ run "unless_nobody_renames_them" {
   }
 }
 
-run "a_location_without_a_region_for_the_function" {
+run "a_key_in_another_location_than_a_new_bucket" {
   command = plan
 
   variables {
-    bucket = { location = "EUR9" }
+    bucket  = { location = "US" }
+    kms_key = "projects/p/locations/us-central1/keyRings/r/cryptoKeys/k"
   }
 
   expect_failures = [google_cloudfunctions2_function.ingest]
+}
+
+run "a_policy_tag_for_a_column_that_does_not_exist" {
+  command = plan
+
+  variables {
+    dataset = { policy_tags = { PatientNames = "projects/p/locations/us/taxonomies/1/policyTags/2" } }
+  }
+
+  expect_failures = [google_bigquery_table.table]
 }
 
 # The project's number is known once its API is.
@@ -256,7 +287,7 @@ run "a_bucket_of_another_project" {
     values = { location = "EU", project_number = 999999999999 }
   }
 
-  expect_failures = [google_storage_bucket_iam_member.runtime]
+  expect_failures = [google_cloudfunctions2_function.ingest]
 }
 
 run "privacy_options_for_rows_that_were_made_without" {
@@ -277,4 +308,47 @@ run "mistakes_15" {
   }
 
   expect_failures = [var.config]
+}
+
+run "mistakes_16" {
+  command = plan
+
+  variables {
+    dataset = { readers = ["allUsers"] } # everyone
+    alerts  = { dead_letters = 1.5 }     # half a dead letter
+    build   = { worker_pool = "pool" }   # a pool by its short name
+    vpc     = { tags = ["a"] }           # a vpc without a network
+  }
+
+  expect_failures = [var.dataset, var.alerts, var.build, var.vpc]
+}
+
+run "mistakes_17" {
+  command = plan
+
+  variables {
+    dataset = { policy_tags = { PatientName = "restricted" } } # a tag by its short name
+  }
+
+  expect_failures = [var.dataset]
+}
+
+run "mistakes_18" {
+  command = plan
+
+  variables {
+    dataset = { time_travel_hours = 24 } # less than BigQuery allows
+  }
+
+  expect_failures = [var.dataset]
+}
+
+run "mistakes_19" {
+  command = plan
+
+  variables {
+    dataset = { storage_billing = "physical" } # lower case
+  }
+
+  expect_failures = [var.dataset]
 }

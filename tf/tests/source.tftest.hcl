@@ -12,7 +12,8 @@ mock_provider "time" {}
 
 variables {
   project_id = "my-project"
-  gcloud     = "./tests/gcloud"
+  region     = "us-central1"
+  python     = "./tests/python"
 }
 
 run "the_archive_holds_the_function_and_nothing_else" {

@@ -12,7 +12,8 @@ mock_provider "time" {}
 
 variables {
   project_id = "my-project"
-  gcloud     = "./tests/gcloud"
+  region     = "us-central1"
+  python     = "./tests/python"
   dataset    = { id = "radiology", instances_table_id = "headers", dead_letter_table_id = "failures" }
 }
 
@@ -106,7 +107,7 @@ run "the_dataset_is_never_deleted_with_its_contents" {
   assert {
     condition = [
       google_bigquery_dataset.dicom.dataset_id, google_bigquery_dataset.dicom.location, google_bigquery_dataset.dicom.delete_contents_on_destroy,
-    ] == ["radiology", "US", false]
+    ] == ["radiology", "us-central1", false]
     error_message = "the dataset has other properties"
   }
 }
@@ -119,5 +120,23 @@ run "protection_can_be_taken_off" {
   assert {
     condition     = !anytrue([for table in google_bigquery_table.table : table.deletion_protection])
     error_message = "the tables are protected"
+  }
+}
+
+run "the_dataset_is_closed_to_basic_roles" {
+  assert {
+    condition     = [for entry in google_bigquery_dataset.dicom.access : [entry.role, entry.special_group]] == [["OWNER", "projectOwners"]]
+    error_message = "others than owners of the project can read the dataset"
+  }
+}
+
+run "readers_can_query_the_dataset" {
+  variables {
+    dataset = { readers = ["group:research@example.org"] }
+  }
+
+  assert {
+    condition     = [google_bigquery_dataset_iam_member.this["reader/group:research@example.org"].role, google_bigquery_dataset_iam_member.this["reader/group:research@example.org"].dataset_id] == ["roles/bigquery.dataViewer", "dicom"]
+    error_message = "a reader has another role"
   }
 }

@@ -1,5 +1,19 @@
 # What Google would fill in.
 
+mock_data "google_client_config" {
+  defaults = { access_token = "the-token" }
+}
+
+mock_data "google_pubsub_subscription" {
+  defaults = {
+    ack_deadline_seconds       = 600
+    message_retention_duration = "604800s"
+    expiration_policy          = [{ ttl = "" }]
+    retry_policy               = [{ minimum_backoff = "10s", maximum_backoff = "600s" }]
+    dead_letter_policy         = [{ dead_letter_topic = "projects/my-project/topics/dcm2bq-dead-letter", max_delivery_attempts = 100 }]
+  }
+}
+
 mock_data "google_project" {
   defaults = { number = "123456789012" }
 }
@@ -23,7 +37,6 @@ mock_data "google_storage_bucket" {
 mock_resource "google_cloudfunctions2_function" {
   defaults = {
     update_time    = "2024-01-01T00:00:00Z"
-    event_trigger  = { trigger = "projects/my-project/locations/us/triggers/dcm2bq-123456" }
     service_config = { service = "projects/my-project/locations/us-central1/services/dcm2bq" }
   }
 }
@@ -49,21 +62,26 @@ mock_resource "google_monitoring_dashboard" {
 }
 
 override_resource {
-  target = google_service_account.runtime
+  target = google_project_iam_custom_role.loader
+  values = { id = "projects/my-project/roles/dcm2bq_loader" }
+}
+
+override_resource {
+  target = google_service_account.this["runtime"]
   values = { email = "runtime@", member = "serviceAccount:runtime" }
 }
 
 override_resource {
-  target = google_service_account.trigger
+  target = google_service_account.this["trigger"]
   values = { email = "trigger@", member = "serviceAccount:trigger" }
 }
 
 override_resource {
-  target = google_service_account.build
-  values = { id = "projects/my-project/serviceAccounts/build", member = "serviceAccount:build" }
+  target = google_service_account.this["build"]
+  values = { id = "projects/my-project/serviceAccounts/build", email = "build@", member = "serviceAccount:build" }
 }
 
 override_resource {
-  target = google_service_account.backfill
+  target = google_service_account.this["backfill"]
   values = { email = "backfill@", member = "serviceAccount:backfill" }
 }
