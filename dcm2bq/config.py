@@ -55,6 +55,14 @@ ProjectId = Annotated[
 ]
 BucketName = Annotated[str, _matching(bucket_names.PATTERN, bucket_names.RULE)]
 Positive = Annotated[int, Meta(ge=1)]
+SecretName = Annotated[
+    str,
+    _matching(
+        "projects/[a-z0-9][a-z0-9.:-]{0,63}/secrets/[A-Za-z0-9_-]{1,255}"
+        "(/versions/[A-Za-z0-9_-]{1,63})?",
+        "a secret is named projects/PROJECT/secrets/SECRET, with or without /versions/VERSION",
+    ),
+]
 NotNegative = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[int, Meta(ge=1, le=590)]
 """590: below 600 s, the longest acknowledgement deadline of Pub/Sub."""
@@ -235,6 +243,14 @@ class Privacy(_Options, frozen=True, kw_only=True):
             "its end is ignored"
         ),
     ] = "DCM2BQ_HASH_KEY"
+    hash_key_secret: Annotated[
+        SecretName | None,
+        Meta(
+            description="Secret of Secret Manager that holds the key of the hash, read at start: "
+            "`projects/P/secrets/S`, best with `/versions/V`. It takes precedence over "
+            "`hashKeyVariable`, which must hold the same key if it is set"
+        ),
+    ] = None
     key_version: Annotated[
         str | None, Meta(description="Name of the key's version; part of the table's fingerprint")
     ] = None
@@ -253,10 +269,13 @@ class Privacy(_Options, frozen=True, kw_only=True):
     def fingerprint(self) -> str:
         """The first 16 hex digits of the SHA-256 of this group as canonical JSON.
 
-        Canonical JSON has every option, sorted by name, without white space; Terraform's
-        `jsonencode` writes the same.
+        Canonical JSON has every option but `hashKeySecret`, sorted by name, without white space;
+        Terraform's `jsonencode` writes the same. Where the key is kept does not change a row, and
+        the key itself has a label of its own, by `hash_key.digest`.
         """
-        canonical = json.dumps(msgspec.to_builtins(self), sort_keys=True, separators=(",", ":"))
+        options = msgspec.to_builtins(self)
+        del options["hashKeySecret"]
+        canonical = json.dumps(options, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
@@ -279,7 +298,7 @@ class Log(_Options, frozen=True, kw_only=True):
         Literal["full", "hash"],
         Meta(
             description="Object names in logs: in full, or hashed (SHA-256, keyed if "
-            "`privacy.hashKeyVariable` names a variable that is set)"
+            "`privacy.hashKeySecret` is set or `privacy.hashKeyVariable` names a variable that is)"
         ),
     ] = "full"
     level: Annotated[
@@ -324,16 +343,6 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     if path:
         return _parse(_read(path), source=f"{FILE_VARIABLE} ({path})")
     return _parse(os.fsencode(inline), source=INLINE_VARIABLE) if inline else Config()
-
-
-def hash_key(options: Privacy, environ: Mapping[str, str] | None = None) -> bytes:
-    """Return the key of the hash from the environment; empty if the variable is not set.
-
-    One newline at the end is ignored: a secret written by a pipe has one, and a shell that
-    passes it on strips it. Both must give the same key.
-    """
-    environ = os.environ if environ is None else environ
-    return os.fsencode(environ.get(options.hash_key_variable, "")).removesuffix(b"\n")
 
 
 def from_overrides(overrides: Mapping[str, Any]) -> Config:

@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from dcm2bq.config import Config, hash_key
+from dcm2bq.config import Config
 from dcm2bq.errors import RetryableError, describe
+from dcm2bq.hash_key import hash_key
 from dcm2bq.terminal import printable_json
 
 FIELDS = (

@@ -1,6 +1,6 @@
 """What the commands that write rows need first: a table and a bucket that fit, and the handler."""
 
-from dcm2bq import dicom, schema
+from dcm2bq import dicom, schema, secret_manager
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.bigquery.row_sink import RowSink
 from dcm2bq.config import Config
@@ -22,8 +22,10 @@ def handler(dataset: Dataset, config: Config, sink: RowSink) -> Handler:
 def require_table(dataset: Dataset, config: Config) -> None:
     """Raise `ConfigError` unless `instances` exists and accepts rows of this configuration.
 
-    Rows made with other privacy options must not be mixed: the old ones would stay readable.
+    Rows made with other privacy options must not be mixed: the old ones would stay readable. Nor
+    must rows made with another key: their pseudonyms would not meet.
     """
+    secret_manager.provide_hash_key(config.privacy)
     dicom.privacy_rules(config.privacy)
     definition = schema.load(config, dataset.project)[0]  # `instances` is created first
     table = dataset.get_table(definition.name)

@@ -246,7 +246,11 @@ def test_an_invalid_configuration_prevents_the_start(configuration: str, message
 
 
 @pytest.mark.parametrize(
-    "name", ["DEBUG", "STORAGE_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST", "PUBSUB_EMULATOR_HOST"]
+    "name",
+    [
+        *("DEBUG", "STORAGE_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST", "PUBSUB_EMULATOR_HOST"),
+        "DCM2BQ_SECRET_MANAGER_EMULATOR_HOST",
+    ],
 )
 def test_a_developer_setting_prevents_the_start_in_the_cloud(name: str) -> None:
     result = start(**{name: "1", "K_SERVICE": "dcm2bq"})

@@ -6,18 +6,23 @@ from typing import Any
 
 import msgspec
 import pytest
+import requests
 from google.cloud import bigquery
 
-from dcm2bq import schema
+from dcm2bq import hash_key, schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config, Privacy, from_overrides
+from dcm2bq.dicom import privacy_rules
 from dcm2bq.errors import ConfigError, ServiceError
 from dcm2bq.lifted import ADDED
 from dcm2bq.schema import Definition, DefinitionKind
 from dcm2bq.schema.compare import compare
+from dcm2bq.tools import indexing
 from dcm2bq.tools.init import SchemaAction, SchemaEntry, init
 from tests.schema.conftest import with_own_dataset
+from tests.support import datasets
 from tests.support.datasets import fresh_dataset
+from tests.support.proxy import Fault, Proxy
 
 MakeRow = Callable[..., dict[str, Any]]
 Insert = Callable[..., None]
@@ -543,6 +548,145 @@ def test_a_table_made_with_other_privacy_options_is_refused(place: Place) -> Non
     for other in others:
         with pytest.raises(ConfigError, match="made with other privacy options"):
             init(place.dataset, msgspec.structs.replace(place.config, privacy=other))
+
+
+TAGS = {"names": ["projects/p/locations/eu/taxonomies/1/policyTags/2"]}
+
+
+def hospital_changes(place: Place) -> dict[str, Any]:
+    """Let a hospital add tags, labels and columns to `instances`; return the table."""
+    table = place.dataset.get_table("instances") or {}
+    for path in ("PatientID", "info.warnings"):
+        column(table, path)["policyTags"] = TAGS
+    table["schema"]["fields"] += [
+        {"name": "Ward", "type": "STRING", "description": "Where", "policyTags": TAGS},
+        {
+            "name": "Visit",
+            "type": "RECORD",
+            "mode": "REPEATED",
+            "fields": [{"name": "number", "type": "STRING", "policyTags": TAGS}],
+        },
+    ]
+    changed = {**table, "labels": {**(table.get("labels") or {}), "cost_centre": "radiology"}}
+    place.dataset.patch_table(changed, ["schema", "labels"])
+    return place.dataset.get_table("instances") or {}
+
+
+def test_an_update_keeps_what_others_added_to_a_table(place: Place) -> None:
+    place.create("instances", lambda table: without(table, "Modality", "metadata"))
+    before = hospital_changes(place)
+    assert column(before, "info.warnings")["policyTags"] == TAGS
+    assert place.init()["instances"].action is SchemaAction.UPDATED
+    after = place.dataset.get_table("instances") or {}
+    assert after["labels"] == {"cost_centre": "radiology"}
+    kept = after["schema"]["fields"][: len(before["schema"]["fields"])]
+    assert kept == before["schema"]["fields"]
+    added = after["schema"]["fields"][len(kept) :]
+    assert [each["name"] for each in added] == ["Modality", "metadata"]
+
+
+def test_a_replaced_view_keeps_the_descriptions_of_columns_that_others_added(place: Place) -> None:
+    place.init()
+    hospital_changes(place)
+    place.sql("CREATE OR REPLACE VIEW `D.instances_live` AS SELECT * FROM `D.instances`")
+    view = place.dataset.get_table("instances_live") or {}
+    column(view, "Ward")["description"] = "Where the patient was"
+    place.dataset.patch_table(view, ["schema"])
+    assert "query" in place.init()["instances_live"].details
+    view = place.dataset.get_table("instances_live") or {}
+    assert column(view, "Ward")["description"] == "Where the patient was"
+    assert column(view, "PatientID")["description"] == "(0010,0020) from the header"
+    assert actions(place.init()) == {}
+
+
+class Intruder(Proxy):
+    """The local BigQuery, where somebody sets a label just before each change of `instances`."""
+
+    def take_fault(self, line: str, body: bytes) -> Fault | None:
+        if line.startswith("PATCH") and "/tables/instances?" in line.replace(" ", "?"):
+            url = f"http://{self._upstream}{line.split()[1]}"
+            requests.patch(url, json={"labels": {"theirs": "x"}}, timeout=60).raise_for_status()
+        return super().take_fault(line, body)
+
+
+def test_a_table_that_changes_meanwhile_is_not_overwritten(place: Place, bigquery_url: str) -> None:
+    place.create("instances", lambda table: without(table, "Modality"))
+    with Intruder(bigquery_url).running() as proxy:
+        dataset = datasets.connect(proxy.url, place.config)
+        with pytest.raises(ServiceError, match="instances: was changed by someone else: try again"):
+            init(dataset, place.config)
+    table = place.dataset.get_table("instances") or {}
+    assert table["labels"] == {"theirs": "x"}
+    assert "Modality" not in {each["name"] for each in table["schema"]["fields"]}
+    assert place.init()["instances"].details == ("column Modality added",)
+
+
+KEY = "SENTINEL-key-of-the-pseudonyms"
+
+
+def test_a_table_accepts_pseudonyms_of_one_key(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same key with a newline at its end is the same key."""
+    hashed = msgspec.structs.replace(place.config, privacy=Privacy(hash=("PatientID",)))
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", KEY)
+    init(place.dataset, hashed)
+    labels = (place.dataset.get_table("instances") or {})["labels"]
+    assert labels == {
+        "dcm2bq_privacy": hashed.privacy.fingerprint,
+        "dcm2bq_key": hash_key.digest(hashed.privacy),
+    }
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", f"{KEY}\n")
+    assert {each.action for each in init(place.dataset, hashed)} == {SchemaAction.UNCHANGED}
+    privacy_rules.cache_clear()
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", f"{KEY}2")
+    for refused in (init, indexing.require_table):
+        with pytest.raises(ConfigError, match="pseudonyms made with another key") as caught:
+            refused(place.dataset, hashed)
+        assert "SENTINEL" not in str(caught.value)
+    monkeypatch.delenv("DCM2BQ_HASH_KEY")
+    entries = {each.name: each for each in init(place.dataset, hashed)}
+    assert entries["instances"].action is SchemaAction.UNCHANGED
+    assert entries["instances"].details == (
+        "labelled with the digest of a key that is not known here",
+    )
+
+
+def test_a_table_without_the_digest_of_a_key_is_accepted_and_labelled(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Terraform, which does not know the key, makes such tables, and so did earlier releases."""
+    hashed = msgspec.structs.replace(place.config, privacy=Privacy(hash=("PatientID",)))
+    init(place.dataset, hashed)
+    table = place.dataset.get_table("instances") or {}
+    table["labels"] |= {"cost_centre": "radiology"}
+    place.dataset.patch_table(table, ["labels"])
+    privacy_rules.cache_clear()
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", KEY)
+    indexing.require_table(place.dataset, hashed)
+    planned = init(place.dataset, hashed, dry_run=True)
+    assert (place.dataset.get_table("instances") or {})["labels"] == table["labels"]
+    assert init(place.dataset, hashed) == planned
+    assert planned[1].details == (
+        "label dcm2bq_key added: from now on, only the key in use is accepted",
+    )
+    after = place.dataset.get_table("instances") or {}
+    assert after["labels"] == {
+        "cost_centre": "radiology",
+        "dcm2bq_privacy": hashed.privacy.fingerprint,
+        "dcm2bq_key": hash_key.digest(hashed.privacy),
+    }
+    assert {each.action for each in init(place.dataset, hashed)} == {SchemaAction.UNCHANGED}
+
+
+def test_a_key_that_is_too_short_labels_no_table(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = msgspec.structs.replace(place.config, privacy=Privacy(hash=("PatientID",)))
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", "short")
+    with pytest.raises(ConfigError, match="must hold 16 bytes"):
+        init(place.dataset, hashed)
+    assert place.dataset.get() is None
 
 
 def test_a_table_made_without_privacy_options_stays_without(place: Place) -> None:

@@ -17,7 +17,7 @@ from dcm2bq.gcs.store import Store
 from dcm2bq.handler import Handler, Outcome, Result
 from dcm2bq.ignored import is_ignored
 from dcm2bq.stored_object import StoredObject
-from dcm2bq.tools import attempts
+from dcm2bq.tools import attempts, indexing
 from dcm2bq.tools.backfill import known
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run_records import Run, RunRecords, Staged
@@ -38,6 +38,9 @@ class ShardStager:
         self._store = Store(run.config)
         # There is one process per core, here and on Dataflow; they share the machine's memory.
         self._memory = budget_of(run.config.limits, processes=os.cpu_count() or 1)
+        if run.config.privacy.needs_key:
+            # On another machine than the launcher's, the key may be another one.
+            indexing.require_table(Dataset(run.config), run.config)
         self._dataset = None if run.takes_all else Dataset(run.config)
         self._pool = ThreadPoolExecutor(run.threads, thread_name_prefix="backfill")
         self.records = RunRecords(run)

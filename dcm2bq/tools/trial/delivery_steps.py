@@ -42,7 +42,7 @@ NAMES: Mapping[TrialLine, str] = {
 """The objects that are uploaded first, each for one line, by name without suffix."""
 
 _PAUSE_SECONDS = 2.0
-"""Between two looks at the tables: each is a query or two, and an event takes seconds."""
+"""Between two looks: each is a query or two, and an event takes seconds."""
 _LOG_PAUSE_SECONDS = 15.0
 """Between two looks at the function's log, which comes some seconds late."""
 _FAILURES = 3
@@ -82,7 +82,7 @@ class _Expectation:
 
 
 class DeliverySteps:
-    """Changes objects, and waits for the rows of their events in the tables.
+    """Changes objects, and waits for what the events about them leave in the tables.
 
     `suffix` ends every name, so that the configuration admits it. The large header is only
     uploaded `with_large`: a local BigQuery has no limit that it could exceed.
@@ -107,7 +107,7 @@ class DeliverySteps:
         self._suffix = suffix
         self._with_large = with_large
         self._contents: dict[StoredObject, bytes] = {}
-        self._seconds: dict[StoredObject, float] = {}
+        self._seconds: dict[_Expectation, float] = {}
 
     def results(self) -> Iterator[TrialResult]:
         """Yield every line of `LINES`; raises what the services raise."""
@@ -151,10 +151,12 @@ class DeliverySteps:
         while True:
             sighting = self._watched.look()
             now = time.monotonic()
-            pending = [expected for expected in expectations if not expected.is_settled(sighting)]
+            pending = []
             for expectation in expectations:
-                if expectation not in pending:
-                    self._seconds.setdefault(expectation.stored, now - started)
+                if expectation.is_settled(sighting):
+                    self._seconds.setdefault(expectation, now - started)
+                else:
+                    pending.append(expectation)
             if not pending or is_hopeless:
                 return sighting
             if deadline.has_passed:
@@ -162,13 +164,13 @@ class DeliverySteps:
                 return sighting
             if now >= next_log:
                 next_log = now + _LOG_PAUSE_SECONDS
-                is_hopeless = all(self._is_hopeless(expected.stored) for expected in pending)
+                is_hopeless = all(self._is_hopeless(expectation.stored) for expectation in pending)
             time.sleep(min(_PAUSE_SECONDS, max(deadline.left, 0)))
 
     def _is_hopeless(self, stored: StoredObject) -> bool:
-        """Return whether the log shows that waiting for a row is pointless.
+        """Whether the log shows that waiting for a row is pointless.
 
-        What was stored by then is visible at the next look, unless it was stored elsewhere.
+        What it says was stored must be visible at the next look, unless it was stored elsewhere.
         """
         lines = self._log.lines(stored) or ()
         failures = sum(line.outcome == "failed" for line in lines)
@@ -181,14 +183,14 @@ class DeliverySteps:
         if letter := sighting.letter(stored):
             if line is not TrialLine.DEAD_LETTER or letter.reason != NotDicomError.__name__:
                 return [_dead_lettered(line, letter)]
-            return [confirmed(line, letter.reason, seconds=self._seconds[stored])]
+            return [confirmed(line, letter.reason, seconds=self._seconds[_Expectation(stored)])]
         if not sighting.has(stored, ROW_EVENTS):
             return []
         if line is TrialLine.DEAD_LETTER:
             return [refuted(line, "it has a row", "report this: it is not DICOM")]
         if line is TrialLine.ROW:
             return self._row_lines(stored)
-        return [confirmed(line, seconds=self._seconds[stored])]
+        return [confirmed(line, seconds=self._seconds[_Expectation(stored)])]
 
     def _row_lines(self, stored: StoredObject) -> list[TrialResult]:
         """Return the lines about the ordinary object's row, compared with its conversion here."""
@@ -219,7 +221,7 @@ class DeliverySteps:
             problem = f"differs from what this command makes of it: {', '.join(differing)}"
             remedy = "run dcm2bq try with the configuration of the function, and its release"
             return [refuted(TrialLine.ROW, problem, remedy), release]
-        return [confirmed(TrialLine.ROW, seconds=self._seconds[stored]), release]
+        return [confirmed(TrialLine.ROW, seconds=self._seconds[_Expectation(stored)]), release]
 
     def _change(
         self,
@@ -269,7 +271,7 @@ class DeliverySteps:
             return refuted(line, problem, _NO_TRIGGER.format("deleted, and one for archived"))
         if versions != [str(new.generation)]:
             return refuted(line, "the live view does not show exactly the new generation", _VIEW)
-        return confirmed(line, seconds=self._seconds[new])
+        return confirmed(line, seconds=self._seconds[_Expectation(new)])
 
     def _marked(self, stored: StoredObject, sighting: Sighting) -> TrialResult:
         line = TrialLine.MARKER
@@ -279,7 +281,7 @@ class DeliverySteps:
             return self._unmarked(line)
         if self._watched.live(stored, self._conversion(stored).columns["StudyInstanceUID"]):
             return refuted(line, "it has a marker, and is still in the live view", _VIEW)
-        return confirmed(line, seconds=self._seconds[stored])
+        return confirmed(line, seconds=self._seconds[_Expectation(stored, MARKER_EVENTS)])
 
     def _closed(self, stored: StoredObject, first: Sighting, second: Sighting) -> TrialResult:
         line = TrialLine.CLOSED
@@ -289,7 +291,7 @@ class DeliverySteps:
             return self._unmarked(line)
         if Sighting(letters=self._watched.letters()).letter(stored):
             return refuted(line, "the object is deleted, and its dead letter is still open", _VIEW)
-        return confirmed(line, seconds=self._seconds[stored])
+        return confirmed(line, seconds=self._seconds[_Expectation(stored, MARKER_EVENTS)])
 
     def _unmarked(self, line: TrialLine) -> TrialResult:
         problem = f"no marker within {duration(self._waiting.seconds)} of the deletion"
@@ -298,7 +300,7 @@ class DeliverySteps:
     def _untraced(
         self, line: TrialLine, stored: StoredObject, sighting: Sighting, *, has_marker: bool
     ) -> TrialResult:
-        """Return what is probably wrong if an upload left neither a row nor a dead letter."""
+        """Return what is likely wrong if neither a row nor a dead letter came of an upload."""
         lines = self._log.lines(stored)
         if lines:
             failures = [attempt for attempt in lines if attempt.outcome == "failed"]
@@ -313,7 +315,7 @@ class DeliverySteps:
         problem = f"no {missing} within {duration(self._waiting.seconds)}"
         no_trigger = _NO_TRIGGER.format("finalized")
         if lines is not None:
-            problem += ", and the function's log does not mention it"
+            problem += f", and the log of project {self._log.project} does not mention it"
             return refuted(line, problem, f"{no_trigger}; check input.namePattern of the function")
         if any(events & ROW_EVENTS for events in sighting.events.values()):
             remedy = f"{_FAILING}; its account must be able to write to both tables"
