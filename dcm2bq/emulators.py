@@ -11,7 +11,7 @@ BIGQUERY = "BIGQUERY_EMULATOR_HOST"
 STORAGE = "STORAGE_EMULATOR_HOST"
 
 PROJECT = "local"
-"""The project that the local servers have."""
+"""The project of the local servers."""
 
 NO_CREDENTIALS = (
     "no Google credentials: run gcloud auth application-default login, or run as a service account"
@@ -24,5 +24,5 @@ def url(variable: str) -> str | None:
 
 
 def credentials() -> AnonymousCredentials:
-    """Return the credentials that a local server takes: none."""
+    """Return the credentials for a local server, which checks none."""
     return AnonymousCredentials()

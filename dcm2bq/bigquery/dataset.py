@@ -91,7 +91,7 @@ class Dataset:
         """
         job_config = bigquery.QueryJobConfig(
             default_dataset=self.name,
-            query_parameters=[_parameter(*each) for each in (parameters or {}).items()],
+            query_parameters=[_parameter(*item) for item in (parameters or {}).items()],
         )
         with mapped(f"BigQuery: {self.name}"):
             try:

@@ -124,7 +124,7 @@ def explain(error: Exception) -> str:
 def failing_stream(error: OSError) -> str | None:
     """Return the name of the output stream that raised an error; None if none did.
 
-    The error itself does not tell: a stream has no file name.
+    The error itself does not name it, because a stream has no file name.
     """
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code is click.echo.__code__:
@@ -136,7 +136,7 @@ def failing_stream(error: OSError) -> str | None:
 
 
 def _fails_again(stream: TextIO, error: OSError) -> bool:
-    """Whether a stream still has the error: it cannot be flushed, or its reader is gone."""
+    """Return whether a stream still has the error: it cannot be flushed, or its reader is gone."""
     try:
         stream.flush()
         waiting = select.poll()

@@ -86,7 +86,7 @@ def load(config: Config, project: str) -> tuple[Definition, ...]:
         **{name: _read(f"{name}.sql") for name in FRAGMENTS},
     }
     definitions = tuple(_definition(file, names) for file in NAMES)
-    if config.privacy.is_on:
+    if config.privacy.is_on:  # rows are in the first one, `instances`
         definitions[0].resource["labels"] = {PRIVACY_LABEL: config.privacy.fingerprint}
     return definitions
 

@@ -14,7 +14,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.errors import ReadFailedError
-from dcm2bq.tools.backfill.backfill import Backfill
+from dcm2bq.tools.backfill.launch import Backfill
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run_records import Run, new_id
 from dcm2bq.tools.backfill.runners import pipeline

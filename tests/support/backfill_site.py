@@ -1,4 +1,4 @@
-"""What a backfill works on, and the command in the environment that has Apache Beam."""
+"""A bucket, a staging folder and a dataset, and the command of the environment with Apache Beam."""
 
 import json
 import os
@@ -121,7 +121,7 @@ class Site:
     def names(self, prefix: str) -> list[str]:
         """Return the names in the staging bucket."""
         store = self.store()
-        return [each.name for each in store.list(self.staging.name, prefix)]
+        return [stored.name for stored in store.list(self.staging.name, prefix)]
 
     def store(self) -> Any:
         """Return a store on the local Cloud Storage."""

@@ -25,7 +25,9 @@ def windows(*values: bytes) -> frozenset[bytes]:
 
 def leaks(texts: Iterable[str], secret: frozenset[bytes]) -> list[str]:
     """Return the texts in which a stretch of a secret can be read, as text or from numbers."""
-    return [text for text in texts if any(_stretches(each) & secret for each in _readings(text))]
+    return [
+        text for text in texts if any(_stretches(reading) & secret for reading in _readings(text))
+    ]
 
 
 def _stretches(data: bytes) -> frozenset[bytes]:

@@ -233,7 +233,7 @@ def test_commands_print_only_through_functions_that_escape() -> None:
     }
     assert calls == {
         ("dcm2bq/cli/__init__.py", "click.echo(nl=False)"),  # flushes
-        ("dcm2bq/cli/backfill_command.py", "click.echo(err=True)"),  # the end of a line
+        ("dcm2bq/cli/progress_line.py", "click.echo(err=True)"),  # the end of a line
     }
 
 
