@@ -21,7 +21,7 @@ if importlib.util.find_spec("apache_beam") is None:
 
 
 # The heaviest first, so that no worker is left alone with one of them at the end.
-HEAVY = ("reliability", "backfill", "local", "function", "tools", "schema", "deploy")
+HEAVY = ("reliability", "backfill", "local", "function", "trial", "tools", "schema", "deploy")
 FIGURES = "figures"
 WORKERS = pytest.StashKey[list[int]]()
 TESTS = Path(__file__).parent

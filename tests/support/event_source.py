@@ -6,7 +6,7 @@ upload and deletion that succeeds. Events that are not acknowledged are sent aga
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -25,13 +25,18 @@ _THREADS = 8
 
 
 class EventSource:
-    """Sends events of the kinds in `triggers`, which a test may change, to `function`."""
+    """Sends events of the kinds in `triggers`, which a test may change, to `function`.
 
-    def __init__(self, storage: str, function: str) -> None:
+    The buckets named in `versioned` keep what is overwritten or deleted without a generation.
+    """
+
+    def __init__(self, storage: str, function: str, versioned: Collection[str] = ()) -> None:
         self.triggers = ALL_TRIGGERS
+        self._versioned = versioned
         self.url = ""
         self._storage = storage.removeprefix("http://")
-        self._resources: dict[tuple[str, str], dict[str, Any]] = {}
+        self._live: dict[tuple[str, str], dict[str, Any]] = {}
+        self._kept: dict[tuple[str, str, str], dict[str, Any]] = {}
         self._trigger = Trigger(function, connections=_THREADS)
         self._pool = ThreadPoolExecutor(_THREADS)
         self._ended = threading.Event()
@@ -71,16 +76,23 @@ class EventSource:
         if exchange.command == "POST" and path.startswith("/upload/"):
             resource = json.loads(body)
             resource |= {name: str(resource[name]) for name in ("generation", "size")}
-            key = resource["bucket"], resource["name"]
-            old = self._resources.get(key)
-            self._resources[key] = resource
+            bucket, name = resource["bucket"], resource["name"]
+            self._end(bucket, name)
+            self._live[bucket, name] = resource
             self._send(EventKind.FINALIZED, resource)
-            if old:
-                self._send(EventKind.DELETED, old)
         elif exchange.command == "DELETE" and "/o/" in path:
             bucket, _, name = path.removeprefix("/storage/v1/b/").partition("/o/")
-            if old := self._resources.pop((bucket, unquote(name)), None):
-                self._send(EventKind.DELETED, old)
+            self._end(bucket, unquote(name), exchange.query.get("generation"))
+
+    def _end(self, bucket: str, name: str, generation: str | None = None) -> None:
+        """Send the event about a generation that is no longer live, or no longer there."""
+        if kept := self._kept.pop((bucket, name, generation or ""), None):
+            self._send(EventKind.DELETED, kept)
+        elif old := self._live.pop((bucket, name), None):
+            is_kept = bucket in self._versioned and not generation
+            if is_kept:
+                self._kept[bucket, name, old["generation"]] = old
+            self._send(EventKind.ARCHIVED if is_kept else EventKind.DELETED, old)
 
     def _send(self, kind: EventKind, resource: dict[str, Any]) -> None:
         if kind in self.triggers:

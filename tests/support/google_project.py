@@ -15,6 +15,7 @@ NUMBER = "123456"
 AGENT = f"serviceAccount:service-{NUMBER}@gcp-sa-pubsub.iam.gserviceaccount.com"
 TOPIC = "projects/local/topics/dcm2bq-dead-letter"
 KINDS = ("finalized", "deleted", "archived")
+EVENTS = re.compile(r"jsonPayload\.event_type:\(([A-Za-z ]+)\)")
 GENERATION = re.compile(r'jsonPayload\.generation="(\d+)"')
 
 
@@ -106,13 +107,14 @@ class GoogleProject:
         """Return the function's lines about a generation, as Cloud Logging keeps them."""
         generation = GENERATION.search(request["filter"])
         assert generation, request
+        events = EVENTS.search(request["filter"])[1].split(" OR ")  # type: ignore[index]
         lines = map(json.loads, self._log_file.read_text().splitlines() if self._log_file else [])
         return {
             "entries": [
                 {"jsonPayload": line}
                 for line in lines
                 if line.get("generation") == generation[1]
-                and str(line.get("event_type")).endswith(".finalized")
+                and str(line.get("event_type")).rpartition(".")[2] in events
             ]
         }
 

@@ -64,7 +64,7 @@ def running_site(
     folder = tmp_path_factory.mktemp("trial")
     with (
         function_stack(folder, bigquery_url, storage_url, OVERRIDES) as stack,
-        EventSource(storage_url, stack.url).running() as events,
+        EventSource(storage_url, stack.url, [stack.versioned_bucket.name]).running() as events,
     ):
         yield Site(stack, events)
 
@@ -86,13 +86,15 @@ def try_it(
     capsys: pytest.CaptureFixture[str],
 ) -> Try:
     """Run `dcm2bq try --json` with the function's configuration, overridden."""
-    monkeypatch.setattr(delivery_steps, "_PAUSE_SECONDS", 0.1)  # on Google a look is billed
+    monkeypatch.setattr(delivery_steps, "_PAUSE_SECONDS", 0.3)  # on Google a look is billed
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", site.events.url)
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
 
-    def run(prefix: str = "", *, seconds: float = 60, **overrides: Any) -> Report:
+    def run(
+        prefix: str = "", *, bucket: str = site.bucket, seconds: float = 60, **overrides: Any
+    ) -> Report:
         monkeypatch.setenv("DCM2BQ_CONFIG", json.dumps(site.config(**overrides)))
-        location = f"gs://{site.bucket}{prefix}"
+        location = f"gs://{bucket}{prefix}"
         status = cli.main(["try", location, "--json", "--timeout", str(scaled(seconds))])
         return Report(Done(status, *capsys.readouterr()))
 

@@ -10,6 +10,7 @@ import pytest
 
 from dcm2bq import config
 from dcm2bq.bigquery.dataset import Dataset
+from dcm2bq.events import EventKind
 from dcm2bq.tools.trial import delivery_steps, trial
 from dcm2bq.tools.trial.dataset_checks import DatasetChecks
 from dcm2bq.tools.trial.deployment_checks import LINES, DeploymentChecks
@@ -18,6 +19,7 @@ from dcm2bq.tools.trial.lines import TrialLine, TrialResult, Verdict
 from dcm2bq.transport import Transport
 from tests.support.cloud import google_error
 from tests.support.datasets import connect, fresh_dataset
+from tests.support.event_source import ALL_TRIGGERS
 from tests.support.function_stack import unique
 from tests.support.google_project import AGENT, TOPIC, GoogleProject
 from tests.support.patience import scaled
@@ -292,11 +294,15 @@ def attempt(
     with project.running():
 
         def results(
-            seconds: float, *, on_google: bool = False, **overrides: Any
+            seconds: float,
+            *,
+            on_google: bool = False,
+            announce: Callable[[str], object] = str,
+            **overrides: Any,
         ) -> dict[TrialLine, TrialResult]:
             settings = config.from_overrides(site.config(**overrides))
             plan = trial.plan(
-                settings, f"gs://{site.bucket}", seconds=scaled(seconds), announce=lambda _: None
+                settings, f"gs://{site.bucket}", seconds=scaled(seconds), announce=announce
             )
             plan = dataclasses.replace(plan, on_google=on_google)
             left: list[str] = []
@@ -346,6 +352,17 @@ def test_a_function_that_stores_elsewhere_is_told_from_one_without_events(
         result = attempt(FAULT_SECONDS * 3, bigQuery=big_query)[TrialLine.ROW]
     assert result.detail == "the function has stored it, but not in these tables"
     assert "datasetId" in result.remedy
+
+
+def test_a_row_in_the_log_says_nothing_about_the_marker(
+    site: Site, attempt: Callable[..., dict[TrialLine, TrialResult]]
+) -> None:
+    """A deletion is waited for to the end, although the log has the upload of the same object."""
+    site.events.triggers = ALL_TRIGGERS - {EventKind.DELETED}
+    announced: list[str] = []
+    result = attempt(FAULT_SECONDS * 2, announce=announced.append)[TrialLine.MARKER]
+    assert announced[-1].startswith("gave up after ")
+    assert result.verdict == Verdict.REFUTED
 
 
 def test_a_log_without_a_line_means_no_event(

@@ -91,6 +91,16 @@ def test_a_report_for_people_has_a_line_for_each_id(
     assert "show nothing about Google's" in err
 
 
+def test_no_generation_stays_in_a_bucket_with_versions(site: Site, try_it: Try) -> None:
+    bucket = site.stack.versioned_bucket
+    report = try_it(bucket=bucket.name)
+    assert report.done.status == 0, report.done
+    assert report.ids("confirmed") >= STEPS
+    assert bucket.names("dcm2bq-try/", versions=True) == {}
+    events = {row["event"] for row in site.stack.rows("ordinary.dcm")}
+    assert "archived" in events
+
+
 # The planted faults: each is found, and the advice says what to do.
 
 

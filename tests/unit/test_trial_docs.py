@@ -56,3 +56,19 @@ def test_every_line_is_decided_in_one_place() -> None:
     decided = [*deployment_checks.LINES, *delivery_steps.LINES]
     assert len(set(decided)) == len(decided)
     assert not [line for line in decided if line.shown_by]
+
+
+def test_every_section_that_advice_names_exists() -> None:
+    """Such as "docs/OPERATIONS.md, Lost triggers"."""
+    package = Path(delivery_steps.__file__).parent
+    named = {
+        match
+        for file in package.glob("*.py")
+        for match in re.findall(r"docs/([A-Z]+\.md), ([A-Z][a-z/A-Z ]+)", file.read_text())
+    }
+    assert len(named) > 4
+    for page, section in named:
+        title = section.removesuffix(" lists the causes").strip()
+        assert re.search(rf"^#+ {re.escape(title)}$", (DOCS / page).read_text(), re.MULTILINE), (
+            title
+        )

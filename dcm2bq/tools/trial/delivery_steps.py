@@ -50,7 +50,7 @@ _FAILURES = 3
 _LARGE_BYTES = 8_900_000
 """Just below the default of limits.outputBytes."""
 
-_STORED = frozenset({"inserted", "dead_lettered"})
+_STORED = frozenset({"inserted", "marked", "dead_lettered"})
 _NO_TRIGGER = "check that the bucket has a trigger for {}: docs/OPERATIONS.md, Lost triggers"
 _ELSEWHERE = (
     "compare bigQuery.projectId, datasetId and the tables of the function with dcm2bq config"
@@ -164,15 +164,15 @@ class DeliverySteps:
                 return sighting
             if now >= next_log:
                 next_log = now + _LOG_PAUSE_SECONDS
-                is_hopeless = all(self._is_hopeless(expectation.stored) for expectation in pending)
+                is_hopeless = all(map(self._is_hopeless, pending))
             time.sleep(min(_PAUSE_SECONDS, max(deadline.left, 0)))
 
-    def _is_hopeless(self, stored: StoredObject) -> bool:
-        """Whether the log shows that waiting for a row is pointless.
+    def _is_hopeless(self, expectation: _Expectation) -> bool:
+        """Whether the log shows that waiting is pointless.
 
         What it says was stored must be visible at the next look, unless it was stored elsewhere.
         """
-        lines = self._log.lines(stored) or ()
+        lines = self._log.lines(expectation.stored, expectation.events) or ()
         failures = sum(line.outcome == "failed" for line in lines)
         return failures >= _FAILURES or any(line.outcome in _STORED for line in lines)
 
@@ -198,7 +198,11 @@ class DeliverySteps:
         rows = self._watched.live(stored, conversion.columns["StudyInstanceUID"])
         if [row.version for row in rows] != [str(stored.generation)]:
             problem = f"the log has its row, the live view shows {counted(len(rows), 'row')}"
-            return [refuted(TrialLine.ROW, problem, _VIEW)]
+            because = "the live view does not show exactly its row"
+            return [
+                refuted(TrialLine.ROW, problem, _VIEW),
+                not_tried(TrialLine.RELEASE, because),
+            ]
         (row,) = rows
         differing = [
             keyword
@@ -301,7 +305,7 @@ class DeliverySteps:
         self, line: TrialLine, stored: StoredObject, sighting: Sighting, *, has_marker: bool
     ) -> TrialResult:
         """Return what is likely wrong if neither a row nor a dead letter came of an upload."""
-        lines = self._log.lines(stored)
+        lines = self._log.lines(stored, ROW_EVENTS)
         if lines:
             failures = [attempt for attempt in lines if attempt.outcome == "failed"]
             if any(attempt.outcome in _STORED for attempt in lines):

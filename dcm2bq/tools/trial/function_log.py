@@ -1,6 +1,6 @@
 """What the function logged about a generation, read from Cloud Logging."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,8 +29,10 @@ class FunctionLog:
         self.project = project
         self._since = since
 
-    def lines(self, stored: StoredObject) -> Sequence[FunctionLogLine] | None:
-        """Return the lines about the upload of a generation, or None if they cannot be read."""
+    def lines(
+        self, stored: StoredObject, events: Collection[str]
+    ) -> Sequence[FunctionLogLine] | None:
+        """Return the lines about `events` of a generation, or None if they cannot be read."""
         if self._apis is None:
             return None
         request = {
@@ -38,7 +40,7 @@ class FunctionLog:
             "filter": (
                 'resource.type="cloud_run_revision" '
                 f'jsonPayload.generation="{stored.generation}" '
-                'jsonPayload.event_type:"finalized" '
+                f"jsonPayload.event_type:({' OR '.join(sorted(events))}) "
                 f'timestamp>="{self._since.isoformat()}"'
             ),
             "orderBy": "timestamp desc",
