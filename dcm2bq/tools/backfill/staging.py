@@ -17,7 +17,7 @@ from dcm2bq.gcs.store import Store
 from dcm2bq.handler import Handler, Outcome, Result
 from dcm2bq.ignored import is_ignored
 from dcm2bq.stored_object import StoredObject
-from dcm2bq.tools import attempts
+from dcm2bq.tools import attempts, indexing
 from dcm2bq.tools.backfill import known
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run_records import Run, RunRecords, Staged
