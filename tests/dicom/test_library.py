@@ -133,7 +133,7 @@ def test_a_file_is_closed_whether_or_not_it_can_be_converted(file: Path) -> None
 
 
 def test_a_huge_file_costs_no_more_than_its_header(file: Path) -> None:
-    """8 GiB of pixels behind a header; the file is sparse."""
+    """8 GiB of pixels after a header; the file is sparse."""
     pixels = header(0x7FE00010, "OW", 2**32 - 2)
     with file.open("ab") as stream:
         stream.write(pixels)

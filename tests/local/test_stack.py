@@ -59,7 +59,7 @@ def function() -> Iterator[FakeFunction]:
 def local(
     storage_url: str, bigquery_url: str, function: FakeFunction, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Stack]:
-    """A stack whose function is a stand-in, with a bucket of its own."""
+    """A stack with its own bucket and a stand-in for the function."""
     monkeypatch.setattr(stack, "BUCKET", f"bucket-{uuid.uuid4().hex}")
     monkeypatch.setattr(stack, "_PAUSES", (0.01, 0.02))
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)

@@ -72,7 +72,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a delivery under a fault left behind, and then the delivery without one."""
+    """The result of a delivery under a fault, and of the next one without it."""
 
     outcome: Outcome
     rows: int

@@ -34,7 +34,7 @@ import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execv(sys.argv[1], sys.argv[1:])
 """
-"""Runs a command that hears an interrupt, even where a shell lets its background jobs ignore it."""
+"""Runs a command that receives interrupts, even if a shell makes background jobs ignore them."""
 
 
 class Site:
@@ -66,7 +66,7 @@ class Site:
         return resource
 
     def start(self, *args: str, where: str = "", **environ: str) -> subprocess.Popen[str]:
-        """Start the command on the source, in a session of its own."""
+        """Start the command on the source, in a new session."""
         command = [str(DCM2BQ), "backfill", f"gs://{self.source.name}/{where}"]
         staging = ["--staging", f"gs://{self.staging.name}/b"]
         return self.run([*command, *staging, *args], **environ)

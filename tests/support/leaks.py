@@ -35,7 +35,7 @@ def _stretches(data: bytes) -> frozenset[bytes]:
 
 
 def _readings(text: str) -> Iterator[bytes]:
-    """Yield the text's own bytes, and those that its numbers and hex runs can stand for."""
+    """Yield the text's own bytes, and those that its numbers and hex runs can spell."""
     yield text.encode()
     tokens = [_bytes_of(match[1]) for match in _TOKEN.finditer(text)]
     for token in tokens:
@@ -45,7 +45,7 @@ def _readings(text: str) -> Iterator[bytes]:
 
 
 def _bytes_of(token: str) -> set[bytes]:
-    """Return what a run of digits can stand for: a number, or bytes in any order."""
+    """Return what a run of digits can mean: a number, or bytes in any order."""
     found: set[bytes] = set()
     numbers = {int(token, 16)} | ({int(token)} if token.isdecimal() else set())
     for number in numbers:

@@ -1,5 +1,6 @@
 """The checks that only Google's services allow, against a server that plays their REST APIs."""
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -281,7 +282,7 @@ def test_without_the_access_list_access_is_not_tried(check: Check, project: Goog
 
 
 @pytest.fixture
-def untraced(
+def attempt(
     site: Site, try_it: Try, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., dict[TrialLine, TrialResult]]]:
     """Try the local deployment, with Google's APIs beside it; look at its log often."""
@@ -290,11 +291,14 @@ def untraced(
     project = GoogleProject(site.bucket, site.stack.dataset.dataset_id, site.stack.log_file)
     with project.running():
 
-        def results(seconds: float, **overrides: Any) -> dict[TrialLine, TrialResult]:
+        def results(
+            seconds: float, *, on_google: bool = False, **overrides: Any
+        ) -> dict[TrialLine, TrialResult]:
             settings = config.from_overrides(site.config(**overrides))
             plan = trial.plan(
                 settings, f"gs://{site.bucket}", seconds=scaled(seconds), announce=lambda _: None
             )
+            plan = dataclasses.replace(plan, on_google=on_google)
             left: list[str] = []
             with trial.uploading(plan, left.extend) as objects:
                 apis = apis_of(project, monkeypatch)
@@ -305,12 +309,27 @@ def untraced(
         yield results
 
 
+def test_everything_is_confirmed_that_can_be(
+    attempt: Callable[..., dict[TrialLine, TrialResult]],
+) -> None:
+    """The large row, too; pruning cannot be, since the local BigQuery does not bill."""
+    results = attempt(60, on_google=True)
+    assert set(results) == set(TrialLine)
+    undecided = {
+        result.line
+        for result in results.values()
+        if result.verdict != Verdict.CONFIRMED and not result.line.shown_by
+    }
+    assert undecided == {TrialLine.PRUNING}, results
+    assert results[TrialLine.LARGE_ROW].verdict == Verdict.CONFIRMED
+
+
 def test_a_function_that_fails_again_and_again_is_not_waited_for(
-    site: Site, untraced: Callable[..., dict[TrialLine, TrialResult]]
+    site: Site, attempt: Callable[..., dict[TrialLine, TrialResult]]
 ) -> None:
     site.stack.bigquery.faults.append(Fault("insertAll", 403, google_error(403, "accessDenied")))
     started = time.monotonic()
-    result = untraced(200)[TrialLine.ROW]
+    result = attempt(200)[TrialLine.ROW]
     assert time.monotonic() - started < scaled(200)
     assert result.verdict == Verdict.REFUTED
     assert "the function failed" in result.detail
@@ -319,22 +338,22 @@ def test_a_function_that_fails_again_and_again_is_not_waited_for(
 
 
 def test_a_function_that_stores_elsewhere_is_told_from_one_without_events(
-    bigquery_url: str, untraced: Callable[..., dict[TrialLine, TrialResult]]
+    bigquery_url: str, attempt: Callable[..., dict[TrialLine, TrialResult]]
 ) -> None:
     other = config.from_overrides({"bigQuery": {"datasetId": unique("other_")}})
     with fresh_dataset(bigquery_url, other) as made:
         big_query = {"datasetId": made.dataset_id, "timeoutSeconds": scaled(3)}
-        result = untraced(FAULT_SECONDS * 3, bigQuery=big_query)[TrialLine.ROW]
+        result = attempt(FAULT_SECONDS * 3, bigQuery=big_query)[TrialLine.ROW]
     assert result.detail == "the function has stored it, but not in these tables"
     assert "datasetId" in result.remedy
 
 
 def test_a_log_without_a_line_means_no_event(
-    site: Site, untraced: Callable[..., dict[TrialLine, TrialResult]]
+    site: Site, attempt: Callable[..., dict[TrialLine, TrialResult]]
 ) -> None:
     site.events.triggers = frozenset()
-    result = untraced(FAULT_SECONDS)[TrialLine.ROW]
-    assert "the function's log does not mention it" in result.detail
+    result = attempt(FAULT_SECONDS)[TrialLine.ROW]
+    assert "and the log of project local does not mention it" in result.detail
     assert "trigger for finalized" in result.remedy
 
 

@@ -211,7 +211,7 @@ def test_the_page_shows_the_table() -> None:
 
 
 def test_no_class_and_no_module_has_the_name_of_another() -> None:
-    """Two things of one name are told apart by nothing but their imports."""
+    """Only imports would tell two things of one name apart."""
     classes: dict[str, list[str]] = {}
     for file in FILES:
         for node in ast.parse(file.read_text()).body:

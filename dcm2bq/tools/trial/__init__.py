@@ -1,1 +1,1 @@
-"""The trial of a deployment: what `dcm2bq try` uploads, waits for and looks at."""
+"""The trial of a deployment, `dcm2bq try`: what it checks, uploads and waits for."""

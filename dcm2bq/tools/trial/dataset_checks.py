@@ -30,10 +30,14 @@ class _Checked:
     difference: SchemaDifference
 
     @property
+    def is_table(self) -> bool:
+        return self.definition.kind is DefinitionKind.TABLE
+
+    @property
     def problems(self) -> list[str]:
         name = self.definition.name
         if self.existing is None:
-            return [f"{name} does not exist"]
+            return [f"{self.definition.qualified_name} does not exist"]
         return [f"{name}: {text}" for text in (*self.difference.refusals, *self._changes)]
 
     @property
@@ -68,15 +72,11 @@ class DatasetChecks:
 
     def results(self) -> list[TrialResult]:
         """Return the lines about tables, views and privacy."""
-        is_table = {
-            check.definition.name: check.definition.kind is DefinitionKind.TABLE
-            for check in self._checked
-        }
+        tables = [check for check in self._checked if check.is_table]
+        others = [check for check in self._checked if not check.is_table]
         return [
-            self._line(TrialLine.TABLES, [c for c in self._checked if is_table[c.definition.name]]),
-            self._line(
-                TrialLine.VIEWS, [c for c in self._checked if not is_table[c.definition.name]]
-            ),
+            self._line(TrialLine.TABLES, tables),
+            self._line(TrialLine.VIEWS, others),
             self._privacy(),
         ]
 

@@ -107,7 +107,7 @@ class DeliverySteps:
         self._suffix = suffix
         self._with_large = with_large
         self._contents: dict[StoredObject, bytes] = {}
-        self._seconds: dict[StoredObject, float] = {}
+        self._seconds: dict[_Expectation, float] = {}
 
     def results(self) -> Iterator[TrialResult]:
         """Yield every line of `LINES`; raises what the services raise."""
@@ -151,10 +151,12 @@ class DeliverySteps:
         while True:
             sighting = self._watched.look()
             now = time.monotonic()
-            pending = [each for each in expectations if not each.is_settled(sighting)]
+            pending = []
             for expectation in expectations:
-                if expectation not in pending:
-                    self._seconds.setdefault(expectation.stored, now - started)
+                if expectation.is_settled(sighting):
+                    self._seconds.setdefault(expectation, now - started)
+                else:
+                    pending.append(expectation)
             if not pending or is_hopeless:
                 return sighting
             if deadline.has_passed:
@@ -162,7 +164,7 @@ class DeliverySteps:
                 return sighting
             if now >= next_log:
                 next_log = now + _LOG_PAUSE_SECONDS
-                is_hopeless = all(self._is_hopeless(each.stored) for each in pending)
+                is_hopeless = all(self._is_hopeless(expectation.stored) for expectation in pending)
             time.sleep(min(_PAUSE_SECONDS, max(deadline.left, 0)))
 
     def _is_hopeless(self, stored: StoredObject) -> bool:
@@ -181,14 +183,14 @@ class DeliverySteps:
         if letter := sighting.letter(stored):
             if line is not TrialLine.DEAD_LETTER or letter.reason != NotDicomError.__name__:
                 return [_dead_lettered(line, letter)]
-            return [confirmed(line, letter.reason, seconds=self._seconds[stored])]
+            return [confirmed(line, letter.reason, seconds=self._seconds[_Expectation(stored)])]
         if not sighting.has(stored, ROW_EVENTS):
             return []
         if line is TrialLine.DEAD_LETTER:
             return [refuted(line, "it has a row", "report this: it is not DICOM")]
         if line is TrialLine.ROW:
             return self._row_lines(stored)
-        return [confirmed(line, seconds=self._seconds[stored])]
+        return [confirmed(line, seconds=self._seconds[_Expectation(stored)])]
 
     def _row_lines(self, stored: StoredObject) -> list[TrialResult]:
         """Return the lines about the ordinary object's row, compared with its conversion here."""
@@ -219,7 +221,7 @@ class DeliverySteps:
             problem = f"differs from what this command makes of it: {', '.join(differing)}"
             remedy = "run dcm2bq try with the configuration of the function, and its release"
             return [refuted(TrialLine.ROW, problem, remedy), release]
-        return [confirmed(TrialLine.ROW, seconds=self._seconds[stored]), release]
+        return [confirmed(TrialLine.ROW, seconds=self._seconds[_Expectation(stored)]), release]
 
     def _change(
         self,
@@ -261,7 +263,7 @@ class DeliverySteps:
             return _dead_lettered(line, letter)
         if not sighting.has(new, ROW_EVENTS):
             return self._untraced(line, new, sighting, has_marker=False)
-        studies = [self._conversion(each).columns["StudyInstanceUID"] for each in (old, new)]
+        studies = [self._conversion(stored).columns["StudyInstanceUID"] for stored in (old, new)]
         versions = [row.version for uid in studies for row in self._watched.live(old, uid)]
         if not sighting.has(old, MARKER_EVENTS):
             # The two have other UIDs, so that the new row alone does not replace the old one.
@@ -269,7 +271,7 @@ class DeliverySteps:
             return refuted(line, problem, _NO_TRIGGER.format("deleted, and one for archived"))
         if versions != [str(new.generation)]:
             return refuted(line, "the live view does not show exactly the new generation", _VIEW)
-        return confirmed(line, seconds=self._seconds[new])
+        return confirmed(line, seconds=self._seconds[_Expectation(new)])
 
     def _marked(self, stored: StoredObject, sighting: Sighting) -> TrialResult:
         line = TrialLine.MARKER
@@ -279,7 +281,7 @@ class DeliverySteps:
             return self._unmarked(line)
         if self._watched.live(stored, self._conversion(stored).columns["StudyInstanceUID"]):
             return refuted(line, "it has a marker, and is still in the live view", _VIEW)
-        return confirmed(line, seconds=self._seconds[stored])
+        return confirmed(line, seconds=self._seconds[_Expectation(stored, MARKER_EVENTS)])
 
     def _closed(self, stored: StoredObject, first: Sighting, second: Sighting) -> TrialResult:
         line = TrialLine.CLOSED
@@ -289,7 +291,7 @@ class DeliverySteps:
             return self._unmarked(line)
         if Sighting(letters=self._watched.letters()).letter(stored):
             return refuted(line, "the object is deleted, and its dead letter is still open", _VIEW)
-        return confirmed(line, seconds=self._seconds[stored])
+        return confirmed(line, seconds=self._seconds[_Expectation(stored, MARKER_EVENTS)])
 
     def _unmarked(self, line: TrialLine) -> TrialResult:
         problem = f"no marker within {duration(self._waiting.seconds)} of the deletion"
@@ -301,8 +303,8 @@ class DeliverySteps:
         """Return what is likely wrong if neither a row nor a dead letter came of an upload."""
         lines = self._log.lines(stored)
         if lines:
-            failures = [each for each in lines if each.outcome == "failed"]
-            if any(each.outcome in _STORED for each in lines):
+            failures = [attempt for attempt in lines if attempt.outcome == "failed"]
+            if any(attempt.outcome in _STORED for attempt in lines):
                 problem = "the function has stored it, but not in these tables"
                 return refuted(line, problem, _ELSEWHERE)
             if failures:
@@ -313,7 +315,7 @@ class DeliverySteps:
         problem = f"no {missing} within {duration(self._waiting.seconds)}"
         no_trigger = _NO_TRIGGER.format("finalized")
         if lines is not None:
-            problem += ", and the function's log does not mention it"
+            problem += f", and the log of project {self._log.project} does not mention it"
             return refuted(line, problem, f"{no_trigger}; check input.namePattern of the function")
         if any(events & ROW_EVENTS for events in sighting.events.values()):
             remedy = f"{_FAILING}; its account must be able to write to both tables"

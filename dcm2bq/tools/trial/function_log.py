@@ -26,7 +26,7 @@ class FunctionLog:
 
     def __init__(self, apis: GoogleApis | None, project: str, since: datetime) -> None:
         self._apis = apis
-        self._project = project
+        self.project = project
         self._since = since
 
     def lines(self, stored: StoredObject) -> Sequence[FunctionLogLine] | None:
@@ -34,7 +34,7 @@ class FunctionLog:
         if self._apis is None:
             return None
         request = {
-            "resourceNames": [f"projects/{self._project}"],
+            "resourceNames": [f"projects/{self.project}"],
             "filter": (
                 'resource.type="cloud_run_revision" '
                 f'jsonPayload.generation="{stored.generation}" '

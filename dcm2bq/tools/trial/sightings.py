@@ -26,7 +26,7 @@ class Sighting:
     letters: tuple[Entry, ...] = ()
 
     def has(self, stored: StoredObject, events: frozenset[str]) -> bool:
-        """Whether a generation has a row or marker about one of the `events`."""
+        """Return whether a generation has a row or marker of one of the `events`."""
         return bool(self.events.get(_key(stored), frozenset()) & events)
 
     def letter(self, stored: StoredObject, events: frozenset[str] = ROW_EVENTS) -> Entry | None:
@@ -48,10 +48,10 @@ class LiveRow:
 
 
 class Watched:
-    """Looks at the objects under a prefix, at rows that came after `since`.
+    """Queries what the tables hold about the objects under a prefix, in rows since `since`.
 
-    The log is asked by partition and the live view by study, so that a look costs little even if
-    a billion rows are there. Raises what `Dataset.stream` raises.
+    `instances` is queried by partition and the live view by study, so that a query costs little
+    even with a billion rows. Raises what `Dataset.stream` raises.
     """
 
     def __init__(self, dataset: Dataset, config: Config, path: str, since: datetime) -> None:
@@ -105,7 +105,7 @@ class Watched:
         ]
 
     def _open_letters(self) -> tuple[Entry, ...]:
-        """Return the open dead letters; the view is only asked when the table has grown."""
+        """Return the open dead letters; the view is queried only if the table has grown."""
         sql = f"SELECT COUNT(*) AS n FROM `{self._dead_letter}` WHERE publish_time >= @since"  # noqa: S608
         (row,) = self._dataset.query(sql, {"since": self._since})
         if row["n"] != self._letters_counted:

@@ -1,4 +1,4 @@
-"""The objects of a trial, written byte by byte: they hold no patient, and every UID is new."""
+"""The objects of a trial, written byte by byte: without any patient, and with new UIDs."""
 
 import struct
 import uuid
@@ -54,7 +54,7 @@ def dicom_object(*, instance_number: int = 1, text_bytes: int = 0) -> bytes:
 
 
 def _content(text_bytes: int) -> Iterator[bytes]:
-    """Yield a sequence of items with text, unless there is no text to be."""
+    """Yield a sequence of items with text, or nothing if `text_bytes` is 0."""
     if not text_bytes:
         return
     text = _element(_TEXT_VALUE, "UT", "dcm2bq try " * (_TEXT_BYTES // 11))

@@ -1,4 +1,4 @@
-"""Try a deployment: check what is there, then see what becomes of objects of our own."""
+"""Try a deployment: check its parts, then upload objects and see what becomes of them."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from dcm2bq.tools.trial.sightings import Watched
 from dcm2bq.tools.trial.trial_objects import TrialObjects, new_prefix
 
 SUFFIXES = (".dcm", ".dicom", ".ima", "")
-"""Ends of names, in the order in which they are tried on input.namePattern."""
+"""Suffixes of names, in the order in which they are tried on input.namePattern."""
 _CLOCK_SKEW = timedelta(hours=1)
 """How far the clocks of this machine and of the function may differ."""
 _LOCAL = "local servers have none of it"
@@ -29,7 +29,7 @@ _LOCAL = "local servers have none of it"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialPlan:
-    """What a trial needs to know: the bucket, and a prefix of names that is its own."""
+    """The parameters of a trial; no other object has a name with its `prefix`."""
 
     config: Config
     bucket: str
@@ -63,7 +63,7 @@ def plan(
 
 @contextlib.contextmanager
 def uploading(plan: TrialPlan, on_left: Callable[[list[str]], object]) -> Iterator[TrialObjects]:
-    """Give the objects of a trial; remove them when the block ends, however it ends.
+    """Yield the objects of a trial; remove them when the block ends, however it ends.
 
     `on_left` is called with the paths of those that could not be removed.
     """
@@ -117,7 +117,7 @@ def results(
 
 
 def admitted_suffix(plan: TrialPlan) -> str | None:
-    """Return an end of names with which the configuration admits the objects, or None."""
+    """Return a suffix with which the configuration admits the names of the objects, or None."""
     if not plan.config.input.admits(plan.bucket):
         return None
     for suffix in SUFFIXES:

@@ -48,7 +48,7 @@ class TrialObjects:
     def upload(
         self, name: str, content: bytes, *, over: StoredObject | None = None
     ) -> StoredObject:
-        """Write an object, over the generation `over` or where there is none."""
+        """Write an object: it replaces the generation `over`, or is new."""
         full_name = self._prefix + name
         query = {
             "uploadType": "media",
@@ -83,7 +83,10 @@ class TrialObjects:
         ] + self._others()
 
     def _others(self) -> list[str]:
-        """Return what is left under the prefix besides: an upload without an answer, perhaps."""
+        """Remove other objects under the prefix; return the paths of those that could not be.
+
+        There is one if the answer to an upload was lost.
+        """
         known = {(stored.name, stored.generation) for stored in self._generations}
         try:
             left = [
@@ -92,7 +95,7 @@ class TrialObjects:
                 if (stored.name, stored.generation) not in known
             ]
         except ReadFailedError:
-            return []  # whoever may not list has no upload that is unknown to us, as a rule
+            return []  # without the right to list, only uploads whose answer was lost are missed
         return [stored.path for stored in left if not self._is_removed(stored)]
 
     def _is_removed(self, stored: StoredObject) -> bool:
