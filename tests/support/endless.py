@@ -14,14 +14,15 @@ from tests.support.proxy import Fault, Proxy
 
 
 def test_never_ends(tmp_path: Path, storage_url: str, bigquery_url: str) -> None:
-    dataset = connect(bigquery_url, Config())
     with (
-        Proxy(storage_url).running() as proxy,
+        Proxy(storage_url).running() as storage,
+        Proxy(bigquery_url).running() as bigquery,
         servers.function_server(tmp_path, ROOT / "main.py", {}),
     ):
-        proxy.faults = [Fault("/o?", how="stall")]
-        site = Site(proxy, storage_url, bigquery_url, dataset)
-        with site.start():
-            until(lambda: proxy.requests)
+        storage.faults = bigquery.faults = [Fault("", how="stall")]
+        site = Site(storage, storage_url, bigquery.url, connect(bigquery.url, Config()))
+        with site.start() as backfill:
+            until(lambda: storage.requests or bigquery.requests)
+            assert backfill.poll() is None
             Path(os.environ["TEST_READY"]).touch()
             threading.Event().wait()
