@@ -40,9 +40,13 @@ def _refuse_developer_settings(environ: Mapping[str, str]) -> None:
 try:
     _refuse_developer_settings(os.environ)
     CONFIG = config.load()
+    if CONFIG.privacy.hash_key_secret:
+        from dcm2bq.secret_manager import provide_hash_key
+
+        provide_hash_key(CONFIG.privacy)
     dicom.privacy_rules(CONFIG.privacy)
     MEMORY = dicom.budget_of(CONFIG.limits)
-except ConfigError as error:
+except (ConfigError, RetryableError) as error:
     sys.exit(f"dcm2bq: {error}")
 log.setup(CONFIG)
 

@@ -149,9 +149,9 @@ def main() -> None:
     names = {"obvious": "plain loop", "ours": "dcm2bq"}
     print("| way | processes | CPU ms an object | objects per second and core | objects/s |")
     print("|---|---:|---:|---:|---:|")
-    for each in results:
-        cpu = f"{each['cpu_ms']:.2f} | {each['per_core_second']:,.0f}" if "cpu_ms" in each else "|"
-        print(f"| {names[each['way']]} | {each['processes']} | {cpu} | {each['per_second']:,.0f} |")
+    for row in results:
+        cpu = f"{row['cpu_ms']:.2f} | {row['per_core_second']:,.0f}" if "cpu_ms" in row else "|"
+        print(f"| {names[row['way']]} | {row['processes']} | {cpu} | {row['per_second']:,.0f} |")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def main() -> None:
             [measure(source, stub, size, python) for source in (BARE, OURS)]
             for _ in range(arguments.rounds)
         ]
-    bare, ours = (statistics.median(each) for each in zip(*pairs, strict=True))
+    bare, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
     if arguments.json:
         print(json.dumps({"bare_s": bare, "ours_s": ours, "ratio": ours / bare}, indent=2))
         return

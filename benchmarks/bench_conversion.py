@@ -160,7 +160,7 @@ def measure(content: bytes, seconds: float) -> dict[str, float]:
     """Return the best times in microseconds, and their ratio, after about `seconds`."""
     turn = seconds / ROUNDS / 2
     turns = [(fastest(usual, content, turn), fastest(ours, content, turn)) for _ in range(ROUNDS)]
-    usual_us, ours_us = (min(each) * 1e6 for each in zip(*turns, strict=True))
+    usual_us, ours_us = (min(column) * 1e6 for column in zip(*turns, strict=True))
     return {"usual_us": usual_us, "ours_us": ours_us, "ratio": usual_us / ours_us}
 
 

@@ -52,11 +52,11 @@ def main() -> None:
         return
     print("| concurrent | obvious: CPU ms | events/s | dcm2bq: CPU ms | events/s | CPU ratio |")
     print("|---:|---:|---:|---:|---:|---:|")
-    for each in results:
-        one, two = each["obvious"], each["ours"]
+    for result in results:
+        one, two = result["obvious"], result["ours"]
         print(
-            f"| {each['concurrency']} | {one['cpu_ms']:.2f} | {one['events_per_second']:.0f} "
-            f"| {two['cpu_ms']:.2f} | {two['events_per_second']:.0f} | {each['cpu_ratio']:.2f} |"
+            f"| {result['concurrency']} | {one['cpu_ms']:.2f} | {one['events_per_second']:.0f} "
+            f"| {two['cpu_ms']:.2f} | {two['events_per_second']:.0f} | {result['cpu_ratio']:.2f} |"
         )
 
 

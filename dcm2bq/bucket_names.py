@@ -1,4 +1,4 @@
-"""The rule that Cloud Storage has for names of buckets, for all that accept one."""
+"""Cloud Storage's rule for bucket names, for every module that accepts one."""
 
 import re
 

@@ -55,10 +55,19 @@ ProjectId = Annotated[
 ]
 BucketName = Annotated[str, _matching(bucket_names.PATTERN, bucket_names.RULE)]
 Positive = Annotated[int, Meta(ge=1)]
+SecretName = Annotated[
+    str,
+    _matching(
+        "projects/[a-z0-9][a-z0-9.:-]{0,63}/secrets/[A-Za-z0-9_-]{1,255}"
+        "(/versions/[A-Za-z0-9_-]{1,63})?",
+        "a secret is named projects/PROJECT/secrets/SECRET, with or without /versions/VERSION",
+    ),
+]
 NotNegative = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[int, Meta(ge=1, le=590)]
 """590: below 600 s, the longest acknowledgement deadline of Pub/Sub."""
 Text = Annotated[str, Meta(max_length=4096)]
+"""Far longer than any pattern of names."""
 
 _MAX_BYTES = MIB
 """Longest configuration that is parsed: far more than anyone writes by hand."""
@@ -179,32 +188,32 @@ class Limits(_Options, frozen=True, kw_only=True):
     ] = None
     header_bytes: Annotated[
         Positive, Meta(description="Most bytes of elements to keep from one object")
-    ] = 64 * MIB
+    ] = 64 * MIB  # the largest structure sets in the tests have 60 MiB (docs/RELIABILITY.md)
     elements: Annotated[Positive, Meta(description="Most elements and items in one object")] = (
         2_000_000
     )
     depth: Annotated[
         Positive,
         Meta(description="Deepest nesting of sequences; BigQuery allows 500 JSON levels"),
-    ] = 160
+    ] = 160  # 484 levels in DICOM JSON, where a sequence adds three
     output_bytes: Annotated[
         Positive,
         Meta(
             description="Longest metadata, as an escaped JSON string; the largest parts of "
             "longer metadata become BulkDataURIs"
         ),
-    ] = 9_000_000
+    ] = 9_000_000  # of BigQuery's 10 MB for a row: the other columns need the rest
     inflated_bytes: Annotated[
         Positive, Meta(description="Most bytes to inflate from one deflated or gzip-encoded object")
-    ] = 4 * 1024 * MIB
+    ] = 4 * 1024 * MIB  # no value of known length is longer (PS3.5 7.1.1)
     hops: Annotated[
         NotNegative,
         Meta(description="Most reads to find the end of encapsulated pixel data"),
-    ] = 16
+    ] = 16  # then the end is inferred from the object's last bytes (docs/PERFORMANCE.md)
     deadline_seconds: Annotated[
         Seconds,
         Meta(description="Time for one event; keep it below the function's timeout"),
-    ] = 50
+    ] = 50  # with 8 more for a dead letter, within Google's default time-out of 60
 
 
 class Privacy(_Options, frozen=True, kw_only=True):
@@ -234,28 +243,39 @@ class Privacy(_Options, frozen=True, kw_only=True):
             "its end is ignored"
         ),
     ] = "DCM2BQ_HASH_KEY"
+    hash_key_secret: Annotated[
+        SecretName | None,
+        Meta(
+            description="Secret of Secret Manager that holds the key of the hash, read at start: "
+            "`projects/P/secrets/S`, best with `/versions/V`. It takes precedence over "
+            "`hashKeyVariable`, which must hold the same key if it is set"
+        ),
+    ] = None
     key_version: Annotated[
         str | None, Meta(description="Name of the key's version; part of the table's fingerprint")
     ] = None
 
     @property
     def is_on(self) -> bool:
-        """Return whether anything is removed or replaced."""
+        """Whether anything is removed or replaced."""
         return bool(self.profile or self.remove or self.hash)
 
     @property
     def needs_key(self) -> bool:
-        """Return whether anything is replaced with a keyed hash."""
+        """Whether anything is replaced with a keyed hash."""
         return bool(self.profile or self.hash)
 
     @property
     def fingerprint(self) -> str:
         """The first 16 hex digits of the SHA-256 of this group as canonical JSON.
 
-        Canonical JSON has every option, sorted by name, without white space; Terraform's
-        `jsonencode` writes the same.
+        Canonical JSON has every option but `hashKeySecret`, sorted by name, without white space;
+        Terraform's `jsonencode` writes the same. Where the key is kept does not change a row, and
+        the key itself has a label of its own, by `hash_key.digest`.
         """
-        canonical = json.dumps(msgspec.to_builtins(self), sort_keys=True, separators=(",", ":"))
+        options = msgspec.to_builtins(self)
+        del options["hashKeySecret"]
+        canonical = json.dumps(options, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
@@ -268,7 +288,7 @@ class Retry(_Options, frozen=True, kw_only=True):
             description="Age after which an event that still fails becomes a dead letter; "
             "keep it below the retention of the trigger's subscription"
         ),
-    ] = 43200
+    ] = 43200  # 12 hours: the trigger gives up after about 15
 
 
 class Log(_Options, frozen=True, kw_only=True):
@@ -278,7 +298,7 @@ class Log(_Options, frozen=True, kw_only=True):
         Literal["full", "hash"],
         Meta(
             description="Object names in logs: in full, or hashed (SHA-256, keyed if "
-            "`privacy.hashKeyVariable` names a variable that is set)"
+            "`privacy.hashKeySecret` is set or `privacy.hashKeyVariable` names a variable that is)"
         ),
     ] = "full"
     level: Annotated[
@@ -323,16 +343,6 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     if path:
         return _parse(_read(path), source=f"{FILE_VARIABLE} ({path})")
     return _parse(os.fsencode(inline), source=INLINE_VARIABLE) if inline else Config()
-
-
-def hash_key(options: Privacy, environ: Mapping[str, str] | None = None) -> bytes:
-    """Return the key of the hash from the environment; empty if the variable is not set.
-
-    One newline at the end is ignored: a secret written by a pipe has one, and a shell that
-    passes it on strips it. Both must give the same key.
-    """
-    environ = os.environ if environ is None else environ
-    return os.fsencode(environ.get(options.hash_key_variable, "")).removesuffix(b"\n")
 
 
 def from_overrides(overrides: Mapping[str, Any]) -> Config:
@@ -400,7 +410,7 @@ def _parse(text: bytes, *, source: str) -> Config:
 
 
 def _refuse_unknown(overrides: Mapping[str, Any], struct: type, prefix: str = "") -> None:
-    known = {each.encode_name: each.type for each in msgspec.structs.fields(struct)}
+    known = {option.encode_name: option.type for option in msgspec.structs.fields(struct)}
     for key, value in overrides.items():
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
@@ -441,7 +451,7 @@ def _names(kind: Any) -> list[str]:
     """Return the values that a type lists; none if it accepts others."""
     if get_origin(kind) is Literal:
         return list(get_args(kind))
-    named = [_names(each) for each in get_args(kind) if each is not NoneType]
+    named = [_names(member) for member in get_args(kind) if member is not NoneType]
     return [*named[0], "null"] if len(named) == 1 and named[0] else []
 
 

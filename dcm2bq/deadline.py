@@ -7,10 +7,11 @@ from typing import Self
 from dcm2bq.errors import ReadFailedError, UnreadableDicomError
 
 _OWN_SHARE = 8
-"""An object whose computing alone takes this part of its time is too slow by itself.
+"""An object is too slow by itself if computing takes more than 1/8 of its time.
 
-Not more: conversions share cores. Not less: an ordinary object that shares its process with
-expensive ones, or waits for a slow service, takes far less than that and must be retried.
+A larger part would miss slow objects, since conversions share cores. A smaller one would blame
+ordinary objects that share their process with expensive ones or wait for a slow service: they
+compute far less and must be retried.
 """
 
 

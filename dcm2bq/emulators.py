@@ -1,6 +1,7 @@
 """How this process connects: to Google's services, or to local servers in their place.
 
-The variables are those that Google's own client libraries read.
+The variables are those that Google's own client libraries read; for Secret Manager, which has none
+there, it is our own. The function does not start in the cloud if one of them is set.
 """
 
 import os
@@ -9,9 +10,10 @@ from google.auth.credentials import AnonymousCredentials
 
 BIGQUERY = "BIGQUERY_EMULATOR_HOST"
 STORAGE = "STORAGE_EMULATOR_HOST"
+SECRET_MANAGER = "DCM2BQ_SECRET_MANAGER_EMULATOR_HOST"  # noqa: S105 - the name of a variable
 
 PROJECT = "local"
-"""The project that the local servers have."""
+"""The project of the local servers."""
 
 NO_CREDENTIALS = (
     "no Google credentials: run gcloud auth application-default login, or run as a service account"
@@ -24,5 +26,5 @@ def url(variable: str) -> str | None:
 
 
 def credentials() -> AnonymousCredentials:
-    """Return the credentials that a local server takes: none."""
+    """Return the credentials for a local server, which checks none."""
     return AnonymousCredentials()

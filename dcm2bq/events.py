@@ -30,7 +30,7 @@ _SUBJECT = "objects/"
 _SUBJECT_ENCODINGS = 2
 """How often a subject may be percent-encoded: once as a URI, once as an HTTP header."""
 
-_DIGITS = re.compile(r"[0-9]{1,20}")  # 20: as many as an unsigned 64-bit integer has
+_DIGITS = re.compile(r"[0-9]{1,20}")  # 20: the longest unsigned 64-bit integer
 _DATA_MAX_BYTES = 1024 * 1024
 _ATTRIBUTES_MAX, _ATTRIBUTE_MAX_CHARS = 64, 4096
 """Bounds far above the events of Cloud Storage, and far below what a row can hold."""
@@ -201,10 +201,10 @@ def attributes(
 def recorded(attributes: Mapping[str, Any], data: bytes, message_id: str | None) -> Delivery:
     """Return the delivery that a row of `dead_letter` keeps.
 
-    `attributes` are those of a CloudEvent, beside others that are left out; or those of a
-    notification that Cloud Storage itself sent to Pub/Sub, which may have no data. The object
-    that a notification's attributes name goes into the attributes of the CloudEvent, so that
-    `parse` can compare them with the data.
+    `attributes` are those of a CloudEvent, possibly with others, which are left out. Or they are
+    those of a notification that Cloud Storage itself sent to Pub/Sub, which may have no data. A
+    notification becomes a CloudEvent, whose attributes name the same object, so that `parse` can
+    compare them with the data.
     """
     texts = {key: str(value) for key, value in attributes.items()}
     kind = _NOTIFIED.get(texts.get("eventType", ""))
@@ -233,6 +233,17 @@ def event_time(delivery: Delivery) -> datetime:
         return changed.astimezone(UTC) if changed.tzinfo else changed.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise InvalidEventError("time: is not an RFC 3339 time") from None
+
+
+def attempt(delivery: Delivery) -> int | None:
+    """Return the number of this delivery, counted by Pub/Sub; None if it is unknown.
+
+    Messages that Pub/Sub pushes itself contain the count, those of Eventarc do not.
+    """
+    if b'"deliveryAttempt"' not in delivery.data:  # saves decoding nearly every event twice
+        return None
+    count = _decode(delivery.data).get("deliveryAttempt")
+    return count if isinstance(count, int) else None
 
 
 def decode(data: bytes | str) -> Any:
@@ -318,17 +329,6 @@ def _from_base64(raw: bytes) -> bytes:
         return base64.b64decode(_attribute_text(raw))
     except ValueError:
         return bytes(raw)
-
-
-def attempt(delivery: Delivery) -> int | None:
-    """Return how often Pub/Sub has delivered the event, or None if it does not say.
-
-    It says so in the body of events that it delivers itself, but not in those of Eventarc.
-    """
-    if b'"deliveryAttempt"' not in delivery.data:
-        return None
-    count = _decode(delivery.data).get("deliveryAttempt")
-    return count if isinstance(count, int) else None
 
 
 def _kind(event_type: str) -> EventKind:

@@ -56,7 +56,7 @@ def require(extra: Extra) -> None:
 
 
 def how_to_install(extra: Extra) -> str:
-    """Return what to do about a missing extra: a sentence, and the commands on lines of their own.
+    """Return how to install a missing extra: a sentence, then each command on its own line.
 
     An environment that would break is never suggested, and one that already has the extra is
     preferred.

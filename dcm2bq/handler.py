@@ -29,7 +29,7 @@ from dcm2bq.stored_object import StoredObject
 DEAD_LETTER_GRACE_SECONDS = 8
 """Least time for writing a dead letter, even if the event has used up its own."""
 _CONVERT_SHARE = 0.9
-"""Part of an event's time for reading and converting; the rest is for the insert."""
+"""Part of an event's time for reading and converting; the rest, 5 of 50 s, is for the insert."""
 _LAST_ATTEMPTS = 95
 """From this delivery on an event becomes a dead letter untried; Pub/Sub gives up after 100.
 
@@ -71,7 +71,7 @@ class Sink(Protocol):
 
 
 class Result(StrEnum):
-    """What became of an acknowledged event; the values are those of the log."""
+    """What became of an acknowledged event; its values are those of `outcome` in the log."""
 
     INSERTED = "inserted"
     MARKED = "marked"
@@ -153,6 +153,11 @@ class Handler:
             return self.mark(event, deadline)
         return self._index(event, deadline)
 
+    def mark(self, event: ObjectEvent, deadline: Deadline) -> Outcome:
+        """Insert the marker of a generation that is gone, without reading anything."""
+        self._sink.insert(rows.instance_row(event, now=_now(), info=rows.info(event)), deadline)
+        return Outcome(result=Result.MARKED, event=event)
+
     def _why_ignored(self, event: ObjectEvent) -> Ignored | None:
         """Return why nothing is recorded of an event, or None if something is."""
         if (
@@ -161,11 +166,6 @@ class Handler:
         ):
             return Ignored.METADATA
         return why_ignored(self._config, event.object)
-
-    def mark(self, event: ObjectEvent, deadline: Deadline) -> Outcome:
-        """Insert the marker of a generation that is gone, without reading anything."""
-        self._sink.insert(rows.instance_row(event, now=_now(), info=rows.info(event)), deadline)
-        return Outcome(result=Result.MARKED, event=event)
 
     def _index(self, event: ObjectEvent, deadline: Deadline) -> Outcome:
         """Insert the row of a generation, with its header."""

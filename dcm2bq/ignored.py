@@ -10,7 +10,7 @@ _COMPOSITE_TEMPORARIES = "gcloud/tmp/parallel_composite_uploads/"
 
 
 class Ignored(StrEnum):
-    """Why nothing is recorded of an event; the values are those of the log."""
+    """Why nothing is recorded of an event; its values are those of `ignored` in the log."""
 
     METADATA = "metadata"  # a metadataUpdated event without events.reindexOnMetadataUpdate
     NAME = "name"  # no match of input.namePattern
@@ -40,5 +40,5 @@ def is_ignored(config: Config, stored: StoredObject) -> bool:
 
 def matches_name_pattern(config: Config, name: str) -> bool:
     """Return whether a name matches `input.namePattern`."""
-    # re keeps the compiled pattern.
+    # No need to compile it first: `re` caches compiled patterns.
     return bool(re.search(config.input.name_pattern, name, re.IGNORECASE))

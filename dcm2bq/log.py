@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from dcm2bq.config import Config, hash_key
+from dcm2bq.config import Config
 from dcm2bq.errors import RetryableError, describe
+from dcm2bq.hash_key import hash_key
 from dcm2bq.terminal import printable_json
 
 FIELDS = (
@@ -43,8 +44,8 @@ FIELDS = (
 Severity = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 _MAX_CHARS = 4096
-"""Longest text of a field: longer than any path, far below the 256 KiB of a log entry."""
-_TALLY_SECONDS = 60  # soon enough for someone who waits for an object, cheap under any load
+"""Longest text of a field, in characters: no path is longer, and a log entry may have 256 KiB."""
+_TALLY_SECONDS = 60  # soon enough for anyone who misses an object, and cheap under any load
 _LOGGER = logging.getLogger("dcm2bq")
 
 

@@ -14,7 +14,7 @@ _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # of malloc.h
 _LARGE_BLOCK = 128 * 1024
 """glibc's initial threshold, which it would otherwise raise."""
 _ARENAS = 2
-"""One would make eight threads wait for each other; each further one may hold free memory."""
+"""With one, eight threads would wait for each other; each further one may hold free memory."""
 _UNLIMITED = 2**62
 """Control groups without a limit show `max`, or a number near 2^63."""
 

@@ -145,7 +145,7 @@ def info(
 def dead_letter_row(
     delivery: Delivery, *, now: datetime, error_type: str, error: str
 ) -> DeadLetterRow:
-    """Return the dead letter of a delivery; the reason is among its attributes."""
+    """Return the dead letter of a delivery, with the reason as two more attributes."""
     kept = delivery.excerpt
     reason = {"error_type": error_type, "error": error}
     return DeadLetterRow(

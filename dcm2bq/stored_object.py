@@ -57,7 +57,7 @@ class StoredObject:
     def bulk_data_root(self) -> str:
         """The start of a BulkDataURI that names this generation; `&offset=` follows.
 
-        `%`, `?` and `#` in the name are percent-encoded, so that the query can be told apart.
+        `%`, `?` and `#` in the name are percent-encoded, so that the query can be recognised.
         """
         name = self.name.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
         return f"{SCHEME}{self.bucket}/{name}?generation={self.generation}"

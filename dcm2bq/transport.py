@@ -35,7 +35,7 @@ NO_ANSWER = (urllib3.exceptions.HTTPError, auth.GoogleAuthError, OSError)
 """Everything that urllib3, google-auth and the system raise for a request without an answer."""
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 8.0
-"""Bounds of the pause between attempts: short, as most failures pass, then half a deadline."""
+"""Bounds of the pause between attempts: most failures pass at once, and some take seconds."""
 _LEAST_SECONDS = 0.001  # urllib3 refuses a time-out of zero
 _REFRESH_SECONDS = 5.0
 """Time-out for refreshing an access token, which takes some 50 ms."""

@@ -1,7 +1,7 @@
 """The version that rows and `dcm2bq --version` show, such as `1.0.0+3f2a9c1b7d20`.
 
 The part before the plus is the release, the part after it a digest of the code that makes rows.
-The digest tells apart commits between two releases, and a changed copy from the release itself.
+The digest distinguishes commits between two releases, and a changed copy from the release itself.
 It is computed from the files because nothing else is the same everywhere: neither the source that
 Google builds nor the package of Dataflow's workers has a Git history.
 
@@ -17,11 +17,11 @@ from dcm2bq import __version__
 _PACKAGE = Path(__file__).parent
 _NOT_DEPLOYED = {"cli", "local", "schema", "tools", "_function"}
 """Folders of the package that are not uploaded with the function (`.gcloudignore`)."""
-_DIGITS = 12  # as Git abbreviates: enough to tell any two commits apart
+_DIGITS = 12  # hex digits, as in an abbreviated commit: enough to distinguish any two
 
 
 def is_deployed(path: str) -> bool:
-    """Whether a file belongs to the function, given its path from the root of a checkout."""
+    """Return whether a file belongs to the function, given its path from the root of a checkout."""
     first, _, rest = path.partition("/")
     if first != "dcm2bq":
         return path == "main.py"
@@ -35,7 +35,7 @@ def digest(blobs: Iterable[tuple[str, str]]) -> str:
 
 
 def entry_point() -> Path:
-    """Return the path of `main.py`, which an installed package contains and a checkout precedes."""
+    """Return the path of `main.py`: within an installed package, or at the root of a checkout."""
     installed = _PACKAGE / "_function" / "main.py"
     return installed if installed.exists() else _PACKAGE.parent / "main.py"
 

@@ -37,9 +37,14 @@ resource "google_billing_budget" "this" {
     }
   }
 
-  all_updates_rule {
-    monitoring_notification_channels = local.channels
-    disable_default_iam_recipients   = length(local.channels) > 0
+  # Without channels, the administrators of the billing account are notified.
+  dynamic "all_updates_rule" {
+    for_each = length(local.channels) > 0 ? [local.channels] : []
+
+    content {
+      monitoring_notification_channels = all_updates_rule.value
+      disable_default_iam_recipients   = true
+    }
   }
 
   depends_on = [google_project_service.this]

@@ -52,8 +52,9 @@ locals {
     { for member in data.google_bigquery_default_service_account.this[*].member : "bigquery" => member },
   )
 
-  # Cloud Functions expects the full name of the build's account.
-  build_account = try(google_service_account.this["build"].id, "projects/${var.project_id}/serviceAccounts/${var.identities.build}")
+  # Cloud Functions expects the full name of the build's account, which may be of another project.
+  build_project = try(regex("@([a-z0-9-]+)\\.iam\\.gserviceaccount\\.com$", var.identities.build)[0], var.project_id)
+  build_account = try(google_service_account.this["build"].id, "projects/${local.build_project}/serviceAccounts/${var.identities.build}")
 }
 
 # A new identity is unknown to IAM for up to a minute; Eventarc and Cloud Functions do not retry what

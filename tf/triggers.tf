@@ -58,17 +58,17 @@ locals {
     }
   }
 
-  # The names of the settings that are not as they should be.
-  drift = { for event, subscription in data.google_pubsub_subscription.event : event => compact([
-    subscription.ack_deadline_seconds == local.subscription_settings.ackDeadlineSeconds ? "" : "ackDeadlineSeconds",
-    subscription.message_retention_duration == local.subscription_settings.messageRetentionDuration ? "" : "messageRetentionDuration",
-    try(coalesce(one(subscription.expiration_policy[*].ttl), "never"), "never") == "never" ? "" : "expirationPolicy",
-    try([subscription.retry_policy[0].minimum_backoff, subscription.retry_policy[0].maximum_backoff], []) == values({
-      a = local.subscription_settings.retryPolicy.minimumBackoff, b = local.subscription_settings.retryPolicy.maximumBackoff
-    }) ? "" : "retryPolicy",
-    try(subscription.dead_letter_policy[0].dead_letter_topic, "") == local.subscription_settings.deadLetterPolicy.deadLetterTopic
-    && try(subscription.dead_letter_policy[0].max_delivery_attempts, 0) == local.subscription_settings.deadLetterPolicy.maxDeliveryAttempts ? "" : "deadLetterPolicy",
-  ]) }
+  # The same settings as they are, and the names of those that differ.
+  subscription_found = { for event, subscription in data.google_pubsub_subscription.event : event => {
+    ackDeadlineSeconds       = subscription.ack_deadline_seconds
+    messageRetentionDuration = subscription.message_retention_duration
+    expirationPolicy         = { for ttl in subscription.expiration_policy[*].ttl : "ttl" => ttl if ttl != "" }
+    retryPolicy              = one([for policy in subscription.retry_policy : { minimumBackoff = policy.minimum_backoff, maximumBackoff = policy.maximum_backoff }])
+    deadLetterPolicy         = one([for policy in subscription.dead_letter_policy : { deadLetterTopic = policy.dead_letter_topic, maxDeliveryAttempts = policy.max_delivery_attempts }])
+  } }
+  drift = { for event, found in local.subscription_found : event => [
+    for name, value in local.subscription_settings : name if jsonencode(value) != jsonencode(found[name])
+  ] }
 }
 
 data "google_pubsub_subscription" "event" {

@@ -26,7 +26,11 @@ type Send = Callable[[Sequence[bytes], Deadline], Sequence[Verdict]]
 
 
 class _Caller:
-    """A thread with a row, which waits for a verdict or for its turn to send."""
+    """A thread with a row, which waits for a verdict or for its turn to send.
+
+    `leads` is set when it must send the next batch, `is_done` when its verdict is final; `woken`
+    is set after either.
+    """
 
     __slots__ = ("deadline", "is_done", "leads", "row", "verdict", "woken")
 

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from google.api_core.exceptions import BadRequest, GoogleAPICallError, NotFound
+from google.api_core.exceptions import BadRequest, GoogleAPICallError, NotFound, PreconditionFailed
 from google.cloud import bigquery
 from google.cloud.bigquery import DEFAULT_RETRY
 from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY
 
 from dcm2bq import emulators
+from dcm2bq.bigquery.access import DatasetAccess
 from dcm2bq.config import Config
-from dcm2bq.errors import ConfigError
+from dcm2bq.errors import ConfigError, ServiceError
 from dcm2bq.google_errors import mapped
 
 _PAGE_ROWS = 10_000
@@ -33,6 +34,7 @@ class Dataset:
         self._job_retry = DEFAULT_JOB_RETRY.with_timeout(self._timeout)
         self.project = self._client.project
         self.dataset_id = config.big_query.dataset_id
+        self.access = DatasetAccess(self.project, self.dataset_id, self._timeout)
 
     @property
     def name(self) -> str:
@@ -65,11 +67,21 @@ class Dataset:
             self._client.create_table(table, retry=self._retry, timeout=self._timeout)
 
     def patch_table(self, resource: Mapping[str, Any], fields: Sequence[str]) -> None:
-        """Set the named fields of a table or view to those of `resource`."""
+        """Set the named fields of a table or view to those of `resource`.
+
+        If `resource` has an `etag`, this raises `ServiceError` unless the table still has it.
+        """
         table = bigquery.Table.from_api_repr(dict(resource))
         properties = ["view_query" if field == "view" else field for field in fields]
         with mapped(f"BigQuery: {table.reference}"):
-            self._client.update_table(table, properties, retry=self._retry, timeout=self._timeout)
+            try:
+                self._client.update_table(
+                    table, properties, retry=self._retry, timeout=self._timeout
+                )
+            except PreconditionFailed:
+                raise ServiceError(
+                    f"BigQuery: {table.reference}: was changed by someone else: try again"
+                ) from None
 
     def get_routine(self, routine_id: str) -> dict[str, Any] | None:
         """Return a table function, or None if there is none."""
@@ -91,7 +103,7 @@ class Dataset:
         """
         job_config = bigquery.QueryJobConfig(
             default_dataset=self.name,
-            query_parameters=[_parameter(*each) for each in (parameters or {}).items()],
+            query_parameters=[_parameter(*item) for item in (parameters or {}).items()],
         )
         with mapped(f"BigQuery: {self.name}"):
             try:
@@ -107,6 +119,27 @@ class Dataset:
                     yield dict(row.items())
             except (BadRequest, NotFound) as error:
                 raise ConfigError(self._refusal(sql, job_config, error)) from None
+
+    def bytes_processed(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, *, dry_run: bool = True
+    ) -> int:
+        """Return how many bytes a query reads.
+
+        A dry run costs nothing; for clustered tables it returns an upper bound.
+        """
+        job_config = bigquery.QueryJobConfig(
+            default_dataset=self.name,
+            query_parameters=[_parameter(*each) for each in (parameters or {}).items()],
+            dry_run=dry_run,
+            use_query_cache=False,
+        )
+        with mapped(f"BigQuery: {self.name}"):
+            job = self._client.query(
+                sql, job_config=job_config, retry=self._retry, timeout=self._timeout
+            )
+            if not dry_run:
+                job.result(retry=self._retry, timeout=self._timeout)
+        return int(job.total_bytes_processed or 0)
 
     def _refusal(
         self, sql: str, job_config: bigquery.QueryJobConfig, error: BadRequest | NotFound

@@ -100,17 +100,17 @@ class Loader:
         return job
 
     def _submit(self, job: LoadJob, job_id: str) -> None:
-        table = self._client.get_table(self._dataset.table(job.table_id), timeout=_TIMEOUT_SECONDS)
+        # Without a schema: rows go into the columns of the table as they are. A schema would set
+        # the columns' properties, and BigQuery would ask for the right to set policy tags.
         options = bigquery.LoadJobConfig(
             source_format=bigquery.SourceFormat.NEWLINE_DELIMITED_JSON,
             create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
             write_disposition=bigquery.WriteDisposition.WRITE_APPEND,
-            schema=table.schema,
         )
         try:
             self._client.load_table_from_uri(
                 list(job.uris),
-                table.reference,
+                self._dataset.table(job.table_id),
                 job_id=job_id,
                 location=self._dataset.location,
                 job_config=options,

@@ -22,6 +22,7 @@ from dcm2bq.cli import (
     dump_command,
     init_command,
     local_command,
+    try_command,
     verify_command,
 )
 from dcm2bq.cli.common import (
@@ -122,7 +123,13 @@ def commands(*, debug: bool) -> None:
 
 
 for command in (
-    *(dump_command.dump, local_command.local, init_command.init, backfill_command.backfill),
-    *(config_command.config, dead_letters_command.dead_letters, verify_command.verify),
+    backfill_command.backfill,
+    config_command.config,
+    dead_letters_command.dead_letters,
+    dump_command.dump,
+    init_command.init,
+    local_command.local,
+    try_command.try_,
+    verify_command.verify,
 ):
     commands.add_command(command)

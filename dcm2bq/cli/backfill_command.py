@@ -16,19 +16,19 @@ from click.core import ParameterSource
 
 from dcm2bq import config as configuration
 from dcm2bq.cli.common import INTERRUPTED, complain, startable
+from dcm2bq.cli.progress_line import ProgressLine
 from dcm2bq.errors import Dcm2BqError
 from dcm2bq.gcs.uri import GsUri
-from dcm2bq.tools.display import printable, say
+from dcm2bq.tools.display import say
 from dcm2bq.tools.wording import counted
 
 if TYPE_CHECKING:
     from dcm2bq.config import Config
-    from dcm2bq.tools.backfill.backfill import Backfill, Runner, RunSummary
+    from dcm2bq.tools.backfill.launch import Backfill, Runner, RunSummary
     from dcm2bq.tools.backfill.plan import Shard
     from dcm2bq.tools.backfill.run_records import Run
 
 LOCAL, DATAFLOW = "local", "DataflowRunner"
-_LINE_SECONDS = 30.0  # between two lines of progress where there is no terminal
 _RUN_ID = re.compile("[a-z0-9_]{1,64}")  # part of the names of a folder, a table and jobs
 _NOT_REPEATED = {"source", "shard_objects", "resume", "dry_run", "beam_options"}
 """Parameters that the command for resuming a run places itself, or leaves out."""
@@ -173,7 +173,7 @@ def _run(
     least: int | None,
 ) -> int:
     """Begin a run with shards of at least `least` objects; resume it if that is None."""
-    from dcm2bq.tools.backfill.backfill import Backfill  # noqa: PLC0415
+    from dcm2bq.tools.backfill.launch import Backfill  # noqa: PLC0415
 
     again = _command(run.id, beam_options)
     launch = Backfill(run)
@@ -263,7 +263,7 @@ def _locally(launch: "Backfill", processes: int, beam_options: Sequence[str]) ->
     from dcm2bq.tools.backfill.runners import in_process  # noqa: PLC0415
 
     started = time.monotonic()
-    shown = Line()
+    shown = ProgressLine()
 
     def show(counts: Counter[str]) -> None:
         seconds = time.monotonic() - started
@@ -291,8 +291,8 @@ def _on_dataflow(beam_options: Sequence[str], dataflow: Mapping[str, Any], again
 def _estimate(
     config: "Config", uri: GsUri, processes: int, max_workers: int | None, *, takes_all: bool
 ) -> int:
-    from dcm2bq.tools.backfill.backfill import count  # noqa: PLC0415
     from dcm2bq.tools.backfill.estimate import estimate  # noqa: PLC0415
+    from dcm2bq.tools.backfill.launch import count  # noqa: PLC0415
 
     with _counting() as on_page:
         total = count(config, uri.bucket, uri.name, on_page=on_page)
@@ -335,32 +335,9 @@ def _print(summary: "RunSummary") -> None:
         _tell("to see what was not converted and why, run: dcm2bq dead-letters list")
 
 
-class Line:
-    """A line of progress: updated in place on a terminal, elsewhere printed now and then."""
-
-    def __init__(self) -> None:
-        self._is_terminal = sys.stderr.isatty()
-        self._shown = time.monotonic()
-        self._text = ""
-
-    def show(self, text: str) -> None:
-        """Update the line."""
-        self._text = text
-        if self._is_terminal:
-            click.echo(f"\r\033[K{printable(text)}", err=True, nl=False)
-        elif time.monotonic() - self._shown > _LINE_SECONDS:
-            self._shown = time.monotonic()
-            _tell(text)
-
-    def end(self) -> None:
-        """Finish the line."""
-        if self._text:
-            click.echo(err=True) if self._is_terminal else _tell(self._text)
-
-
 @contextmanager
 def _counting() -> Iterator[Callable[[int], None]]:
-    shown, lock = Line(), threading.Lock()
+    shown, lock = ProgressLine(), threading.Lock()
     total = 0
 
     def on_page(listed: int) -> None:

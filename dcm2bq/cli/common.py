@@ -79,14 +79,22 @@ def override(settings: Mapping[str, Any]) -> Config:
     return configuration.from_overrides(overrides)
 
 
-def startable(config: Config, *, here: bool = True) -> Config:
+def startable(config: Config, *, here: bool = True, reads_secret: bool = True) -> Config:
     """Return the configuration; raise `ConfigError` if the function would not start with it.
 
-    Limits are checked against the memory of this machine if the conversion runs `here`.
+    Limits are checked against the memory of this machine if the conversion runs `here`. The key of
+    the hash is checked unless it is in a secret and this process does not convert (`reads_secret`).
     """
-    from dcm2bq.dicom import budget_of, privacy_rules  # noqa: PLC0415 - slow, --help needs neither
+    # Slow to import, and --help needs none of them.
+    from dcm2bq.dicom import budget_of, check_attributes, privacy_rules  # noqa: PLC0415
 
-    privacy_rules(config.privacy)  # unknown attributes, a missing key
+    check_attributes(config.privacy)
+    if reads_secret and config.privacy.hash_key_secret:
+        from dcm2bq.secret_manager import provide_hash_key  # noqa: PLC0415
+
+        provide_hash_key(config.privacy)
+    if reads_secret or not config.privacy.hash_key_secret:
+        privacy_rules(config.privacy)  # a missing key
     if here:
         budget_of(config.limits)  # limits beyond the memory
     return config
@@ -124,7 +132,7 @@ def explain(error: Exception) -> str:
 def failing_stream(error: OSError) -> str | None:
     """Return the name of the output stream that raised an error; None if none did.
 
-    The error itself does not tell: a stream has no file name.
+    The error itself does not name it, because a stream has no file name.
     """
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code is click.echo.__code__:
@@ -136,7 +144,7 @@ def failing_stream(error: OSError) -> str | None:
 
 
 def _fails_again(stream: TextIO, error: OSError) -> bool:
-    """Whether a stream still has the error: it cannot be flushed, or its reader is gone."""
+    """Return whether a stream still has the error: it cannot be flushed, or its reader is gone."""
     try:
         stream.flush()
         waiting = select.poll()

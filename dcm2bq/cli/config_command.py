@@ -24,4 +24,4 @@ def config(*, schema: bool) -> None:
     if schema:
         say_json(configuration.json_schema())
     else:
-        say_json(configuration.to_json(startable(configuration.load())))
+        say_json(configuration.to_json(startable(configuration.load(), reads_secret=False)))

@@ -19,6 +19,7 @@ from dcm2bq.cli.common import (
 from dcm2bq.errors import describe
 from dcm2bq.gcs.uri import GsUri, is_uri
 from dcm2bq.tools.display import say, say_json
+from dcm2bq.tools.wording import counted
 
 if TYPE_CHECKING:
     from dcm2bq.dicom import Conversion
@@ -110,16 +111,14 @@ def _document(path: str, conversion: "Conversion", *, envelope: bool, indent: bo
 
 
 def _report_warnings(path: str, count: int) -> None:
-    say(f"{path}: {count} warning{'s' if count > 1 else ''}", err=True)
+    say(f"{path}: {counted(count, 'warning')}", err=True)
 
 
 def _report_skipped(unmatched: int, empty: int) -> None:
     """Print how many files of folders and prefixes were not converted, and why."""
     verb = "do" if unmatched > 1 else "does"
-    names = (
-        f"{unmatched} name{'s' if unmatched > 1 else ''} that {verb} not match input.namePattern"
-    )
-    objects = f"{empty} empty object{'s' if empty > 1 else ''}"
+    names = f"{counted(unmatched, 'name')} that {verb} not match input.namePattern"
+    objects = counted(empty, "empty object")
     parts = [text for text, number in ((names, unmatched), (objects, empty)) if number]
     if parts:
         say(f"skipped: {', '.join(parts)}", err=True)

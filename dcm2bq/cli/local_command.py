@@ -47,7 +47,8 @@ def local(
         raise click.UsageError("--json needs --query")
     if sql is not None:
         _require_one_query(sql)
-    options = startable(override(parse_settings(settings)))
+    # Nothing leaves this machine, so the key can only come from the environment.
+    options = startable(override(parse_settings(settings) | {"privacy.hashKeySecret": None}))
     extras.require(extras.LOCAL)
     from dcm2bq.local import commands  # noqa: PLC0415 - it imports the extras
 

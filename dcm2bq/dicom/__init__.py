@@ -9,7 +9,7 @@
 
 from dcm2bq.dicom.conversion import Conversion, convert, convert_within
 from dcm2bq.dicom.memory import Budget, Claim, budget_of
-from dcm2bq.dicom.privacy import privacy_rules
+from dcm2bq.dicom.privacy import check_attributes, privacy_rules
 from dcm2bq.dicom.read.source import Source
 from dcm2bq.errors import (
     ConfigError,
@@ -30,6 +30,7 @@ __all__ = [
     "Source",
     "UnreadableDicomError",
     "budget_of",
+    "check_attributes",
     "convert",
     "convert_within",
     "privacy_rules",

@@ -93,7 +93,7 @@ class Charset:
         self._extensible = not alone
 
     def decode(self, value: bytes, delimiters: re.Pattern[bytes] = VALUE_DELIMITERS) -> str:
-        """Return the text of a value; raise `UndecodableTextError` if it is in another encoding."""
+        """Return the text of a value; raise `UndecodableTextError` if it is not in these sets."""
         if _ESCAPE in value and self._extensible:
             return self._decode_extended(value, delimiters)
         try:

@@ -7,11 +7,7 @@ from typing import Any
 
 from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
-from dcm2bq.dicom.elements import (
-    SPECIFIC_CHARACTER_SET,
-    Element,
-    Item,
-)
+from dcm2bq.dicom.elements import SPECIFIC_CHARACTER_SET, Element, Item
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.values import DECODERS, NUMBER_VRS, BadValueError, has_controls
 from dcm2bq.lifted import LIFTED
@@ -34,7 +30,7 @@ _INT64 = range(-(2**63), 2**63)
 
 
 def lift(data_set: Item, notes: Notes, deadline: Deadline = NO_DEADLINE) -> dict[str, str | None]:
-    """Return the value of each column by keyword, as BigQuery's JSON has it, or None.
+    """Return the value of each column by keyword, in the form of BigQuery's JSON, or None.
 
     Integers are text: as JSON numbers they would not be exact beyond 2^53. A value that its
     column cannot hold is None, with a note. The elements must be sorted by tag.
@@ -92,7 +88,7 @@ def _first_value(element: Element, charset: Charset, notes: Notes) -> Any:
     try:
         values = decode(value, charset)
     except BadValueError as bad:
-        # As in the metadata, where broken numbers and UN values are references, not text.
+        # As in the metadata, where broken numbers and broken UN values are references, not text.
         refused = element.was_unknown or vr in NUMBER_VRS or has_controls(value)
         if refused or bad.values is None:
             notes.add("not lifted into its column", tag=tag, vr=vr, offset=offset)

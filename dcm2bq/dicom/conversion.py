@@ -41,7 +41,7 @@ _LEVELS_OF_ELEMENT = 4
 """Levels that are not of sequences: the metadata itself and, in DICOM JSON, a name, which is an
 object in an array in an object."""
 _WIDE = 2
-"""Bytes per byte of UTF-8 in a Python string that has characters beyond ASCII."""
+"""Bytes that a Python string with characters beyond ASCII takes for each byte of its UTF-8."""
 _PIXELS = (*ALL_PIXEL_DATA, PIXEL_DATA_PROVIDER_URL)
 
 type Readable = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Source
@@ -121,10 +121,12 @@ def convert_within(
     reader = as_source(source)
     while True:
         try:
-            deadline = memory.deadline.restarted()  # an attempt that gave way counts for nothing
+            deadline = (
+                memory.deadline.restarted()
+            )  # the CPU time of earlier attempts does not count
             conversion = _convert(reader, config, bulk_data_root, deadline, memory)
         except GiveWayError:
-            pass  # The error holds what was read: begin again after this block has released it.
+            pass  # the error holds what was read until this block ends: begin again after it
         except Exception as error:
             _release_frames(error, handled)
             raise
@@ -150,7 +152,7 @@ def _option_paths() -> dict[str, tuple[str, str]]:
 
 
 _OPTIONS = _option_paths()
-"""Keyword arguments of `convert`; a test holds that no two groups have an option of one name."""
+"""Keyword arguments of `convert`; a test ensures that no two groups have options of one name."""
 
 
 def _configuration(config: Configuration | None, options: dict[str, Any]) -> Config:
@@ -216,6 +218,7 @@ def _release_frames(error: BaseException | None, handled: BaseException | None) 
 def _convert(
     source: Source, config: Config, root: str, deadline: Deadline, memory: Claim
 ) -> Conversion:
+    """Read, apply the privacy rules, write, fit into a row, and lift the columns."""
     output = config.json_output
     notes = Notes()
     format_ = format_of(output)
@@ -229,16 +232,16 @@ def _convert(
     new_writer = partial(
         Writer, output, notes, root=root, most_text=most_text, deadline=deadline, memory=memory
     )
-    written = []
+    data_sets = []
     if format_.has_meta and not output.ignore_meta_header:
-        written.append((new_writer(), file.meta))
+        data_sets.append((new_writer(), file.meta))
     suffix = "&deflated=true" if file.deflated else ""
-    written.append((new_writer(suffix=suffix), file.data_set))
+    data_sets.append((new_writer(suffix=suffix), file.data_set))
     memory.charge(format_.weight * memory.read)
-    for writer, elements in written:
+    for writer, elements in data_sets:
         writer.write(elements, metadata)
-    most = config.limits.output_bytes
-    text = encode_within(most, metadata, written, notes, deadline=deadline, memory=memory)
+    limit = config.limits.output_bytes
+    text = encode_within(limit, metadata, data_sets, notes, deadline=deadline, memory=memory)
     columns = lift(file.data_set, notes, deadline)
     _note_missing_pixels(file.data_set, columns["SOPClassUID"], notes)
     return Conversion(

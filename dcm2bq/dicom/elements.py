@@ -46,10 +46,10 @@ LEAST_HELD = 1024
 """Bytes up to which a text is read whatever `bulkData.textMaxBytes` says: character sets, private
 creators, UIDs and most columns are shorter, and neither reading nor writing can do without them."""
 CHECK_EVERY = 1024
-"""Elements that are read, changed or written between two looks at the clock and the limits.
+"""Elements that are read, changed or written between two checks of the clock and the limits.
 
 1,024 elements take some milliseconds and less memory than `memory.AHEAD`, so that no limit is
-exceeded by much; a look takes no longer than one element does.
+exceeded by much; a check takes no longer than one element does.
 """
 
 US_OR_SS = "US or SS"

@@ -6,7 +6,7 @@ take, by the prices below. An ordinary object never waits: its claim starts with
 No conversion waits forever. Of the claims that wait for more memory, only the oldest keeps what it
 has. A younger one gives way: it drops everything, waits until it is the oldest that converts, and
 begins again. All others that hold memory are running, and will end or wait in turn. In the end the
-oldest has the whole budget, and either goes on or exceeds the budget alone, which is an error. A
+oldest has the whole budget: it either continues or exceeds the budget alone, which is an error. A
 claim that has begun again may have to give way again, but only to a claim that was made before it
 and begins after it: no more often than claims were waiting to begin. A part of the budget is
 reserved for beginnings, so that ordinary objects pass while an enormous one holds or waits for the
@@ -232,7 +232,7 @@ class Budget:
 
     def leave(self, claim: Claim, kept: int) -> None:
         """End the conversion of a claim, which keeps at most `kept` bytes."""
-        self._return(claim)
+        self._trim(claim)
         with self._lock:
             self._converting.discard(claim.age)
             self._small.discard(claim.age)
@@ -243,7 +243,7 @@ class Budget:
 
     def begin_again(self, claim: Claim) -> None:
         """Take everything from a claim; start it again as soon as it is the oldest."""
-        self._return(claim)
+        self._trim(claim)
         with self._lock:
             self._give_back(claim, 0)
             while self._free < FIRST or claim.age != min(self._converting):
@@ -271,7 +271,7 @@ class Budget:
         claim.granted = total
         return True
 
-    def _return(self, claim: Claim) -> None:
+    def _trim(self, claim: Claim) -> None:
         """Return the memory of a large claim to the system, before others take as much."""
         if claim.granted > _RETURNED:
             machine.return_memory()

@@ -27,8 +27,8 @@ class Notes:
     ) -> None:
         """Add a warning, with the tag, the VR and the offset that it concerns.
 
-        The caller is sure that `tag` is one; where that is open, call `about`. A VR that is not
-        one of the standard's is left out.
+        `tag` must be known to be a tag; if it could be bytes of a value, call `about` instead. A VR
+        that is not in the standard is left out.
         """
         vr = vr if vr in VRS else ""
         where = "" if tag is None else f"{tag:08X} {vr}: " if vr else f"{tag:08X}: "

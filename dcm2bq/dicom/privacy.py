@@ -20,7 +20,7 @@ from pydicom._dicom_dict import RepeatersDictionary
 from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
-from dcm2bq.config import Privacy, hash_key
+from dcm2bq.config import Privacy
 from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
 from dcm2bq.dicom.dictionary import is_private, most_values, public_vr
@@ -44,6 +44,7 @@ from dcm2bq.dicom.values import (
 )
 from dcm2bq.dicom.vr import BINARY_VRS
 from dcm2bq.errors import ConfigError
+from dcm2bq.hash_key import required_key
 
 _PRIVATE = "private"
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
@@ -51,8 +52,6 @@ _MASK = re.compile(r"[0-9A-Fa-fx]{8}")
 _ANY_PRIVATE = re.compile("[0-9A-F]{3}[13579BDF][0-9A-F]{4}")
 _UID_ROOT = "2.25."  # UIDs made from a 128-bit integer (PS3.5 B.2)
 _HASHABLE = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UR", "UT"})
-_LEAST_KEY_BYTES = 16
-"""128 bits: a shorter key could be guessed."""
 _MOST_TAGS = 4096
 """Most tags whose actions are cached: more than real collections have."""
 SOP_INSTANCE_UID = 0x00080018
@@ -284,21 +283,17 @@ class _Layer:
 def privacy_rules(options: Privacy) -> Rules | None:
     """Return the rules that the options specify; None if they specify none.
 
-    The key is read from the environment, once for each set of options. Raises `ConfigError`.
+    The key is looked up once for each set of options; a secret must have been read before, by
+    `secret_manager`. Raises `ConfigError`.
     """
     if not options.is_on:
         return None
-    return Rules(options, _key(options) if options.needs_key else b"")
+    return Rules(options, required_key(options) if options.needs_key else b"")
 
 
-def _key(options: Privacy) -> bytes:
-    key = hash_key(options)
-    if len(key) < _LEAST_KEY_BYTES:
-        raise ConfigError(
-            f"privacy.hashKeyVariable: {options.hash_key_variable} must hold "
-            f"{_LEAST_KEY_BYTES} bytes or more"
-        )
-    return key
+def check_attributes(options: Privacy) -> None:
+    """Raise `ConfigError` for attributes that cannot be removed or hashed, without the key."""
+    Rules(options, b"")
 
 
 def _profile(name: str | None) -> list[tuple[str, Action | None]]:

@@ -82,7 +82,7 @@ def _split(text: str, strip: Strip) -> Values:
 
 
 def _checked(values: Values, problem: str) -> Values:
-    """Return the values; raise `BadValueError` if there is a problem or a NUL within a value."""
+    """Return the values; raise `BadValueError` for a `problem` or for a NUL within a value."""
     if any(value is not None and "\0" in value for value in values):
         values = [value and value.replace("\0", "\ufffd") for value in values]
         problem = problem or "NUL within the text"
@@ -185,7 +185,7 @@ def _number_texts(
         if numbers is not None:
             return numbers
         values: Values = []
-        found_problem = ""
+        first_problem = ""
         for part in value.split(b"\\"):
             numbers = plain(part)
             if numbers is not None:
@@ -194,12 +194,12 @@ def _number_texts(
             text, not_ascii = _ascii(part.strip(b" \0"), charset)
             parsed = number(text)
             if parsed is None and text:
-                found_problem = found_problem or not_ascii or problem
+                first_problem = first_problem or not_ascii or problem
                 values.append(text.replace("\0", "\ufffd"))
             else:
                 values.append(parsed)
-        if found_problem:
-            raise BadValueError(found_problem, values)
+        if first_problem:
+            raise BadValueError(first_problem, values)
         return values
 
     return decode

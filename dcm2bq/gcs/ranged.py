@@ -1,8 +1,9 @@
 """Exactly one generation of one object in Cloud Storage, read by ranges of its bytes.
 
-Answers become errors of `dcm2bq.errors` here, by their HTTP status and their reasons. The one
-exception: if Cloud Storage refuses to return an object's content, it gives no reason but a text
-in English. The reason is then asked of the object's metadata, and the text only supports it.
+Answers become errors of `dcm2bq.errors` here, by their HTTP status and their reasons, with one
+exception: when Cloud Storage refuses to return an object's content, it gives no reason but a text
+in English. The metadata of the object is then requested to find the reason. The text only supports
+it.
 """
 
 import contextlib
@@ -44,7 +45,7 @@ _REQUESTER_PAYS_TEXT = b"requester pays bucket but no user project"
 
 
 class _Resource(msgspec.Struct, rename="camel"):
-    """The fields of an object's resource in the JSON API that are asked for one by one."""
+    """Fields of an object's resource in the JSON API; a request names those that it needs."""
 
     generation: str | None = None
     size: str | int | None = None
@@ -83,7 +84,7 @@ class Generation:
         """
         size, encoding = self._stored.size, self._stored.content_encoding
         has_customer_key = self._stored.has_customer_key
-        if size is None:  # an event without the size describes nothing else of the object either
+        if size is None:  # an event without the size lacks the rest of the metadata, too
             resource = self._metadata("size", "contentEncoding", "customerEncryption")
             size, encoding = _size(resource), resource.content_encoding
             has_customer_key = has_customer_key or bool(resource.customer_encryption)
@@ -102,7 +103,7 @@ class Generation:
         return resource.time_deleted
 
     def media(self, headers: Mapping[str, str]) -> Answer:
-        """Return the content, or the part of it that the headers ask for."""
+        """Return the content, or the range that the headers request."""
         answer = self._get(self._deadline, headers, alt="media")
         if answer.status == HTTPStatus.BAD_REQUEST and not answer.reasons:
             self._explain(answer.body)
@@ -113,7 +114,7 @@ class Generation:
         return _resource(_checked(self._get(self._deadline, fields=",".join(fields))))
 
     def _explain(self, text: bytes) -> None:
-        """Raise what a refusal in plain text means; return if it cannot be told."""
+        """Raise what a refusal in plain text means; return if that remains unclear."""
         has_key = _CUSTOMER_KEY_TEXT in text
         is_requester_pays = _REQUESTER_PAYS_TEXT in text
         deadline = self._deadline.within(_EXPLAIN_SECONDS)
@@ -152,7 +153,7 @@ class ObjectReader:
         self._head = b""
 
     def begins_with(self, magic: bytes) -> bool:
-        """Return whether the content begins so; what is fetched for this is not fetched again."""
+        """Return whether the content begins with `magic`; the bytes fetched for it are kept."""
         self._head = self.read_at(0, _HEAD_BYTES)
         return self._head.startswith(magic)
 

@@ -15,7 +15,7 @@ from dcm2bq.gcs.uri import GsUri
 from dcm2bq.transport import Answer, NoAnswerError
 
 _SECONDS = 300
-"""How long a request is retried: the upload of a file takes seconds, an outage minutes."""
+"""How long a request is retried: an upload takes seconds, and outages often last minutes."""
 
 
 class RunFolder:

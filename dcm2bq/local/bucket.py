@@ -7,10 +7,10 @@ from urllib.parse import quote
 import urllib3
 
 from dcm2bq import emulators
-from dcm2bq.local.mirror import Resource
+from dcm2bq.local.mirror import CONTENT_TYPE, Resource
 from dcm2bq.local.servers import ServerError
+from dcm2bq.stored_object import NAME_MAX_BYTES
 
-_CONTENT_TYPE = "application/dicom"
 _ANSWER_SECONDS = 60
 
 
@@ -36,7 +36,7 @@ class Bucket:
     def upload(self, name: str, content: bytes) -> Resource:
         """Make `content` the object's next generation; return the new object."""
         path = f"/upload/storage/v1/b/{self.name}/o?uploadType=media&name={quote(name, safe='')}"
-        resource: Resource = json.loads(self._request("POST", path, content, _CONTENT_TYPE))
+        resource: Resource = json.loads(self._request("POST", path, content, CONTENT_TYPE))
         return resource
 
     def delete(self, name: str) -> None:
@@ -63,9 +63,9 @@ class Bucket:
 
 
 def is_object_name(name: str) -> bool:
-    """Whether Cloud Storage accepts this name: 1 to 1024 bytes of UTF-8 without CR and LF."""
+    """Return whether Cloud Storage accepts a name: 1 to 1,024 bytes of UTF-8 without CR and LF."""
     try:
         encoded = name.encode()
     except UnicodeEncodeError:
         return False
-    return 0 < len(encoded) <= 1024 and "\r" not in name and "\n" not in name  # noqa: PLR2004
+    return 0 < len(encoded) <= NAME_MAX_BYTES and "\r" not in name and "\n" not in name

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import google_crc32c
 
+from dcm2bq.local.file_stamp import FileStamp
 from dcm2bq.tools.files import open_regular
 
 Resource = Mapping[str, Any]
@@ -30,10 +31,10 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 class _Version(NamedTuple):
-    """A generation of an object; `stamp` is size, time of modification and inode of the file."""
+    """A generation of an object: a file, as long as it has this stamp."""
 
     root: Path
-    stamp: tuple[int, int, int]
+    stamp: FileStamp
     generation: int
     md5: bytes
     crc32c: bytes
@@ -64,8 +65,8 @@ class Mirror:
         Raises `OSError` if the file cannot be opened or is not a regular file.
         """
         with open_regular(root / name) as file:
-            stamp = _stamp(file)
-            md5, crc32c = _hashes(file) if stamp[0] <= _HASHED_BYTES else (b"", b"")
+            stamp = _stamp_of(file)
+            md5, crc32c = _hashes(file) if stamp.size <= _HASHED_BYTES else (b"", b"")
         with self._lock:
             # Microseconds, as in Cloud Storage; always growing, even if the clock is set back.
             self._latest = max(time.time_ns() // 1000, self._latest + 1)
@@ -79,7 +80,7 @@ class Mirror:
             self._versions.pop(name, None)
 
     def get(self, name: str, generation: int | None = None) -> Resource | None:
-        """Return the live object, or None if there is none or it has another generation."""
+        """Return the live object; None if there is none, or if it has another generation."""
         version = self._version(name, generation)
         return version and self._resource(name, version)
 
@@ -92,7 +93,7 @@ class Mirror:
             file = open_regular(version.root / name)
         except OSError:
             return None
-        if _stamp(file) != version.stamp:
+        if _stamp_of(file) != version.stamp:
             file.close()
             return None
         return file
@@ -115,16 +116,15 @@ class Mirror:
             "metageneration": "1",
             "contentType": CONTENT_TYPE,
             "storageClass": "STANDARD",
-            "size": str(version.stamp[0]),
+            "size": str(version.stamp.size),
             "timeCreated": written,
             "updated": written,
             **{key: base64.b64encode(value).decode() for key, value in hashes.items() if value},
         }
 
 
-def _stamp(file: BinaryIO) -> tuple[int, int, int]:
-    status = os.fstat(file.fileno())
-    return status.st_size, status.st_mtime_ns, status.st_ino
+def _stamp_of(file: BinaryIO) -> FileStamp:
+    return FileStamp.of(os.fstat(file.fileno()))
 
 
 def _hashes(file: BinaryIO) -> tuple[bytes, bytes]:

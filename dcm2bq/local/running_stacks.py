@@ -85,7 +85,7 @@ def _folder() -> Path:
 
 
 def _is_stack_file(path: Path) -> bool:
-    """Whether `registered` wrote this file; any other must not be deleted."""
+    """Return whether `registered` wrote this file; any other must not be deleted."""
     return path.stem.isdecimal() and path.is_file() and not path.is_symlink()
 
 

@@ -83,7 +83,7 @@ def _remove_abandoned() -> None:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    """Whether a folder is this user's scratch folder and its process has ended."""
+    """Return whether a folder is this user's scratch folder and its process has ended."""
     with contextlib.suppress(OSError):
         status = folder.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():

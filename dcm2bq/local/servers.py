@@ -42,16 +42,19 @@ if os.getppid() == int(sys.argv[1]):  # otherwise the parent has already ended
 _FOREIGN_PREFIXES = ("GOOGLE_", "GCLOUD_", "GCP_", "GCE_", "CLOUDSDK_", "BIGQUERY_", "STORAGE_")
 _FOREIGN_SUFFIXES = ("_EMULATOR_HOST", "_PROXY")
 _FOREIGN = {
-    *("DCM2BQ_CONFIG", "DCM2BQ_CONFIG_FILE"),
-    *(
-        "K_SERVICE",
-        "DEBUG",
-        "FLASK_DEBUG",
-        "FUNCTION_TARGET",
-        "FUNCTION_SOURCE",
-        "FUNCTION_SIGNATURE_TYPE",
-    ),
-    *("FUNCTION_USE_ASGI", "GUNICORN_CMD_ARGS", "CLOUD_RUN_TIMEOUT_SECONDS", "HOST", "PORT"),
+    "CLOUD_RUN_TIMEOUT_SECONDS",
+    "DCM2BQ_CONFIG",
+    "DCM2BQ_CONFIG_FILE",
+    "DEBUG",
+    "FLASK_DEBUG",
+    "FUNCTION_SIGNATURE_TYPE",
+    "FUNCTION_SOURCE",
+    "FUNCTION_TARGET",
+    "FUNCTION_USE_ASGI",
+    "GUNICORN_CMD_ARGS",
+    "HOST",
+    "K_SERVICE",
+    "PORT",
 }
 _NO_CREDENTIALS = {
     "CLOUDSDK_CONFIG": "/nonexistent",  # `gcloud auth` stores credentials in this folder
@@ -151,7 +154,7 @@ def isolated(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_listening(port: int) -> bool:
-    """Whether a server listens on a port."""
+    """Return whether a server listens on a port."""
     try:
         socket.create_connection((_HOST, port), timeout=_START_SECONDS).close()
     except OSError:
@@ -160,7 +163,7 @@ def is_listening(port: int) -> bool:
 
 
 def answers(port: int, path: str) -> bool:
-    """Whether the server on a port answers a GET with anything but a server error."""
+    """Return whether the server on a port answers a GET with anything but a server error."""
     connection = http.client.HTTPConnection(_HOST, port, timeout=_START_SECONDS)
     with contextlib.closing(connection):
         try:

@@ -1,4 +1,4 @@
-"""Which statements a text of SQL consists of, by their first words."""
+"""The statements in a text of SQL, each by its first word."""
 
 import re
 

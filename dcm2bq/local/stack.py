@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-import dcm2bq
 from dcm2bq import config as configuration
 from dcm2bq import emulators
 from dcm2bq.config import Config
@@ -32,6 +31,7 @@ from dcm2bq.local.mirror import Mirror
 from dcm2bq.local.scratch_folder import scratch_folder
 from dcm2bq.local.watched_folder import Changes
 from dcm2bq.tools.parallel import in_parallel
+from dcm2bq.version import entry_point
 
 if TYPE_CHECKING:
     from dcm2bq.bigquery.dataset import Dataset
@@ -44,8 +44,8 @@ An insert takes the local BigQuery about 10 ms, whether it has one row or ten.
 """
 _AHEAD = 4 * CONCURRENCY  # changes started before the first is yielded: workers never run dry
 
-# Seconds before each further delivery of an event. The real trigger retries for a day; here
-# somebody is waiting, and nothing but a fault makes a local delivery fail.
+# Seconds before each further delivery of an event. The real trigger retries for many hours; here
+# somebody is waiting, and only a fault makes a local delivery fail.
 _PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
@@ -211,10 +211,13 @@ def running(config: Config) -> Iterator[Stack]:
             pool.submit(_start_storage, exits, folder, mirror, ports),
             pool.submit(_start_function, exits, folder, config, ports),
         ]
+        # Nor is anything imported in this thread meanwhile: an interrupt within an import can leave
+        # the import lock held, and the starting threads would wait for it forever.
+        connecting = pool.submit(connect, config)
         try:
-            dataset = connect(config)
+            dataset = connecting.result()
         finally:
-            for future in starting:  # wait for all of them, so that each started one is stopped
+            for future in (*starting, connecting):  # all, so that each started server is stopped
                 future.exception()
         for future in starting:
             future.result()
@@ -271,15 +274,10 @@ def _start_function(exits: ExitStack, folder: Path, config: Config, ports: Ports
         configuration.INLINE_VARIABLE: configuration.to_json(config),
         "THREADS": str(CONCURRENCY),
     }
-    url = exits.enter_context(servers.function_server(folder, _main(), environ, ports.function))
+    url = exits.enter_context(
+        servers.function_server(folder, entry_point(), environ, ports.function)
+    )
     # The function makes its clients for the first event; it ignores this one, of an empty object.
     empty = {"bucket": BUCKET, "name": "warm-up", "generation": "1", "size": "0"}
     with closing(Trigger(url, connections=1)) as trigger:
         trigger.deliver(EventDelivery(event=Event(kind=EventKind.FINALIZED, resource=empty)))
-
-
-def _main() -> Path:
-    """Return the path of `main.py`: in the wheel, or at the root of the checkout."""
-    package = Path(dcm2bq.__file__).parent
-    in_wheel = package / "_function" / "main.py"
-    return in_wheel if in_wheel.exists() else package.parent / "main.py"

@@ -19,6 +19,7 @@ from dcm2bq.ignored import matches_name_pattern
 from dcm2bq.local import servers
 from dcm2bq.local.stack import BUCKET, Change, ChangeKind, Stack
 from dcm2bq.tools.display import printable, printable_json
+from dcm2bq.tools.wording import counted
 
 Row = Mapping[str, Any]
 
@@ -85,10 +86,10 @@ def print_summary(
     live, letters = counts["live"], counts["letters"]
     unacknowledged = [name for name in failures if name in stack.objects]
     ignored = max(len(stack.objects) - live - letters - len(unacknowledged), 0)
-    parts = [f"{live} in BigQuery", _count(letters, "dead letter"), f"{ignored} ignored"]
+    parts = [f"{live:,} in BigQuery", counted(letters, "dead letter"), f"{ignored:,} ignored"]
     if failures:
-        parts.append(f"{len(failures)} failed")
-    objects = _count(len(stack.objects), "object")
+        parts.append(f"{len(failures):,} failed")
+    objects = counted(len(stack.objects), "object")
     _heading(out, f"{objects} in {seconds:.1f} s: {', '.join(parts)}")
     if live:
         _print_contents(out, stack, counts["studies"])
@@ -190,7 +191,7 @@ def _ignored_kinds(stack: Stack) -> Iterator[str]:
         names = [name for name in ignored if pattern.search(name)]
         if names:
             examples = ", ".join(names[:_EXAMPLES]) + (", ..." if len(names) > _EXAMPLES else "")
-            yield f"{_count(len(names), noun)}: {examples}; {hint}"
+            yield f"{counted(len(names), noun)}: {examples}; {hint}"
 
 
 def _print_example(out: Console, stack: Stack, command: str) -> None:
@@ -221,10 +222,6 @@ def _cell(value: Any) -> Text:
     if isinstance(value, list | dict):
         return Text(printable_json(to_json(value)))
     return Text(to_json(value).strip('"'))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def size(count: int) -> str:

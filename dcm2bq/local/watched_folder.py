@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-_Stamp = tuple[int, int, int]  # size, time of modification, inode: changes with the content
+from dcm2bq.local.file_stamp import FileStamp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,8 @@ class WatchedFolder:
     def __init__(self, root: Path, on_error: Callable[[OSError], object] | None = None) -> None:
         self.root = root
         self._on_error = on_error
-        self._reported: dict[str, _Stamp] | None = None
-        self._last_scan: dict[str, _Stamp] = {}
+        self._reported: dict[str, FileStamp] | None = None
+        self._last_scan: dict[str, FileStamp] = {}
 
     def changes(self) -> Changes:
         """Return the changes since the last call; the first call returns every file.
@@ -57,15 +57,14 @@ class WatchedFolder:
             del self._reported[name]
         return Changes(written=tuple(written), removed=tuple(removed))
 
-    def _scan(self) -> dict[str, _Stamp]:
+    def _scan(self) -> dict[str, FileStamp]:
         stamps = {}
         for folder, _, names in os.walk(self.root, onerror=self._on_error):
             for name in names:
                 path = Path(folder, name)
                 try:
-                    status = path.stat()
+                    stamp = FileStamp.of(path.stat())
                 except OSError:  # deleted since it was listed, or a dangling link
                     continue
-                stamp = status.st_size, status.st_mtime_ns, status.st_ino
                 stamps[path.relative_to(self.root).as_posix()] = stamp
         return stamps

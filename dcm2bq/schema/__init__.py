@@ -13,6 +13,7 @@ from importlib import resources
 from string import Template
 from typing import Any
 
+from dcm2bq import hash_key
 from dcm2bq.config import Config
 
 NAMES = (
@@ -35,6 +36,8 @@ FRAGMENTS = ("filled", "hides", "supersedes", "newest", "closes")
 
 PRIVACY_LABEL = "dcm2bq_privacy"
 """The label of `instances` with the fingerprint of the `privacy` options that made its rows."""
+KEY_LABEL = "dcm2bq_key"
+"""The label of `instances` with the digest of the key of the pseudonyms in its rows."""
 
 
 class DefinitionKind(StrEnum):
@@ -77,7 +80,10 @@ class Definition:
 
 
 def load(config: Config, project: str) -> tuple[Definition, ...]:
-    """Return all objects of the configured dataset in `project`, in order of creation."""
+    """Return all objects of the configured dataset in `project`, in order of creation.
+
+    `instances` has the label of the key only if the key is known to this process.
+    """
     names = {
         "project": project,
         "dataset": config.big_query.dataset_id,
@@ -86,8 +92,14 @@ def load(config: Config, project: str) -> tuple[Definition, ...]:
         **{name: _read(f"{name}.sql") for name in FRAGMENTS},
     }
     definitions = tuple(_definition(file, names) for file in NAMES)
-    if config.privacy.is_on:
-        definitions[0].resource["labels"] = {PRIVACY_LABEL: config.privacy.fingerprint}
+    if config.privacy.is_on:  # rows are in the first one, `instances`
+        labels = {
+            PRIVACY_LABEL: config.privacy.fingerprint,
+            KEY_LABEL: hash_key.digest(config.privacy),
+        }
+        definitions[0].resource["labels"] = {
+            name: value for name, value in labels.items() if value is not None
+        }
     return definitions
 
 

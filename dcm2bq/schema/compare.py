@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dcm2bq.schema import PRIVACY_LABEL, Definition, DefinitionKind
+from dcm2bq.schema import KEY_LABEL, PRIVACY_LABEL, Definition, DefinitionKind
 
 Fields = Sequence[Mapping[str, Any]]
 
@@ -58,7 +58,7 @@ def compare(actual: Mapping[str, Any], definition: Definition) -> SchemaDifferen
             _compare_layout(actual, definition.resource, difference)
             _compare_privacy(actual, definition.resource, difference)
             difference.fields = _merge(
-                _fields(actual), _fields(definition.resource), "", difference
+                fields_of(actual), fields_of(definition.resource), "", difference
             )
         case DefinitionKind.VIEW:
             _compare_query(actual.get("view", {}).get("query"), definition.sql, difference)
@@ -92,11 +92,26 @@ def _compare_layout(
 def _compare_privacy(
     actual: Mapping[str, Any], expected: Mapping[str, Any], difference: SchemaDifference
 ) -> None:
-    """Existing rows are never rewritten, so a table holds rows of one set of privacy options."""
-    made_by = (actual.get("labels") or {}).get(PRIVACY_LABEL)
-    if made_by != (expected.get("labels") or {}).get(PRIVACY_LABEL):
+    """Existing rows are never rewritten, so a table holds rows of one set of privacy options.
+
+    A table that Terraform or an earlier release made has no digest of the key: it is accepted,
+    and labelled with that of the key in use.
+    """
+    made, used = actual.get("labels") or {}, expected.get("labels") or {}
+    if made.get(PRIVACY_LABEL) != used.get(PRIVACY_LABEL):
         difference.refusals.append(
             "holds rows made with other privacy options: use those options or another dataset"
+        )
+    elif KEY_LABEL not in used:
+        if KEY_LABEL in made:
+            difference.notes.append("labelled with the digest of a key that is not known here")
+    elif KEY_LABEL not in made:
+        difference.changes.append(
+            f"label {KEY_LABEL} added: from now on, only the key in use is accepted"
+        )
+    elif made[KEY_LABEL] != used[KEY_LABEL]:
+        difference.refusals.append(
+            "holds pseudonyms made with another key: use that key or another dataset"
         )
 
 
@@ -160,8 +175,8 @@ def _compare_view_columns(
 ) -> None:
     """The view of a `SELECT *` may show more columns, and in another order."""
     columns = SchemaDifference()
-    difference.fields = _merge(_fields(actual), _fields(expected), "", columns)
-    if columns.refusals or len(difference.fields) > len(_fields(actual)):
+    difference.fields = _merge(fields_of(actual), fields_of(expected), "", columns)
+    if columns.refusals or len(difference.fields) > len(fields_of(actual)):
         difference.changes.append("columns")
         difference.replace = True
     elif not difference.replace:
@@ -173,7 +188,8 @@ def _tokens(sql: str | None) -> list[str]:
     return [token for token in _TOKEN.findall(sql or "") if token]
 
 
-def _fields(resource: Mapping[str, Any]) -> Fields:
+def fields_of(resource: Mapping[str, Any]) -> Fields:
+    """Return the columns of a table or view; none if it has no schema."""
     fields: Fields = (resource.get("schema") or {}).get("fields") or []
     return fields
 

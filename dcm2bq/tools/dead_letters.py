@@ -22,7 +22,7 @@ from dcm2bq.errors import (
 )
 from dcm2bq.handler import Handler, Result
 from dcm2bq.rows import DeadLetterRow
-from dcm2bq.tools import indexing
+from dcm2bq.tools import attempts, indexing
 
 REASONS = (
     "DeliveryExhausted",  # given by the view to what Pub/Sub gave up
@@ -162,12 +162,12 @@ def retry(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[ClosingA
     """Handle the events of the entries again, whatever their age; yield each attempt.
 
     An entry that succeeds is resolved and leaves the view, so an interrupted run can simply be
-    repeated. Raises what `indexing.attempt_each` raises in an outage, and `ConfigError` if the
+    repeated. Raises what `attempts.attempt_each` raises in an outage, and `ConfigError` if the
     table does not accept rows of this configuration.
     """
     sink = RowSink(config)
     retrier = _Retrier(indexing.handler(dataset, config, sink), sink, config)
-    return indexing.attempt_each(retrier.retry, read(dataset, config, chosen))
+    return attempts.attempt_each(retrier.retry, read(dataset, config, chosen))
 
 
 def dismiss(
@@ -176,7 +176,7 @@ def dismiss(
     """Close the entries without handling them; yield each attempt.
 
     `because` is stored. The rows in the table stay, and the next failure of the same event opens
-    the entry again. Raises what `indexing.attempt_each` raises in an outage.
+    the entry again. Raises what `attempts.attempt_each` raises in an outage.
     """
     sink = RowSink(config)
 
@@ -195,7 +195,7 @@ def dismiss(
             return ClosingAttempt(entry, None, error)
         return ClosingAttempt(entry, "dismissed")
 
-    return indexing.attempt_each(close, read(dataset, config, chosen))
+    return attempts.attempt_each(close, read(dataset, config, chosen))
 
 
 class _Retrier:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from dcm2bq import schema
+from dcm2bq import schema, secret_manager
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError, ServiceError
 from dcm2bq.schema import Definition, DefinitionKind
-from dcm2bq.schema.compare import SchemaDifference, compare
+from dcm2bq.schema.compare import SchemaDifference, compare, fields_of
 
 
 class SchemaAction(StrEnum):
@@ -59,29 +59,58 @@ class _Step:
 
 
 def init(
-    dataset: Dataset, config: Config, *, location: str | None = None, dry_run: bool = False
+    dataset: Dataset,
+    config: Config,
+    *,
+    location: str | None = None,
+    close: bool = False,
+    dry_run: bool = False,
 ) -> tuple[SchemaEntry, ...]:
     """Create or update the dataset to match the definitions; return an entry for each object.
 
-    The dataset's own entry comes first. A missing dataset is created in `location`, by default
-    in BigQuery's default location. With `dry_run` nothing is changed. Raises `ConfigError`,
-    naming table and column, before changing anything if a change is impossible; raises
-    `ServiceError` if BigQuery accepted a change but did not make it.
+    The dataset's own entry comes first. A missing dataset is created, closed, in `location`, by
+    default in BigQuery's default location; an existing one is closed if `close` is set. With
+    `dry_run` nothing is changed. Raises `ConfigError`, naming table and column, before changing
+    anything if a change is impossible; raises `ServiceError` if BigQuery accepted a change but
+    did not make it.
     """
     refuse_equal_names(config)
+    if config.privacy.needs_key:
+        secret_manager.provide_hash_key(config.privacy)
     definitions = schema.load(config, dataset.project)
     existing = dataset.get()
     _refuse_other_location(dataset, existing, location)
     steps = [_compare(dataset, definition) for definition in definitions]
     _refuse(steps)
+    entry = _dataset_entry(dataset, existing, close=close)
     if not dry_run:
         if existing is None:
             dataset.create(location)
+        if existing is None or close:
+            dataset.access.close()
         for step in steps:
             _apply(dataset, step)
             _check(dataset, step)
-    action = SchemaAction.CREATED if existing is None else SchemaAction.UNCHANGED
-    return (SchemaEntry("dataset", dataset.name, action), *(step.entry for step in steps))
+    return (entry, *(step.entry for step in steps))
+
+
+def _dataset_entry(
+    dataset: Dataset, existing: Mapping[str, Any] | None, *, close: bool
+) -> SchemaEntry:
+    """Return the dataset's own entry, with those of its access list that open it."""
+    if existing is None:
+        return SchemaEntry("dataset", dataset.name, SchemaAction.CREATED)
+    access = dataset.access.read()
+    details: tuple[str, ...] = ()
+    action = SchemaAction.UNCHANGED
+    if access is None:
+        details = ("its access list is not visible to you: it may be open",)
+    elif access.openings and close:
+        action = SchemaAction.UPDATED
+        details = tuple(f"{opening} removed" for opening in access.openings)
+    elif access.openings:
+        details = (f"open ({', '.join(access.openings)}): run dcm2bq init --close to remove these",)
+    return SchemaEntry("dataset", dataset.name, action, details)
 
 
 def refuse_equal_names(config: Config) -> None:
@@ -137,12 +166,22 @@ def _apply(dataset: Dataset, step: _Step) -> None:
 
 
 def _apply_table(dataset: Dataset, step: _Step) -> None:
-    resource = step.definition.resource
-    if step.existing is None:
+    """Create the table, or change what differs and keep everything else.
+
+    Schema and labels are sent whole, so the table must not have changed since they were read.
+    """
+    resource, existing = step.definition.resource, step.existing
+    if existing is None:
         dataset.create_table(resource)
-    else:
-        columns = {"fields": step.difference.fields}
-        dataset.patch_table({**resource, "schema": columns}, ["schema", "description"])
+        return
+    merged = {
+        "schema": {"fields": step.difference.fields},
+        "description": resource["description"],
+        "labels": (existing.get("labels") or {}) | resource.get("labels", {}),
+    }
+    before = {**existing, "schema": {"fields": fields_of(existing)}}
+    changed = [name for name, value in merged.items() if value != (before.get(name) or {})]
+    dataset.patch_table({**resource, **merged, "etag": existing.get("etag")}, changed)
 
 
 def _apply_view(dataset: Dataset, step: _Step) -> None:
@@ -157,7 +196,22 @@ def _apply_view(dataset: Dataset, step: _Step) -> None:
             dataset.query(step.definition.ddl)
         dataset.patch_table(resource, ["view", "description", "labels"])
     columns = _compare(dataset, step.definition).difference.fields
+    if step.existing is not None and step.difference.replace:
+        columns = _redescribed(columns, step.existing)
     dataset.patch_table({**resource, "schema": {"fields": columns}}, ["schema"])
+
+
+def _redescribed(
+    columns: Sequence[dict[str, Any]], existing: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return a replaced view's columns, those that are not ours described as before."""
+    before = {column["name"]: column.get("description") for column in fields_of(existing)}
+    return [
+        column
+        if column.get("description") or not before.get(column["name"])
+        else {**column, "description": before[column["name"]]}
+        for column in columns
+    ]
 
 
 def _check(dataset: Dataset, step: _Step) -> None:

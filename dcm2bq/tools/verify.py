@@ -28,7 +28,7 @@ from dcm2bq.gcs.uri import GsUri
 from dcm2bq.handler import Handler, Result
 from dcm2bq.ignored import is_ignored
 from dcm2bq.stored_object import SCHEME, StoredObject
-from dcm2bq.tools import indexing
+from dcm2bq.tools import attempts, indexing
 
 RANGE_ROWS = 1_000_000
 """Rows that BigQuery sorts in one query: paths of up to 1 kB each, so at most about 1 GB."""
@@ -366,11 +366,11 @@ _SHOWN_AFTER: Mapping[str | None, bool] = {Result.INSERTED: True, Result.MARKED:
 def repair_all(comparison: Comparison) -> Iterator[Repair]:
     """Repair the differences, several at once, and confirm in the view that it worked.
 
-    Raises what `indexing.attempt_each` raises in an outage.
+    Raises what `attempts.attempt_each` raises in an outage.
     """
     pending: list[Repair] = []
     try:
-        for repair in indexing.attempt_each(comparison.repair, comparison):
+        for repair in attempts.attempt_each(comparison.repair, comparison):
             pending.append(repair)
             if len(pending) == CONFIRMED_AT_ONCE:
                 batch, pending = pending, []

@@ -6,7 +6,7 @@ import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
 from tests.support.backfill_site import Site, empty_dataset
-from tests.support.proxy import Proxy
+from tests.support.proxy import LoadingBigQuery, Proxy
 
 
 @pytest.fixture(scope="package")
@@ -19,8 +19,8 @@ def dataset(bigquery_url: str) -> Iterator[Dataset]:
 @pytest.fixture
 def site(storage_url: str, bigquery_url: str, dataset: Dataset) -> Iterator[Site]:
     """Fresh buckets, with Cloud Storage behind a proxy."""
-    with Proxy(storage_url).running() as proxy:
-        yield Site(proxy, storage_url, bigquery_url, dataset)
+    with Proxy(storage_url).running() as proxy, LoadingBigQuery(bigquery_url).running() as bigquery:
+        yield Site(proxy, storage_url, bigquery.url, dataset)
 
 
 @pytest.fixture

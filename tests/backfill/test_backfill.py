@@ -71,8 +71,8 @@ def test_a_bucket_is_loaded_while_events_arrive(
     assert delivered > 10
     assert site.live() == good_objects(site, bad_paths)
     letters = site.dead_letters()
-    assert {each["path"] for each in letters} == bad_paths
-    assert {each["reason"] for each in letters} == {"NotDicomError"}
+    assert {letter["path"] for letter in letters} == bad_paths
+    assert {letter["reason"] for letter in letters} == {"NotDicomError"}
     assert len(letters) == bad
     assert f"{good + bad + 2:,} objects: " in done.out
     assert " 2 ignored," in done.out
@@ -111,7 +111,7 @@ def test_an_interrupted_run_can_be_resumed(
     assert resumed.status == 0, resumed.err
     assert staged >= 1
     assert site.live() == good_objects(site, bad_paths)
-    assert {each["path"] for each in site.dead_letters()} == bad_paths
+    assert {letter["path"] for letter in site.dead_letters()} == bad_paths
     rows = site.rows()
     assert len(rows) == len({row["path"] for row in rows}) == good
     assert f"{good:,} inserted, {bad:,} dead letters, 0 already present, 2 ignored," in resumed.out
@@ -127,7 +127,7 @@ def test_two_processes_load_what_one_does(site: Site) -> None:
     done = site.backfill("--shard-objects", "25", "--processes", "2")
     assert done.status == 0, done.err
     assert site.live() == good_objects(site, bad_paths)
-    assert {each["path"] for each in site.dead_letters()} == bad_paths
+    assert {letter["path"] for letter in site.dead_letters()} == bad_paths
 
 
 def test_two_concurrent_runs_leave_one_live_row_per_object(site: Site) -> None:
@@ -136,9 +136,9 @@ def test_two_concurrent_runs_leave_one_live_row_per_object(site: Site) -> None:
     threads = [
         threading.Thread(target=lambda: done.append(site.backfill().status)) for _ in range(2)
     ]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    for thread in threads:
+        thread.start()
+    for worker in threads:
+        worker.join()
     assert done == [0, 0]
     assert site.live() == good_objects(site, bad_paths)

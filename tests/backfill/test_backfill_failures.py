@@ -104,8 +104,8 @@ def test_records_of_another_version_are_a_configuration_error(site: Site, conten
 @pytest.mark.parametrize("number", [3, 30])
 def test_a_run_that_failed_in_an_outage_can_be_resumed(site: Site, number: int) -> None:
     site.overrides["limits"] = {"deadlineSeconds": 1}
-    for each in range(number):
-        site.upload(f"{each}.dcm", MR_SMALL)
+    for n in range(number):
+        site.upload(f"{n}.dcm", MR_SMALL)
     site.storage.faults = [Fault(f"/b/{site.source.name}/o/", 503)]
     done = site.backfill()
     assert done.status == 3

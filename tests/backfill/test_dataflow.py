@@ -142,21 +142,21 @@ def test_the_jobs_specification_is_complete_and_its_package_runs(
         "algorithm": "AUTOSCALING_ALGORITHM_BASIC",
         "maxNumWorkers": 7,
     }
-    packages = {each["name"]: each["location"] for each in pool["packages"]}
+    packages = {package["name"]: package["location"] for package in pool["packages"]}
     assert all(
-        each.startswith(f"storage.googleapis.com/{folder}/dataflow/staging/")
-        for each in packages.values()
+        package.startswith(f"storage.googleapis.com/{folder}/dataflow/staging/")
+        for package in packages.values()
     )
     assert packages.keys() <= specified.staged.keys()
     wheels = sorted(name for name in packages if name.endswith(".whl"))
-    assert [each.partition("-")[0] for each in wheels] == ["dcm2bq", "msgspec", "pydicom"]
+    assert [wheel.partition("-")[0] for wheel in wheels] == ["dcm2bq", "msgspec", "pydicom"]
     assert packages.keys() >= {"requirements.txt", "extra_packages.txt"}
     installed = specified.staged["extra_packages.txt"].decode().split()
-    assert [each.partition("-")[0] for each in installed] == ["msgspec", "pydicom", "dcm2bq"]
+    assert [package.partition("-")[0] for package in installed] == ["msgspec", "pydicom", "dcm2bq"]
     requirements = specified.staged["requirements.txt"].decode()
     for wheel in wheels[1:]:
         digest = hashlib.sha256(specified.staged[wheel]).hexdigest()
-        (line,) = (each for each in requirements.splitlines() if each.startswith(wheel[:5]))
+        (line,) = (line for line in requirements.splitlines() if line.startswith(wheel[:5]))
         assert f" --hash=sha256:{digest}" in line
     work_elsewhere(site, specified, wheels, tmp_path)
 
@@ -190,7 +190,7 @@ def work_elsewhere(site: Site, specified: Specified, wheels: list[str], folder: 
     assert Path(apache_beam).is_relative_to(beam)
     good = {path: version for path, version in site.objects.items() if "bad" not in path}
     assert site.live() == sorted(good.items())
-    assert [each["reason"] for each in site.dead_letters()] == ["NotDicomError"]
+    assert [letter["reason"] for letter in site.dead_letters()] == ["NotDicomError"]
 
 
 def test_a_package_with_another_hash_is_refused(

@@ -1,6 +1,7 @@
 """Load jobs load each file once, whatever process asks for it, and however often."""
 
 import gzip
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -51,6 +52,23 @@ def test_a_file_is_loaded_once(site: Site, loader: Loader, bigquery: Proxy) -> N
     assert Loader(site.config).finish(job) == Done(f"{job.name}1", 3)
     assert [row["metadata"] for row in site.rows()] == [{"A": [1, 2.5]}] * 3
     assert sum("POST" in each and "/jobs" in each for each in bigquery.requests) == 1
+
+
+def test_a_job_leaves_the_columns_of_its_table_to_the_table(
+    site: Site, loader: Loader, bigquery: Proxy
+) -> None:
+    """A schema in the job would set properties of columns that are not ours: policy tags."""
+    stage(site, ROW)
+    loader.finish(job_of(site))
+    (body,) = (
+        body
+        for line, body in zip(bigquery.requests, bigquery.bodies, strict=True)
+        if "POST" in line and "/jobs" in line
+    )
+    load_options = json.loads(body)["configuration"]["load"]
+    assert load_options["createDisposition"] == "CREATE_NEVER"
+    assert load_options["writeDisposition"] == "WRITE_APPEND"
+    assert not {"schema", "schemaUpdateOptions", "autodetect"} & load_options.keys()
 
 
 def test_a_lost_answer_loads_nothing_twice(site: Site, loader: Loader, bigquery: Proxy) -> None:

@@ -46,9 +46,9 @@ class Names:
     ) -> Iterator[Sequence[StoredObject]]:
         """Yield the names of a range."""
         found = [
-            each
-            for each in self.names
-            if each.startswith(prefix) and each >= start and (not end or each < end)
+            name
+            for name in self.names
+            if name.startswith(prefix) and name >= start and (not end or name < end)
         ]
         for first in range(0, len(found), at_once) if found else [0]:
             with self._lock:
@@ -59,7 +59,7 @@ class Names:
             with self._lock:
                 self.at_once -= 1
             page = found[first : first + at_once]
-            if self.failing_from and any(each >= self.failing_from for each in page):
+            if self.failing_from and any(name >= self.failing_from for name in page):
                 raise ReadFailedError("Cloud Storage: HTTP 403")
             yield [stored(bucket, each) for each in page]
 
@@ -75,13 +75,13 @@ def shards_of(names: Names, prefix: str = "", *, threads: int = 8, least: int = 
 
 def assert_exact(shards: Sequence[Shard], names: Sequence[str]) -> None:
     """Assert that each name is in exactly one shard, and that each shard's counts are right."""
-    assert [each.number for each in shards] == list(range(len(shards)))
+    assert [shard.number for shard in shards] == list(range(len(shards)))
     assert all(one.end == other.start for one, other in pairwise(shards))
     assert (shards[0].start, shards[-1].end) == ("", "")
     for shard in shards:
         own = [n for n in names if n >= shard.start and (not shard.end or n < shard.end)]
         assert shard.listed == len(own)
-        assert shard.objects == sum(each.endswith(".dcm") for each in own)
+        assert shard.objects == sum(name.endswith(".dcm") for name in own)
         assert shard.bytes == 10 * shard.objects
 
 
@@ -90,15 +90,15 @@ def test_shards_hold_each_object_once_and_have_similar_sizes(names: list[str]) -
     listing = Names(names)
     shards = shards_of(listing)
     assert_exact(shards, names)
-    assert all(each.listed >= 100 for each in shards[:-1])
-    assert max(each.listed for each in shards) < 1000
+    assert all(shard.listed >= 100 for shard in shards[:-1])
+    assert max(shard.listed for shard in shards) < 1000
     assert listing.most_at_once > 1
     assert listing.pages_given < 3 * len(names) / 100 + 60
 
 
 def test_one_page_is_listed_once() -> None:
     listing = Names(UUIDS[:99])
-    assert [each.listed for each in shards_of(listing)] == [99]
+    assert [shard.listed for shard in shards_of(listing)] == [99]
     assert listing.pages_given == 1
 
 
@@ -109,15 +109,15 @@ def test_an_empty_bucket_is_one_empty_shard() -> None:
 def test_only_objects_under_the_prefix_are_counted() -> None:
     names = [*DEEP, *UUIDS, "archive/2x.dcm", "archive/1.txt"]
     shards = shards_of(Names(names), "archive/1")
-    assert sum(each.listed for each in shards) == 1001
-    assert sum(each.objects for each in shards) == 1000
+    assert sum(shard.listed for shard in shards) == 1001
+    assert sum(shard.objects for shard in shards) == 1000
 
 
 def test_the_number_of_shards_is_bounded() -> None:
     census = Census(Names(UUIDS), "bucket", "", lambda _: False)
     shards = census.shards(4, least=10, most=7)
     assert len(shards) <= 7
-    assert sum(each.listed for each in shards) == len(UUIDS)
+    assert sum(shard.listed for shard in shards) == len(UUIDS)
 
 
 def test_a_failure_of_one_thread_ends_all() -> None:
@@ -143,7 +143,7 @@ def test_the_middle_is_between_its_bounds(low: str, high: str) -> None:
 
 @given(st.sets(st.text("ab/\u00e9\u4e00~ ", min_size=1, max_size=8), min_size=1, max_size=80))
 def test_any_names_are_split_exactly(names: set[str]) -> None:
-    listing = Names([each + ".dcm" for each in names])
+    listing = Names([name + ".dcm" for name in names])
     listing.seconds = 0
     assert_exact(shards_of(listing, threads=3, least=5), listing.names)
 

@@ -52,7 +52,7 @@ def test_staged_rows_equal_those_of_the_function(site: Site, tmp_path: Path) -> 
         assert {k: v for k, v in one.items() if k not in OWN} == {
             k: v for k, v in other.items() if k not in OWN
         }
-    created = {each["name"]: each["timeCreated"] for each in resources}
+    created = {resource["name"]: resource["timeCreated"] for resource in resources}
     assert {row["path"].rpartition("/")[2]: row["timestamp"].isoformat() for row in ours} == {
         name: _utc(time) for name, time in created.items() if name != "broken.dcm"
     }
@@ -63,12 +63,12 @@ def test_staged_rows_equal_those_of_the_function(site: Site, tmp_path: Path) -> 
         "ORDER BY publish_time",
         {"bucket": site.source.name},
     )
-    function, backfill = (json.loads(each["attributes"]) for each in letters)
+    function, backfill = (json.loads(letter["attributes"]) for letter in letters)
     assert function.keys() - {"ce-datacontenttype"} == backfill.keys()
     assert function["error"] == backfill["error"]
     data = json.loads(letters[1]["data"])
     assert data["generation"] == resources[1]["generation"]
-    (name,) = [each for each in site.staged(done.run, "rows/") if "/instances-" in each]
+    (name,) = [name for name in site.staged(done.run, "rows/") if "/instances-" in name]
     lines = read(site, done.run, name)
     assert len(lines) == 2
     for line in lines:
@@ -96,14 +96,14 @@ def test_files_are_closed_at_their_maximum_size(
             sink.insert_dead_letter(row, NO_DEADLINE)
 
     threads = [threading.Thread(target=insert, args=(n,)) for n in range(4)]
-    for each in threads:
-        each.start()
+    for worker in threads:
+        worker.start()
     for each in threads:
         each.join()
     sink.close()
     names = sink.files["dead_letter"]
     assert len(names) > 3
-    assert sorted(names) == sorted(f"{each}" for each in site.staged("run"))
+    assert sorted(names) == sorted(f"{name}" for name in site.staged("run"))
     lines = [line for name in names for line in read(site, "run", name)]
     assert sorted(line["message_id"] for line in lines) == sorted(
         f"{thread}-{number}" for thread in range(4) for number in range(500)

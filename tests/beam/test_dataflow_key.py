@@ -1,4 +1,4 @@
-"""Dataflow workers have no hash key: options that need it are refused before submission."""
+"""Dataflow workers can read the hash key by its name; otherwise a job that needs it is refused."""
 
 from pathlib import Path
 from typing import Any
@@ -33,3 +33,10 @@ def test_a_configuration_that_needs_a_key_is_refused(
         DataflowJob(project="p", region="r").options(run, tmp_path)
     container = ["--sdk_container_image=europe-docker.pkg.dev/p/r/i"]
     assert DataflowJob(project="p", region="r", beam_options=container).options(run, tmp_path)
+
+
+def test_the_name_of_a_secret_is_enough() -> None:
+    """The workers read it; the job's specification has its name only."""
+    secret = "projects/p/secrets/s/versions/1"
+    run = run_of({"profile": "basic", "hashKeySecret": secret})
+    DataflowJob(project="p", region="r").check(run.config)

@@ -14,13 +14,13 @@ from apache_beam.testing.util import assert_that, equal_to
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.errors import ReadFailedError
-from dcm2bq.tools.backfill.backfill import Backfill
+from dcm2bq.tools.backfill.launch import Backfill
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run_records import Run, new_id
 from dcm2bq.tools.backfill.runners import pipeline
 from dcm2bq.tools.backfill.runners.in_process import run as run_locally
 from tests.support.backfill_site import CT_SMALL, Site, empty_dataset
-from tests.support.proxy import Fault, Proxy
+from tests.support.proxy import Fault, LoadingBigQuery, Proxy
 
 SHARDS = [
     Shard(number=n, start=start, end=end, listed=10, objects=10, bytes=0)
@@ -40,8 +40,8 @@ def site(
     storage_url: str, bigquery_url: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Site]:
     """Fresh buckets with five objects and a bad one, which this process uses."""
-    with Proxy(storage_url).running() as proxy:
-        made = Site(proxy, storage_url, bigquery_url, dataset)
+    with Proxy(storage_url).running() as proxy, LoadingBigQuery(bigquery_url).running() as bigquery:
+        made = Site(proxy, storage_url, bigquery.url, dataset)
         for name, value in made.environ.items():
             monkeypatch.setenv(name, value)
         for number in range(5):

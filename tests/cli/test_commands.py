@@ -59,7 +59,8 @@ def test_help_imports_nothing_heavy() -> None:
     program = (
         "import sys\n"
         "from dcm2bq.cli import main\n"
-        "for command in ('', 'dump', 'local', 'init', 'config', 'verify', 'dead-letters retry'):\n"
+        "names = ('', 'dump', 'local', 'init', 'config', 'verify', 'try', 'dead-letters retry')\n"
+        "for command in names:\n"
         "    assert main([*command.split(), '--help']) == 0\n"
         "heavy = {'google.api_core', 'pydicom', 'rich', 'duckdb', 'urllib3'} & set(sys.modules)\n"
         "sys.exit(f'{heavy}' if heavy else 0)\n"
@@ -288,6 +289,8 @@ SAME_NAME = '{"bigQuery": {"instancesTableId": "Studies"}}'
     ("overrides", "args", "message"),
     [
         (SAME_NAME, ["init"], "is the name of another table or view"),
+        ("{}", ["try", "gs://UPPER"], "gs://BUCKET or gs://BUCKET/NAME is expected"),
+        (KEYLESS, ["try", "gs://bucket"], "DCM2BQ_HASH_KEY"),
         ("{}", ["verify", "gs://UPPER"], "gs://BUCKET or gs://BUCKET/NAME is expected"),
         (KEYLESS, ["verify", "gs://bucket", "--repair"], "DCM2BQ_HASH_KEY"),
         ("{}", ["dead-letters", "show", "gs://"], "gs://BUCKET or gs://BUCKET/NAME is expected"),

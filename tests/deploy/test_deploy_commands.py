@@ -32,8 +32,6 @@ LINES = pages.lines()
 
 USAGES = """
 bq query --use_legacy_sql= SQL
-bq show --format= DATASET
-bq update --source= DATASET
 gcloud auth application-default login
 gcloud eventarc triggers create TRIGGER --location=! --destination-run-service=!
     --destination-run-region= --event-filters=! --service-account=!

@@ -1,6 +1,10 @@
 """The examples in the docs set variables that exist; what was moved has arrived."""
 
+import json
 import re
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import hcl2
@@ -62,3 +66,34 @@ def test_what_was_moved_is_declared_at_its_new_address_only() -> None:
         assert after[0] in declared
         assert before[0] not in declared or before[0] == after[0]
         assert before[0].partition(".")[0] == after[0].partition(".")[0]
+
+
+@pytest.mark.parametrize(
+    ("groups", "closed"),
+    [
+        (["projectOwners"], True),
+        (["projectOwners", None], True),
+        (["projectOwners", "projectReaders"], False),
+        (["projectOwners", "projectWriters"], False),
+        (["projectOwners", None, "allAuthenticatedUsers"], False),
+    ],
+)
+def test_an_open_dataset_is_reported(
+    tmp_path: Path, groups: list[str | None], *, closed: bool
+) -> None:
+    """Mock providers cannot give a dataset other entries: Terraform evaluates the condition."""
+    if shutil.which("terraform") is None:
+        pytest.skip("terraform is not installed")
+    text = (TF / "dataset.tf").read_text().partition('check "dataset_is_closed"')[2]
+    (condition,) = re.findall(r"condition += (.*)\n", text.partition("\n}\n")[0])
+    entries = [{"special_group": group} for group in groups]
+    expression = condition.replace("google_bigquery_dataset.dicom.access", json.dumps(entries))
+    assert expression != condition
+    done = subprocess.run(
+        ["terraform", f"-chdir={tmp_path}", "console"],
+        input=expression,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == json.dumps(closed)

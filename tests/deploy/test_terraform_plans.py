@@ -169,6 +169,30 @@ def test_a_drift_shows_in_a_plan_and_is_healed_by_an_apply(tmp_path: Path) -> No
     assert shown["afterwards"] == {}
 
 
+def test_other_columns_and_views_leave_the_tables_alone(tmp_path: Path) -> None:
+    """The provider would send the new schema, and drop and untag what is not in it."""
+    changed = f"""
+run "changed" {{
+  command = plan
+  variables {{
+    dataset = {{
+      dead_letter_table_id = "letters"
+      policy_tags          = {{ PatientName = "{TAG}" }}
+    }}
+    labels = {{ team = "x" }}
+  }}
+}}
+"""
+    with google_api.serve() as api:
+        api.answer = answer
+        shown = run(tmp_path, {"changed": again("applied", "") + changed}, api=api)["changed"]
+    assert 'google_bigquery_table.table["instances"]' not in shown
+    assert shown['terraform_data.columns["instances"]'] == ["delete", "create"]
+    assert shown['google_bigquery_table.view["dead_letters"]'] == ["delete", "create"]
+    assert shown['google_bigquery_table.aggregate["dismissed_letters"]'] == ["delete", "create"]
+    assert shown['google_bigquery_table.view["instances_live"]'] == ["update"]  # its labels
+
+
 IMPORTS = """
 import {
   to = google_bigquery_table.table["instances"]

@@ -73,7 +73,7 @@ def words(rng: random.Random) -> Callable[[], str]:
 def secret_letters(content: bytes) -> frozenset[bytes]:
     """Return the stretches of an object that consist of `LETTERS`."""
     letters = LETTERS.encode()
-    return frozenset(each for each in windows(content) if not each.strip(letters))
+    return frozenset(window for window in windows(content) if not window.strip(letters))
 
 
 def messages(content: bytes, options: dict[str, Any]) -> tuple[str, list[str]]:
@@ -172,17 +172,17 @@ def is_same(ours: dict[str, Any], theirs: bytes, content: bytes, *, little: bool
     values = ours.get("Value", [None])
     if vr == "AT" or (vr in NUMBERS and not isinstance(values[0], str)):
         return list(_numbers(vr, theirs, little=little)) == [
-            each for each in values if each is not None
+            value for value in values if value is not None
         ]
-    texts = [next(iter(each.values())) if isinstance(each, dict) else each for each in values]
+    texts = [next(iter(value.values())) if isinstance(value, dict) else value for value in values]
     text = theirs.decode("latin_1")
     parts = [text] if vr in {"LT", "ST", "UR", "UT"} else text.split("\\")
-    return [_plain(each) for each in texts] == [_plain(part) for part in parts]
+    return [_plain(text) for text in texts] == [_plain(part) for part in parts]
 
 
 def referred(ours: dict[str, Any], content: bytes) -> bytes:
     """Return the bytes of an object that a reference points to."""
-    fields = dict(each.split("=") for each in ours["BulkDataURI"].lstrip("?").split("&"))
+    fields = dict(part.split("=") for part in ours["BulkDataURI"].lstrip("?").split("&"))
     start = int(fields["offset"])
     return content[start : start + int(fields["length"])]
 
@@ -207,7 +207,7 @@ def _numbers(vr: str, value: bytes, *, little: bool) -> Iterator[object]:
 
 def _packed(vr: str, values: list[Any]) -> bytes:
     """Return the bytes of numbers, in both byte orders."""
-    if vr not in _CODES or any(isinstance(each, str) for each in values):
+    if vr not in _CODES or any(isinstance(value, str) for value in values):
         return b""
     code = f"{len(values)}{_CODES[vr]}"
     return b"".join(struct.pack(f"{order}{code}", *values) for order in "<>")
@@ -260,13 +260,13 @@ def lost(whole: Object, content: bytes, done: Conversion) -> list[str]:
 def _kept(done: Conversion, ours: dict[Place, Any], content: bytes) -> bytes:
     """Return all bytes that the JSON contains or refers to."""
     parts = [done.text.encode()]
-    for each in ours.values():
-        if "InlineBinary" in each:
-            parts.append(base64.b64decode(each["InlineBinary"]))
-            parts.append(swapped(each["vr"], parts[-1]))
-        if "BulkDataURI" in each:
-            parts.append(referred(each, content))
-        parts.append(_packed(each["vr"], each.get("Value", [])))
+    for attribute in ours.values():
+        if "InlineBinary" in attribute:
+            parts.append(base64.b64decode(attribute["InlineBinary"]))
+            parts.append(swapped(attribute["vr"], parts[-1]))
+        if "BulkDataURI" in attribute:
+            parts.append(referred(attribute, content))
+        parts.append(_packed(attribute["vr"], attribute.get("Value", [])))
     return b"\n".join(parts)
 
 
@@ -313,10 +313,10 @@ def privacy(count: int, seed: int) -> tuple[Counter[str], list[str]]:
             texts = [str(refusal)]
         else:
             outcomes["warned" if done.warnings else "converted"] += 1
-            findings += [f"{number}: {each} in {done.text}" for each in traces(done.text)]
+            findings += [f"{number}: {trace} in {done.text}" for trace in traces(done.text)]
             texts = [*done.warnings, *done.dropped_tags, *_keys(done.metadata)]
             texts += map(str, done.columns.values())
-        findings += [f"{number}: {each}" for each in leaks(texts, windows(SECRET))]
+        findings += [f"{number}: {window}" for window in leaks(texts, windows(SECRET))]
     return outcomes, findings
 
 
@@ -351,8 +351,8 @@ def main() -> None:
         outcomes, findings = run(arguments.count or count, arguments.seed)
         summary = ", ".join(f"{outcome} {n}" for outcome, n in sorted(outcomes.items()))
         print(f"{name}, {arguments.count or count} mutations: {summary}; {len(findings)} findings")  # noqa: T201
-        for each in findings[:20]:
-            print(f"  {each}"[:1000])  # noqa: T201
+        for finding in findings[:20]:
+            print(f"  {finding}"[:1000])  # noqa: T201
         failed = failed or bool(findings)
     sys.exit(failed)
 

@@ -145,7 +145,7 @@ def traces(text: str) -> list[str]:
     inline = re.findall(r'"InlineBinary":\s*"([^"]*)"', text)
     places += ["base64" for each in inline if b"SENTINEL" in base64.b64decode(each)]
     for numbers in re.findall(r"\[([-0-9., ]+)\]", text):
-        values = [float(each) for each in numbers.split(",")]
+        values = [float(part) for part in numbers.split(",")]
         for code in "BbHhLlQqfd":
             try:
                 packed = struct.pack(

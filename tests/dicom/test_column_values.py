@@ -167,7 +167,7 @@ def test_the_longest_columns_fit_into_a_row_with_the_longest_metadata() -> None:
 
 
 def test_of_a_duplicate_attribute_the_first_is_lifted() -> None:
-    twice = [element(0x00081010, "SH", each) for each in ("A", "B")]
+    twice = [element(0x00081010, "SH", letter) for letter in ("A", "B")]
     assert converted(dicom(identity(), *twice)).columns["StationName"] == "A"
 
 

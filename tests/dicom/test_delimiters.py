@@ -445,7 +445,7 @@ ICON = sequence(0x7FE00010, item(), item(b"abcd"), vr="OB", defined=False)
 
 @pytest.mark.parametrize("missing", [8, 16, 24])
 @pytest.mark.parametrize("of_sequence", [True, False])
-def test_an_item_may_leave_out_part_of_its_encapsulated_value(
+def test_the_length_of_an_item_may_exclude_part_of_its_encapsulated_value(
     missing: int, *, of_sequence: bool
 ) -> None:
     """The fragments lead to their delimiter; the sequence may have the same wrong length."""

@@ -186,7 +186,7 @@ def test_a_gigabyte_costs_little(*, frames: Frames, requests: int, inferred: boo
 
 
 @pytest.mark.parametrize("hops", [0, 1, 2, 5, 16, 64])
-def test_the_walk_keeps_to_its_budget(hops: int) -> None:
+def test_the_walk_over_fragments_keeps_to_its_budget_of_reads(hops: int) -> None:
     """`limits.hops` reads, and four for the header and the object's end."""
     frames = Frames(frame=GIB // 1024, count=1000, tables="none")
     conversion = convert(frames, from_overrides({"limits": {"hops": hops}}))
@@ -194,7 +194,7 @@ def test_the_walk_keeps_to_its_budget(hops: int) -> None:
     assert referred(conversion) == (frames.start, frames.end - frames.start)
 
 
-def test_a_table_that_lies_is_not_trusted() -> None:
+def test_a_wrong_offset_table_is_not_trusted() -> None:
     """Its entry must point to an item, from which fragments lead to a delimiter."""
     fragments = [item(bytes([number]) * 100) for number in range(5)]
     for wild in (108 * 4 + 2, 0xFFFFFFF0, 108 * 5, 7):

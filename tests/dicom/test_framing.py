@@ -435,7 +435,7 @@ def test_a_file_that_ends_with_its_meta_information_is_refused(content: bytes) -
     assert unreadable(content)
 
 
-def test_a_broken_data_set_without_preamble_is_unreadable_not_foreign() -> None:
+def test_a_broken_data_set_without_preamble_is_still_dicom() -> None:
     """Its UIDs show that it is DICOM."""
     assert unreadable(identity() + element(0x00100020, "LO", "X", length=99))
 
@@ -525,7 +525,7 @@ def test_a_preamble_is_never_a_data_set(preamble: bytes) -> None:
         assert conversion.metadata["PatientID"] == "LAST"
 
 
-def test_a_broken_data_set_with_the_letters_of_the_prefix_is_unreadable_not_foreign() -> None:
+def test_a_broken_data_set_with_the_letters_of_the_prefix_is_still_dicom() -> None:
     """The offset in the error counts from the first byte."""
     start = identity()
     text = element(0x00081030, "LO", "x" * (128 - len(start) - 8) + "DICM" + "y" * 20)

@@ -54,7 +54,7 @@ def test_the_comparison_detects_a_lost_and_a_changed_element() -> None:
         assert fuzz_structure.lost(whole, content, other)
 
 
-def test_no_mutated_object_tells_what_privacy_rules_are_for(
+def test_no_mutated_object_reveals_what_privacy_rules_hide(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     privacy_rules.cache_clear()

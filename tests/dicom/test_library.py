@@ -133,7 +133,7 @@ def test_a_file_is_closed_whether_or_not_it_can_be_converted(file: Path) -> None
 
 
 def test_a_huge_file_costs_no_more_than_its_header(file: Path) -> None:
-    """8 GiB of pixels behind a header; the file is sparse."""
+    """8 GiB of pixels after a header; the file is sparse."""
     pixels = header(0x7FE00010, "OW", 2**32 - 2)
     with file.open("ab") as stream:
         stream.write(pixels)
@@ -150,7 +150,7 @@ def test_a_huge_file_costs_no_more_than_its_header(file: Path) -> None:
     assert time.thread_time() - start < 1
 
 
-def test_a_path_that_cannot_be_opened_is_the_systems_error(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_opened_raises_the_error_of_the_system(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"No such file or directory: .*missing\.dcm"):
         convert(tmp_path / "missing.dcm")
     with pytest.raises(IsADirectoryError, match="Is a directory"):
@@ -167,7 +167,7 @@ def test_a_path_that_cannot_be_opened_is_the_systems_error(tmp_path: Path) -> No
         (7, TypeError, "not int"),
     ],
 )
-def test_what_cannot_be_read_is_an_error_that_says_what_can(
+def test_an_argument_of_another_type_is_an_error_that_names_the_right_ones(
     source: Any, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -208,7 +208,7 @@ def test_each_error_of_a_conversion_can_be_imported_beside_it() -> None:
     }
 
 
-def test_the_types_of_the_public_names_are_these(file: Path) -> None:
+def test_the_public_names_have_their_documented_types(file: Path) -> None:
     """Mypy checks `assert_type`; `test_mypy_checks_arguments` shows that it refuses others."""
     done = convert(file, None, bulk_data_root="gs://bucket/scan.dcm?generation=1", timeout=9.5)
     assert_type(done, Conversion)

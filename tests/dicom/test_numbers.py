@@ -197,7 +197,9 @@ def test_numbers_that_skip_printing_would_be_printed_the_same(
             texts = json.loads(encode(marked), parse_float=Decimal, parse_int=Decimal)
             assert texts[:-1] == expected[start : start + size]
     clear = [number for number in doubles if is_clear(number)]
-    assert [Decimal(repr(each)) for each in clear] == [Decimal(printed(each)) for each in clear]
+    assert [Decimal(repr(number)) for number in clear] == [
+        Decimal(printed(number)) for number in clear
+    ]
     assert len(clear) > len(doubles) / 4
     uneven = sum(isinstance(number, UnevenFloat) for number in printable(doubles))
     assert uneven > 50

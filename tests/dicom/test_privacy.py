@@ -308,7 +308,7 @@ def test_blanks_in_a_uid_do_not_change_its_pseudonym(written: str) -> None:
 
 
 def test_well_known_uids_are_not_hashed() -> None:
-    """SOP classes, transfer syntaxes and well-known frames of reference identify nobody."""
+    """SOP classes, transfer syntaxes and well-known frames of reference do not identify anyone."""
     known = {
         0x00080016: "1.2.840.10008.5.1.4.1.1.2",
         0x00080018: "1.2.3.9",

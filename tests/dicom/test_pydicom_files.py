@@ -123,7 +123,7 @@ class Comparison:
             return theirs == b""
         if not isinstance(ours, dict):
             return False
-        where = dict(each.split("=") for each in ours["BulkDataURI"].removeprefix("?").split("&"))
+        where = dict(part.split("=") for part in ours["BulkDataURI"].removeprefix("?").split("&"))
         source = self.inflated if "deflated" in where else self.content
         offset, length = int(where["offset"]), int(where["length"])
         return source[offset : offset + length] == theirs
@@ -217,7 +217,7 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> Iterator[str]:
             if len(items[0]) != len(items[1]):
                 yield f"{tag}: number of items"
             for item, dataset in zip(*items, strict=False):
-                yield from (f"{tag}.{each}" for each in differences(item, dataset))
+                yield from (f"{tag}.{difference}" for difference in differences(item, dataset))
         elif "BulkDataURI" in mine:
             if "BulkDataURI" not in other:
                 yield f"{tag}: bulk"

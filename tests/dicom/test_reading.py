@@ -311,7 +311,7 @@ def test_the_deadline_holds_for_the_writing_too() -> None:
         writer.write(elements, {})
 
 
-def test_a_source_is_what_the_protocol_says() -> None:
+def test_a_source_needs_nothing_beyond_the_protocol() -> None:
     """Nothing but `size` and `read_at` is used."""
     source: Source = CountingSource(mixed())
     assert convert(source) == convert(BytesIO(mixed()))

@@ -49,7 +49,7 @@ def left(done: Conversion) -> list[str]:
     named = {"PatientName", "00100010", "PatientID", "00100020"} & done.metadata.keys()
     assert not [key for key in named if "BulkDataURI" in str(done.metadata[key])]
     rest = (done.columns, done.warnings, done.dropped_tags, done.transfer_syntax_uid)
-    return traces(done.text) + [str(each) for each in rest if "SENTINEL" in str(each)]
+    return traces(done.text) + [str(part) for part in rest if "SENTINEL" in str(part)]
 
 
 @pytest.mark.parametrize("rules", RULES, ids=["profile", "remove and hash"])

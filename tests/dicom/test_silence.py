@@ -114,7 +114,7 @@ def test_a_vr_in_a_message_is_one_of_the_standard(elements: list[bytes], line: s
     assert any(warning.startswith(line) for warning in warned(identity(), *elements))
 
 
-def test_a_choice_of_vrs_is_not_named() -> None:
+def test_a_choice_of_vrs_is_not_named_in_a_message() -> None:
     value = element(0x00280106, "", b"\1\0", implicit=True)
     lines = warned(identity(implicit=True), value, value, transfer_syntax=IMPLICIT)
     assert any(warning.startswith("00280106: duplicate") for warning in lines)

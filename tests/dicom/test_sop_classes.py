@@ -69,7 +69,7 @@ def test_an_object_without_a_sop_class_has_a_warning() -> None:
 
 
 def test_the_listed_classes_are_in_the_standard_and_have_no_image_in_their_names() -> None:
-    known = [each for each in _OTHER_IMAGES if each in UID_dictionary]
+    known = [image for image in _OTHER_IMAGES if image in UID_dictionary]
     assert len(known) >= 9
-    assert not any("Image" in UID_dictionary[each][0] for each in known)
-    assert all(may_have_pixels(each) for each in known)
+    assert not any("Image" in UID_dictionary[uid][0] for uid in known)
+    assert all(may_have_pixels(uid) for uid in known)

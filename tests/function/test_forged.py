@@ -410,7 +410,9 @@ def test_an_event_less_than_a_day_in_the_future_is_accepted(guarded: tuple[Stack
     assert time.time() < row["timestamp"].timestamp()
 
 
-def test_the_dead_letters_view_works_whatever_they_contain(guarded: tuple[Stack, Bucket]) -> None:
+def test_the_dead_letters_view_works_whatever_forged_events_contain(
+    guarded: tuple[Stack, Bucket],
+) -> None:
     stack, _ = guarded
     (counted,) = stack.dataset.query(
         "SELECT COUNT(*) AS n, COUNT(reason) AS reasons FROM dead_letters"

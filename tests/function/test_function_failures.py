@@ -253,7 +253,10 @@ def test_a_missing_table_means_redelivery_until_it_exists(
         "limits": {"deadlineSeconds": scaled(4)},
     }
     with function_stack(tmp_path, bigquery_url, storage_url, overrides, has_tables=False) as stack:
-        tables = {each.name: each.resource for each in schema.load(stack.config, "local")}
+        tables = {
+            definition.name: definition.resource
+            for definition in schema.load(stack.config, "local")
+        }
         stack.dataset.create(None)
         stack.dataset.create_table(tables["dead_letter"])
         event = upload(stack)

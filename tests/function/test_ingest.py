@@ -40,7 +40,7 @@ def test_a_finalized_object_becomes_a_row(stack: Stack, *, structured: bool) -> 
     assert row["StudyDate"].isoformat() == "2004-01-19"
     assert row["SOPClassUID"] == "1.2.840.10008.5.1.4.1.1.2"
     assert row["StudyInstanceUID"] == "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
-    assert {each.keyword: row[each.keyword] for each in ADDED} == {
+    assert {column.keyword: row[column.keyword] for column in ADDED} == {
         "PatientName": "CompressedSamples^CT1",
         "PatientBirthDate": None,
         "PatientSex": "O",
@@ -175,7 +175,7 @@ def test_in_every_order_of_four_events_the_live_view_equals_the_bucket(stack: St
     deliveries = [[current, control, stale.as_type("archived"), stale]]
     for number, order in enumerate(itertools.permutations(range(4))):
         events = history(stack, f"orders/{number}.dcm")
-        deliveries.append([events[each] for each in order])
+        deliveries.append([events[index] for index in order])
 
     def deliver(events: list[Event]) -> list[int]:
         return [event.post(stack.url).status_code for event in events]
@@ -246,7 +246,11 @@ def test_an_invalid_configuration_prevents_the_start(configuration: str, message
 
 
 @pytest.mark.parametrize(
-    "name", ["DEBUG", "STORAGE_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST", "PUBSUB_EMULATOR_HOST"]
+    "name",
+    [
+        *("DEBUG", "STORAGE_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST", "PUBSUB_EMULATOR_HOST"),
+        "DCM2BQ_SECRET_MANAGER_EMULATOR_HOST",
+    ],
 )
 def test_a_developer_setting_prevents_the_start_in_the_cloud(name: str) -> None:
     result = start(**{name: "1", "K_SERVICE": "dcm2bq"})

@@ -134,7 +134,7 @@ def test_unacknowledged_events_give_exit_status_1(
         "def ingest(event):\n"
         "    raise RuntimeError('broken')\n"
     )
-    monkeypatch.setattr(stack, "_main", lambda: function)
+    monkeypatch.setattr(stack, "entry_point", lambda: function)
     monkeypatch.setattr(stack, "_PAUSES", (0.05,))
     scans = tmp_path / "scans"
     scans.mkdir()

@@ -102,10 +102,10 @@ def test_other_files_in_the_folder_are_not_touched(runtime: Path, tmp_path: Path
     (tmp_path / "precious.json").write_text("{")
     (runtime / "77.json").symlink_to(tmp_path / "precious.json")
     (runtime / "78.json").mkdir()
-    before = sorted(each.name for each in runtime.iterdir())
+    before = sorted(path.name for path in runtime.iterdir())
     with registered(a_stack(servers.free_port())):
         assert find(None) is None
-    assert sorted(each.name for each in runtime.iterdir()) == before
+    assert sorted(path.name for path in runtime.iterdir()) == before
     assert (tmp_path / "precious.json").exists()
 
 
@@ -119,7 +119,7 @@ def test_a_link_in_place_of_the_folder_is_refused_and_its_target_not_touched(
         find(None)
     with pytest.raises(servers.ServerError, match="is a link"), registered(a_stack(1)):
         pass
-    assert [each.name for each in (tmp_path / "mine").iterdir()] == ["1.json"]
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["1.json"]
 
 
 def test_a_folder_open_to_others_is_made_private(runtime: Path) -> None:

@@ -59,7 +59,7 @@ def function() -> Iterator[FakeFunction]:
 def local(
     storage_url: str, bigquery_url: str, function: FakeFunction, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Stack]:
-    """A stack whose function is a stand-in, with a bucket of its own."""
+    """A stack with its own bucket and a stand-in for the function."""
     monkeypatch.setattr(stack, "BUCKET", f"bucket-{uuid.uuid4().hex}")
     monkeypatch.setattr(stack, "_PAUSES", (0.01, 0.02))
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
@@ -74,7 +74,7 @@ def local(
 def names(local: Stack) -> set[str]:
     """Return the names of the bucket's objects from a listing."""
     url = f"{servers.url(local.ports.storage)}/storage/v1/b/{stack.BUCKET}/o"
-    return {each["name"] for each in requests.get(url, timeout=10).json().get("items", [])}
+    return {item["name"] for item in requests.get(url, timeout=10).json().get("items", [])}
 
 
 def write(local: Stack, root: Path, *names: str) -> list[Change]:
@@ -151,7 +151,7 @@ def test_an_event_is_delivered_again_until_it_is_acknowledged(
     (tmp_path / "a.dcm").write_bytes(b"1")
     (change,) = write(local, tmp_path, "a.dcm")
     assert change.failure is None
-    assert [each.attempts for each in change.deliveries] == [3]
+    assert [delivery.attempts for delivery in change.deliveries] == [3]
     assert len({headers["ce-id"] for headers, _ in function.requests}) == 1
 
 

@@ -250,7 +250,7 @@ def test_the_stack_stops_and_names_a_server_that_has_ended(
         watching = Watching(cli, tmp_path, process)
         watching.line("Watching")
         threads = Path(f"/proc/{process.pid}/task").iterdir()
-        pids = [pid for each in threads for pid in (each / "children").read_text().split()]
+        pids = [pid for thread in threads for pid in (thread / "children").read_text().split()]
         commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_text() for pid in pids}
         (victim,) = (pid for pid, command in commands.items() if "local-bigquery" in command)
         os.kill(victim, signal.SIGKILL)

@@ -92,8 +92,8 @@ class Figures:
     def __add__(self, other: "Figures") -> "Figures":
         return Figures(
             **{
-                each.name: getattr(self, each.name) + getattr(other, each.name)
-                for each in fields(self)
+                field.name: getattr(self, field.name) + getattr(other, field.name)
+                for field in fields(self)
             }
         )
 
@@ -140,7 +140,7 @@ def assert_privacy(stack: Stack) -> None:
     errors = stack.dataset.query(
         "SELECT DISTINCT JSON_VALUE(attributes, '$.error') AS error FROM dead_letter"
     )
-    assert leaks((str(each["error"]) for each in errors), windows(SENTINEL.encode())) == []
+    assert leaks((str(error["error"]) for error in errors), windows(SENTINEL.encode())) == []
 
 
 class Machine(RuleBasedStateMachine):
@@ -228,7 +228,7 @@ class Machine(RuleBasedStateMachine):
         self.chance.shuffle(self.pending)
         part = self.chance.randrange(len(self.pending))
         events, self.pending = self.pending[part:], self.pending[:part]
-        self._post([self._now(each, LONG_AGO) if old else each for each in events], weather)
+        self._post([self._now(event, LONG_AGO) if old else event for event in events], weather)
 
     @precondition(lambda self: self.acknowledged)
     @rule(weather=WEATHER)
@@ -270,10 +270,10 @@ class Machine(RuleBasedStateMachine):
         """Every object is live or has a dead letter, and so has a live row whose object is gone."""
         """Compare the tables with the bucket, before and after `dead-letters retry`."""
         live, dead = self._live_rows(), self._dead_letters()
-        for each in self._objects():
-            key = self._path(each), each.generation
-            assert key in live or (*key, "finalized") in dead, f"unaccounted: {each.content}"
-        there = {(self._path(each), each.generation) for each in self._objects()}
+        for stored in self._objects():
+            key = self._path(stored), stored.generation
+            assert key in live or (*key, "finalized") in dead, f"unaccounted: {stored.content}"
+        there = {(self._path(stored), stored.generation) for stored in self._objects()}
         not_marked = {(path, version) for path, version, event in dead if event != "finalized"}
         assert set(live) - there <= not_marked
         given_up = dead - self._broken()
@@ -283,7 +283,7 @@ class Machine(RuleBasedStateMachine):
             live, dead = self._live_rows(), self._dead_letters()
         assert dead == self._broken()
         assert live == Counter(
-            (self._path(each), each.generation) for each in self._objects() if each.is_dicom
+            (self._path(stored), stored.generation) for stored in self._objects() if stored.is_dicom
         )
 
     def _check_listing(self) -> None:
@@ -292,16 +292,16 @@ class Machine(RuleBasedStateMachine):
             name: str(generation)
             for name, generation in self.bucket.names(f"{self.folder}/").items()
         }
-        assert listed == {each.event.data["name"]: each.generation for each in self.live.values()}
+        assert listed == {row.event.data["name"]: row.generation for row in self.live.values()}
 
     def _objects(self) -> Iterable[Generation]:
-        return (each for each in self.live.values() if each.counts)
+        return (row for row in self.live.values() if row.counts)
 
     def _broken(self) -> set[tuple[str, str, str]]:
         return {
-            (self._path(each), each.generation, "finalized")
-            for each in self._objects()
-            if not each.is_dicom
+            (self._path(stored), stored.generation, "finalized")
+            for stored in self._objects()
+            if not stored.is_dicom
         }
 
     def _path(self, each: Generation) -> str:

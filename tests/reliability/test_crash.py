@@ -44,8 +44,8 @@ class EventQueue:
                 yield
             finally:
                 is_over.set()
-            for each in workers:
-                each.result()
+            for worker in workers:
+                worker.result()
 
     def _work(self, url: str, is_over: threading.Event) -> None:
         while not is_over.is_set():
@@ -119,8 +119,8 @@ def kill(stack: Stack, pid: int, number: signal.Signals, chance: random.Random) 
     time.sleep(chance.uniform(0, 0.03))
     victims = descendants(pid) if number is signal.SIGKILL else [pid]
     is_inserting = stack.bigquery.is_under_way("insertAll")
-    for each in victims:
-        os.kill(each, number)
+    for victim in victims:
+        os.kill(victim, number)
     return is_inserting
 
 

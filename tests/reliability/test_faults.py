@@ -34,12 +34,15 @@ REFRESH = 5
 
 STATUSES = (400, 401, 403, 404, 412, 429, 500, 502, 503, 504)
 ANY: dict[str, dict[str, Any]] = {
-    **{f"HTTP {each}": {"status": each, "body": google_error(each, "x")} for each in STATUSES},
+    **{
+        f"HTTP {status}": {"status": status, "body": google_error(status, "x")}
+        for status in STATUSES
+    },
     "HTTP 503 without a body": {"status": 503},
     "no JSON, and HTTP 500": {"status": 500, "body": b"<html>"},
     "reset before the answer": {},
     "reset after the request was served": {"after": True},
-    **{each: {"how": each} for each in SPOILT},
+    **{how: {"how": how} for how in SPOILT},
 }
 STORAGE = {**ANY, "an empty body": {"status": 206}, "no range": {"status": 206, "body": b"x" * 700}}
 del STORAGE["HTTP 404"]  # it means that the generation is gone
@@ -69,7 +72,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a delivery under a fault left behind, and then the delivery without one."""
+    """The result of a delivery under a fault, and of the next one without it."""
 
     outcome: Outcome
     rows: int

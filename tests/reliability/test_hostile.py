@@ -59,8 +59,10 @@ class Function:
         """Its peak memory."""
         if (peak := self.limit.peak_bytes) is not None:
             return peak // MIB
-        status = [Path(f"/proc/{each}/status").read_text() for each in descendants(self.pid)]
-        return sum(int(each.partition("VmHWM:")[2].split()[0]) for each in status) // 1024
+        statuses = [
+            Path(f"/proc/{process_id}/status").read_text() for process_id in descendants(self.pid)
+        ]
+        return sum(int(status.partition("VmHWM:")[2].split()[0]) for status in statuses) // 1024
 
     def deliver(self, event: Event) -> Answer:
         """Deliver an event."""

@@ -38,8 +38,8 @@ class Burst:
         """Deliver without a pause for that long."""
         give_up = time.monotonic() + seconds
         with ThreadPoolExecutor(CONCURRENT) as pool:
-            for each in [pool.submit(self._work, give_up) for _ in range(CONCURRENT)]:
-                each.result()
+            for future in [pool.submit(self._work, give_up) for _ in range(CONCURRENT)]:
+                future.result()
 
     def percentile(self, share: float) -> int:
         """Return the milliseconds within which that share of the events was answered."""

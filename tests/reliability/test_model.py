@@ -120,7 +120,7 @@ def test_a_planted_bug_in_the_function_is_detected(
 def test_markers_compared_by_time_are_detected(make_stack: MakeStack) -> None:
     with make_stack() as stack:
         definitions = schema.load(stack.config, stack.dataset.project)
-        view = next(each for each in definitions if each.name == "instances_live")
+        view = next(definition for definition in definitions if definition.name == "instances_live")
         right = "CAST(m.version AS INT64) >= CAST(r.version AS INT64)"
         assert view.ddl.count(right) == 1
         stack.dataset.query(view.ddl.replace(right, "m.timestamp >= r.timestamp"))

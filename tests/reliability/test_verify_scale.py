@@ -88,7 +88,7 @@ def peak_memory(dataset: Dataset, report: Report, many: int) -> Iterator[int]:
         expected = sorted(
             [(n, "missing") for n in range(0, count, EVERY)] + [(n, "stale") for n in lacking]
         )
-        assert [(int(each["version"]) - 1, each["finding"]) for each in found] == expected
+        assert [(int(row["version"]) - 1, row["finding"]) for row in found] == expected
         assert said.startswith(f"{count - len(lacking):,} objects")
         report(f"{count} objects in {seconds:.0f} s, peak {peak / 2**20:.0f} MiB")
         yield peak

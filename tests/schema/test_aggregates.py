@@ -64,8 +64,12 @@ def test_counts_and_sizes_of_studies_and_series(dataset: Dataset, load: Load, ro
         "SELECT * FROM series WHERE StudyInstanceUID = 'S' ORDER BY SeriesInstanceUID"
     )
     assert [
-        (each["SeriesInstanceUID"], each["NumberOfSeriesRelatedInstances"], each["bytes"])
-        for each in series
+        (
+            series_row["SeriesInstanceUID"],
+            series_row["NumberOfSeriesRelatedInstances"],
+            series_row["bytes"],
+        )
+        for series_row in series
     ] == [("A", 2, 210), ("B", 4, 2)]
     assert series[1]["Modality"] == "SR"
 
@@ -91,8 +95,8 @@ def test_columns_are_the_same_for_every_json_format(
     assert study["AccessionNumber"] == "0042"
     assert (series["SeriesNumber"], series["SeriesDescription"]) == (7, "Axial")
     assert series["BodyPartExamined"] == "KNEE"
-    for each in (study, series):
-        assert (each["PatientID"], each["StudyDate"]) == ("P1", date(2024, 5, 6))
+    for aggregate in (study, series):
+        assert (aggregate["PatientID"], aggregate["StudyDate"]) == ("P1", date(2024, 5, 6))
 
 
 def test_missing_attributes_are_null(dataset: Dataset, load: Load, row: MakeRow) -> None:
@@ -178,7 +182,9 @@ def test_the_issuer_is_read_from_every_json_format(
 
 def test_new_view_columns_follow_the_existing_ones() -> None:
     """So that `SELECT *` and exports by position keep working."""
-    shown = {each.name: each.resource for each in schema.load(Config(), "project")}
+    shown = {
+        definition.name: definition.resource for definition in schema.load(Config(), "project")
+    }
     for name, last in (("studies", "last_timestamp"), ("series", "last_timestamp")):
         names = [field["name"] for field in shown[name]["schema"]["fields"]]
         assert names.index(last) == {"studies": 10, "series": 11}[name]

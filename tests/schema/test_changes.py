@@ -37,8 +37,8 @@ def any_rows(name: str, rng: random.Random, row: MakeRow) -> list[Row]:
     for second in rng.sample(range(100), rng.randint(1, 8)):
         event = rng.choice(["finalized", "finalized", "metadataUpdated", "deleted", "archived"])
         uids: dict[str, Any] = {
-            each: rng.choice(["1", "2", None]) if event in INDEXED else None
-            for each in ("study", "series", "instance")
+            level: rng.choice(["1", "2", None]) if event in INDEXED else None
+            for level in ("study", "series", "instance")
         }
         made = row(
             f"gs://{name}",
@@ -81,12 +81,12 @@ def test_a_copy_equals_instances_live_after_every_interval(
     """Random rows and intervals; some intervals are read twice, some overlap."""
     rng = random.Random(seed)
     name = f"changes-{seed}"
-    rows = [each for n in range(250) for each in any_rows(f"{name}/{n}", rng, row)]
+    rows = [any_row for n in range(250) for any_row in any_rows(f"{name}/{n}", rng, row)]
     copy: Copy = {}
     removed = 0
     bounds = [0, *sorted(rng.sample(range(1, 100), 4)), 100]
     for since, until in itertools.pairwise(bounds):
-        load(dataset, [each for each in rows if since <= ingested(each) < until])
+        load(dataset, [row for row in rows if since <= ingested(row) < until])
         for begin in rng.choice([[since], [since, since], [max(since - 10, 0)]]):
             removed += apply_changes(copy, changes(dataset, name, begin, until))
         assert Counter(copy.values()) == live(dataset, name)
@@ -99,9 +99,9 @@ def test_past_intervals_can_be_read_in_any_order(
 ) -> None:
     """Each is answered by the present state: none restores a row that a later one removed."""
     rng = random.Random(3)
-    load(dataset, [each for n in range(250) for each in any_rows(f"past/{n}", rng, row)])
+    load(dataset, [any_row for n in range(250) for any_row in any_rows(f"past/{n}", rng, row)])
     copy: Copy = {}
-    intervals = [(each, each + 20) for each in range(0, 100, 20)]
+    intervals = [(number, number + 20) for number in range(0, 100, 20)]
     rng.shuffle(intervals)
     for since, until in intervals:
         apply_changes(copy, changes(dataset, "past", since, until))
@@ -126,7 +126,7 @@ def live(dataset: Dataset, name: str) -> Counter[tuple[Any, ...]]:
         f"SELECT {COLUMNS} FROM instances_live WHERE STARTS_WITH(path, @prefix)",
         {"prefix": f"gs://{name}/"},
     )
-    return Counter(tuple(each.values()) for each in rows)
+    return Counter(tuple(row.values()) for row in rows)
 
 
 def test_a_removal_is_the_marker_with_the_uids_of_the_hidden_row(
@@ -151,11 +151,11 @@ def test_a_removal_is_the_marker_with_the_uids_of_the_hidden_row(
         ],
     )
     found = changes(dataset, "marker", 2, 4)
-    assert sorted((tuple(each.values())[:7] for each in found), key=str) == [
+    assert sorted((tuple(row.values())[:7] for row in found), key=str) == [
         ("remove", "gs://marker/a", "1", "1.1", "1.1.1", "2", "deleted"),
         ("remove", "gs://marker/a", "1", "1.1", None, "2", "deleted"),
     ]
-    before = [(each["change"], each["version"]) for each in changes(dataset, "marker", 0, 2)]
+    before = [(row["change"], row["version"]) for row in changes(dataset, "marker", 0, 2)]
     assert sorted(before) == [("remove", "5"), ("upsert", "2")]
 
 
@@ -171,10 +171,10 @@ def test_the_documented_merge_keeps_a_copy_up_to_date(
     statement = re.sub(r"TIMESTAMP_SUB\([^)]*\)[^)]*\)", "@until", statement)
     assert statement.count("@") == 2
     rng = random.Random(4)
-    rows = [each for n in range(60) for each in any_rows(f"merge/{n}", rng, row)]
+    rows = [any_row for n in range(60) for any_row in any_rows(f"merge/{n}", rng, row)]
     dataset.query("CREATE TABLE merged AS SELECT * FROM instances_live WHERE FALSE")
     for since in range(0, 100, 25):
-        load(dataset, [each for each in rows if since <= ingested(each) < since + 25])
+        load(dataset, [row for row in rows if since <= ingested(row) < since + 25])
         interval = {
             "since": START + timedelta(seconds=since),
             "until": START + timedelta(seconds=since + 25),
@@ -183,7 +183,7 @@ def test_the_documented_merge_keeps_a_copy_up_to_date(
         found = dataset.query(
             f"SELECT {COLUMNS} FROM merged WHERE STARTS_WITH(path, 'gs://merge/')"
         )
-        assert Counter(tuple(each.values()) for each in found) == live(dataset, "merge")
+        assert Counter(tuple(row.values()) for row in found) == live(dataset, "merge")
 
 
 @pytest.mark.timeout(googlesql.TIMEOUT)
@@ -194,10 +194,10 @@ def test_a_copy_equals_instances_live_on_googles_engine(row: MakeRow) -> None:
     names = re.sub(r"\bAS STRING\b|CAST\(|\) AS \w+", "", columns).split(", ")
     kept = 0
     for _ in range(8):
-        rows = [each for n in range(5) for each in any_rows(f"engine/{n}", rng, row)]
+        rows = [any_row for n in range(5) for any_row in any_rows(f"engine/{n}", rng, row)]
         copy: Copy = {}
         for since, until in [(0, 30), (30, 60), (60, 100)]:
-            arrived = [each for each in rows if ingested(each) < until]
+            arrived = [row for row in rows if ingested(row) < until]
             interval = {
                 name: (START + timedelta(seconds=each)).isoformat()
                 for name, each in [("since", since), ("until", until)]
@@ -205,23 +205,30 @@ def test_a_copy_equals_instances_live_on_googles_engine(row: MakeRow) -> None:
             found = evaluate(
                 f"SELECT change, {columns} FROM changes_between", arrived, arguments=interval
             )
-            apply_changes(
-                copy, [dict(zip(["change", *names], each, strict=True)) for each in found]
-            )
+            apply_changes(copy, [dict(zip(["change", *names], row, strict=True)) for row in found])
             shown = evaluate(f"SELECT {columns} FROM instances_live", arrived)
             assert Counter(copy.values()) == Counter(shown)
         kept += len(copy)
     assert kept > 20
 
 
-FUNCTIONS = [each for each in schema.load(Config(), "p") if each.kind is DefinitionKind.FUNCTION]
+FUNCTIONS = [
+    definition
+    for definition in schema.load(Config(), "p")
+    if definition.kind is DefinitionKind.FUNCTION
+]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda each: each.name)
 def test_no_function_argument_is_named_like_a_column(function: schema.Definition) -> None:
     """BigQuery would silently take the column instead of the argument."""
-    tables = [each for each in schema.load(Config(), "p") if "schema" in each.resource]
+    tables = [
+        definition for definition in schema.load(Config(), "p") if "schema" in definition.resource
+    ]
     columns = {
-        field["name"].casefold() for each in tables for field in each.resource["schema"]["fields"]
+        field["name"].casefold() for table in tables for field in table.resource["schema"]["fields"]
     }
-    assert columns & {each["name"].casefold() for each in function.resource["arguments"]} == set()
+    assert (
+        columns & {argument["name"].casefold() for argument in function.resource["arguments"]}
+        == set()
+    )

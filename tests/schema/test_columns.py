@@ -35,7 +35,7 @@ ODD: dict[str, tuple[str, Any]] = {
     "InstanceNumber": ("-4", -4),
 }
 """Values of some columns that SQL could misread: as written, and as queries return them."""
-USUAL = {each.keyword: VALUES[each.keyword] for each in ADDED}
+USUAL = {column.keyword: VALUES[column.keyword] for column in ADDED}
 EXPECTED = {
     keyword: ODD[keyword][1] if keyword in ODD else value.typed for keyword, value in USUAL.items()
 }
@@ -83,12 +83,12 @@ def test_rows_of_every_release_show_every_column(
 
 def added(attributes: Mapping[str, str | None]) -> dict[str, str | None]:
     """Return a row's values in the columns that older rows lack."""
-    return {each.keyword: attributes[each.keyword] for each in ADDED}
+    return {column.keyword: attributes[column.keyword] for column in ADDED}
 
 
 def test_the_columns_of_the_first_release_are_unchanged() -> None:
     """Rows of every release have them, so no view fills them in."""
-    assert [each.keyword for each in ORIGINAL] == [
+    assert [column.keyword for column in ORIGINAL] == [
         "StudyInstanceUID",
         "SeriesInstanceUID",
         "SOPInstanceUID",
@@ -97,7 +97,7 @@ def test_the_columns_of_the_first_release_are_unchanged() -> None:
         "PatientID",
         "StudyDate",
     ]
-    assert list(EXPECTED) == [each.keyword for each in ADDED]
+    assert list(EXPECTED) == [column.keyword for column in ADDED]
 
 
 def test_studies_and_series_show_the_lifted_columns(
@@ -151,7 +151,7 @@ TEXTS = {
 @pytest.mark.timeout(googlesql.TIMEOUT)
 def test_older_rows_get_the_values_that_this_release_lifts(column: str, row: MakeRow) -> None:
     """On Google's engine, for any text: the same value or NULL."""
-    (tag,) = [each.tag for each in ADDED if each.keyword == column]
+    (tag,) = [lifted.tag for lifted in ADDED if lifted.keyword == column]
     vr = {"StudyTime": "TM", "PatientBirthDate": "DA", "SeriesNumber": "IS"}[column]
     rows = []
     for number, text in enumerate(TEXTS[column]):
@@ -175,7 +175,7 @@ def test_extreme_values_are_stored_unchanged(
         "SeriesNumber": (0x00200011, "IS", "9223372036854775807"),
         "InstanceNumber": (0x00200013, "IS", "-9223372036854775808"),
     }
-    done = converted(dicom(*(element(*each) for each in extremes.values())))
+    done = converted(dicom(*(element(*extreme) for extreme in extremes.values())))
     columns = msgspec.json.encode(added(done.columns))
     insert(dataset, "instances", row("gs://extreme/1", 1, study="extreme", **json.loads(columns)))
     (found,) = dataset.query(

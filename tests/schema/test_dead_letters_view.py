@@ -157,10 +157,10 @@ def test_cloud_storage_notifications_are_shown_like_events(
         row = letter("", subscription=SUBSCRIPTION, data=b"")
         insert(dataset, "dead_letter", {**row, "attributes": json.dumps(attributes)})
     found = dataset.query("SELECT * FROM dead_letters WHERE path LIKE 'gs://n/%'")
-    assert {each["path"].removeprefix("gs://n/"): each["event"] for each in found} == kinds
-    for each in found:
-        assert (each["version"], each["reason"]) == ("6", "DeliveryExhausted")
-        assert each["message"] is None
+    assert {row["path"].removeprefix("gs://n/"): row["event"] for row in found} == kinds
+    for entry in found:
+        assert (entry["version"], entry["reason"]) == ("6", "DeliveryExhausted")
+        assert entry["message"] is None
 
 
 def test_an_unknown_event_type_is_shown_in_full(
@@ -168,7 +168,7 @@ def test_an_unknown_event_type_is_shown_in_full(
 ) -> None:
     kind = "google.cloud.pubsub.topic.v1.messagePublished"
     insert(dataset, "dead_letter", letter("other", attributes={"ce-type": kind}))
-    assert [each["event"] for each in shown("other")] == [kind]
+    assert [entry["event"] for entry in shown("other")] == [kind]
 
 
 GARBAGE = {
@@ -200,12 +200,12 @@ def test_malformed_dead_letters_are_shown_by_message_id(dataset: Dataset, insert
     ]
     insert(dataset, "dead_letter", *rows, *rows)
     query = "SELECT * FROM dead_letters WHERE path IS NULL"
-    found = {each["message_id"]: each for each in dataset.query(query)}
+    found = {row["message_id"]: row for row in dataset.query(query)}
     assert found.keys() == GARBAGE.keys()
-    assert {each["attempts"] for each in found.values()} == {2}
-    assert {each["reason"] for each in found.values()} == {"DeliveryExhausted"}
+    assert {row["attempts"] for row in found.values()} == {2}
+    assert {row["reason"] for row in found.values()} == {"DeliveryExhausted"}
     resolved = {"attributes": '{"resolved": true}', "publish_time": at(1).isoformat()}
-    insert(dataset, "dead_letter", *({**each, **resolved} for each in rows))
+    insert(dataset, "dead_letter", *({**row, **resolved} for row in rows))
     assert dataset.query(query) == []
 
 
@@ -228,10 +228,10 @@ def test_malformed_versions_are_shown(
 ) -> None:
     """No marker closes them, and they do not make the view fail."""
     versions = ["", "-1x", "5 5", "99999999999999999999", "x"]
-    rows = [letter("versions", generation=each) for each in versions]
+    rows = [letter("versions", generation=version) for version in versions]
     insert(dataset, "dead_letter", *rows)
     insert(dataset, "instances", row("gs://b/versions", 2**63 - 1, "deleted"))
-    assert [each["version"] for each in shown("versions")] == versions
+    assert [entry["version"] for entry in shown("versions")] == versions
 
 
 def test_dead_letters_are_grouped_by_path_version_and_event(
@@ -249,7 +249,7 @@ def test_dead_letters_are_grouped_by_path_version_and_event(
         letter("lines", generation=5, event="deleted"),
     )
     first, second, third = shown("lines")
-    assert [(each["version"], each["event"]) for each in (first, second, third)] == [
+    assert [(entry["version"], entry["event"]) for entry in (first, second, third)] == [
         ("5", "deleted"),
         ("5", "finalized"),
         ("6", "finalized"),
@@ -286,12 +286,12 @@ def test_a_resolution_closes_earlier_dead_letters(
     ]
     insert(dataset, "dead_letter", *rows, resolution("resolved", seen=3))
     others = [("5", "deleted"), ("6", "finalized")]
-    assert [(each["version"], each["event"]) for each in shown("resolved")] == others
+    assert [(entry["version"], entry["event"]) for entry in shown("resolved")] == others
     insert(dataset, "dead_letter", letter("resolved", seen=4))
     again = shown("resolved")[1]
     assert (again["event"], again["attempts"], again["first_seen"]) == ("finalized", 1, at(4))
     insert(dataset, "dead_letter", resolution("resolved", seen=5))
-    assert [(each["version"], each["event"]) for each in shown("resolved")] == others
+    assert [(entry["version"], entry["event"]) for entry in shown("resolved")] == others
 
 
 def test_a_resolution_written_by_pub_sub_closes_a_dead_letter(
@@ -329,9 +329,9 @@ def test_a_later_row_closes_uploads_and_updates_but_not_deletes(
 ) -> None:
     name = f"row {success}"
     events = ["finalized", "metadataUpdated", "deleted", "archived"]
-    insert(dataset, "dead_letter", *(letter(name, event=each, seen=10) for each in events))
+    insert(dataset, "dead_letter", *(letter(name, event=event, seen=10) for event in events))
     insert(dataset, "instances", row(f"gs://b/{name}", 5, success, ingested=11))
-    assert [each["event"] for each in shown(name)] == ["archived", "deleted"]
+    assert [entry["event"] for entry in shown(name)] == ["archived", "deleted"]
 
 
 def test_a_row_of_another_object_or_an_earlier_row_closes_nothing(
@@ -379,6 +379,6 @@ def test_a_marker_of_the_same_or_a_higher_generation_closes_every_event(
         ),
     )
     insert(dataset, "instances", row(f"gs://b/{name}", 10, marker), row("gs://c/x", 500, marker))
-    assert [(each["version"], each["event"]) for each in shown(name)] == [
+    assert [(entry["version"], entry["event"]) for entry in shown(name)] == [
         ("100", event) for event in events
     ]

@@ -14,7 +14,7 @@ from tests.support.googlesql_views import evaluate
 
 pytestmark = pytest.mark.timeout(googlesql.TIMEOUT)
 
-DEFINITIONS = {each.name: each for each in schema.load(Config(), "project")}
+DEFINITIONS = {definition.name: definition for definition in schema.load(Config(), "project")}
 STATEMENTS = product_sql.statements()
 
 
@@ -31,7 +31,7 @@ def catalog() -> DatasetCatalog:
 
 @pytest.mark.parametrize(
     "definition",
-    [each for each in DEFINITIONS.values() if each.kind is DefinitionKind.VIEW],
+    [definition for definition in DEFINITIONS.values() if definition.kind is DefinitionKind.VIEW],
     ids=lambda each: each.name,
 )
 def test_a_view_has_the_columns_of_its_schema_file(
@@ -51,7 +51,9 @@ def test_table_functions_have_the_columns_of_instances_live(catalog: DatasetCata
 
 @pytest.mark.parametrize("definition", DEFINITIONS.values(), ids=lambda each: each.name)
 def test_every_definition_can_be_evaluated(definition: Definition) -> None:
-    arguments = {each["name"]: "2024-01-01" for each in definition.resource.get("arguments", [])}
+    arguments = {
+        argument["name"]: "2024-01-01" for argument in definition.resource.get("arguments", [])
+    }
     assert evaluate(f"SELECT * FROM {definition.name}", arguments=arguments) == []
 
 
@@ -61,7 +63,7 @@ def test_a_difference_in_names_types_or_order_is_detected(catalog: DatasetCatalo
     assert columns != columns_of([{**fields[0], "name": "Study"}, *fields[1:]])
     assert columns != columns_of([{**fields[0], "type": "BYTES"}, *fields[1:]])
     assert columns != columns_of([fields[1], fields[0], *fields[2:]])
-    assert columns != columns_of([{**each, "mode": "NULLABLE"} for each in fields])
+    assert columns != columns_of([{**field, "mode": "NULLABLE"} for field in fields])
 
 
 @pytest.mark.parametrize(("place", "statement"), STATEMENTS, ids=[place for place, _ in STATEMENTS])

@@ -6,18 +6,23 @@ from typing import Any
 
 import msgspec
 import pytest
+import requests
 from google.cloud import bigquery
 
-from dcm2bq import schema
+from dcm2bq import hash_key, schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config, Privacy, from_overrides
+from dcm2bq.dicom import privacy_rules
 from dcm2bq.errors import ConfigError, ServiceError
 from dcm2bq.lifted import ADDED
 from dcm2bq.schema import Definition, DefinitionKind
 from dcm2bq.schema.compare import compare
+from dcm2bq.tools import indexing
 from dcm2bq.tools.init import SchemaAction, SchemaEntry, init
 from tests.schema.conftest import with_own_dataset
+from tests.support import datasets
 from tests.support.datasets import fresh_dataset
+from tests.support.proxy import Fault, Proxy
 
 MakeRow = Callable[..., dict[str, Any]]
 Insert = Callable[..., None]
@@ -121,7 +126,7 @@ def actions(entries: Mapping[str, SchemaEntry]) -> dict[str, SchemaAction]:
     return {name: each.action for name, each in entries.items() if each.action != "unchanged"}
 
 
-def test_fresh_and_again(place: Place) -> None:
+def test_init_creates_everything_once(place: Place) -> None:
     entries = place.init()
     assert list(entries) == NAMES
     assert set(actions(entries).values()) == {SchemaAction.CREATED}
@@ -133,7 +138,7 @@ def test_fresh_and_again(place: Place) -> None:
     assert place.snapshot() == before
 
 
-def test_what_was_created_is_what_the_files_say(ready: Place) -> None:
+def test_created_objects_match_the_schema_files(ready: Place) -> None:
     for definition in ready.definitions.values():
         is_function = definition.kind is DefinitionKind.FUNCTION
         get = ready.dataset.get_routine if is_function else ready.dataset.get_table
@@ -146,7 +151,7 @@ def test_what_was_created_is_what_the_files_say(ready: Place) -> None:
             assert descriptions(definition.resource) <= descriptions(found)
 
 
-def test_other_names_and_another_location(
+def test_other_names_and_another_location_are_used(
     config: Callable[..., Config], connect: Callable[[Config], Dataset], client: bigquery.Client
 ) -> None:
     made = config(instancesTableId="objects", deadLetterTableId="failures")
@@ -170,7 +175,7 @@ def test_other_names_and_another_location(
         {"instancesTableId": "x", "deadLetterTableId": "x"},
     ],
 )
-def test_names_that_meet_are_refused(
+def test_equal_names_are_refused(
     config: Callable[..., Config], connect: Callable[[Config], Dataset], names: dict[str, str]
 ) -> None:
     made = config(**names)
@@ -185,7 +190,7 @@ def test_a_dry_run_changes_nothing(place: Place) -> None:
     assert place.dataset.get() is None
 
 
-def test_columns_are_added(place: Place, insert: Insert, row: MakeRow) -> None:
+def test_missing_columns_are_added(place: Place, insert: Insert, row: MakeRow) -> None:
     """A dry run reports it, the views show the columns at once, and rows are kept."""
     place.create("instances", lambda table: without(table, "Modality", "metadata"))
     insert(place.dataset, "instances", row("gs://b/old", 1))
@@ -220,7 +225,7 @@ def test_a_table_of_an_older_release_gains_the_lifted_columns(
     assert actions(place.init()) == {}
 
 
-def test_columns_are_added_below_views_that_are_there(ready: Place) -> None:
+def test_columns_are_added_below_existing_views(ready: Place) -> None:
     """The view of a `SELECT *` is replaced when its table has gained columns."""
     definitions = schema.load(ready.config, ready.dataset.project)
     extra = {"name": "later", "type": "STRING", "description": "A column of a later version"}
@@ -241,7 +246,7 @@ def test_columns_are_added_below_views_that_are_there(ready: Place) -> None:
     assert actions(entries) == {}
 
 
-def test_columns_are_relaxed_and_descriptions_renewed(place: Place, insert: Insert) -> None:
+def test_columns_are_relaxed_and_descriptions_updated(place: Place, insert: Insert) -> None:
     def edit(table: dict[str, Any]) -> None:
         table["description"] = "old"
         for path in ("info", "info.input.size", "path"):
@@ -261,7 +266,7 @@ def test_columns_are_relaxed_and_descriptions_renewed(place: Place, insert: Inse
     assert actions(place.init()) == {}
 
 
-def test_labels_stay_though_a_view_is_replaced(ready: Place) -> None:
+def test_labels_are_kept_when_a_view_is_replaced(ready: Place) -> None:
     ready.sql("CREATE OR REPLACE VIEW D.series AS SELECT 1 AS a")
     for name in ("instances", "series"):
         resource = ready.dataset.get_table(name) or {}
@@ -284,7 +289,9 @@ def test_labels_stay_though_a_view_is_replaced(ready: Place) -> None:
         ),
     ],
 )
-def test_a_view_is_mended(ready: Place, name: str, sql: str, columns: tuple[str, ...]) -> None:
+def test_a_changed_view_is_restored(
+    ready: Place, name: str, sql: str, columns: tuple[str, ...]
+) -> None:
     """After another query or other columns, its query and descriptions are right again."""
     ready.sql(f"CREATE OR REPLACE VIEW D.{name} AS {sql}")
     assert ready.init()[name] == SchemaEntry(
@@ -294,7 +301,7 @@ def test_a_view_is_mended(ready: Place, name: str, sql: str, columns: tuple[str,
     assert actions(ready.init()) == {}
 
 
-def test_a_description_of_a_view_is_renewed(ready: Place) -> None:
+def test_the_description_of_a_view_column_is_updated(ready: Place) -> None:
     resource = copy.deepcopy(ready.definitions["studies"].resource)
     column(resource, "PatientID")["description"] = "old"
     ready.dataset.patch_table(resource, ["schema"])
@@ -319,7 +326,9 @@ def test_a_description_of_a_view_is_renewed(ready: Place) -> None:
         ),
     ],
 )
-def test_a_function_is_mended(ready: Place, statement: str, details: tuple[str, ...]) -> None:
+def test_a_changed_function_is_restored(
+    ready: Place, statement: str, details: tuple[str, ...]
+) -> None:
     ready.sql(statement)
     assert ready.init()["study"] == SchemaEntry("function", "study", SchemaAction.UPDATED, details)
     assert ready.dataset.query("SELECT path FROM study('1')") == []
@@ -398,14 +407,16 @@ REFUSALS: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSALS)
-def test_what_cannot_be_changed_is_refused(definitions: dict[str, Definition], what: str) -> None:
+def test_a_difference_that_cannot_be_changed_is_refused(
+    definitions: dict[str, Definition], what: str
+) -> None:
     name, edit, message = REFUSALS[what]
     found = copy.deepcopy(definitions[name].resource)
     edit(found)
     assert compare(found, definitions[name]).refusals == [message]
 
 
-def test_every_refusal_is_told_before_anything_is_changed(place: Place) -> None:
+def test_all_refusals_are_reported_before_anything_is_changed(place: Place) -> None:
     """Tables, columns and kinds are named; possible changes are not made either."""
 
     def edit(table: dict[str, Any]) -> None:
@@ -436,13 +447,13 @@ def test_every_refusal_is_told_before_anything_is_changed(place: Place) -> None:
     assert place.snapshot() == before
 
 
-def test_a_view_where_a_table_must_be_is_refused(definitions: dict[str, Definition]) -> None:
+def test_a_view_in_place_of_a_table_is_refused(definitions: dict[str, Definition]) -> None:
     found = {**definitions["studies"].resource}
     assert compare(found, definitions["dead_letter"]).refusals == ["is a VIEW, not a TABLE"]
 
 
 @pytest.mark.parametrize("path", ["info.bytes_read", "info.input.crc32c"])
-def test_a_change_that_the_service_did_not_make_is_told(place: Place, path: str) -> None:
+def test_a_change_that_bigquery_ignored_is_an_error(place: Place, path: str) -> None:
     """The local BigQuery accepts new columns inside RECORDs without adding them."""
     place.create("instances", lambda table: without(table, path))
     with pytest.raises(ServiceError) as caught:
@@ -475,14 +486,14 @@ def as_stored(resource: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_other_spellings_are_no_difference(definitions: dict[str, Definition], name: str) -> None:
+def test_other_spellings_are_not_differences(definitions: dict[str, Definition], name: str) -> None:
     definition = definitions[name]
     assert compare(as_stored(definition.resource), definition).changes == []
     assert compare(as_stored(definition.resource), definition).refusals == []
 
 
 @pytest.mark.parametrize("name", ["studies", "study"])
-def test_layout_and_comments_of_a_query_are_no_difference(
+def test_layout_and_comments_of_a_query_are_not_differences(
     definitions: dict[str, Definition], name: str
 ) -> None:
     definition = definitions[name]
@@ -504,7 +515,7 @@ def test_another_query_is_a_difference(definitions: dict[str, Definition]) -> No
         assert compare({**definition.resource, **other}, definition).changes == ["query"]
 
 
-def test_rows_that_expire_are_told_of(definitions: dict[str, Definition]) -> None:
+def test_expiring_rows_are_reported(definitions: dict[str, Definition]) -> None:
     """The sandbox, or a default of the dataset, makes rows expire."""
     found = copy.deepcopy(definitions["instances"].resource)
     found["timePartitioning"]["expirationMs"] = "5184000000"
@@ -513,7 +524,7 @@ def test_rows_that_expire_are_told_of(definitions: dict[str, Definition]) -> Non
     ]
 
 
-def test_what_a_column_has_beside_is_kept(definitions: dict[str, Definition]) -> None:
+def test_other_properties_of_a_column_are_kept(definitions: dict[str, Definition]) -> None:
     """Such as policy tags, which the owner sets."""
     definition = definitions["instances"]
     found = copy.deepcopy(definition.resource)
@@ -523,7 +534,7 @@ def test_what_a_column_has_beside_is_kept(definitions: dict[str, Definition]) ->
     assert column(merged, "PatientID")["description"] == "(0010,0020) from the header"
 
 
-def test_the_privacy_options_are_a_label_that_other_options_do_not_meet(place: Place) -> None:
+def test_a_table_made_with_other_privacy_options_is_refused(place: Place) -> None:
     hashed = msgspec.structs.replace(place.config, privacy=Privacy(hash=("PatientID",)))
     init(place.dataset, hashed)
     labels = (place.dataset.get_table("instances") or {})["labels"]
@@ -539,7 +550,146 @@ def test_the_privacy_options_are_a_label_that_other_options_do_not_meet(place: P
             init(place.dataset, msgspec.structs.replace(place.config, privacy=other))
 
 
-def test_a_table_made_without_privacy_options_stays_so(place: Place) -> None:
+TAGS = {"names": ["projects/p/locations/eu/taxonomies/1/policyTags/2"]}
+
+
+def hospital_changes(place: Place) -> dict[str, Any]:
+    """Let a hospital add tags, labels and columns to `instances`; return the table."""
+    table = place.dataset.get_table("instances") or {}
+    for path in ("PatientID", "info.warnings"):
+        column(table, path)["policyTags"] = TAGS
+    table["schema"]["fields"] += [
+        {"name": "Ward", "type": "STRING", "description": "Where", "policyTags": TAGS},
+        {
+            "name": "Visit",
+            "type": "RECORD",
+            "mode": "REPEATED",
+            "fields": [{"name": "number", "type": "STRING", "policyTags": TAGS}],
+        },
+    ]
+    changed = {**table, "labels": {**(table.get("labels") or {}), "cost_centre": "radiology"}}
+    place.dataset.patch_table(changed, ["schema", "labels"])
+    return place.dataset.get_table("instances") or {}
+
+
+def test_an_update_keeps_what_others_added_to_a_table(place: Place) -> None:
+    place.create("instances", lambda table: without(table, "Modality", "metadata"))
+    before = hospital_changes(place)
+    assert column(before, "info.warnings")["policyTags"] == TAGS
+    assert place.init()["instances"].action is SchemaAction.UPDATED
+    after = place.dataset.get_table("instances") or {}
+    assert after["labels"] == {"cost_centre": "radiology"}
+    kept = after["schema"]["fields"][: len(before["schema"]["fields"])]
+    assert kept == before["schema"]["fields"]
+    added = after["schema"]["fields"][len(kept) :]
+    assert [each["name"] for each in added] == ["Modality", "metadata"]
+
+
+def test_a_replaced_view_keeps_the_descriptions_of_columns_that_others_added(place: Place) -> None:
+    place.init()
+    hospital_changes(place)
+    place.sql("CREATE OR REPLACE VIEW `D.instances_live` AS SELECT * FROM `D.instances`")
+    view = place.dataset.get_table("instances_live") or {}
+    column(view, "Ward")["description"] = "Where the patient was"
+    place.dataset.patch_table(view, ["schema"])
+    assert "query" in place.init()["instances_live"].details
+    view = place.dataset.get_table("instances_live") or {}
+    assert column(view, "Ward")["description"] == "Where the patient was"
+    assert column(view, "PatientID")["description"] == "(0010,0020) from the header"
+    assert actions(place.init()) == {}
+
+
+class Intruder(Proxy):
+    """The local BigQuery, where somebody sets a label just before each change of `instances`."""
+
+    def take_fault(self, line: str, body: bytes) -> Fault | None:
+        if line.startswith("PATCH") and "/tables/instances?" in line.replace(" ", "?"):
+            url = f"http://{self._upstream}{line.split()[1]}"
+            requests.patch(url, json={"labels": {"theirs": "x"}}, timeout=60).raise_for_status()
+        return super().take_fault(line, body)
+
+
+def test_a_table_that_changes_meanwhile_is_not_overwritten(place: Place, bigquery_url: str) -> None:
+    place.create("instances", lambda table: without(table, "Modality"))
+    with Intruder(bigquery_url).running() as proxy:
+        dataset = datasets.connect(proxy.url, place.config)
+        with pytest.raises(ServiceError, match="instances: was changed by someone else: try again"):
+            init(dataset, place.config)
+    table = place.dataset.get_table("instances") or {}
+    assert table["labels"] == {"theirs": "x"}
+    assert "Modality" not in {each["name"] for each in table["schema"]["fields"]}
+    assert place.init()["instances"].details == ("column Modality added",)
+
+
+KEY = "SENTINEL-key-of-the-pseudonyms"
+
+
+def test_a_table_accepts_pseudonyms_of_one_key(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same key with a newline at its end is the same key."""
+    hashed = msgspec.structs.replace(place.config, privacy=Privacy(hash=("PatientID",)))
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", KEY)
+    init(place.dataset, hashed)
+    labels = (place.dataset.get_table("instances") or {})["labels"]
+    assert labels == {
+        "dcm2bq_privacy": hashed.privacy.fingerprint,
+        "dcm2bq_key": hash_key.digest(hashed.privacy),
+    }
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", f"{KEY}\n")
+    assert {each.action for each in init(place.dataset, hashed)} == {SchemaAction.UNCHANGED}
+    privacy_rules.cache_clear()
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", f"{KEY}2")
+    for refused in (init, indexing.require_table):
+        with pytest.raises(ConfigError, match="pseudonyms made with another key") as caught:
+            refused(place.dataset, hashed)
+        assert "SENTINEL" not in str(caught.value)
+    monkeypatch.delenv("DCM2BQ_HASH_KEY")
+    entries = {each.name: each for each in init(place.dataset, hashed)}
+    assert entries["instances"].action is SchemaAction.UNCHANGED
+    assert entries["instances"].details == (
+        "labelled with the digest of a key that is not known here",
+    )
+
+
+def test_a_table_without_the_digest_of_a_key_is_accepted_and_labelled(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Terraform, which does not know the key, makes such tables, and so did earlier releases."""
+    hashed = msgspec.structs.replace(place.config, privacy=Privacy(hash=("PatientID",)))
+    init(place.dataset, hashed)
+    table = place.dataset.get_table("instances") or {}
+    table["labels"] |= {"cost_centre": "radiology"}
+    place.dataset.patch_table(table, ["labels"])
+    privacy_rules.cache_clear()
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", KEY)
+    indexing.require_table(place.dataset, hashed)
+    planned = init(place.dataset, hashed, dry_run=True)
+    assert (place.dataset.get_table("instances") or {})["labels"] == table["labels"]
+    assert init(place.dataset, hashed) == planned
+    assert planned[1].details == (
+        "label dcm2bq_key added: from now on, only the key in use is accepted",
+    )
+    after = place.dataset.get_table("instances") or {}
+    assert after["labels"] == {
+        "cost_centre": "radiology",
+        "dcm2bq_privacy": hashed.privacy.fingerprint,
+        "dcm2bq_key": hash_key.digest(hashed.privacy),
+    }
+    assert {each.action for each in init(place.dataset, hashed)} == {SchemaAction.UNCHANGED}
+
+
+def test_a_key_that_is_too_short_labels_no_table(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = msgspec.structs.replace(place.config, privacy=Privacy(hash=("PatientID",)))
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", "short")
+    with pytest.raises(ConfigError, match="must hold 16 bytes"):
+        init(place.dataset, hashed)
+    assert place.dataset.get() is None
+
+
+def test_a_table_made_without_privacy_options_stays_without(place: Place) -> None:
     place.init()
     private = msgspec.structs.replace(place.config, privacy=Privacy(remove=("PatientID",)))
     with pytest.raises(ConfigError, match="made with other privacy options"):

@@ -64,16 +64,16 @@ class ChangingBucket:
 
     def purge(self, path: str) -> None:
         """Delete an archived version."""
-        for each in sorted(self._archived):
-            if each[0] == path:
-                self._archived.discard(each)
-                self._emit(path, "deleted", each[1], None)
+        for archived in sorted(self._archived):
+            if archived[0] == path:
+                self._archived.discard(archived)
+                self._emit(path, "deleted", archived[1], None)
                 return
 
     def restore(self, path: str) -> None:
-        for each in sorted(self._archived):
-            if each[0] == path:
-                self.upload(path, each[2])
+        for archived in sorted(self._archived):
+            if archived[0] == path:
+                self.upload(path, archived[2])
                 return
 
     def deliver(self) -> list[Row]:
@@ -105,11 +105,11 @@ def live(dataset: Dataset | EngineDataset, where: str = "TRUE") -> list[Row]:
 def key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what identifies a row, for rows sent and for rows read back."""
     times = [
-        datetime.fromisoformat(row[each]) if isinstance(row[each], str) else row[each]
-        for each in ("timestamp", "ingested_at")
+        datetime.fromisoformat(row[name]) if isinstance(row[name], str) else row[name]
+        for name in ("timestamp", "ingested_at")
     ]
     names = ("path", "version", "event", "StudyInstanceUID", "SOPInstanceUID")
-    return (*times, *(row[each] for each in names))
+    return (*times, *(row[name] for name in names))
 
 
 def expected_live(rows: Iterable[Row]) -> Iterator[Row]:
@@ -123,7 +123,7 @@ def expected_live(rows: Iterable[Row]) -> Iterator[Row]:
         for row in there:
             if row["event"] not in INDEXED or int(row["version"]) <= gone:
                 continue
-            uids = tuple(row[f"{each}InstanceUID"] for each in ("Study", "Series", "SOP"))
+            uids = tuple(row[f"{level}InstanceUID"] for level in ("Study", "Series", "SOP"))
             rank = int(row["version"]), row["timestamp"], row["ingested_at"]
             other = best.get(uids)
             if other is None or rank > (
@@ -140,7 +140,7 @@ def any_rows(name: str, rng: random.Random, row: MakeRow, start: int = 0) -> lis
     rows = []
     for second in rng.sample(range(100), rng.randint(1, 7)):
         event = rng.choice(["finalized", "finalized", "metadataUpdated", "deleted", "archived"])
-        uids = {each: rng.choice(["1", "2", None]) for each in ("study", "series", "instance")}
+        uids = {level: rng.choice(["1", "2", None]) for level in ("study", "series", "instance")}
         rows += [
             row(
                 f"gs://{name}",
@@ -212,7 +212,7 @@ def test_instances_live_equals_the_bucket_on_googles_engine(row: MakeRow) -> Non
 def anything(dataset: Dataset, load: Load, row: MakeRow) -> list[Row]:
     """Random rows at 1000 paths."""
     rng = random.Random(20240102)
-    rows = [each for number in range(1000) for each in any_rows(f"any/{number}", rng, row)]
+    rows = [any_row for number in range(1000) for any_row in any_rows(f"any/{number}", rng, row)]
     load(dataset, rows)
     return rows
 
@@ -221,8 +221,8 @@ def test_instances_live_depends_on_the_set_of_rows_alone(
     dataset: Dataset, anything: list[Row]
 ) -> None:
     """With markers without rows, missing markers, rows without UIDs, ties and duplicate rows."""
-    found = Counter(key(each) for each in live(dataset, "path LIKE 'gs://any/%'"))
-    assert found == Counter(key(each) for each in expected_live(anything))
+    found = Counter(key(row) for row in live(dataset, "path LIKE 'gs://any/%'"))
+    assert found == Counter(key(any_row) for any_row in expected_live(anything))
     assert len(found) > 500
 
 
@@ -242,7 +242,7 @@ def test_ingested_between_equals_instances_live_filtered_by_time(
 ) -> None:
     """A row that is superseded by one before or after the interval is not live."""
     everything = live(dataset)
-    start = min(datetime.fromisoformat(each["ingested_at"]) for each in anything)
+    start = min(datetime.fromisoformat(any_row["ingested_at"]) for any_row in anything)
     rng = random.Random(20240103)
     seen = 0
     for _ in range(8):
@@ -251,7 +251,7 @@ def test_ingested_between_equals_instances_live_filtered_by_time(
             f"SELECT {KEYS} FROM `{dataset.name}.ingested_between`(@since, @until)",
             {"since": since, "until": until},
         )
-        expected = [each for each in everything if since <= each["ingested_at"] < until]
+        expected = [any_row for any_row in everything if since <= any_row["ingested_at"] < until]
         assert Counter(map(key, found)) == Counter(map(key, expected))
         seen += len(found)
     assert seen > 500
@@ -262,23 +262,25 @@ def test_an_incremental_reader_ends_up_with_instances_live(
 ) -> None:
     """For each interval, add its rows, then remove those that its markers hide."""
     rng = random.Random(20240104)
-    rows = [each for number in range(200) for each in any_rows(f"new/{number}", rng, row, 10_000)]
+    rows = [
+        any_row for number in range(200) for any_row in any_rows(f"new/{number}", rng, row, 10_000)
+    ]
     copy: dict[tuple[Any, ...], Row] = {}
     start = datetime.fromisoformat("2024-01-01T02:46:40Z")
     for second in range(0, 100, 20):
-        since, until = (start + timedelta(seconds=each) for each in (second, second + 20))
+        since, until = (start + timedelta(seconds=moment) for moment in (second, second + 20))
         load(
             dataset,
-            [each for each in rows if since <= datetime.fromisoformat(each["ingested_at"]) < until],
+            [row for row in rows if since <= datetime.fromisoformat(row["ingested_at"]) < until],
         )
         interval = {"since": since, "until": until}
-        for each in dataset.query(
+        for record in dataset.query(
             f"SELECT {KEYS}, SeriesInstanceUID "
             f"FROM `{dataset.name}.ingested_between`(@since, @until)",
             interval,
         ):
-            uids = (each[f"{level}InstanceUID"] for level in ("Study", "Series", "SOP"))
-            copy[each["path"], *uids] = each
+            uids = (record[f"{level}InstanceUID"] for level in ("Study", "Series", "SOP"))
+            copy[record["path"], *uids] = record
         for each in dataset.query(
             "SELECT path, MAX(CAST(version AS INT64)) AS generation FROM instances "
             "WHERE event IN ('deleted', 'archived') "
@@ -300,20 +302,20 @@ def test_views_and_functions_agree_with_the_rule_on_googles_engine(row: MakeRow)
     start = datetime.fromisoformat("2024-01-01T00:00:00Z")
     counts: Counter[str] = Counter()
     for _ in range(10):
-        rows = [each for number in range(8) for each in any_rows(f"any/{number}", rng, row)]
+        rows = [any_row for number in range(8) for any_row in any_rows(f"any/{number}", rng, row)]
         dataset = EngineDataset()
         dataset.insert("instances", *rows)
         everything = live(dataset)
         assert Counter(map(key, everything)) == Counter(map(key, expected_live(rows)))
         study = dataset.query(f"SELECT {KEYS} FROM `{dataset.name}.study`(@uid)", {"uid": "1"})
-        expected = [each for each in everything if each["StudyInstanceUID"] == "1"]
+        expected = [any_row for any_row in everything if any_row["StudyInstanceUID"] == "1"]
         assert Counter(map(key, study)) == Counter(map(key, expected))
         since, until = start + timedelta(seconds=30), start + timedelta(seconds=70)
         interval = dataset.query(
             f"SELECT {KEYS} FROM `{dataset.name}.ingested_between`(@since, @until)",
             {"since": since, "until": until},
         )
-        expected = [each for each in everything if since <= each["ingested_at"] < until]
+        expected = [any_row for any_row in everything if since <= any_row["ingested_at"] < until]
         assert Counter(map(key, interval)) == Counter(map(key, expected))
         counts += Counter(live=len(everything), study=len(study), interval=len(interval))
     assert min(counts.values()) > 5
@@ -351,10 +353,10 @@ def rows_in_every_order(story: str, row: MakeRow) -> list[list[Row]]:
 def assert_story(dataset: Dataset | EngineDataset, story: str, rows: Sequence[Row]) -> None:
     """Check that at each path exactly the story's generations are live."""
     _, generations = STORIES[story]
-    paths = {each["path"] for each in rows}
+    paths = {row["path"] for row in rows}
     folder = min(paths).rpartition("/")[0]
     found = Counter(
-        (each["path"], int(each["version"])) for each in live(dataset, f"path LIKE '{folder}/%'")
+        (row["path"], int(row["version"])) for row in live(dataset, f"path LIKE '{folder}/%'")
     )
     assert found == Counter((path, version) for path in paths for version in generations)
 
@@ -363,7 +365,7 @@ def assert_story(dataset: Dataset | EngineDataset, story: str, rows: Sequence[Ro
 def test_every_order_of_duplicated_events_gives_the_same_rows(
     dataset: Dataset, load: Load, row: MakeRow, story: str
 ) -> None:
-    rows = [each for order in rows_in_every_order(story, row) for each in order]
+    rows = [any_row for order in rows_in_every_order(story, row) for any_row in order]
     load(dataset, rows)
     assert_story(dataset, story, rows)
 
@@ -376,7 +378,7 @@ def test_some_orders_of_duplicated_events_give_the_same_rows_on_googles_engine(
     orders = rows_in_every_order(story, row)
     sample = random.Random(20240107).sample(orders, min(len(orders), 15))
     for batch in itertools.batched(sample, 5):
-        rows = [each for order in batch for each in order]
+        rows = [any_row for order in batch for any_row in order]
         dataset = EngineDataset()
         dataset.insert("instances", *rows)
         assert_story(dataset, story, rows)
@@ -397,9 +399,9 @@ def test_an_instance_at_two_paths_has_two_rows(either: Either, row: MakeRow) -> 
     dataset, load = either
     load([row("gs://two/a", 1), row("gs://two/b", 2)])
     where = "path LIKE 'gs://two/%' ORDER BY path"
-    assert [each["path"] for each in live(dataset, where)] == ["gs://two/a", "gs://two/b"]
+    assert [row["path"] for row in live(dataset, where)] == ["gs://two/a", "gs://two/b"]
     load([row("gs://two/b", 3, "deleted")])
-    assert [each["path"] for each in live(dataset, where)] == ["gs://two/a"]
+    assert [row["path"] for row in live(dataset, where)] == ["gs://two/a"]
 
 
 @pytest.mark.timeout(googlesql.TIMEOUT)
@@ -410,6 +412,6 @@ def test_until_its_marker_arrives_an_overwritten_object_is_shown(
     dataset, load = either
     load([row("gs://late/a", 1, instance="x"), row("gs://late/a", 2, instance="y")])
     where = "path = 'gs://late/a'"
-    assert {each["version"] for each in live(dataset, where)} == {"1", "2"}
+    assert {row["version"] for row in live(dataset, where)} == {"1", "2"}
     load([row("gs://late/a", 1, "deleted", study=None, series=None, instance=None)])
-    assert {each["version"] for each in live(dataset, where)} == {"2"}
+    assert {row["version"] for row in live(dataset, where)} == {"2"}

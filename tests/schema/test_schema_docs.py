@@ -48,14 +48,17 @@ MakeRow = Callable[..., dict[str, Any]]
 def columns() -> str:
     """Return every table, view and function with its columns, as Markdown."""
     definitions = schema.load(Config(), "project")
-    return "\n".join(line for each in definitions for line in _section(each))
+    return "\n".join(line for definition in definitions for line in _section(definition))
 
 
 def _section(definition: Definition) -> Iterator[str]:
     resource = definition.resource
     arguments = ""
     if definition.kind is DefinitionKind.FUNCTION:
-        pairs = [f"{each['name']} {each['dataType']['typeKind']}" for each in resource["arguments"]]
+        pairs = [
+            f"{argument['name']} {argument['dataType']['typeKind']}"
+            for argument in resource["arguments"]
+        ]
         arguments = f"({', '.join(pairs)})"
     yield from ("", f"### `{definition.name}{arguments}` ({definition.kind})")
     yield from ("", resource["description"], "")
@@ -70,10 +73,10 @@ def _section(definition: Definition) -> Iterator[str]:
 
 
 def _rows(fields: list[Mapping[str, Any]], prefix: str = "") -> Iterator[str]:
-    for each in fields:
-        mode = {"NULLABLE": "", "REQUIRED": ", required", "REPEATED": ", repeated"}[each["mode"]]
-        yield f"| `{prefix}{each['name']}` | {each['type']}{mode} | {each['description']} |"
-        yield from _rows(each.get("fields", []), f"{prefix}{each['name']}.")
+    for field in fields:
+        mode = {"NULLABLE": "", "REQUIRED": ", required", "REPEATED": ", repeated"}[field["mode"]]
+        yield f"| `{prefix}{field['name']}` | {field['type']}{mode} | {field['description']} |"
+        yield from _rows(field.get("fields", []), f"{prefix}{field['name']}.")
 
 
 def page() -> str:
@@ -161,13 +164,13 @@ def state(dataset: Dataset) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     "query",
-    [each for each in QUERIES if each.startswith(("SELECT", "WITH"))],
+    [query for query in QUERIES if query.startswith(("SELECT", "WITH"))],
     ids=lambda each: each[:40],
 )
 def test_a_cookbook_query_returns_rows(filled: Dataset, query: str) -> None:
     found = run(filled, query)
     assert found
-    assert all(any(value not in (None, []) for value in each.values()) for each in found)
+    assert all(any(value not in (None, []) for value in row.values()) for row in found)
 
 
 @pytest.mark.parametrize("query", OPERATORS_QUERIES, ids=lambda each: each[:60])
@@ -205,9 +208,15 @@ def tables() -> DatasetCatalog:
     info: list[dict[str, Any]] = [{"name": "info", "type": "RECORD", "fields": record}]
     found.add_resource([*common, *info], ["old", "instances"])
     found.add_resource([*common, {"name": "info", "type": "JSON"}], ["old", "metadata"])
-    letters = next(each for each in schema.load(Config(), "p") if each.name == "dead_letter")
+    letters = next(
+        definition for definition in schema.load(Config(), "p") if definition.name == "dead_letter"
+    )
     found.add_resource(letters.resource["schema"]["fields"], ["old", "dead_letter"])
-    live = next(each for each in schema.load(Config(), "p") if each.name == "instances_live")
+    live = next(
+        definition
+        for definition in schema.load(Config(), "p")
+        if definition.name == "instances_live"
+    )
     found.add_resource(live.resource["schema"]["fields"], ["research", "headers"])  # a copy of it
     return found
 
@@ -243,7 +252,7 @@ def apart(bigquery_url: str) -> Iterator[Dataset]:
 
 def recipe(part: str) -> str:
     """Return the query of the cookbook that contains a text."""
-    found: list[str] = [each for each in QUERIES if part in each]
+    found: list[str] = [query for query in QUERIES if part in query]
     assert len(found) == 1
     return found[0]
 
@@ -260,8 +269,8 @@ def test_single_values_and_arrays_are_both_read(
     }
     rows = (row(f"gs://values/{name}.dcm", 1, metadata=text) for name, text in headers.items())
     insert(apart, "instances", *rows)
-    found = [tuple(each.values()) for each in run(apart, recipe("image_kind"))]
-    assert [each for each in found if "//values/" in each[0]] == [
+    found = [tuple(result.values()) for result in run(apart, recipe("image_kind"))]
+    assert [row for row in found if "//values/" in row[0]] == [
         ("gs://values/none.dcm", None, None),
         ("gs://values/several.dcm", "AXIAL", 40.0),
         ("gs://values/single.dcm", None, -600.0),
@@ -280,7 +289,7 @@ def test_times_with_and_without_fractions_are_read(
         for text in (*TIMES, *ODD_TIMES)
     )
     insert(apart, "instances", *rows)
-    found = {each["path"]: each["acquired_at"] for each in run(apart, recipe("acquired_at"))}
+    found = {result["path"]: result["acquired_at"] for result in run(apart, recipe("acquired_at"))}
     read = {path.rpartition("/")[2]: when.isoformat() for path, when in found.items() if when}
     assert read == TIMES
 
@@ -321,7 +330,7 @@ def test_warnings_are_grouped_without_offsets_sizes_and_counts(
         for n, notes in enumerate((first, second))
     )
     insert(apart, "instances", *rows)
-    found = {each["kind"]: each["objects"] for each in run(apart, recipe("AS kind"))}
+    found = {result["kind"]: result["objects"] for result in run(apart, recipe("AS kind"))}
     assert {kind: count for kind, count in found.items() if "odd" in kind and kind != "odd"} == {
         "00280008 IS: not an odd integer": 2,
         "00280009: twice odd": 2,
@@ -334,21 +343,25 @@ def test_warnings_are_grouped_without_offsets_sizes_and_counts(
 
 def test_compaction_reads_the_path_of_a_dead_letter_like_the_view() -> None:
     """The local BigQuery would not notice a wrong `wide_number_mode`; the real one would."""
-    (statement,) = (each for each in QUERIES if each.startswith("DELETE") and "dead_letter" in each)
-    view = next(each for each in schema.load(Config(), "p") if each.name == "dead_letters").sql
+    (statement,) = (
+        query for query in QUERIES if query.startswith("DELETE") and "dead_letter" in query
+    )
+    view = next(
+        definition for definition in schema.load(Config(), "p") if definition.name == "dead_letters"
+    ).sql
     assert view is not None
     parses = re.findall(r"SAFE\.PARSE_JSON\(.*?\) AS \w+", view)
     assert len(parses) == 2
     path = re.search(r"CONCAT\(\s*'gs://'.*?\) AS path", view, re.DOTALL)
     assert path is not None
     ours = re.sub(r"\bd\.", "", " ".join(statement.split()))
-    for each in (*parses, path[0].removesuffix(" AS path")):
-        assert " ".join(each.split()) in ours
+    for text in (*parses, path[0].removesuffix(" AS path")):
+        assert " ".join(text.split()) in ours
 
 
 def test_compaction_changes_neither_live_rows_nor_open_dead_letters(filled: Dataset) -> None:
     """Hidden rows are deleted, then markers that hide nothing, unless they close a dead letter."""
-    statements = [each for each in QUERIES if each.startswith("DELETE")]
+    statements = [query for query in QUERIES if query.startswith("DELETE")]
     assert len(statements) == 2
     before = state(filled)
     assert len(before) == 5
@@ -356,7 +369,7 @@ def test_compaction_changes_neither_live_rows_nor_open_dead_letters(filled: Data
         run(filled, statement)
         assert state(filled) == before
     rows = run(filled, "SELECT path, version, event FROM dicom.instances ORDER BY path, version")
-    assert [tuple(each.values()) for each in rows] == [
+    assert [tuple(row.values()) for row in rows] == [
         ("gs://bucket/a.dcm", "2", "finalized"),
         ("gs://bucket/bad.dcm", "1", "deleted"),
         ("gs://bucket/copy.dcm", "1", "finalized"),

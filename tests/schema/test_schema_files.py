@@ -17,26 +17,30 @@ from dcm2bq.schema import Definition, DefinitionKind
 FOLDER = Path(schema.__file__).parent
 NAME_PLACEHOLDERS = {"${project}", "${dataset}", "${instances}", "${dead_letter}"}
 PLACEHOLDERS = NAME_PLACEHOLDERS | {f"${{{name}}}" for name in schema.FRAGMENTS}
-DEFINITIONS = {each.name: each for each in schema.load(Config(), "my-project")}
+DEFINITIONS = {definition.name: definition for definition in schema.load(Config(), "my-project")}
 
 
 def queries() -> list[Definition]:
-    return [each for each in DEFINITIONS.values() if each.sql is not None]
+    return [definition for definition in DEFINITIONS.values() if definition.sql is not None]
 
 
 def unqualified(sql: str) -> set[str]:
     """Return the tables that a query names without project and dataset."""
     tree = sqlglot.parse_one(sql, dialect="bigquery")
-    named = {each.alias for each in tree.find_all(exp.CTE)}
-    tables = [each for each in tree.find_all(exp.Table) if each.db or each.name not in named]
+    named = {cte.alias for cte in tree.find_all(exp.CTE)}
+    tables = [
+        table_node
+        for table_node in tree.find_all(exp.Table)
+        if table_node.db or table_node.name not in named
+    ]
     assert tables
-    return {each.sql() for each in tables if not (each.catalog and each.db)}
+    return {table.sql() for table in tables if not (table.catalog and table.db)}
 
 
 def columns(fields: list[dict[str, Any]], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    for each in fields:
-        yield prefix + each["name"], each
-        yield from columns(each.get("fields", []), f"{prefix}{each['name']}.")
+    for field in fields:
+        yield prefix + field["name"], field
+        yield from columns(field.get("fields", []), f"{prefix}{field['name']}.")
 
 
 def test_every_schema_file_is_loaded() -> None:
@@ -74,7 +78,7 @@ def test_names_come_from_the_configuration() -> None:
     config = from_overrides(
         {"bigQuery": {"datasetId": "d", "instancesTableId": "i", "deadLetterTableId": "x"}}
     )
-    definitions = {each.name: each for each in schema.load(config, "p")}
+    definitions = {definition.name: definition for definition in schema.load(config, "p")}
     assert list(definitions)[:2] == ["i", "x"]
     assert definitions["i"].qualified_name == "p.d.i"
     assert definitions["i"].resource["tableReference"] == {
@@ -85,13 +89,13 @@ def test_names_come_from_the_configuration() -> None:
     assert definitions["study"].resource["routineReference"]["datasetId"] == "d"
     tables = {
         table.sql()
-        for each in definitions.values()
-        for table in sqlglot.parse_one(each.sql or "SELECT 1", dialect="bigquery").find_all(
+        for definition in definitions.values()
+        for table in sqlglot.parse_one(definition.sql or "SELECT 1", dialect="bigquery").find_all(
             exp.Table
         )
         if table.db
     }
-    assert {re.split(" AS ", each)[0].replace('"', "") for each in tables} == {
+    assert {re.split(" AS ", table)[0].replace('"', "") for table in tables} == {
         "p.d.i",
         "p.d.x",
         "p.d.instances_live",
@@ -143,7 +147,7 @@ def test_instances_live_has_the_columns_of_instances() -> None:
 def test_dead_letter_has_the_columns_that_pub_sub_writes() -> None:
     """The columns of a BigQuery subscription with metadata; none may be REQUIRED."""
     fields: list[Mapping[str, Any]] = DEFINITIONS["dead_letter"].resource["schema"]["fields"]
-    assert [(each["name"], each["type"], each["mode"]) for each in fields] == [
+    assert [(field["name"], field["type"], field["mode"]) for field in fields] == [
         ("subscription_name", "STRING", "NULLABLE"),
         ("message_id", "STRING", "NULLABLE"),
         ("publish_time", "TIMESTAMP", "NULLABLE"),
@@ -168,9 +172,9 @@ def test_objects_are_created_after_those_they_read() -> None:
     seen: set[str] = set()
     for definition in DEFINITIONS.values():
         tree = sqlglot.parse_one(definition.sql or "SELECT 1", dialect="bigquery")
-        assert {each.name for each in tree.find_all(exp.Table) if each.db} <= seen
+        assert {table_node.name for table_node in tree.find_all(exp.Table) if table_node.db} <= seen
         seen.add(definition.name)
-    kinds = [each.kind for each in DEFINITIONS.values()]
+    kinds = [definition.kind for definition in DEFINITIONS.values()]
     assert kinds == sorted(kinds, key=list(DefinitionKind).index)
 
 

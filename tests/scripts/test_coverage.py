@@ -43,11 +43,11 @@ def test_both_environments_are_measured_and_the_floor_holds(environ: dict[str, s
     assert calls(environ) == [started, started, "combine --quiet", "report"]
 
 
-def test_a_selection_of_tests_has_no_floor(environ: dict[str, str]) -> None:
+def test_a_selection_of_tests_has_no_least_coverage(environ: dict[str, str]) -> None:
     assert calls(environ, "tests/unit", "-x")[1:] == ["combine --quiet", "report --fail-under=0"]
 
 
-def test_tests_that_fail_are_not_reported(environ: dict[str, str]) -> None:
+def test_coverage_is_not_reported_if_tests_fail(environ: dict[str, str]) -> None:
     program(Path(environ["BIN"]) / "pytest", f"echo failed >> {environ['BIN']}/../calls; exit 1")
     assert calls(environ, "tests/unit", status=1) == ["failed"]
 

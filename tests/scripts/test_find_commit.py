@@ -30,7 +30,7 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_each_change_of_deployed_code_has_a_digest_of_its_own(repository: Path) -> None:
+def test_each_change_of_deployed_code_has_another_digest(repository: Path) -> None:
     digests = [
         commit(repository, "main.py", "1"),
         commit(repository, "dcm2bq/rows.py", "1"),
@@ -46,7 +46,7 @@ def test_changes_of_other_files_leave_the_digest_alone(repository: Path) -> None
     assert commit(repository, "dcm2bq/cli/dump.py", "1") == first
     assert commit(repository, "tests/main.py", "1") == first
     summaries = list(find_commit.commits(first, repository))
-    assert [each.split(maxsplit=2)[2] for each in summaries] == [
+    assert [summary.split(maxsplit=2)[2] for summary in summaries] == [
         "Write tests/main.py",
         "Write dcm2bq/cli/dump.py",
         "Write main.py",

@@ -37,7 +37,7 @@ def two(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def test_the_first_version_that_is_installed_is_taken(tmp_path: Path, two: dict[str, str]) -> None:
+def test_the_first_installed_version_is_used(tmp_path: Path, two: dict[str, str]) -> None:
     assert find(tmp_path, "8.2", "8.1") == (0, two["8.2"])
     assert find(tmp_path, "8.1", "8.2") == (0, two["8.1"])
     assert find(tmp_path, "8.3", "8.1") == (0, two["8.1"])
@@ -50,7 +50,7 @@ def test_a_real_python_is_found_by_its_path(tmp_path: Path) -> None:
     assert Path(path).samefile(sys.executable)
 
 
-def test_a_python_that_is_named_is_taken_or_refused(tmp_path: Path, two: dict[str, str]) -> None:
+def test_a_named_python_is_used_or_refused(tmp_path: Path, two: dict[str, str]) -> None:
     assert find(tmp_path, "8.2", "8.1", PYTHON=two["8.1"]) == (0, two["8.1"])
     status, message = find(tmp_path, "8.3", "8.2", PYTHON=two["8.1"])
     assert status == 1
@@ -59,7 +59,7 @@ def test_a_python_that_is_named_is_taken_or_refused(tmp_path: Path, two: dict[st
     )
 
 
-def test_without_any_the_message_says_what_to_install(tmp_path: Path) -> None:
+def test_without_any_python_the_message_says_what_to_install(tmp_path: Path) -> None:
     status, message = find(tmp_path, "8.3", "8.2")
     assert status == 1
     assert message.startswith("Python 8.3 is not installed: install it from https://")

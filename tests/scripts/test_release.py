@@ -45,7 +45,7 @@ def test_a_tag_that_fits_is_released_with_its_notes_alone() -> None:
         (TAG, CHANGELOG, {"Homepage": f"{HOME}-fork"}, "Homepage in pyproject.toml is"),
     ],
 )
-def test_what_does_not_fit_stops_the_release(
+def test_a_tag_changelog_or_url_that_does_not_fit_stops_the_release(
     tag: str, changelog: list[Entry], urls: dict[str, str], problem: str
 ) -> None:
     (found,) = release.problems(tag, changelog, urls, HOME)

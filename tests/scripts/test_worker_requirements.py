@@ -14,7 +14,7 @@ def test_the_file_follows_from_the_lock() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_each_package_stands_on_one_line_with_its_hashes() -> None:
-    entries = [each for each in REQUIREMENTS.read_text().splitlines() if each[0] != "#"]
-    assert [each.partition("==")[0] for each in entries] == list(PINNED)
-    assert all(" --hash=sha256:" in each for each in entries)
+def test_each_package_is_on_one_line_with_its_hashes() -> None:
+    entries = [line for line in REQUIREMENTS.read_text().splitlines() if line[0] != "#"]
+    assert [entry.partition("==")[0] for entry in entries] == list(PINNED)
+    assert all(" --hash=sha256:" in entry for entry in entries)

@@ -1,4 +1,4 @@
-"""What a backfill works on, and the command in the environment that has Apache Beam."""
+"""A bucket, a staging folder and a dataset, and the command of the environment with Apache Beam."""
 
 import json
 import os
@@ -34,7 +34,7 @@ import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execv(sys.argv[1], sys.argv[1:])
 """
-"""Runs a command that hears an interrupt, even where a shell lets its background jobs ignore it."""
+"""Runs a command that receives interrupts, even if a shell makes background jobs ignore them."""
 
 
 class Site:
@@ -66,7 +66,7 @@ class Site:
         return resource
 
     def start(self, *args: str, where: str = "", **environ: str) -> subprocess.Popen[str]:
-        """Start the command on the source, in a session of its own."""
+        """Start the command on the source, in a new session."""
         command = [str(DCM2BQ), "backfill", f"gs://{self.source.name}/{where}"]
         staging = ["--staging", f"gs://{self.staging.name}/b"]
         return self.run([*command, *staging, *args], **environ)
@@ -121,7 +121,7 @@ class Site:
     def names(self, prefix: str) -> list[str]:
         """Return the names in the staging bucket."""
         store = self.store()
-        return [each.name for each in store.list(self.staging.name, prefix)]
+        return [stored.name for stored in store.list(self.staging.name, prefix)]
 
     def store(self) -> Any:
         """Return a store on the local Cloud Storage."""

@@ -131,8 +131,8 @@ def _find(message: Any, field: str) -> Any:
     level = [message]
     while level:
         below = []
-        for each in level:
-            for descriptor, value in each.ListFields():
+        for schema in level:
+            for descriptor, value in schema.ListFields():
                 if descriptor.name == field:
                     return value
                 if descriptor.message_type:

@@ -108,9 +108,9 @@ class Bucket:
         blob.delete()
         return self._event(blob, "deleted")
 
-    def names(self, prefix: str = "") -> dict[str, int]:
-        """Return the generation of each live object."""
-        found = self._client.list_blobs(self._bucket, prefix=prefix)
+    def names(self, prefix: str = "", *, versions: bool = False) -> dict[str, int]:
+        """Return the generation of each live object; with `versions`, the last one kept."""
+        found = self._client.list_blobs(self._bucket, prefix=prefix, versions=versions)
         return {blob.name: blob.generation for blob in found}
 
     def _event(self, blob: Any, kind: str) -> Event:

@@ -1,4 +1,4 @@
-"""What a run of the command line left behind."""
+"""The result of running the command line."""
 
 from dataclasses import dataclass
 

@@ -12,7 +12,7 @@ REQUIREMENTS = ROOT / "requirements.txt"
 
 
 def make_environment(folder: Path) -> Path:
-    """Install requirements.txt into an environment of its own; return its Python."""
+    """Install requirements.txt into a new environment; return its Python."""
     python = folder / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]

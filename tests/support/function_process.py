@@ -90,27 +90,29 @@ def function(
 
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time of a process and its children."""
-    stats = [Path(f"/proc/{each}/stat").read_text() for each in descendants(pid)]
-    fields = [each.rpartition(")")[2].split() for each in stats]
-    return sum(int(each[11]) + int(each[12]) for each in fields) / TICKS
+    stats = [Path(f"/proc/{process_id}/stat").read_text() for process_id in descendants(pid)]
+    fields = [stat.rpartition(")")[2].split() for stat in stats]
+    return sum(int(field[11]) + int(field[12]) for field in fields) / TICKS
 
 
 def peak_bytes(pid: int) -> int:
     """Return the peak memory of the largest of a process and its children."""
-    statuses = [Path(f"/proc/{each}/status").read_text() for each in descendants(pid)]
-    return max(int(each.partition("VmHWM:")[2].split()[0]) * 1024 for each in statuses)
+    statuses = [Path(f"/proc/{process_id}/status").read_text() for process_id in descendants(pid)]
+    return max(int(status.partition("VmHWM:")[2].split()[0]) * 1024 for status in statuses)
 
 
 def resident_bytes(pid: int) -> int:
     """Return the memory that the largest of a process and its children has now."""
-    pages = (Path(f"/proc/{each}/statm").read_text().split()[1] for each in descendants(pid))
+    pages = (
+        Path(f"/proc/{process_id}/statm").read_text().split()[1] for process_id in descendants(pid)
+    )
     return max(map(int, pages)) * resource.getpagesize()
 
 
 def descendants(pid: int) -> list[int]:
     """Return a process and all below it."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(each for child in children for each in descendants(int(child)))]
+    return [pid, *(process_id for child in children for process_id in descendants(int(child)))]
 
 
 def deliver(port: int, count: int, concurrency: int, size: int, suffix: str = "") -> None:

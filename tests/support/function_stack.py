@@ -1,4 +1,4 @@
-"""The function as a process, between proxies, with a dataset of its own."""
+"""The function as a process, between proxies, with its own dataset."""
 
 import json
 import uuid
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
-    """A running function, what stands behind it, and how to look at it."""
+    """A running function, the services that it uses, and its log."""
 
     url: str
     bucket: Bucket

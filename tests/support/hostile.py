@@ -1,4 +1,4 @@
-"""Objects that ask for far more memory or time than their size tells, and enormous honest ones."""
+"""Objects that cost far more memory or time than their size suggests, and enormous genuine ones."""
 
 import gzip
 import struct

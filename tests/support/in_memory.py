@@ -15,7 +15,7 @@ class MemoryReader(StreamSource):
 
 
 class MemoryStore:
-    """Holds one content, whatever object is asked for."""
+    """Has the same content for every object."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content

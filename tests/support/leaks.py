@@ -25,7 +25,9 @@ def windows(*values: bytes) -> frozenset[bytes]:
 
 def leaks(texts: Iterable[str], secret: frozenset[bytes]) -> list[str]:
     """Return the texts in which a stretch of a secret can be read, as text or from numbers."""
-    return [text for text in texts if any(_stretches(each) & secret for each in _readings(text))]
+    return [
+        text for text in texts if any(_stretches(reading) & secret for reading in _readings(text))
+    ]
 
 
 def _stretches(data: bytes) -> frozenset[bytes]:
@@ -33,7 +35,7 @@ def _stretches(data: bytes) -> frozenset[bytes]:
 
 
 def _readings(text: str) -> Iterator[bytes]:
-    """Yield the text's own bytes, and those that its numbers and hex runs can stand for."""
+    """Yield the text's own bytes, and those that its numbers and hex runs can spell."""
     yield text.encode()
     tokens = [_bytes_of(match[1]) for match in _TOKEN.finditer(text)]
     for token in tokens:
@@ -43,7 +45,7 @@ def _readings(text: str) -> Iterator[bytes]:
 
 
 def _bytes_of(token: str) -> set[bytes]:
-    """Return what a run of digits can stand for: a number, or bytes in any order."""
+    """Return what a run of digits can mean: a number, or bytes in any order."""
     found: set[bytes] = set()
     numbers = {int(token, 16)} | ({int(token)} if token.isdecimal() else set())
     for number in numbers:

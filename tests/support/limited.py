@@ -1,4 +1,4 @@
-"""A process under a hard limit of memory: by a control group where one can be made."""
+"""Run a process under a hard limit of memory, in a control group if one can be created."""
 
 import uuid
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
 _ADDRESS_SPACE = 1024 * 1024 * 1024
-"""What libraries, stacks and the allocator's arenas take of addresses beyond the memory."""
+"""Addresses that libraries, stacks and the allocator's arenas take beyond the memory."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Limited:
 
     @property
     def peak_bytes(self) -> int | None:
-        """The most memory that the group has used; None where nobody counts."""
+        """The most memory that the group has used, in bytes; None if it is not counted."""
         for name in ("memory.peak", "memory.max_usage_in_bytes"):
             if self.group and (self.group / name).exists():
                 return int((self.group / name).read_text())
@@ -45,7 +45,7 @@ def limited(limit: int) -> Iterator[Limited]:
 
 
 def _make_group(limit: int) -> Path | None:
-    """Make a control group below this process's own; None where that is not allowed."""
+    """Create a control group within that of this process; None if that is not allowed."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, group = line.split(":", 2)
         if controllers not in {"", "memory"}:

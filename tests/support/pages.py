@@ -90,7 +90,9 @@ def sql_in_markdown(text: str) -> Iterator[str]:
     """Yield the statements of a page, without those in its command lines."""
     for _, language, block in _FENCE.findall(text):
         if language == "sql":
-            parts = (each.strip() for each in re.split(r";\s*$", block, flags=re.MULTILINE))
+            parts = (
+                statement.strip() for statement in re.split(r";\s*$", block, flags=re.MULTILINE)
+            )
             yield from filter(None, parts)
     for _, span in _SPAN.findall(_INDENTED.sub("\n", _FENCE.sub("\n", text))):
         if _QUERY.match(span):
@@ -142,8 +144,8 @@ def _commands(words: list[str]) -> Iterator[tuple[str, ...]]:
 def _in_help(name: str, command: click.Command) -> Iterator[Line]:
     yield from in_shell(f"{name} --help", _shown(command.help or ""))
     if isinstance(command, click.Group):
-        for each in command.commands.values():
-            yield from _in_help(f"{name} {each.name}", each)
+        for subcommand in command.commands.values():
+            yield from _in_help(f"{name} {subcommand.name}", subcommand)
 
 
 def _shown(help_text: str) -> str:
@@ -158,7 +160,7 @@ def _in_outputs() -> Iterator[Line]:
         for name, body in output.items():
             joined = re.search(r'join\(" ", \[(.*)\]\)', str(body["value"]), re.DOTALL)
             if joined:
-                pieces = [json.loads(each) for each in re.findall(r'"[^"]*"', _plain(joined[1]))]
+                pieces = [json.loads(match) for match in re.findall(r'"[^"]*"', _plain(joined[1]))]
                 yield from in_shell(f"tf/outputs.tf, {name}", " ".join(pieces))
 
 

@@ -1,4 +1,4 @@
-"""How long things may take on the machine as it is: other work on it must fail no test.
+"""Time limits that allow for the load of the machine, so that other work on it fails no test.
 
 TEST_PATIENCE, 1 by default, makes every limit longer.
 """
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 MOST_SCALED = 4
+"""Most times by which a limit that is waited for is extended: tests must still end."""
 
 
 def patience() -> float:
@@ -22,7 +23,7 @@ def patience() -> float:
 
 
 def scaled(seconds: float) -> int:
-    """Return a time limit that tests wait for, longer on a busy machine, but not much longer."""
+    """Return a limit that tests wait for: on a busy machine up to `MOST_SCALED` times as long."""
     return math.ceil(seconds * min(patience(), MOST_SCALED))
 
 
@@ -35,7 +36,7 @@ def own_clock() -> Iterator[None]:
 
 
 def _runnable() -> float:
-    """Return how many threads want a processor at the moment: proc_loadavg(5)."""
+    """Return how many threads can run at the moment, by proc_loadavg(5)."""
     try:
         with open("/proc/loadavg") as file:  # noqa: PTH123
             return float(file.read().split()[3].partition("/")[0])
@@ -44,7 +45,7 @@ def _runnable() -> float:
 
 
 def until(is_so: Callable[[], object], seconds: float = 300) -> None:
-    """Wait until something is so; fail after `seconds` of an idle machine."""
+    """Wait until `is_so` returns true; fail after `seconds`, or longer on a busy machine."""
     give_up = time.monotonic() + seconds * patience()
     while not is_so():
         assert time.monotonic() < give_up, "waited in vain"

@@ -101,6 +101,6 @@ def _text(expression: ast.expr, scope: Scope) -> str:
         case ast.Name() if source in scope:
             return _text(scope[source], scope)
         case ast.Call(func=ast.Attribute(value=template, attr="format"), keywords=keywords):
-            values = {str(each.arg): _text(each.value, scope) for each in keywords}
+            values = {str(keyword.arg): _text(keyword.value, scope) for keyword in keywords}
             return _text(template, scope).format(**values)
     raise AssertionError(f"VALUES has no {source}")

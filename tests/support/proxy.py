@@ -1,5 +1,6 @@
 """A loopback proxy that stands before a server and injects faults."""
 
+import json
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -7,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPConnection
+
+import requests
 
 from tests.support.cloud import media_refusal
 from tests.support.http_server import Exchange, serving
@@ -96,17 +99,39 @@ class Proxy:
 
     def _forward(self, exchange: Exchange) -> tuple[int, dict[str, str], bytes]:
         connection = HTTPConnection(self._upstream, timeout=600)
-        headers = _end_to_end(exchange.headers.items())
+        headers = end_to_end(exchange.headers.items())
         try:
             with self.under_way(exchange.requestline):
                 connection.request(exchange.command, exchange.path, exchange.body, headers)
                 response = connection.getresponse()
-                return response.status, _end_to_end(response.getheaders()), response.read()
+                return response.status, end_to_end(response.getheaders()), response.read()
         finally:
             connection.close()
 
 
-def _end_to_end(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+class LoadingBigQuery(Proxy):
+    """The local BigQuery, with a load job's missing schema taken from its table.
+
+    BigQuery does that; the local one guesses a schema from the file instead.
+    """
+
+    def _forward(self, exchange: Exchange) -> tuple[int, dict[str, str], bytes]:
+        if exchange.command == "POST" and exchange.path.partition("?")[0].endswith("/jobs"):
+            job = json.loads(exchange.body)
+            load = job["configuration"].get("load")
+            if load is not None and "schema" not in load:
+                load["schema"] = self._schema(load["destinationTable"])
+                exchange.body = json.dumps(job).encode()
+        return super()._forward(exchange)
+
+    def _schema(self, table: dict[str, str]) -> dict[str, object]:
+        path = "projects/{projectId}/datasets/{datasetId}/tables/{tableId}".format(**table)
+        answer = requests.get(f"http://{self._upstream}/bigquery/v2/{path}", timeout=600)
+        schema: dict[str, object] = answer.json()["schema"]
+        return schema
+
+
+def end_to_end(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return the headers that a proxy passes on."""
     return {name: value for name, value in headers if name.lower() not in HOP_BY_HOP}
 

@@ -26,10 +26,10 @@ def _walk(ignored: pathspec.PathSpec[pathspec.Pattern]) -> Iterator[str]:
     for folder, folders, files in os.walk(ROOT):
         here = Path(folder).relative_to(ROOT)
         folders[:] = [
-            each for each in folders if not ignored.match_file(f"{(here / each).as_posix()}/")
+            folder for folder in folders if not ignored.match_file(f"{(here / folder).as_posix()}/")
         ]
-        for each in files:
-            path = (here / each).as_posix()
+        for file in files:
+            path = (here / file).as_posix()
             if not ignored.match_file(path):
                 yield path
 

@@ -151,7 +151,7 @@ def test_an_unforeseen_exception_is_a_reason_if_an_entry_has_it(
     data = json.dumps(event.data).encode()
     write(stack, message_id=folder, attributes=json.dumps(attributes), data=data)
     done = command("dead-letters", "list", "--reason", "oddlynamederror", "--json")
-    assert [each["path"] for each in json.loads(done.out)] == [path_of(stack, event)]
+    assert [entry["path"] for entry in json.loads(done.out)] == [path_of(stack, event)]
 
 
 def test_an_entry_is_shown_with_its_recorded_event(
@@ -328,7 +328,7 @@ def test_a_later_failure_reopens_a_dismissed_entry(
     assert dismissed(stack, event) == []
     command("dead-letters", "dismiss", "--path", path, "--because", "still bad")
     assert open_entries(command, path) == []
-    assert [each["because"] for each in dismissed(stack, event)] == ["still bad"]
+    assert [letter["because"] for letter in dismissed(stack, event)] == ["still bad"]
 
 
 @pytest.mark.parametrize("how", ["row", "marker"])

@@ -53,8 +53,13 @@ class Place:
         done = self.verify("--json", *args)
         assert done.status == status, done.err
         return [
-            (each["finding"], each["path"].removeprefix(self.root), each["reason"], each["result"])
-            for each in json.loads(done.out)
+            (
+                entry["finding"],
+                entry["path"].removeprefix(self.root),
+                entry["reason"],
+                entry["result"],
+            )
+            for entry in json.loads(done.out)
         ]
 
     def live(self) -> list[tuple[str, str]]:
@@ -404,7 +409,9 @@ def test_ranges_of_a_large_bucket_have_no_gap_and_no_overlap(
                 settle=timedelta(0),
                 range_rows=range_rows,
             )
-            found.append([(each.finding, each.event.object.path) for each in comparison])
+            found.append(
+                [(difference.finding, difference.event.object.path) for difference in comparison]
+            )
             assert comparison.objects == 32
     assert found[0] == found[1]
     assert len(found[0]) == 8 + 6

@@ -15,7 +15,7 @@ def compute(seconds: float) -> None:
         pass
 
 
-def test_a_deadline_can_be_moved_only_as_the_name_says() -> None:
+def test_within_only_shortens_and_at_least_only_extends_a_deadline() -> None:
     deadline = Deadline.after(100)
     assert deadline.within(1000).at == deadline.at
     assert deadline.within(10).left == pytest.approx(10, abs=1)
@@ -45,7 +45,7 @@ def test_time_spent_computing_makes_the_object_unreadable() -> None:
         deadline.check()
 
 
-def test_an_attempt_does_not_answer_for_the_computing_of_the_one_before() -> None:
+def test_the_computing_of_an_earlier_attempt_does_not_count() -> None:
     deadline = Deadline.after(0.1)
     compute(0.1)
     with pytest.raises(ReadFailedError):

@@ -25,4 +25,4 @@ def test_every_test_that_is_named_exists() -> None:
 @pytest.mark.parametrize("doc", DOCS, ids=lambda doc: doc.name)
 def test_every_path_that_is_named_exists(doc: Path) -> None:
     named = set(PATH.findall(doc.read_text()))
-    assert [each for each in sorted(named) if not (ROOT / each).exists()] == []
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []

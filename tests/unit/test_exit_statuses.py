@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "OPERATIONS.md"
 
 def test_every_exit_status_is_in_the_table() -> None:
     section = PAGE.read_text().partition("## Exit statuses\n")[2].partition("\n## ")[0]
-    listed = [int(each) for each in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)]
+    listed = [int(match) for match in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)]
     assert listed == [
         0,
         common.FINDINGS,

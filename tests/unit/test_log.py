@@ -157,11 +157,11 @@ def test_a_tally_writes_a_line_at_once_then_one_per_minute_and_one_at_the_end(
     assert lines(capsys) == []
     monkeypatch.setattr(time, "monotonic", lambda: now + 61)
     tally.write_if_due()
-    assert [each["ignored"] for each in lines(capsys)] == [{"name": 1, "empty": 1}]
+    assert [line["ignored"] for line in lines(capsys)] == [{"name": 1, "empty": 1}]
     tally.add("folder")
     tally.flush()
     tally.flush()
-    assert [each["ignored"] for each in lines(capsys)] == [{"folder": 1}]
+    assert [line["ignored"] for line in lines(capsys)] == [{"folder": 1}]
 
 
 def test_a_tally_loses_no_count_between_threads(
@@ -178,4 +178,4 @@ def test_a_tally_loses_no_count_between_threads(
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(count, range(2000)))
     tally.flush()
-    assert sum(each["ignored"]["name"] for each in lines(capsys)) == 2000
+    assert sum(line["ignored"]["name"] for line in lines(capsys)) == 2000

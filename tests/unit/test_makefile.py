@@ -21,7 +21,7 @@ def plan(*args: str, folder: Path = ROOT) -> str:
 
 
 def test_every_lock_is_audited() -> None:
-    locks = {each.stem for each in ROOT.glob("requirements*.txt")}
+    locks = {path.stem for path in ROOT.glob("requirements*.txt")}
     assert len(locks) == 3
     (loop,) = (line for line in plan("audit").splitlines() if " for lock in " in line)
     assert set(loop.partition(" in ")[2].partition(";")[0].split()) == locks
@@ -31,7 +31,7 @@ def test_every_lock_is_audited() -> None:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A checkout whose environments are ready, as far as make can see."""
-    for name in ("Makefile", "pyproject.toml", *(each.name for each in ROOT.glob("require*.txt"))):
+    for name in ("Makefile", "pyproject.toml", *(path.name for path in ROOT.glob("require*.txt"))):
         shutil.copyfile(ROOT / name, tmp_path / name)
     for name in (".venv", ".venv-backfill"):
         bin_ = tmp_path / name / "bin"
@@ -44,7 +44,7 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_an_environment_whose_python_is_gone_is_made_anew(checkout: Path) -> None:
+def test_an_environment_whose_python_is_gone_is_recreated(checkout: Path) -> None:
     python = checkout / ".venv-backfill" / "bin" / "python"
     python.unlink()
     python.symlink_to("/nowhere/python3.13")
@@ -52,7 +52,7 @@ def test_an_environment_whose_python_is_gone_is_made_anew(checkout: Path) -> Non
     assert "setting up" not in plan("run", folder=checkout)
 
 
-def test_an_environment_that_was_moved_is_made_anew(checkout: Path) -> None:
+def test_an_environment_that_was_moved_is_recreated(checkout: Path) -> None:
     moved = checkout.rename(checkout.with_name("moved"))
     assert "setting up .venv " in plan("run", folder=moved)
 

@@ -13,7 +13,7 @@ from dcm2bq.errors import ConfigError, NotDicomError
 from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.handler import Handler
 from dcm2bq.stored_object import StoredObject
-from dcm2bq.tools import indexing
+from dcm2bq.tools import attempts
 from dcm2bq.tools.backfill.staging import ShardObjects
 from tests.dicom.build import dicom, identity
 from tests.support.in_memory import MemorySink, MemoryStore
@@ -54,7 +54,7 @@ def event(number: int) -> ObjectEvent:
 
 
 @pytest.mark.parametrize("is_last", [True, False, None])
-def test_the_handler_raises_it_whatever_the_age_of_the_event(
+def test_the_handler_raises_a_missing_key_whatever_the_age_of_the_event(
     options: config.Config, *, is_last: bool | None
 ) -> None:
     sink = MemorySink()
@@ -82,9 +82,9 @@ def test_a_backfill_stops_at_the_first_object(options: config.Config) -> None:
     assert len(given) < 20
 
 
-def test_repairs_and_retries_stop_at_the_first_one() -> None:
+def test_repairs_and_retries_stop_at_the_first_missing_key() -> None:
     """Other errors concern only their attempt."""
-    attempts = indexing.attempt_each(Attempt, [NotDicomError("x"), ConfigError("key"), None])
-    assert isinstance(next(attempts).error, NotDicomError)
+    tried = attempts.attempt_each(Attempt, [NotDicomError("x"), ConfigError("key"), None])
+    assert isinstance(next(tried).error, NotDicomError)
     with pytest.raises(ConfigError, match="key"):
-        next(attempts)
+        next(tried)

@@ -1,4 +1,4 @@
-"""What the package says of itself to installers, and to whoever looks for it."""
+"""The package's metadata, for installers and for people who look for it."""
 
 import tomllib
 from pathlib import Path

@@ -83,7 +83,7 @@ def test_each_measured_table_holds_figures() -> None:
     assert all(re.search(r"\| [\d.,]+ \|", table) for _, table in blocks)
 
 
-def test_the_way_by_hand_installs_by_hash_and_names_each_identity() -> None:
+def test_the_deployment_by_hand_installs_by_hash_and_names_each_identity() -> None:
     (commands,) = re.findall(r"By hand instead.*?```sh\n(.*?)```", README, re.DOTALL)
     installs = re.findall(r"^pip install (.*)$", commands, re.MULTILINE)
     assert installs == ["--require-hashes -r requirements.txt", "--no-deps ."]

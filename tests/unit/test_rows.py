@@ -42,7 +42,7 @@ TYPES = {
 
 def check(struct: type, fields: list[dict[str, Any]], where: str) -> None:
     """Assert that a row type has exactly the columns of a schema."""
-    members = {each.encode_name: each.type for each in msgspec.structs.fields(struct)}
+    members = {field.encode_name: field.type for field in msgspec.structs.fields(struct)}
     assert members.keys() == {field["name"] for field in fields}, where
     for field in fields:
         kind, name = members[field["name"]], f"{where}.{field['name']}"
@@ -99,7 +99,7 @@ def test_every_column_from_the_header_arrives_in_a_row(column: str) -> None:
 
 
 def test_the_columns_from_the_header_are_those_that_are_lifted() -> None:
-    assert [each.keyword for each in lifted.LIFTED] == list(LIFTED)
+    assert [column.keyword for column in lifted.LIFTED] == list(LIFTED)
 
 
 def test_a_row_has_the_form_that_insert_all_takes() -> None:
@@ -132,7 +132,7 @@ def test_an_insert_id_is_the_same_for_each_delivery_of_a_change() -> None:
         replace(EVENT, time=datetime(2026, 1, 3, tzinfo=UTC)),
     ]
     assert insert_id(again) == insert_id(EVENT)
-    assert len({insert_id(each) for each in [EVENT, *others]}) == 5
+    assert len({insert_id(event) for event in [EVENT, *others]}) == 5
     assert len(insert_id(EVENT)) <= 128
 
 

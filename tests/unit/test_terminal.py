@@ -50,7 +50,9 @@ def test_no_character_of_a_steering_category_is_left() -> None:
 
 
 def test_json_keeps_its_meaning() -> None:
-    everything = [chr(each) for each in range(sys.maxunicode + 1) if not 0xD800 <= each < 0xE000]
+    everything = [
+        chr(number) for number in range(sys.maxunicode + 1) if not 0xD800 <= number < 0xE000
+    ]
     for indent in (None, 2):
         text = json.dumps(["\\", '"', *everything], ensure_ascii=False, indent=indent)
         escaped = printable_json(text)

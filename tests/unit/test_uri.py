@@ -59,7 +59,7 @@ def test_a_uri_survives_formatting_and_parsing(bucket: str, name: str) -> None:
 
 
 def test_a_uri_is_recognised_in_any_case() -> None:
-    assert [is_uri(each) for each in ("gs://", "GS://B/x", "gs:/b", "a/gs://b", "-")] == [
+    assert [is_uri(text) for text in ("gs://", "GS://B/x", "gs:/b", "a/gs://b", "-")] == [
         *(True, True),
         *(False, False, False),
     ]

@@ -45,7 +45,7 @@ def test_each_job_has_only_the_permissions_that_it_needs(path: Path) -> None:
 
 
 @every_workflow
-def test_each_job_ends(path: Path) -> None:
+def test_each_job_has_a_time_limit(path: Path) -> None:
     for name, job in jobs(path).items():
         assert "uses" in job or job["timeout-minutes"] <= 60, name
 
@@ -74,4 +74,6 @@ def test_no_expression_is_written_into_a_script(path: Path) -> None:
     for name, job in jobs(path).items():
         for step in job.get("steps", []):
             expressions = re.findall(r"\$\{\{ *([\w.]+)", step.get("run", ""))
-            assert [each for each in expressions if not each.startswith("matrix.")] == [], name
+            assert [
+                expression for expression in expressions if not expression.startswith("matrix.")
+            ] == [], name

@@ -58,7 +58,7 @@ def insert(writer: RowSink, each: rows.InstanceRow, seconds: float = 300) -> Dcm
 
 
 def stored(bigquery: InsertAll) -> set[str]:
-    return {each["path"] for each in bigquery.stored.values()}
+    return {row["path"] for row in bigquery.stored.values()}
 
 
 def test_a_lone_caller_never_waits(writer: RowSink, bigquery: InsertAll) -> None:
@@ -93,7 +93,7 @@ def test_a_request_refused_as_a_whole_is_sent_again_in_parts(
     writer: RowSink, bigquery: InsertAll
 ) -> None:
     def fail(_: int, batch: list[dict[str, Any]]) -> Any:
-        bad = any(each["json"]["path"].endswith("/3.dcm") for each in batch)
+        bad = any(row["json"]["path"].endswith("/3.dcm") for row in batch)
         return (400, b'{"error": {"errors": [{"reason": "invalid"}]}}') if bad else None
 
     bigquery.seconds, bigquery.fail = 0.1, fail
@@ -147,7 +147,7 @@ def test_under_64_threads_with_faults_every_caller_gets_its_own_verdict(
     large, bad = {row(n).path for n in (5, 205)}, {row(n).path for n in range(0, 400, 37)}
 
     def fail(_: int, batch: list[dict[str, Any]]) -> Any:
-        if any(each["json"]["path"] in large for each in batch):
+        if any(row["json"]["path"] in large for row in batch):
             return 413, b""
         return chance.choice([None, None, None, "reset", (503, b""), (200, b"no JSON")])
 
@@ -184,7 +184,7 @@ def test_a_batch_has_at_most_500_rows_or_5_mb_and_a_larger_row_is_sent_alone() -
 
     def send(batch: Any, _: Deadline) -> list[None]:
         gate.wait()
-        sent.append([len(each) for each in batch])
+        sent.append([len(row) for row in batch])
         return [None] * len(batch)
 
     commit = GroupCommit(send)
@@ -196,12 +196,12 @@ def test_a_batch_has_at_most_500_rows_or_5_mb_and_a_larger_row_is_sent_alone() -
             while len(commit._queue) + 1 < len(waiting):
                 time.sleep(0.001)
         gate.set()
-        for each in waiting:
-            each.result()
-    assert [len(each) for each in sent[:2]] == [1, BATCH_ROWS]
-    assert all(sum(each) <= BATCH_BYTES or len(each) == 1 for each in sent)
+        for caller in waiting:
+            caller.result()
+    assert [len(batch) for batch in sent[:2]] == [1, BATCH_ROWS]
+    assert all(sum(batch) <= BATCH_BYTES or len(batch) == 1 for batch in sent)
     assert [BATCH_BYTES + 1] in sent
-    assert sum(len(each) for each in sent) == len(sizes)
+    assert sum(len(batch) for batch in sent) == len(sizes)
 
 
 def test_an_unforeseen_error_reaches_the_sender_and_acknowledges_nobody() -> None:
@@ -233,7 +233,7 @@ def test_an_unforeseen_error_reaches_the_sender_and_acknowledges_nobody() -> Non
             time.sleep(0.001)
         gate.set()
         assert first.result() == "stored"
-        results = sorted(each.result() for each in others)
+        results = sorted(other.result() for other in others)
     assert results == ["KeyError", "WriteFailedError", "WriteFailedError"]
     assert attempt() == "stored"
 
@@ -257,8 +257,8 @@ def test_a_caller_with_little_time_left_does_not_send_for_others() -> None:
             while len(commit._queue) + 1 < len(waiting):
                 time.sleep(0.001)
         gate.set()
-        for each in waiting:
-            each.result()
+        for caller in waiting:
+            caller.result()
     assert deadlines == [30, 60]
 
 

@@ -46,7 +46,7 @@ run "existing_service_accounts_are_used_as_they_are" {
       ] == [
       "a@p.iam.gserviceaccount.com",
       "b@p.iam.gserviceaccount.com",
-      "projects/my-project/serviceAccounts/c@p.iam.gserviceaccount.com",
+      "projects/p/serviceAccounts/c@p.iam.gserviceaccount.com",
       "serviceAccount:c@p.iam.gserviceaccount.com",
       "serviceAccount:a@p.iam.gserviceaccount.com",
       "a@p.iam.gserviceaccount.com",

@@ -226,7 +226,7 @@ run "a_setting_that_drifted_is_restored" {
   }
 
   assert {
-    condition     = local.drift["deleted"] == tolist(["ackDeadlineSeconds"]) && fileset("build/steps_again", "*") == toset(["none-of-dcm2bq-deleted"])
+    condition     = local.drift["deleted"] == ["ackDeadlineSeconds"] && fileset("build/steps_again", "*") == toset(["none-of-dcm2bq-deleted"])
     error_message = "the step ran for another subscription, or not at all"
   }
 }

@@ -266,7 +266,7 @@ run "a_policy_tag_for_a_column_that_does_not_exist" {
   command = plan
 
   variables {
-    dataset = { policy_tags = { PatientNmae = "projects/p/locations/us/taxonomies/1/policyTags/2" } }
+    dataset = { policy_tags = { PatientNames = "projects/p/locations/us/taxonomies/1/policyTags/2" } }
   }
 
   expect_failures = [google_bigquery_table.table]

@@ -57,7 +57,7 @@ from dcm2bq.dicom.vr import BINARY_VRS, FRAGMENTED_VRS
 from dcm2bq.errors import UnreadableDicomError
 
 _CHECK_EVERY_BYTES = RUN
-"""Bytes between two looks at the clock and the limits, where elements are large."""
+"""Bytes between two checks of the clock and the limits, where elements are large."""
 _MOST_TAIL_ELEMENTS = 20_000
 """Elements that are read in search of the end of encapsulated pixel data: some 20 ms of work."""
 _DELIMITER_TAGS = (b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0", b"\xfe\xff\xdd\xe0")
@@ -107,7 +107,7 @@ class DataSetReader:
         )
         if group is not None:
             self._root.first_group = self._root.last_group = group
-            if syntax.implicit:  # the loop for these does not look at groups
+            if syntax.implicit:  # its loop does not check groups
                 self._root.run = None
         self._item = self._root
         self._sequence: OpenSequence | None = None
@@ -133,8 +133,7 @@ class DataSetReader:
         """
         while not self._done:
             try:
-                while not self._done:
-                    self._read_elements(self._item)
+                self._read_elements(self._item)
             except BrokenStructureError as broken:
                 self._recover(broken)
         self._check_limits()
@@ -142,7 +141,10 @@ class DataSetReader:
     # Elements (PS3.5 7.1)
 
     def _read_elements(self, item: OpenItem) -> None:
-        """Read the ordinary elements up to the next other one, and what begins or ends there."""
+        """Read a run of ordinary elements, and then what ends it.
+
+        That is a sequence, a delimiter, the end of the item, or an element that needs care.
+        """
         tag = 0
         if item.run is not None:
             before = len(item.elements)
@@ -262,8 +264,8 @@ class DataSetReader:
     def _may_follow(self, remainder: bytes) -> bool:
         """Return whether an object's last bytes are elements that may follow pixel data.
 
-        In search of the end of pixel data many places are tried; `_MOST_TAIL_ELEMENTS` bounds
-        what all of them may cost.
+        Many places are tried in search of the end of pixel data; `_MOST_TAIL_ELEMENTS` bounds
+        the cost of all of them.
         """
         if self._tail_elements <= 0:
             return False
@@ -513,7 +515,7 @@ class DataSetReader:
     # Ends, recovery and limits
 
     def _end_without_delimiter(self, item: OpenItem | None) -> None:
-        """Let an item (the sequence if None) end with the known length of an enclosing one.
+        """End an item (the sequence if None) with the known length of an enclosing one.
 
         Raises `BrokenStructureError` if it does not end exactly there, or if the object ends.
         """
@@ -530,7 +532,7 @@ class DataSetReader:
         self._note(f"{kind} without its delimiter", sequence, self.position)
 
     def _exceeds(self, item: OpenItem, tag: int, start: int) -> BrokenStructureError:
-        """Return the error for a value that exceeds its item; its length is not to be trusted."""
+        """Return the error for a value that exceeds its item, without the wrong length."""
         outer = "object" if item.top_level else "enclosing item"
         return BrokenStructureError(f"a value exceeds the {outer}", start, self._known(item, tag))
 
@@ -588,7 +590,7 @@ class DataSetReader:
         return sequence
 
     def _refusal(self, broken: BrokenStructureError) -> UnreadableDicomError:
-        """Return the error for the object, with the place by the nearest tag that may be named."""
+        """Return the error for the object, which names the nearest known tag to show the place."""
         reason, sequence = broken.reason, self._sequence
         while sequence and sequence.known_tag is None:
             sequence = sequence.outer

@@ -13,7 +13,7 @@ from dcm2bq.dicom.read.source import Source, Window
 from dcm2bq.errors import UnreadableDicomError
 
 CHUNK = 64 * 1024
-"""Bytes that are inflated at a time, and that are kept to go back."""
+"""Bytes that are inflated at a time, and that are kept for reading backwards."""
 FARTHEST_PEEK = 1024 * 1024
 """Bytes that are inflated ahead, and kept, to see what follows a value."""
 
@@ -43,7 +43,7 @@ def _window_bits(head: bytes) -> int:
 
 
 class ForwardSource(Source, Protocol):
-    """A source that is produced in order; reading backwards may mean to begin anew."""
+    """A source that is produced in order; to read backwards, it may have to begin again."""
 
     def advance(self, offset: int) -> None:
         """Produce and drop the bytes before `offset`, or all if there are fewer."""
@@ -145,8 +145,8 @@ class InflatedSource:
 class GunzippedSource(InflatedSource):
     """An object that is stored gzip encoded, produced in order; if it is cut, it is unreadable.
 
-    Cloud Storage serves ranges of its compressed bytes only. Reading what is further back than
-    the last `CHUNK` bytes begins anew.
+    Cloud Storage serves ranges of its compressed bytes only. To read anything before the last
+    `CHUNK` bytes, inflating begins again.
     """
 
     _name = "the object's gzip encoding"
@@ -154,6 +154,7 @@ class GunzippedSource(InflatedSource):
     _last_end: int
 
     def __init__(self, compressed: Window, limit: int) -> None:
+        # Not by the base class, which expects a raw stream; `_begin` sets the rest each time.
         self._compressed = compressed
         self._limit = limit
         self._notes = Notes()

@@ -1,10 +1,10 @@
 """Decide what a misplaced delimiter or item closes, by what follows it (PS3.5 7.5).
 
-Writers forget delimiters, confuse the two kinds, or write one too many. Where a delimiter, or an
-item, is met that does not fit, there are several ways to go on: it is stray and closes nothing,
-or it closes the innermost item or sequence, or that and the one around it, and so on. Each way is
-tried on the headers that follow. The one that leaves the fewest faults is taken: an element out
-of order, another misplaced delimiter, a sequence that never ends.
+Writers forget delimiters, confuse the two kinds, or write one too many. A delimiter or an item that
+does not fit can be understood in several ways: it is stray and closes nothing, or it closes the
+innermost item or sequence, or that and the one around it, and so on. Each way is tried on the
+headers that follow, and the one with the fewest faults is chosen. A fault is an element out of
+order, another misplaced delimiter, or a sequence that never ends.
 """
 
 from collections.abc import Iterator
@@ -27,12 +27,12 @@ from dcm2bq.dicom.syntax import (
 from dcm2bq.dicom.vr import LONG_VRS, SHORT_VRS
 
 _MOST_BYTES = 64 * 1024
-"""How far ahead headers are looked at: as far as the first read of an object goes."""
+"""How far ahead headers are read: as far as the first read of an object goes."""
 _MOST_HEADERS = 512
-"""Headers that are looked at for one place: most objects have fewer from there to their pixels."""
+"""Headers that are read for one place: most objects have fewer between it and their pixels."""
 _MOST_STEPS = 100_000
-"""Headers times ways to go on, for all places of a data set: 0.1 to 0.2 s of CPU time, whatever
-the object. Further places are decided like the last one of their kind."""
+"""Headers times ways to understand them, for all places of a data set: 0.1 to 0.2 s of CPU time,
+whatever the object. Further places are decided like the last one of their kind."""
 _MOST_STATES = 4
 """Ways to understand the following headers that are pursued at a time: the likeliest ones."""
 _UNENDED = 16
@@ -82,8 +82,7 @@ class Delimiters:
         syntax = EXPLICIT_LITTLE if either else innermost.syntax
         headers, ended = _headers_from(self._window, position, innermost.limit, syntax)
         unended = 0 if not ended else _UNENDED if in_data_set else 1
-        own = 0 if tag == ITEM else 1
-        """The levels that a header of this kind closes where it belongs."""
+        own = 0 if tag == ITEM else 1  # the levels that such a header closes where it belongs
         ways = [0, *range(1, own + 1), *range(own + 1, most + 1, 2)]
         if not likely_stray:
             ways.sort(key=lambda closed: abs(closed - own - 1))
@@ -169,7 +168,7 @@ def _headers_from(
         headers.append((tag, length))
         delimits = tag in {ITEM_END, SEQUENCE_END}
         at = value if delimits or length == UNDEFINED else value + length
-        if at > end:  # not the header of a sound object: nothing is known of what follows
+        if at > end:  # no sound object has this header, so nothing is known of what follows
             return headers[:-1] or headers, False
     return _without_last_pixels(headers) if at > start + seen else (headers, at == end)
 
@@ -177,8 +176,8 @@ def _headers_from(
 def _without_last_pixels(headers: list[_Header]) -> tuple[list[_Header], bool]:
     """Return the headers before encapsulated pixel data, and whether those are all there are.
 
-    If its fragments go on beyond the last header, it is not that of an icon, but of the object,
-    which ends with it.
+    If its fragments continue beyond the last header, it is not the pixel data of an icon but that
+    of the object, which ends with it.
     """
     before = len(headers)
     while before and headers[before - 1][0] == ITEM:
@@ -207,7 +206,7 @@ def _header_at(data: bytes, at: int, syntax: Syntax) -> tuple[int, int, int]:
 def _states_after(
     levels: tuple[int | None, ...], tag: int, length: int
 ) -> Iterator[tuple[tuple[int | None, ...], int]]:
-    """Yield what may be open after a header, and the faults that this assumes."""
+    """Yield each set of levels that may be open after a header, with the faults it assumes."""
     last, opened = levels[-1], length == UNDEFINED
     if tag == ITEM:
         item = (-1,) if opened else ()

@@ -12,12 +12,12 @@ dictionary. Items and delimiters always have the implicit form (7.5).
 Most elements of most objects are *ordinary*: little endian, with a VR of the short form, a short
 value, and held by the window as a whole. `run_of` returns a loop that reads as many of them as
 follow each other. It only saves time: wherever it stops, `read_header` reads the next header, in
-every encoding, and it would read ordinary ones alike.
+every encoding, and it would read ordinary ones the same way.
 
 `read_header` also reads headers that break the rules. Writers invent VRs, omit them or put the
 length in the wrong place, and such a header does not show which. What follows its value does: the
-right way to read it leads to the end of the item or to another sound header, so that each way is
-tried (`_Look`).
+right way to read it leads to the end of the item or to another sound header. So each way is tried
+(`_LookAhead`).
 """
 
 from collections.abc import Callable
@@ -48,7 +48,7 @@ type Header = tuple[int, str, int, int]
 
 RUN = 32 * 1024
 """Bytes that one run may read: a window of megabytes holds more elements than may be read between
-two looks at the limits."""
+two checks of the limits."""
 
 _LONGEST_CHAIN = 16
 """Headers without a known VR that are followed to decide how to read them. Longer runs of them are
@@ -77,7 +77,7 @@ def run_of(syntax: Syntax) -> Run | None:
 
 
 def _explicit_run(item: OpenItem, window: Window, position: int, most: int) -> RunEnd:
-    # Local names and no calls: this loop and the next are most of the time of reading.
+    # Local names and no calls: this loop and the next take most of the time of reading.
     data, base = window.data, window.base
     append, vr_of = item.elements.append, SHORT_VRS.get
     first_group, last_group = item.first_group, item.last_group
@@ -182,7 +182,7 @@ def begins_element(window: Window, position: int, item: OpenItem) -> bool:
     else:
         reading = _LONG if window.peek(position + 4, 2) in LONG_VRS else _SHORT
         is_sound = _has_vr_within
-    look = _Look(window, item, position)
+    look = _LookAhead(window, item, position)
     return is_sound(window, position, item) and bool(
         look.follow(reading, None, is_sound, any_order=False)
     )
@@ -196,7 +196,7 @@ def _is_odd_explicit(window: Window, position: int, item: OpenItem) -> bool:
 
     It is not if the item can be read as an implicit one.
     """
-    look = _Look(window, item, position)
+    look = _LookAhead(window, item, position)
     if item.syntax.little and look.follow(
         _IMPLICIT, _IMPLICIT, _is_never_sound, any_order=False, enough=True
     ):
@@ -220,9 +220,9 @@ def _long_form(window: Window, position: int, item: OpenItem, notes: Notes) -> t
     short = _length(window, position, item.syntax, _SHORT)
     if not short and (start + length <= item.limit or length == UNDEFINED):
         return start, length
-    if start > item.limit and item.top_level and not short:  # that is how a cut object looks
+    if start > item.limit and item.top_level and not short:  # a cut object looks like this
         raise BrokenStructureError("cut inside an element's header", position)
-    look = _Look(window, item, position)
+    look = _LookAhead(window, item, position)
     for following, any_order in ((None, False), (None, True), (_SHORT, False), (_LONG, False)):
         if look.follow(_LONG, following, _has_vr, any_order=any_order):
             break
@@ -255,7 +255,7 @@ def _find_reading(window: Window, position: int, item: OpenItem) -> int:
     first. The item records how far the elements after this one have been followed, so that
     `_odd_header` need not try again before.
     """
-    look = _Look(window, item, position)
+    look = _LookAhead(window, item, position)
     readings = {_SHORT: None, _LONG: None, _IMPLICIT: None}  # a set that keeps its order
     if item.odd_reading is not None:
         readings = {item.odd_reading: None, **readings}
@@ -284,7 +284,7 @@ def _find_reading(window: Window, position: int, item: OpenItem) -> int:
     raise BrokenStructureError("expected an element's header", position)
 
 
-class _Look:
+class _LookAhead:
     """A look ahead at the elements from `position` on."""
 
     def __init__(self, window: Window, item: OpenItem, position: int) -> None:

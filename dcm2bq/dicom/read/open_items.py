@@ -42,7 +42,7 @@ class OpenItem(msgspec.Struct, gc=False):
     """Whether the item ends at `limit`; otherwise it ends at a delimiter."""
     syntax: Syntax
     run: Run | None
-    """The fast way to read ordinary elements; None where it must not be taken."""
+    """The fast way to read ordinary elements; None where it must not be used."""
     top_level: bool = False
     """Whether this is the data set itself."""
     first_group: int = 0
@@ -97,9 +97,9 @@ class OpenSequence(msgspec.Struct, gc=False):
     """Whether the sequence ends at `limit`; otherwise it ends at a delimiter."""
     syntax: Syntax
     run: Run | None
-    """What its items are read by."""
+    """The fast way to read the elements of its items, as in `OpenItem`."""
     either: bool
-    """Whether each item may be explicit or implicit: so within UN."""
+    """Whether each item may be explicit or implicit, as within UN."""
     depth: int
     parent: OpenItem
     """The item that the sequence is an element of."""

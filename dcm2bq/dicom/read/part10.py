@@ -102,7 +102,7 @@ def read_file(
     try:
         file.read(start if prefixed else 0)
     except UnreadableDicomError as error:
-        # Bytes that are not elements need not be DICOM; what exceeds a limit has elements.
+        # Bytes that are not elements may be anything; an object that exceeds a limit has elements.
         is_broken = isinstance(error.__cause__, BrokenStructureError)
         if prefixed or file.identified or not is_broken:
             raise
@@ -164,7 +164,7 @@ class _FileReader:
         return any(element.tag in _IDENTIFYING for element in self.meta + self.data_set)
 
     def read(self, start: int) -> None:
-        """Read the parts of the file that there are, the first of them at `start`."""
+        """Read the parts that the file has, the first of them at `start`."""
         window = self._window
         position = start
         head = window.peek(position, HEADER)

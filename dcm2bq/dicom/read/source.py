@@ -11,7 +11,7 @@ FIRST_READ = 64 * 1024
 HOP_READ = 16 * 1024
 """Bytes of a read after a jump over a value. A shorter gap is read rather than jumped over."""
 MOST_READ = 4 * 1024 * 1024
-"""Bytes up to which reads double while the object is read in order."""
+"""Most bytes of a read, up to which sizes double while the object is read in order."""
 SMALL = 1024 * 1024
 """Bytes of an object, or of what is left of one, that are read at once instead of in hops.
 

@@ -11,7 +11,7 @@ which may be empty; the fragments, one item each; and a Sequence Delimitation It
     (FFFE,E0DD) 0
 
 The header ends after that delimiter, and reading gigabytes of fragments to find it is out of the
-question. `find_end` tries, in this order:
+question. `find_end` tries these, in this order:
 
 1. a walk over the fragments of the last frame, which the last entry of the Extended or the Basic
    Offset Table points to;
@@ -50,7 +50,7 @@ _MOST_CANDIDATES = 64
 _MOST_FRAGMENTS = 2_000_000
 """Fragments that are walked over: some seconds of work, for a value that is in the window."""
 _FRAGMENTS_PER_CHECK = 4096
-"""Fragments between two looks at the clock: a fragment is less work than an element."""
+"""Fragments between two checks of the clock: a fragment is less work than an element."""
 _MOST_EXCESS = 1024
 """Bytes by which an encapsulated value may exceed its item: 128 headers of fragments, which some
 writers do not count in the item's length."""

@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from operator import attrgetter
 from typing import Any
@@ -20,6 +21,9 @@ _AT_ONCE = 32 * 1024 * 1024
 Longer JSON is measured by parts: the whole text could take many times the memory of what remains
 of it.
 """
+
+_QUOTES = 2
+"""Bytes of the quotes around a JSON string."""
 
 type _Measure = Callable[[Any], int]
 """Returns the bytes that a JSON value takes within the metadata, escaped as a JSON string."""
@@ -62,7 +66,7 @@ class _Part:
         return self._parts
 
     def replace(self, notes: Notes) -> int:
-        """Become a reference if this is shorter; return the bytes saved."""
+        """Become a reference if that is shorter; return the bytes saved."""
         reference = self.writer.refer(self.element)
         saved = self.size - _size(reference)
         if saved <= 0:
@@ -120,7 +124,7 @@ def encode_within(
     the elements that they wrote. If nothing is left to replace, the text exceeds the limit.
     """
     measure: _Measure = _size
-    most = JSON * memory.count + ESCAPED * memory.kept
+    most = JSON * memory.count + ESCAPED * memory.kept  # bytes that the whole text can take
     if most <= _AT_ONCE:
         memory.charge(most)
         text = encode(metadata)
@@ -129,11 +133,8 @@ def encode_within(
             return text.decode()
         del text
     else:
-
-        def measure(value: Any) -> int:
-            return _size_by_parts(value, deadline)
-
-        excess = measure(metadata) + 2 - limit
+        measure = partial(_size_by_parts, deadline=deadline)
+        excess = measure(metadata) + _QUOTES - limit
     if excess > 0:
         excess -= _replace(excess, metadata, data_sets, notes, _Fit(measure, deadline, memory))
     memory.charge(2 * (limit + excess))  # the text, as bytes and as a string
@@ -144,7 +145,7 @@ def _replace(
     excess: int, metadata: Json, data_sets: list[tuple[Writer, Item]], notes: Notes, fit: _Fit
 ) -> int:
     """Replace elements by references until `excess` bytes are saved; return the bytes saved."""
-    order = count()  # of two parts of the same size the first is replaced first
+    order = count()  # of two parts of the same size, the first one is replaced first
     parts = [
         (-part.size, next(order), part)
         for writer, elements in data_sets
@@ -178,11 +179,11 @@ def _path_to_replaced(part: _Part, fit: _Fit) -> list[_Part]:
 
 def escaped_size(text: bytes) -> int:
     """Return the bytes of a JSON text as a JSON string, the form in which BigQuery receives it."""
-    return len(text) + text.count(b'"') + text.count(b"\\") + 2
+    return len(text) + text.count(b'"') + text.count(b"\\") + _QUOTES
 
 
 def _size(value: Any) -> int:
-    return escaped_size(encode(value)) - 2
+    return escaped_size(encode(value)) - _QUOTES
 
 
 def _size_by_parts(value: Any, deadline: Deadline) -> int:
@@ -194,7 +195,7 @@ def _size_by_parts(value: Any, deadline: Deadline) -> int:
         if not measured % CHECK_EVERY:
             deadline.check()
         part = todo.pop()
-        if isinstance(part, dict):  # {"key":value,"key":value}, with escaped quotes
+        if isinstance(part, dict):  # {\"key\":value,\"key\":value}
             total += 1 + sum(len(key) + 6 for key in part) + (not part)
             todo += part.values()
         elif isinstance(part, list) and part and isinstance(part[0], dict):

@@ -41,6 +41,7 @@ _SPECIAL = _LUT_DESCRIPTORS | {SPECIFIC_CHARACTER_SET}
 _MANY_VALUES = 4096
 """Values that are written before they are paid for and the clock is checked: some milliseconds."""
 _OMITTED = object()
+"""What a method returns for an element that is not written."""
 _SHORT = 128
 """Longest value, in bytes, that stays a Python object; longer ones become JSON text at once.
 
@@ -49,7 +50,7 @@ As an object a number of 2 bytes takes 40 bytes, and text with one rare characte
 _CHUNK = 8 * 1024
 """Bytes of a list of numbers that are decoded at a time; a multiple of the size of any number."""
 _WIDEST = 4
-"""Most bytes that a Python string takes for a byte of the value."""
+"""Most bytes that a Python string needs for one byte of the value."""
 
 
 class _Keys(dict[int, str | None]):
@@ -125,7 +126,7 @@ class Writer:
         self._memory = memory or unbounded()
         # Short values are written without comparing their length with `most_text`, if they may be.
         self._short = -1 if most_text < LEAST_HELD else _SHORT
-        self._values = 0
+        self._unpaid_values = 0
         self._keys = _keys(options)
         self._ignore_binary = options.ignore_binary
         self._notes = notes
@@ -159,8 +160,8 @@ class Writer:
 
     def refer(self, element: Element, vr: str | None = None) -> Any:
         """Return a reference to the bytes of an element."""
-        self._values += REFERENCE // VALUE
-        if self._values >= _MANY_VALUES:
+        self._unpaid_values += REFERENCE // VALUE
+        if self._unpaid_values >= _MANY_VALUES:
             self._pay()
         uri = f"{self._prefix}offset={element.offset}&length={element.length}{self._suffix}"
         return self._format.bulk(vr or element.vr, uri)
@@ -195,23 +196,23 @@ class Writer:
                     values = decode(value, scope.charset)  # type: ignore[arg-type]
                     out[key] = values[0] if bare and len(values) == 1 else self._plain(vr, values)
                 except BadValueError as bad:
-                    out[key] = self._broken(element, scope.elements, vr, bad)
+                    out[key] = self._raw(element, scope.elements, vr, bad)
             elif vr == "SQ":
                 out[key] = self._sequence(value, scope)  # type: ignore[arg-type]
             else:
                 self._write_rare(element, out, scope)
 
     def _plain(self, vr: str, values: Values) -> Any:
-        self._values += len(values)
-        if self._values >= _MANY_VALUES:
+        self._unpaid_values += len(values)
+        if self._unpaid_values >= _MANY_VALUES:
             self._pay()
         return self._format.plain(vr, values)
 
     def _pay(self) -> None:
         """Check the clock and charge the memory of the values written since the last time."""
         self._deadline.check()
-        self._memory.charge(VALUE * self._values)
-        self._values = 0
+        self._memory.charge(VALUE * self._unpaid_values)
+        self._unpaid_values = 0
 
     def _sequence(self, items: list[Item], scope: _Scope) -> Any:
         """Return a sequence; its items are written later."""
@@ -224,7 +225,7 @@ class Writer:
         return self._format.sequence(objects)
 
     def _write_rare(self, element: Element, out: Json, scope: _Scope) -> None:
-        """Add an element by all the rules."""
+        """Add an element that needs more than the hot loop knows, or leave it out."""
         tag, value = element.tag, element.value
         if tag == SPECIFIC_CHARACTER_SET and isinstance(value, bytes) and not scope.declared:
             scope.declared = True
@@ -245,7 +246,7 @@ class Writer:
                 out[key] = rare
 
     def _rare(self, element: Element, scope: _Scope) -> Any:
-        """Return a value that is long, binary, empty or absent, or a VR that depends on others."""
+        """Return a value that is long, binary, empty or absent, or whose VR depends on others."""
         tag, vr, value = element.tag, element.vr, element.value
         if vr == US_OR_SS:
             vr = "SS" if scope.signed else "US"
@@ -266,7 +267,7 @@ class Writer:
                 values[::2] = [number & 0xFFFF for number in values[::2]]
             return self._plain(vr, values)
         except BadValueError as bad:
-            return self._bad(element, scope, vr, bad)
+            return self._broken(element, scope, vr, bad)
 
     def _long(self, element: Element, vr: str, scope: _Scope) -> Any:
         """Return a long value as JSON text, which takes less memory than Python objects."""
@@ -281,7 +282,7 @@ class Writer:
         try:
             json = self._format.plain(vr, DECODERS[vr](value, scope.charset))
         except BadValueError as bad:
-            json = self._bad(element, scope, vr, bad)
+            json = self._broken(element, scope, vr, bad)
         return self._packed(value, json)
 
     def _numbers(self, element: Element, vr: str, value: bytes, scope: _Scope) -> Any:
@@ -296,10 +297,10 @@ class Writer:
             try:
                 text = encode(self._format.values(vr, values))
             except BadValueError as bad:
-                return self._bad(element, scope, vr, bad)
+                return self._broken(element, scope, vr, bad)
             parts.append(text[1:-1])
         if problem and element.was_unknown:
-            return self._bad(element, scope, vr, BadValueError(problem, None))
+            return self._broken(element, scope, vr, BadValueError(problem, None))
         if problem:
             self._notes.about(element, scope.elements, problem, vr=vr)
         array = msgspec.Raw(b"[" + b",".join(parts) + b"]")
@@ -313,14 +314,14 @@ class Writer:
         self._memory.charge(len(text) - len(value))
         return msgspec.Raw(text)
 
-    def _bad(self, element: Element, scope: _Scope, vr: str, bad: BadValueError) -> Any:
+    def _broken(self, element: Element, scope: _Scope, vr: str, bad: BadValueError) -> Any:
         """Return a value that breaks its VR; one that was UN stays in the object as UN."""
         if not element.was_unknown:
-            return self._broken(element, scope.elements, vr, bad)
+            return self._raw(element, scope.elements, vr, bad)
         self._notes.about(element, scope.elements, f"UN does not hold {vr}: {bad.reason}", vr="")
         return _OMITTED if self._ignore_binary else self.refer(element, "UN")
 
-    def _broken(self, element: Element, item: Item, vr: str, bad: BadValueError) -> Any:
+    def _raw(self, element: Element, item: Item, vr: str, bad: BadValueError) -> Any:
         """Return the raw text of a value that breaks its VR, or a reference to it."""
         self._notes.about(element, item, bad.reason, vr=vr)
         text = None if bad.values is None else self._format.broken(vr, bad.values)

@@ -6,7 +6,7 @@ Prices are Google's list prices for a tier 1 region. docs/BACKFILL.md has the as
 from collections.abc import Iterator
 
 from dcm2bq.gcs.store import LISTED_AT_ONCE
-from dcm2bq.tools.backfill.backfill import BucketCount
+from dcm2bq.tools.backfill.launch import BucketCount
 from dcm2bq.tools.wording import counted, duration
 
 OBJECTS_PER_SECOND = 400

@@ -25,7 +25,7 @@ SHARDS_MAX = 1000
 SHARD_OBJECTS = 10_000
 """Fewest objects that are worth a load job."""
 
-_PIECE_PAGES = 4  # pages counted together: shards end on such a boundary, and memory stays small
+_PIECE_PAGES = 4  # pages counted together: shards end between two pieces, and memory stays small
 _SPACE, _TILDE, _LAST = 0x20, 0x7E, 0x10FFFF
 _SURROGATES = range(0xD800, 0xE000)  # not characters: UTF-8 cannot encode them
 

@@ -3,7 +3,6 @@
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -11,7 +10,9 @@ import msgspec
 from dcm2bq.errors import ConfigError, Dcm2BqError, RetryableError, ServiceError, describe
 from dcm2bq.tools.wording import counted, duration
 
-_WRITE_SECONDS = 0.5  # twice for each line that is shown
+_WRITE_SECONDS = 0.5  # as often as the progress is shown (`in_process`)
+_ROW_COUNTS = {"instances rows", "dead_letter rows"}
+"""Counts of rows that were loaded; all others are of objects, by result."""
 
 
 class _Failure(msgspec.Struct, frozen=True):
@@ -72,12 +73,12 @@ def _write(file: Path, content: bytes) -> None:
 
 
 def line(counts: Counter[str], total: int, seconds: float, before: int = 0) -> str:
-    """Return the progress as one line.
+    """Return the progress of a run as one line.
 
-    `total` is the number of all objects, `before` of those that an earlier attempt has handled,
-    which do not count towards the rate.
+    `total` is the number of all objects, and `before` the number of those that an earlier attempt
+    has handled; they do not count towards the rate.
     """
-    done = handled(counts)
+    done = _handled(counts)
     rate = done / seconds if seconds > 0 else 0.0
     left = total - before - done
     remaining = f", {duration(left / rate)} left" if rate and left > 0 else ""
@@ -88,8 +89,6 @@ def line(counts: Counter[str], total: int, seconds: float, before: int = 0) -> s
     )
 
 
-def handled(
-    counts: Counter[str], but: Iterable[str] = ("instances rows", "dead_letter rows")
-) -> int:
-    """Return how many objects were handled, whatever the result; `but` are no results."""
-    return sum(number for name, number in counts.items() if name not in set(but))
+def _handled(counts: Counter[str]) -> int:
+    """Return how many objects were handled, whatever the result."""
+    return sum(number for name, number in counts.items() if name not in _ROW_COUNTS)

@@ -116,9 +116,9 @@ class RunRecords:
         if content is None:
             raise ConfigError(f"{run.folder}: there is no such run; check --staging and --resume")
         manifest = _decode(content, _Manifest)
-        for name, ours, theirs in _compare(run, manifest.run):
+        for name, value, first in _compare(run, manifest.run):
             raise ConfigError(
-                f"run {run.id}: {name} was {theirs} when it began and is {ours} now; "
+                f"run {run.id}: {name} was {first} when it began and is {value} now; "
                 "resume it with the same value"
             )
         return manifest.shards
@@ -154,14 +154,14 @@ class RunRecords:
             self.folder.delete(name)
 
 
-def _compare(ours: Run, theirs: Run) -> Iterable[tuple[str, Any, Any]]:
-    """Yield the parameters that must not differ but do: name, our value, their value."""
+def _compare(now: Run, began: Run) -> Iterable[tuple[str, Any, Any]]:
+    """Yield the parameters that must not differ but do: name, value now, value when it began."""
     for name in ("source", "takes_all"):
-        if getattr(ours, name) != getattr(theirs, name):
-            yield name.replace("_", " "), getattr(ours, name), getattr(theirs, name)
+        if getattr(now, name) != getattr(began, name):
+            yield name.replace("_", " "), getattr(now, name), getattr(began, name)
     for option in configuration.options():
         group, _, name = option.path.partition(".")
-        values = [msgspec.to_builtins(run.config)[group][name] for run in (ours, theirs)]
+        values = [msgspec.to_builtins(run.config)[group][name] for run in (now, began)]
         if values[0] != values[1]:
             yield option.path, *values
 

@@ -17,7 +17,7 @@ from dcm2bq.gcs.store import Store
 from dcm2bq.handler import Handler, Outcome, Result
 from dcm2bq.ignored import is_ignored
 from dcm2bq.stored_object import StoredObject
-from dcm2bq.tools import indexing
+from dcm2bq.tools import attempts, indexing
 from dcm2bq.tools.backfill import known
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run_records import Run, RunRecords, Staged
@@ -38,6 +38,9 @@ class ShardStager:
         self._store = Store(run.config)
         # There is one process per core, here and on Dataflow; they share the machine's memory.
         self._memory = budget_of(run.config.limits, processes=os.cpu_count() or 1)
+        if run.config.privacy.needs_key:
+            # On another machine than the launcher's, the key may be another one.
+            indexing.require_table(Dataset(run.config), run.config)
         self._dataset = None if run.takes_all else Dataset(run.config)
         self._pool = ThreadPoolExecutor(run.threads, thread_name_prefix="backfill")
         self.records = RunRecords(run)
@@ -114,18 +117,18 @@ class ShardObjects:
         self.bytes_read = 0
 
     def handle(self, chosen: Iterator[ObjectEvent], pool: ThreadPoolExecutor, threads: int) -> None:
-        """Handle the events, those that fail once more at the end; raises in an outage.
+        """Handle the events, and those that fail once more at the end.
 
-        An event that fails the second time becomes a dead letter.
+        An event that fails the second time becomes a dead letter. Raises the error of an outage.
         """
-        attempts = indexing.attempt_twice(
+        tried = attempts.attempt_twice(
             partial(self._attempt, is_last=False),
             partial(self._attempt, is_last=True),
             chosen,
             pool=pool,
             threads=threads,
         )
-        for attempt in attempts:
+        for attempt in tried:
             if attempt.outcome is None:  # not even its dead letter could be written
                 assert attempt.error
                 raise attempt.error
@@ -142,12 +145,12 @@ class ShardObjects:
             outcome = self._handler.handle(events.deliver(event), is_last=is_last)
         except Exception as error:
             return ObjectAttempt(None, error)
-        # A dead letter for a retryable error still is a sign of an outage.
+        # A dead letter for a retryable error is still a sign of an outage.
         is_retryable = isinstance(outcome.error, RetryableError)
         return ObjectAttempt(outcome, outcome.error if is_retryable else None)
 
 
 def event_id(run: Run, stored: StoredObject) -> str:
-    """Return the id of an object's event, which no delivery gave one: its run and its digest."""
+    """Return an id for the event of a listed object: its run, and a digest of its generation."""
     digest = hashlib.sha256(f"{stored.path}#{stored.generation}".encode()).hexdigest()
     return f"backfill-{run.id}-{digest[:16]}"

@@ -122,12 +122,15 @@ def parse_options(beam_options: Sequence[str]) -> dict[str, Any]:
 
 def _refuse_lost_key(config: Config, given: dict[str, Any]) -> None:
     """Raise if workers would lack the key: it must not be part of a job's specification."""
-    if config.privacy.needs_key and not given.get("sdk_container_image"):
-        option = "privacy.hash" if config.privacy.hash else "privacy.profile"
-        raise ConfigError(
-            f"{option}: the workers have no {config.privacy.hash_key_variable}; give them a "
-            "container (--sdk_container_image) with the key in its environment"
-        )
+    privacy = config.privacy
+    if not privacy.needs_key or privacy.hash_key_secret or given.get("sdk_container_image"):
+        return
+    option = "privacy.hash" if privacy.hash else "privacy.profile"
+    raise ConfigError(
+        f"{option}: the workers have no {privacy.hash_key_variable}; name the key's secret in "
+        "privacy.hashKeySecret, or give them a container (--sdk_container_image) with the key in "
+        "its environment"
+    )
 
 
 def _page(options: PipelineOptions, job_id: str) -> str:

@@ -31,15 +31,9 @@ REQUIREMENTS = Path(__file__).with_name("worker_requirements.txt")
 
 # Workers run the Python version that launches the job, in Apache Beam's container for x86-64.
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+_ABI = f"cp{_PYTHON.replace('.', '')}"
 _WORKER = (
-    *(
-        "--implementation",
-        "cp",
-        "--python-version",
-        _PYTHON,
-        "--abi",
-        f"cp{_PYTHON.replace('.', '')}",
-    ),
+    *("--implementation", "cp", "--python-version", _PYTHON, "--abi", _ABI),
     *("--platform", "manylinux_2_28_x86_64", "--platform", "manylinux2014_x86_64"),
 )
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's earliest time: the same code gives the same wheel

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from dcm2bq.errors import ConfigError, NotDicomError, ReadFailedError
-from dcm2bq.tools import indexing
-from dcm2bq.tools.indexing import OUTAGE_FAILURES, THREADS, attempt_each, attempt_twice
+from dcm2bq.tools.attempts import OUTAGE_FAILURES, THREADS, attempt_each, attempt_twice
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Tried:
 
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadPoolExecutor]:
-    monkeypatch.setattr(indexing, "_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("dcm2bq.tools.attempts._PAUSE_SECONDS", 0)
     with ThreadPoolExecutor(3) as made:
         yield made
 
@@ -36,7 +35,7 @@ def fail(number: int) -> Tried:
 
 
 def test_attempts_come_in_the_order_of_their_items() -> None:
-    assert [each.number for each in attempt_each(succeed, range(50))] == list(range(50))
+    assert [attempt.number for attempt in attempt_each(succeed, range(50))] == list(range(50))
 
 
 def test_few_items_are_read_ahead_of_the_results() -> None:
@@ -78,23 +77,25 @@ def test_failed_items_are_tried_once_more_at_the_end(pool: ThreadPoolExecutor, r
         return succeed(number)
 
     attempts = list(attempt_twice(first, last, range(rows), pool=pool, threads=3))
-    assert all(each.error is None for each in attempts)
-    assert sorted(each.number for each in attempts) == list(range(rows))
+    assert all(attempt.error is None for attempt in attempts)
+    assert sorted(attempt.number for attempt in attempts) == list(range(rows))
     repeated = [number for name, number in calls if name == "last"]
     assert sorted(repeated) == [number for number in range(rows) if number % 2 == 0]
     assert calls.index(("last", 0)) > calls.index(("first", rows // 2 - 1))
 
 
-def test_a_second_failure_is_yielded_if_the_services_work(pool: ThreadPoolExecutor) -> None:
+def test_a_second_failure_is_yielded_if_an_attempt_proves_that_the_services_work(
+    pool: ThreadPoolExecutor,
+) -> None:
     def first(number: int) -> Tried:
         return fail(number) if number == 3 else succeed(number)
 
     attempts = list(attempt_twice(first, fail, range(5), pool=pool, threads=3))
-    assert [each.number for each in attempts] == [0, 1, 2, 4, 3]
+    assert [attempt.number for attempt in attempts] == [0, 1, 2, 4, 3]
     assert isinstance(attempts[-1].error, ReadFailedError)
 
 
-def test_a_second_failure_is_raised_if_nothing_proves_that_they_do(
+def test_a_second_failure_is_raised_if_no_attempt_proves_that_the_services_work(
     pool: ThreadPoolExecutor,
 ) -> None:
     def first(number: int) -> Tried:

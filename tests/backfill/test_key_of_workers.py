@@ -1,0 +1,105 @@
+"""Workers read the key of the hash by its name; nothing that is sent to them contains it."""
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dcm2bq import config, emulators, hash_key
+from dcm2bq.dicom import privacy_rules
+from dcm2bq.gcs.run_folder import RunFolder
+from tests.backfill.test_dataflow import specify
+from tests.support.backfill_site import CT_SMALL, Site
+from tests.support.datasets import fresh_dataset
+from tests.support.function_stack import unique
+from tests.support.http_server import Exchange, serving
+from tests.support.proxy import LoadingBigQuery, Proxy
+
+KEY = b"SENTINEL-key-of-the-pseudonyms"
+SECRET = "projects/my-project/secrets/dcm2bq/versions/3"
+PRIVACY = {"hash": ["PatientID"], "hashKeySecret": SECRET}
+
+pytestmark = pytest.mark.timeout(600)
+
+
+class SecretManager:
+    """Answers with `key`, and counts the requests."""
+
+    def __init__(self) -> None:
+        self.key = KEY + b"\n"
+        self.requests = 0
+        self.url = ""
+
+    def serve(self, exchange: Exchange) -> None:
+        self.requests += 1
+        assert exchange.path == f"/v1/{SECRET}:access"
+        data = base64.b64encode(self.key).decode()
+        exchange.answer_json({"payload": {"data": data}})
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch) -> Iterator[SecretManager]:
+    monkeypatch.setattr(hash_key, "_contents", {})
+    monkeypatch.delenv("DCM2BQ_HASH_KEY", raising=False)
+    privacy_rules.cache_clear()
+    server = SecretManager()
+    with serving(server.serve) as server.url:
+        monkeypatch.setenv(emulators.SECRET_MANAGER, server.url)
+        yield server
+    privacy_rules.cache_clear()
+
+
+@pytest.fixture
+def hashing(storage_url: str, bigquery_url: str, secrets: SecretManager) -> Iterator[Site]:
+    """A source with one object, and a dataset whose table is labelled with the key's digest."""
+    overrides: dict[str, Any] = {
+        "bigQuery": {"datasetId": unique("test_")},
+        "privacy": PRIVACY,
+    }
+    settings = config.from_overrides(overrides)
+    with (
+        Proxy(storage_url).running() as storage,
+        LoadingBigQuery(bigquery_url).running() as bigquery,
+        fresh_dataset(bigquery_url, settings) as dataset,
+    ):
+        site = Site(storage, storage_url, bigquery.url, dataset)
+        site.overrides, site.config = overrides, settings
+        site.environ[emulators.SECRET_MANAGER] = secrets.url
+        site.upload("ct.dcm", CT_SMALL)
+        secrets.requests = 0
+        yield site
+
+
+def test_each_process_reads_the_key(hashing: Site, secrets: SecretManager) -> None:
+    done = hashing.backfill("--processes", "2")
+    assert done.status == 0, done.err
+    (row,) = hashing.rows()
+    assert row["PatientID"] == hmac.digest(KEY, b"1CT1", hashlib.sha256).hex().upper()
+    assert secrets.requests >= 2
+    assert "SENTINEL" not in done.out + done.err
+
+
+def test_a_backfill_with_another_key_is_refused(hashing: Site, secrets: SecretManager) -> None:
+    secrets.key = b"another key that is long enough"
+    done = hashing.backfill()
+    assert done.status == 2
+    assert "holds pseudonyms made with another key" in done.err
+    assert hashing.rows() == []
+
+
+def test_the_specification_of_a_job_has_the_name_of_the_secret_only(
+    hashing: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = specify(hashing, tmp_path)
+    assert done.status == 0, done.err
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", hashing.storage_url)
+    bucket = RunFolder(f"gs://{hashing.staging.name}", hashing.config)
+    content = {name: bucket.read(name) or b"" for name in bucket.names("")}
+    assert SECRET.encode() in content[f"b/{done.run}/run.json"]
+    sent = b"".join(content.values()) + (done.out + done.err).encode()
+    for form in (KEY, base64.b64encode(KEY)[:-4], KEY.hex().encode()):
+        assert form not in sent
