@@ -36,7 +36,7 @@ ORIGINAL = (
     Lifted("PatientID", 0x00100020),
     Lifted("StudyDate", 0x00080020, "DATE", _NO_DATE),
 )
-"""The columns that exist since the first release: every row has them."""
+"""The columns that have existed since the first release: every row has them."""
 
 ADDED = (
     Lifted("PatientName", 0x00100010, remark=", with all component groups"),

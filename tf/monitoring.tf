@@ -110,7 +110,7 @@ resource "google_monitoring_alert_policy" "dead_letters" {
   user_labels           = local.labels
 
   conditions {
-    display_name = "the function gave up more than ${var.alerts.dead_letters} events in a day"
+    display_name = "the function gave up on more than ${var.alerts.dead_letters} events in a day"
 
     condition_threshold {
       filter          = "resource.type = \"cloud_run_revision\" AND metric.type = \"logging.googleapis.com/user/${google_logging_metric.this["dead_letters"].name}\""

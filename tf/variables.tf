@@ -305,13 +305,13 @@ variable "identities" {
 }
 
 variable "grants" {
-  description = "Make the grants and custom roles. Without it, another team makes what the output `grants` lists."
+  description = "Create the grants and custom roles. Without it, another team creates what the output `grants` lists."
   type        = bool
   default     = true
 }
 
 variable "kms_key" {
-  description = "Cloud KMS key (`projects/P/locations/L/keyRings/R/cryptoKeys/K`) that encrypts everything made here: a new bucket, dataset, topic, function, image, source, staging, and Eventarc's events. `region`, bucket and dataset must be in its location."
+  description = "Cloud KMS key (`projects/P/locations/L/keyRings/R/cryptoKeys/K`) that encrypts everything created here: a new bucket, dataset, topic, function, image, source, staging, and Eventarc's events. `region`, bucket and dataset must be in its location."
   type        = string
   default     = null
 
@@ -390,12 +390,12 @@ variable "build" {
   }
   validation {
     condition     = var.build.docker_repository == null || var.kms_key == null
-    error_message = "build.docker_repository and kms_key exclude each other: with a key, a repository under that key is made."
+    error_message = "build.docker_repository and kms_key exclude each other: with a key, a repository under that key is created."
   }
 }
 
 variable "backfill" {
-  description = "Makes what `dcm2bq backfill` needs on Dataflow: a staging bucket in the dataset's location, whose files expire after `staging_days`, and an identity for the workers. Workers run in `subnetwork` (`regions/R/subnetworks/S`, or its URL), without `public_addresses` if that is false."
+  description = "Creates what `dcm2bq backfill` needs on Dataflow: a staging bucket in the dataset's location, whose files expire after `staging_days`, and an identity for the workers. Workers run in `subnetwork` (`regions/R/subnetworks/S`, or its URL), without `public_addresses` if that is false."
   type = object({
     enabled          = optional(bool, false)
     staging_days     = optional(number, 14)

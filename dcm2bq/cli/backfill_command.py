@@ -75,7 +75,7 @@ _NOT_REPEATED = {"source", "shard_objects", "resume", "dry_run", "beam_options"}
     default=10_000,
     show_default=True,
     metavar="N",
-    help="Least number of objects in a shard, the unit that is loaded and resumed.",
+    help="Minimum number of objects in a shard, the unit that is loaded and resumed.",
 )
 @click.option("--keep-staged", is_flag=True, help="Keep the staged rows after they are loaded.")
 @click.option("--project", metavar="ID", help="Dataflow: project of the job.")

@@ -40,7 +40,7 @@ FILTERS = (
     click.option(
         "--source",
         type=click.Choice(["function", "subscription"]),
-        help="What gave the event up: the function or the trigger's subscription.",
+        help="Who gave up on the event: the function or the trigger's subscription.",
     ),
     click.option(
         "--since",

@@ -34,6 +34,14 @@ def local(
     or with --once, --query starts a stack for this one query.
 
     \b
+    Exit status:
+      0    every file was uploaded, and every event acknowledged
+      1    a file could not be uploaded, or an event was not acknowledged
+      2    wrong usage or configuration, or a query that BigQuery refuses
+      3    a local server did not start or has ended
+      130  interrupted; but Ctrl-C ends watching with 0 or 1
+
+    \b
     Examples:
         dcm2bq local
         dcm2bq local ~/scans --once

@@ -25,7 +25,7 @@ from dcm2bq.rows import DeadLetterRow
 from dcm2bq.tools import attempts, indexing
 
 REASONS = (
-    "DeliveryExhausted",  # given by the view to what Pub/Sub gave up
+    "DeliveryExhausted",  # given by the view to what Pub/Sub gave up on
     RejectedEventError.__name__,
     *(error.__name__ for error in RejectedEventError.__subclasses__()),
     *(ReadFailedError.__name__, WriteFailedError.__name__),

@@ -48,6 +48,7 @@ gcloud pubsub subscriptions update SUBSCRIPTION --ack-deadline= --min-retry-dela
 gcloud secrets create SECRET --data-file= --replication-policy= --locations=
 gcloud storage buckets notifications delete URL
 gcloud storage buckets notifications list URL
+gcloud storage buckets remove-iam-policy-binding URL --member=! --role=!
 gcloud storage cp SOURCE DESTINATION
 gcloud storage ls URL --long
 gcloud storage objects update URL --clear-encryption-key --decryption-keys= --custom-metadata=

@@ -78,7 +78,7 @@ def _fields(kind: str) -> Iterator[tuple[str, str, str]]:
 
 
 def page() -> str:
-    """Return docs/DEPLOY.md with its tables made anew."""
+    """Return docs/DEPLOY.md with its tables rebuilt."""
     text = DEPLOY.read_text()
     for name, table in (("variables", variables()), ("outputs", outputs())):
         before, rest = text.split(f"<!-- {name} -->\n")

@@ -27,7 +27,7 @@ def main() -> None:
             {
                 403: "Whoever applies needs roles/pubsub.editor on the project: "
                 "grant it, then run terraform apply again.",
-                404: "Its trigger may have been made anew: run terraform apply again. If that does "
+                404: "Its trigger may have been replaced: run terraform apply again. If that does "
                 "not help, replace the trigger: terraform apply -replace=ADDRESS.",
             },
         )

@@ -136,7 +136,7 @@ run "new_buckets_are_closed_to_viewers_of_the_project" {
 run "the_function_has_no_trigger_of_its_own" {
   assert {
     condition     = length(google_cloudfunctions2_function.ingest.event_trigger) == 0
-    error_message = "a redeployment can make the function's own trigger anew, and lose what waits in it"
+    error_message = "a redeployment can replace the function's own trigger, and lose what waits in it"
   }
 }
 
