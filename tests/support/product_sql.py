@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dcm2bq.lifted import LIFTED
 from dcm2bq.tools.dead_letters import Filter
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +30,10 @@ VALUES = {
     "end": "LIMIT 10",
     "table": "dead_letter",
     "self._table": "instances",
+    "self._instances": "instances",
+    "self._dead_letter": "dead_letter",
+    "source": "study(@study)",
+    "columns": ", ".join(f"CAST({each.keyword} AS STRING) AS {each.keyword}" for each in LIFTED),
     "ranges": "4",
     "run.known_table": KNOWN_TABLE,
     "len(shards)": "3",
