@@ -1,5 +1,7 @@
 """`dcm2bq.dicom` as a library: what `convert` accepts and returns, and what its help shows."""
 
+import errno
+import os
 import pydoc
 import subprocess
 import sys
@@ -130,6 +132,22 @@ def test_a_file_is_closed_whether_or_not_it_can_be_converted(file: Path) -> None
     with pytest.raises(library.NotDicomError):
         convert(file)
     assert set(Path("/dev/fd").iterdir()) == before
+
+
+def test_a_path_that_is_not_a_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    """Opening a FIFO would wait for a writer, for which there is no time-out."""
+    pipe = tmp_path / "pipe.dcm"
+    os.mkfifo(pipe)
+    program = "import sys; from dcm2bq.dicom import convert; convert(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(pipe)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    error = done.stderr.splitlines()[-1]
+    assert error == f"OSError: [Errno {errno.EINVAL}] not a regular file: '{pipe}'"
 
 
 def test_a_huge_file_costs_no_more_than_its_header(file: Path) -> None:
