@@ -340,11 +340,36 @@ def test_a_wrong_option_of_init_is_a_configuration_error(
 def test_an_unreachable_service_has_its_own_exit_status(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", servers.url(servers.free_port()))
+    url = servers.url(servers.free_port())
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", url)
     monkeypatch.setenv("DCM2BQ_CONFIG", '{"bigQuery": {"timeoutSeconds": 1}}')
     assert cli.main(["init"]) == 3
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("dcm2bq: ")
+    assert line.startswith("dcm2bq: BigQuery: local.dicom: no answer (")
+    assert line.endswith(f") at {url} (BIGQUERY_EMULATOR_HOST)")
+
+
+@pytest.mark.parametrize(
+    ("variable", "command"),
+    [
+        ("BIGQUERY_EMULATOR_HOST", ("init",)),
+        ("STORAGE_EMULATOR_HOST", ("dump", "gs://bucket/scan.dcm")),
+        ("DCM2BQ_SECRET_MANAGER_EMULATOR_HOST", ("dump", "scan.dcm")),
+    ],
+)
+def test_an_emulator_variable_that_is_not_a_url_is_a_configuration_error(
+    variable: str,
+    command: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if "SECRET" in variable:
+        privacy = {"hash": ["PatientID"], "hashKeySecret": "projects/p/secrets/s"}
+        monkeypatch.setenv("DCM2BQ_CONFIG", json.dumps({"privacy": privacy}))
+    monkeypatch.setenv(variable, "localhost:9050")
+    assert cli.main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f": {variable}: must begin with http:// or https://, or be unset")
 
 
 @pytest.mark.parametrize("command", [("dump", "scan.dcm"), ("local", "--once"), ("config",)])

@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "deadline": {"errors"},
     "stored_object": {"bucket_names", "errors"},
     "ignored": {"config", "stored_object"},
-    "emulators": set(),
+    "emulators": {"errors"},
     "extras": {"errors"},
     "files": set(),
     "lifted": set(),
