@@ -19,9 +19,7 @@ SECRET_MANAGER = "DCM2BQ_SECRET_MANAGER_EMULATOR_HOST"  # noqa: S105 - the name 
 PROJECT = "local"
 """The project of the local servers."""
 
-NO_CREDENTIALS = (
-    "no Google credentials: run gcloud auth application-default login, or run as a service account"
-)
+_CREDENTIALS_FILE = "GOOGLE_APPLICATION_CREDENTIALS"
 
 
 def url(variable: str) -> str | None:
@@ -45,6 +43,19 @@ def place(variable: str) -> str:
     """Return the local server as the end of a message, " at URL (VARIABLE)"; "" for Google's."""
     address = os.environ.get(variable)
     return f" at {address} ({variable})" if address else ""
+
+
+def no_credentials() -> str:
+    """Return why Google's library found no credentials: its own texts quote paths and contents."""
+    if os.environ.get(_CREDENTIALS_FILE):
+        return (
+            f"{_CREDENTIALS_FILE}: the file is missing or is not a credentials file: correct the "
+            "variable, or unset it"
+        )
+    return (
+        "no Google credentials: run gcloud auth application-default login, or run as a service "
+        "account"
+    )
 
 
 def credentials() -> "AnonymousCredentials":

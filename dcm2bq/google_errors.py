@@ -41,5 +41,5 @@ def cause(error: BaseException, emulator_variable: str = "") -> str:
     if isinstance(error, GoogleAPICallError):
         return f"HTTP {error.code}"
     if isinstance(error, DefaultCredentialsError):
-        return emulators.NO_CREDENTIALS
+        return emulators.no_credentials()
     return f"no answer ({type(error).__name__}){emulators.place(emulator_variable)}"

@@ -94,8 +94,9 @@ class Transport:
         else:
             try:
                 credentials, self.project = google.auth.default(scopes=SCOPES)
-            except auth.GoogleAuthError:
-                raise ServiceError(emulators.NO_CREDENTIALS) from None
+            # The last two: GOOGLE_APPLICATION_CREDENTIALS names a folder, or JSON but no object.
+            except (auth.GoogleAuthError, OSError, AttributeError):
+                raise ServiceError(emulators.no_credentials()) from None
         self.base = (emulator or service).rstrip("/")
         self._place = emulators.place(emulator_variable)
         # For refreshing tokens; requests have their own time-outs.
