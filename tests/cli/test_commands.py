@@ -97,7 +97,7 @@ def test_config_shows_the_whole_configuration(
     [
         ('{"remove": ["PatientNam"]}', "privacy.remove"),
         ('{"hash": ["Rows"]}', "privacy.hash"),
-        ('{"profile": "Basic"}', "privacy.profile: Invalid enum value 'Basic', expected basic or"),
+        ('{"profile": "Basic"}', "privacy.profile: must be one of basic, null"),
     ],
 )
 def test_config_makes_the_checks_of_the_functions_start(
@@ -378,8 +378,12 @@ def test_a_missing_hash_key_is_a_configuration_error(
 ) -> None:
     monkeypatch.setenv("DCM2BQ_CONFIG", '{"privacy": {"hash": ["PatientID"]}}')
     assert cli.main(command) == 2
-    message = "privacy.hashKeyVariable: DCM2BQ_HASH_KEY must hold 16 bytes or more"
-    assert capsys.readouterr().err == f"dcm2bq: {message}\n"
+    variable = "privacy.hashKeyVariable: the environment variable DCM2BQ_HASH_KEY"
+    rule = "it must hold 16 bytes or more"
+    assert capsys.readouterr().err == f"dcm2bq: {variable} is not set: {rule}\n"
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", "short")
+    assert cli.main(command) == 2
+    assert capsys.readouterr().err == f"dcm2bq: {variable} is too short: {rule}\n"
 
 
 @pytest.mark.parametrize("command", [("dump", "scan.dcm"), ("local", "--once"), ("config",)])

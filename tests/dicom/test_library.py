@@ -103,7 +103,7 @@ def test_a_wrong_option_is_an_error_that_suggests_the_right_one(name: str, hint:
 
 
 def test_a_wrong_value_names_the_option() -> None:
-    with pytest.raises(library.ConfigError, match=r"bulkData.inlineMaxBytes: Expected `int` >= 0"):
+    with pytest.raises(library.ConfigError, match=r"bulkData.inlineMaxBytes: must be an integer"):
         convert(CONTENT, inline_max_bytes=-1)
     with pytest.raises(library.ConfigError, match=r"did you mean jsonOutput\.ignorePrivate"):
         convert(CONTENT, {"jsonOutput": {"ignorePrivates": True}})
