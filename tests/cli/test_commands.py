@@ -14,7 +14,6 @@ from pydicom.data import get_testdata_file
 
 from dcm2bq import cli, config
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.errors import ConfigError
 from dcm2bq.local import servers
 from dcm2bq.version import VERSION
 
@@ -144,10 +143,14 @@ def test_a_wrong_configuration_is_reported_on_one_line(
     assert len(err.splitlines()) == 1
 
 
-def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_shows_the_traceback_and_keeps_the_exit_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("DCM2BQ_CONFIG", "{")
-    with pytest.raises(ConfigError):
-        cli.main(["--debug", "config"])
+    assert cli.main(["--debug", "config"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert any(line.startswith("dcm2bq.errors.ConfigError: DCM2BQ_CONFIG is not") for line in lines)
 
 
 def test_an_unforeseen_error_shows_no_value(
