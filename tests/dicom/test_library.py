@@ -150,6 +150,13 @@ def test_a_path_that_is_not_a_regular_file_is_refused_at_once(tmp_path: Path) ->
     assert error == f"OSError: [Errno {errno.EINVAL}] not a regular file: '{pipe}'"
 
 
+def test_an_empty_file_is_refused_as_empty(file: Path) -> None:
+    file.write_bytes(b"")
+    for source in (b"", file, BytesIO(), CountingSource(b"")):
+        with pytest.raises(library.NotDicomError, match=r"^the file is empty$"):
+            convert(source)
+
+
 def test_a_huge_file_costs_no_more_than_its_header(file: Path) -> None:
     """8 GiB of pixels after a header; the file is sparse."""
     pixels = header(0x7FE00010, "OW", 2**32 - 2)
