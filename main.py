@@ -18,7 +18,7 @@ import functions_framework
 from cloudevents.http import CloudEvent
 from werkzeug.exceptions import HTTPException
 
-from dcm2bq import config, dicom, log
+from dcm2bq import config, dicom, emulators, log
 from dcm2bq.errors import ConfigError, InvalidEventError, RetryableError, describe
 from dcm2bq.events import Delivery, ObjectEvent, parse, received
 from dcm2bq.handler import Handler, Outcome, Result
@@ -39,6 +39,7 @@ def _refuse_developer_settings(environ: Mapping[str, str]) -> None:
 
 try:
     _refuse_developer_settings(os.environ)
+    emulators.check()
     CONFIG = config.load()
     if CONFIG.privacy.hash_key_secret:
         from dcm2bq.secret_manager import provide_hash_key

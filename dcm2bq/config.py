@@ -69,6 +69,23 @@ Seconds = Annotated[int, Meta(ge=1, le=590)]
 Text = Annotated[str, Meta(max_length=4096)]
 """Far longer than any pattern of names."""
 
+_EXPECTED = re.compile(
+    r"Expected `(?P<type>\w+)(?P<null> \| null)?`"
+    r"(?: (?P<bound>>=|<=|of length <=) (?P<limit>\d+))?(?:, got `(?P<actual>\w+)`)?"
+)
+"""The messages of msgspec, which name Python's types."""
+_BOUNDS = {">=": "at least {}", "<=": "at most {}", "of length <=": "at most {} characters"}
+_KINDS = {
+    "bool": "a Boolean",
+    "int": "an integer",
+    "float": "a decimal number",
+    "str": "a string",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+"""Types of JSON by their names in these messages."""
+
 _MAX_BYTES = MIB
 """Longest configuration that is parsed: far more than anyone writes by hand."""
 
@@ -359,7 +376,7 @@ def from_overrides(overrides: Mapping[str, Any]) -> Config:
     except msgspec.ValidationError as error:
         reason, _, where = str(error).partition(" - at `$")
         option = where.strip("`.")
-        raise ConfigError(f"{option}: {_in_words(reason)}{_choices(option)}") from None
+        raise ConfigError(f"{option}: {_choices(option) or _in_words(reason)}") from None
     _check_pattern(config.input.name_pattern)
     return config
 
@@ -413,8 +430,10 @@ def _refuse_unknown(overrides: Mapping[str, Any], struct: type, prefix: str = ""
     known = {option.encode_name: option.type for option in msgspec.structs.fields(struct)}
     for key, value in overrides.items():
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f" (did you mean {prefix}{close[0]}?)" if close else ""
+            elsewhere = [option.path for option in options() if option.path.endswith(f".{key}")]
+            close = [prefix + name for name in difflib.get_close_matches(key, known, n=1)]
+            names = " or ".join(elsewhere or close)
+            hint = f" (did you mean {names}?)" if names else ""
             raise ConfigError(f"{prefix}{key}: no such option{hint}")
         inner = known[key]
         if isinstance(inner, type) and isinstance(value, Mapping):
@@ -432,18 +451,31 @@ def _merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
 
 
 def _in_words(reason: str) -> str:
-    """Return the reason of a validation error with a rule instead of a regular expression."""
+    """Return the reason of a validation error in the terms of JSON instead of Python's types.
+
+    >>> _in_words("Expected `int | null`, got `str`")
+    'must be an integer or null, not a string'
+    >>> _in_words("Expected `int` >= 1")
+    'must be an integer of at least 1'
+    """
     for pattern, rule in _RULES.items():
         if reason.endswith(f"matching regex {pattern!r}"):
             return rule
-    return reason
+    match = _EXPECTED.fullmatch(reason)
+    if match is None or match["type"] not in _KINDS:
+        return reason
+    null = " or null" if match["null"] else ""
+    bound = f" of {_BOUNDS[match['bound']].format(match['limit'])}" if match["bound"] else ""
+    actual = f", not {_KINDS[match['actual']]}" if match["actual"] in _KINDS else ""
+    kind = "true or false" if match["type"] == "bool" else _KINDS[match["type"]]
+    return f"must be {kind}{null}{bound}{actual}"
 
 
 def _choices(path: str) -> str:
-    """Return the values that an option accepts, as the end of a sentence; "" if not a few."""
+    """Return which values an option accepts, if they are a few names; otherwise ""."""
     for option in options():
         if option.path == path and (names := _names(option.type)):
-            return f", expected {' or '.join(names)}"
+            return f"must be one of {', '.join(names)}"
     return ""
 
 
@@ -459,4 +491,4 @@ def _check_pattern(pattern: str) -> None:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise ConfigError(f"input.namePattern: {error}") from None
+        raise ConfigError(f"input.namePattern: is not a regular expression: {error}") from None

@@ -65,9 +65,14 @@ def required_key(options: Privacy) -> bytes:
     """Return the key of the hash; raise `ConfigError` if it is missing or too short."""
     key = hash_key(options)
     if len(key) < _LEAST_BYTES:
-        secret, variable = options.hash_key_secret, options.hash_key_variable
-        place = f"hashKeySecret: {secret}" if secret else f"hashKeyVariable: {variable}"
-        raise ConfigError(f"privacy.{place} must hold {_LEAST_BYTES} bytes or more")
+        rule = f"must hold {_LEAST_BYTES} bytes or more"
+        if options.hash_key_secret:
+            raise ConfigError(f"privacy.hashKeySecret: {options.hash_key_secret} {rule}")
+        variable = options.hash_key_variable
+        fault = "is too short" if variable in os.environ else "is not set"
+        raise ConfigError(
+            f"privacy.hashKeyVariable: the environment variable {variable} {fault}: it {rule}"
+        )
     return key
 
 

@@ -84,7 +84,7 @@ class Transport:
         """Prepare for the service, or for the local server that the environment names.
 
         `emulator_variable` is one of `emulators`. Raises `ServiceError` if there are no
-        credentials.
+        credentials, and `ConfigError` if the variable does not hold a URL.
         """
         emulator = emulators.url(emulator_variable)
         credentials: Credentials
@@ -94,9 +94,11 @@ class Transport:
         else:
             try:
                 credentials, self.project = google.auth.default(scopes=SCOPES)
-            except auth.GoogleAuthError:
-                raise ServiceError(emulators.NO_CREDENTIALS) from None
+            # The last two: GOOGLE_APPLICATION_CREDENTIALS names a folder, or JSON but no object.
+            except (auth.GoogleAuthError, OSError, AttributeError):
+                raise ServiceError(emulators.no_credentials()) from None
         self.base = (emulator or service).rstrip("/")
+        self._place = emulators.place(emulator_variable)
         # For refreshing tokens; requests have their own time-outs.
         refresh = urllib3.Timeout(connect=_REFRESH_SECONDS, read=_REFRESH_SECONDS)
         pool = urllib3.PoolManager(maxsize=CONNECTIONS, retries=False, timeout=refresh)
@@ -161,7 +163,7 @@ class Transport:
             finally:
                 response.release_conn()
         except NO_ANSWER as error:
-            raise NoAnswerError(f"no answer ({type(error).__name__})") from None
+            raise NoAnswerError(f"no answer ({type(error).__name__}){self._place}") from None
 
 
 def _pauses() -> Iterator[float]:

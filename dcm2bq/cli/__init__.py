@@ -11,7 +11,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from types import TracebackType
 
 import click
 
@@ -64,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             _discard_output()
             return 0
         if debug:
-            sys.excepthook = _show_traceback
-            raise
-        complain(*f"dcm2bq: {explain(error)}".split("\n"))
+            _show_traceback(error)
+        else:
+            complain(*f"dcm2bq: {explain(error)}".split("\n"))
         if output:
             _discard_output()
         return status_of(error)
@@ -82,7 +81,7 @@ def _explain(error: click.ClickException) -> None:
         say(line, err=True)
 
 
-def _show_traceback(_: type[BaseException], error: BaseException, __: TracebackType | None) -> None:
+def _show_traceback(error: Exception) -> None:
     for line in "".join(traceback.format_exception(error)).split("\n"):
         say(line, err=True)
 

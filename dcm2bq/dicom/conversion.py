@@ -33,6 +33,7 @@ from dcm2bq.dicom.sop_classes import may_have_pixels
 from dcm2bq.dicom.write.fit_row import encode_within
 from dcm2bq.dicom.write.formats import format_of
 from dcm2bq.dicom.write.writer import Writer
+from dcm2bq.files import open_regular
 
 _DEFAULTS = Config()
 _MOST_LEVELS = 500
@@ -105,7 +106,7 @@ def convert(
     with budget_of(config.limits).claim(deadline) as memory:
         # hasattr: isinstance with abstract classes would cost 1 % of a small file
         if isinstance(source, str) or hasattr(source, "__fspath__"):
-            with _local(cast("str | os.PathLike[str]", source)).open("rb") as stream:
+            with open_regular(_local(cast("str | os.PathLike[str]", source))) as stream:
                 return convert_within(memory, stream, config, bulk_data_root=bulk_data_root)
         return convert_within(memory, _readable(source), config, bulk_data_root=bulk_data_root)
 

@@ -95,7 +95,9 @@ class Store:
             raise ReadFailedError("Cloud Storage: there is no such bucket") from None
         except FAILURES as error:
             meaning = f": {REQUESTER_PAYS}" if _is_requester_pays(error) else ""
-            raise ReadFailedError(f"Cloud Storage: {cause(error)}{meaning}") from None
+            raise ReadFailedError(
+                f"Cloud Storage: {cause(error, emulators.STORAGE)}{meaning}"
+            ) from None
 
     @cached_property
     def _client(self) -> "Client":

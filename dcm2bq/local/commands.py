@@ -37,6 +37,8 @@ def ingest(root: Path | None, config: Config, *, once: bool) -> int:
         summary.print_summary(
             out, session.stack, session.failures, seconds=seconds, command=command
         )
+        if not session.stack.objects and not session.failures:
+            summary.print_no_files(out, session.folder.root)
         if not once:
             with suppress(KeyboardInterrupt), _registered(session):
                 _watch(out, session)

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import google_crc32c
 
+from dcm2bq.files import open_regular
 from dcm2bq.local.file_stamp import FileStamp
-from dcm2bq.tools.files import open_regular
 
 Resource = Mapping[str, Any]
 """An object as the JSON API describes it."""

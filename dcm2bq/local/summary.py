@@ -109,6 +109,11 @@ def print_summary(
         _print_example(out, stack, command)
 
 
+def print_no_files(out: Console, root: Path) -> None:
+    """Print that the folder has no files, which the summary's zeros do not explain."""
+    _line(out, f"There is no file in the folder {root}")
+
+
 def print_rows(out: Console, rows: Sequence[Row]) -> None:
     """Print rows as a table, with numbers aligned to the right."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)

@@ -14,10 +14,10 @@ from dcm2bq.config import Config
 from dcm2bq.deadline import Deadline
 from dcm2bq.dicom import Conversion, convert
 from dcm2bq.errors import Dcm2BqError
+from dcm2bq.files import open_regular
 from dcm2bq.gcs.uri import GsUri, is_uri
 from dcm2bq.ignored import matches_name_pattern
 from dcm2bq.stored_object import StoredObject
-from dcm2bq.tools.files import open_regular
 
 if TYPE_CHECKING:
     from dcm2bq.gcs.store import Store

@@ -14,7 +14,6 @@ from pydicom.data import get_testdata_file
 
 from dcm2bq import cli, config
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.errors import ConfigError
 from dcm2bq.local import servers
 from dcm2bq.version import VERSION
 
@@ -97,7 +96,7 @@ def test_config_shows_the_whole_configuration(
     [
         ('{"remove": ["PatientNam"]}', "privacy.remove"),
         ('{"hash": ["Rows"]}', "privacy.hash"),
-        ('{"profile": "Basic"}', "privacy.profile: Invalid enum value 'Basic', expected basic or"),
+        ('{"profile": "Basic"}', "privacy.profile: must be one of basic, null"),
     ],
 )
 def test_config_makes_the_checks_of_the_functions_start(
@@ -144,10 +143,14 @@ def test_a_wrong_configuration_is_reported_on_one_line(
     assert len(err.splitlines()) == 1
 
 
-def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_shows_the_traceback_and_keeps_the_exit_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("DCM2BQ_CONFIG", "{")
-    with pytest.raises(ConfigError):
-        cli.main(["--debug", "config"])
+    assert cli.main(["--debug", "config"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert any(line.startswith("dcm2bq.errors.ConfigError: DCM2BQ_CONFIG is not") for line in lines)
 
 
 def test_an_unforeseen_error_shows_no_value(
@@ -340,11 +343,36 @@ def test_a_wrong_option_of_init_is_a_configuration_error(
 def test_an_unreachable_service_has_its_own_exit_status(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", servers.url(servers.free_port()))
+    url = servers.url(servers.free_port())
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", url)
     monkeypatch.setenv("DCM2BQ_CONFIG", '{"bigQuery": {"timeoutSeconds": 1}}')
     assert cli.main(["init"]) == 3
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("dcm2bq: ")
+    assert line.startswith("dcm2bq: BigQuery: local.dicom: no answer (")
+    assert line.endswith(f") at {url} (BIGQUERY_EMULATOR_HOST)")
+
+
+@pytest.mark.parametrize(
+    ("variable", "command"),
+    [
+        ("BIGQUERY_EMULATOR_HOST", ("init",)),
+        ("STORAGE_EMULATOR_HOST", ("dump", "gs://bucket/scan.dcm")),
+        ("DCM2BQ_SECRET_MANAGER_EMULATOR_HOST", ("dump", "scan.dcm")),
+    ],
+)
+def test_an_emulator_variable_that_is_not_a_url_is_a_configuration_error(
+    variable: str,
+    command: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if "SECRET" in variable:
+        privacy = {"hash": ["PatientID"], "hashKeySecret": "projects/p/secrets/s"}
+        monkeypatch.setenv("DCM2BQ_CONFIG", json.dumps({"privacy": privacy}))
+    monkeypatch.setenv(variable, "localhost:9050")
+    assert cli.main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f": {variable}: must begin with http:// or https://, or be unset")
 
 
 @pytest.mark.parametrize("command", [("dump", "scan.dcm"), ("local", "--once"), ("config",)])
@@ -353,8 +381,12 @@ def test_a_missing_hash_key_is_a_configuration_error(
 ) -> None:
     monkeypatch.setenv("DCM2BQ_CONFIG", '{"privacy": {"hash": ["PatientID"]}}')
     assert cli.main(command) == 2
-    message = "privacy.hashKeyVariable: DCM2BQ_HASH_KEY must hold 16 bytes or more"
-    assert capsys.readouterr().err == f"dcm2bq: {message}\n"
+    variable = "privacy.hashKeyVariable: the environment variable DCM2BQ_HASH_KEY"
+    rule = "it must hold 16 bytes or more"
+    assert capsys.readouterr().err == f"dcm2bq: {variable} is not set: {rule}\n"
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", "short")
+    assert cli.main(command) == 2
+    assert capsys.readouterr().err == f"dcm2bq: {variable} is too short: {rule}\n"
 
 
 @pytest.mark.parametrize("command", [("dump", "scan.dcm"), ("local", "--once"), ("config",)])

@@ -232,9 +232,9 @@ def test_the_value_of_an_option_can_be_plain_text(dump: Dump, folder: Path) -> N
         ("jsonOutput.format.deep=1", "jsonOutput.format.deep: no such option"),
         ("nothing.at.all=1", "nothing: no such option"),
         ("input.namePattern=(", "input.namePattern"),
-        ("jsonOutput.format=xml", "expected flat or dicom-json"),
-        ("privacy.profile=strict", "expected basic or null"),
-        ("log.level=LOUD", "expected DEBUG or INFO or WARNING or ERROR"),
+        ("jsonOutput.format=xml", "must be one of flat, dicom-json"),
+        ("privacy.profile=strict", "must be one of basic, null"),
+        ("log.level=LOUD", "must be one of DEBUG, INFO, WARNING, ERROR"),
     ],
 )
 def test_wrong_options_are_usage_errors(dump: Dump, option: str, message: str) -> None:

@@ -1,5 +1,7 @@
 """`dcm2bq.dicom` as a library: what `convert` accepts and returns, and what its help shows."""
 
+import errno
+import os
 import pydoc
 import subprocess
 import sys
@@ -101,7 +103,7 @@ def test_a_wrong_option_is_an_error_that_suggests_the_right_one(name: str, hint:
 
 
 def test_a_wrong_value_names_the_option() -> None:
-    with pytest.raises(library.ConfigError, match=r"bulkData.inlineMaxBytes: Expected `int` >= 0"):
+    with pytest.raises(library.ConfigError, match=r"bulkData.inlineMaxBytes: must be an integer"):
         convert(CONTENT, inline_max_bytes=-1)
     with pytest.raises(library.ConfigError, match=r"did you mean jsonOutput\.ignorePrivate"):
         convert(CONTENT, {"jsonOutput": {"ignorePrivates": True}})
@@ -130,6 +132,29 @@ def test_a_file_is_closed_whether_or_not_it_can_be_converted(file: Path) -> None
     with pytest.raises(library.NotDicomError):
         convert(file)
     assert set(Path("/dev/fd").iterdir()) == before
+
+
+def test_a_path_that_is_not_a_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    """Opening a FIFO would wait for a writer, for which there is no time-out."""
+    pipe = tmp_path / "pipe.dcm"
+    os.mkfifo(pipe)
+    program = "import sys; from dcm2bq.dicom import convert; convert(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(pipe)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    error = done.stderr.splitlines()[-1]
+    assert error == f"OSError: [Errno {errno.EINVAL}] not a regular file: '{pipe}'"
+
+
+def test_an_empty_file_is_refused_as_empty(file: Path) -> None:
+    file.write_bytes(b"")
+    for source in (b"", file, BytesIO(), CountingSource(b"")):
+        with pytest.raises(library.NotDicomError, match=r"^the file is empty$"):
+            convert(source)
 
 
 def test_a_huge_file_costs_no_more_than_its_header(file: Path) -> None:

@@ -170,11 +170,11 @@ def test_remove_precedes_hash_and_both_precede_the_profile() -> None:
         ({"hash": ["00091001"]}, "privacy.hash: 00091001 is not in the data dictionary"),
         (
             {"hash": ["PatientID"], "hashKeyVariable": "NO_SUCH"},
-            "privacy.hashKeyVariable: NO_SUCH must hold 16 bytes or more",
+            "privacy.hashKeyVariable: the environment variable NO_SUCH is not set: it must hold 16",
         ),
         (
             {"profile": "basic", "hashKeyVariable": "NO_SUCH"},
-            "privacy.hashKeyVariable: NO_SUCH must hold 16 bytes or more",
+            "privacy.hashKeyVariable: the environment variable NO_SUCH is not set: it must hold 16",
         ),
     ],
 )

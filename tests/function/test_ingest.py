@@ -260,6 +260,16 @@ def test_a_developer_setting_prevents_the_start_in_the_cloud(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["STORAGE_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST", "DCM2BQ_SECRET_MANAGER_EMULATOR_HOST"],
+)
+def test_an_emulator_variable_that_is_not_a_url_prevents_the_start(name: str) -> None:
+    result = start(**{name: "localhost:9050"})
+    assert result.returncode != 0
+    assert result.stderr == f"dcm2bq: {name}: must begin with http:// or https://, or be unset\n"
+
+
 def test_a_developer_setting_elsewhere_or_an_empty_one_prevents_nothing() -> None:
     program = "import runpy, sys; runpy.run_path(sys.argv[1])"
     for environ in ({"DEBUG": "1"}, {"K_SERVICE": "dcm2bq", "DEBUG": ""}, {"K_SERVICE": "dcm2bq"}):

@@ -103,6 +103,15 @@ def test_a_query_without_a_running_stack_ignores_the_callers_settings(
     assert report["metadata"]["00080060"] == {"vr": "CS", "Value": ["SR"]}
 
 
+def test_a_folder_without_files_is_reported(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    done = cli.run("local", str(tmp_path), "--once")
+    assert done.returncode == 0
+    first, *_, last = done.stdout.strip().splitlines()
+    assert first.startswith("0 objects in ")
+    assert last == f"There is no file in the folder {tmp_path}"
+
+
 @pytest.mark.parametrize(
     ("sql", "words"),
     [

@@ -535,7 +535,7 @@ def test_retry_without_the_hash_key_names_the_variable(
     command.configure(stack, privacy=privacy)
     done = command("dead-letters", "retry", "--all")
     assert (done.status, done.out) == (2, "")
-    assert "DCM2BQ_HASH_KEY must hold 16 bytes" in done.err
+    assert "DCM2BQ_HASH_KEY is not set: it must hold 16 bytes" in done.err
 
 
 @pytest.mark.parametrize("args", [("list",), ("show", "x"), ("retry", "--all")])

@@ -33,7 +33,7 @@ def test_overrides_of_a_configuration_keep_its_other_options() -> None:
     changed = config.with_overrides(loaded, {"bulkData": {"inlineMaxBytes": 7}})
     assert changed.bulk_data == config.BulkData(inline_max_bytes=7, text_max_bytes=5)
     assert changed.privacy == loaded.privacy
-    with pytest.raises(ConfigError, match=r"bulkData: Expected `object`, got `int`"):
+    with pytest.raises(ConfigError, match=r"bulkData: must be an object, not an integer"):
         config.with_overrides(loaded, {"bulkData": 7})
 
 
@@ -49,36 +49,54 @@ def test_overrides_can_be_read_from_a_file(tmp_path: Path) -> None:
         ({"bigquery": {}}, "bigquery: no such option (did you mean bigQuery?)"),
         ({"xyz": 1}, "xyz: no such option"),
         (
+            {"ignorePrivate": True},
+            "ignorePrivate: no such option (did you mean jsonOutput.ignorePrivate?)",
+        ),
+        (
+            {"log": {"profile": "basic"}},
+            "log.profile: no such option (did you mean privacy.profile?)",
+        ),
+        (
             {"jsonOutput": {"ignorePrivates": True}},
             "jsonOutput.ignorePrivates: no such option (did you mean jsonOutput.ignorePrivate?)",
         ),
-        ({"bigQuery": {"datasetId": 3}}, "bigQuery.datasetId: Expected `str`, got `int`"),
-        ({"bigQuery": None}, "bigQuery: Expected `object`, got `null`"),
-        ({"retry": {"maxAgeSeconds": 0}}, "retry.maxAgeSeconds: Expected `int` >= 1"),
-        ({"limits": {"deadlineSeconds": 600}}, "limits.deadlineSeconds: Expected `int` <= 590"),
+        ({"bigQuery": {"datasetId": 3}}, "bigQuery.datasetId: must be a string, not an integer"),
+        ({"bigQuery": None}, "bigQuery: must be an object, not null"),
+        ({"retry": {"maxAgeSeconds": 0}}, "retry.maxAgeSeconds: must be an integer of at least 1"),
+        (
+            {"limits": {"deadlineSeconds": 600}},
+            "limits.deadlineSeconds: must be an integer of at most 590",
+        ),
         (
             {"input": {"namePattern": "x" * 4097}},
-            "input.namePattern: Expected `str` of length <= 4096",
+            "input.namePattern: must be a string of at most 4096 characters",
         ),
         (
             {"limits": {"deadlineSeconds": "50"}},
-            "limits.deadlineSeconds: Expected `int`, got `str`",
+            "limits.deadlineSeconds: must be an integer, not a string",
         ),
         (
-            {"jsonOutput": {"ignorePrivate": 1}},
-            "jsonOutput.ignorePrivate: Expected `bool`, got `int`",
+            {"jsonOutput": {"ignorePrivate": "yes"}},
+            "jsonOutput.ignorePrivate: must be true or false, not a string",
         ),
-        ({"log": {"path": "none"}}, "log.path: Invalid enum value 'none', expected full or hash"),
+        ({"log": {"path": "none"}}, "log.path: must be one of full, hash"),
+        ({"log": {"path": 3}}, "log.path: must be one of full, hash"),
+        ({"privacy": {"profile": "strict"}}, "privacy.profile: must be one of basic, null"),
+        (
+            {"limits": {"memoryBytes": "1 GiB"}},
+            "limits.memoryBytes: must be an integer or null, not a string",
+        ),
+        ({"privacy": {"remove": [1]}}, "privacy.remove[0]: must be a string, not an integer"),
         (
             {"input": {"namePattern": "("}},
-            "input.namePattern: missing ), unterminated subpattern at position 0",
+            "input.namePattern: is not a regular expression: missing ), unterminated subpattern",
         ),
         ({"bigQuery": {"projectId": "Ab"}}, "bigQuery.projectId: a project ID has 2 to 64 char"),
         ({"bigQuery": {"datasetId": "a`b"}}, "bigQuery.datasetId: a dataset or table ID has 1 to"),
         ({"bigQuery": {"datasetId": "a\n"}}, "bigQuery.datasetId: a dataset or table ID has 1 to"),
         ({"input": {"buckets": ["gs://a"]}}, "input.buckets[0]: a bucket's name has 3 to 222 char"),
         ({"input": {"buckets": ["abc\n"]}}, "input.buckets[0]: a bucket's name has 3 to 222 char"),
-        ({"input": {"buckets": "scans"}}, "input.buckets: Expected `array`, got `str`"),
+        ({"input": {"buckets": "scans"}}, "input.buckets: must be a list, not a string"),
         ([], "DCM2BQ_CONFIG must hold a JSON object"),
     ],
 )

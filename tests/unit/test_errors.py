@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from pathlib import Path
 from types import ModuleType
 
 import google.api_core.exceptions
@@ -13,7 +14,7 @@ import urllib3.exceptions
 from dcm2bq import emulators, errors
 from dcm2bq.errors import Dcm2BqError, ServiceError
 from dcm2bq.google_errors import FAILURES, mapped
-from dcm2bq.transport import NO_ANSWER
+from dcm2bq.transport import NO_ANSWER, Transport
 
 NEVER_RAISED = {
     "ProxySchemeUnsupported",  # by ProxyManager, which is not used
@@ -62,10 +63,6 @@ def test_every_exception_of_a_library_is_in_its_table(
             ),
             "BigQuery: HTTP 503",
         ),
-        (
-            google.auth.exceptions.DefaultCredentialsError("SECRET"),
-            f"BigQuery: {emulators.NO_CREDENTIALS}",
-        ),
         (google.auth.exceptions.RefreshError("SECRET"), "BigQuery: no answer (RefreshError)"),
         (requests.exceptions.ReadTimeout("SECRET"), "BigQuery: no answer (ReadTimeout)"),
     ],
@@ -74,6 +71,34 @@ def test_a_failure_names_the_service_and_quotes_nothing(raised: Exception, messa
     with pytest.raises(ServiceError) as caught, mapped("BigQuery"):
         raise raised
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, "SECRET", "{}", '["SECRET"]', '{"type": "service_account", "private_key": "SECRET"}'],
+)
+def test_an_unusable_credentials_file_is_reported_by_the_name_of_its_variable(
+    content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "key.json"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+    with pytest.raises(ServiceError) as caught:
+        Transport("https://storage.googleapis.com", emulators.STORAGE)
+    assert str(caught.value) == (
+        "GOOGLE_APPLICATION_CREDENTIALS: the file is missing or is not a credentials file: "
+        "correct the variable, or unset it"
+    )
+
+
+def test_missing_credentials_are_reported_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    with pytest.raises(ServiceError, match="run gcloud auth"), mapped("BigQuery"):
+        raise google.auth.exceptions.DefaultCredentialsError("SECRET")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/none")
+    with pytest.raises(ServiceError, match="GOOGLE_APPLICATION_CREDENTIALS: "), mapped("BigQuery"):
+        raise google.auth.exceptions.DefaultCredentialsError("SECRET")
 
 
 def test_errors_of_this_package_pass_through_unchanged() -> None:

@@ -255,7 +255,7 @@ def test_the_local_stack_reads_no_secret(
     """Nothing leaves the machine: there the key comes from the variable."""
     monkeypatch.setenv("DCM2BQ_CONFIG", json.dumps({"privacy": {**HASH, "hashKeySecret": SECRET}}))
     assert cli.main(["local", "--once"]) == 2
-    assert "DCM2BQ_HASH_KEY must hold 16 bytes" in capsys.readouterr().err
+    assert "DCM2BQ_HASH_KEY is not set: it must hold 16 bytes" in capsys.readouterr().err
     assert secrets.paths == []
 
 

@@ -58,7 +58,7 @@ def test_the_handler_raises_a_missing_key_whatever_the_age_of_the_event(
     options: config.Config, *, is_last: bool | None
 ) -> None:
     sink = MemorySink()
-    with pytest.raises(ConfigError, match="DCM2BQ_HASH_KEY must hold 16 bytes"):
+    with pytest.raises(ConfigError, match="DCM2BQ_HASH_KEY is not set: it must hold 16 bytes"):
         Handler(options, MemoryStore(CONTENT), sink).handle(
             events.deliver(event(1)), is_last=is_last
         )

@@ -94,7 +94,8 @@ def read_file(
     """
     window = window_over(source, deadline, memory)
     start = _PREAMBLE + len(_PREFIX)
-    window.fill(0, start + HEADER)
+    if not window.fill(0, start + HEADER):
+        raise NotDicomError("the file is empty")
     prefixed = window.peek(_PREAMBLE, len(_PREFIX)) == _PREFIX
     if prefixed and _is_prefix_by_chance(window, config, depth, deadline):
         prefixed = False
