@@ -81,7 +81,7 @@ def test_the_token_is_on_no_command_line(api: Api) -> None:
     seen = []
 
     def answer(_: Request) -> Answer:
-        listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+        listed = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True)
         seen.append(listed.stdout)
         return 200, {}
 
