@@ -1,5 +1,5 @@
 locals {
-  # Every option of Privacy in dcm2bq/config.py. jsonencode writes it as Python's json does, because the
+  # Every option of Privacy in dcm2bq/config.py that is part of the fingerprint. jsonencode writes it as Python's json does, because the
   # validations admit nothing that it would escape.
   privacy = {
     profile         = var.privacy.profile
@@ -29,6 +29,14 @@ locals {
     for group in setunion(keys(var.config), keys(local.config_here)) :
     group => merge(try(var.config[group], {}), try(local.config_here[group], {}))
   }
+
+  # The function gets the key in its environment; commands and Dataflow's workers read it by name.
+  config_of_commands = merge(local.config, {
+    privacy = merge(local.config.privacy, {
+      for key in var.privacy.hash_key[*] :
+      "hashKeySecret" => "projects/${var.project_id}/secrets/${key.secret}/versions/${key.version}"
+    })
+  })
 }
 
 resource "google_cloudfunctions2_function" "ingest" {

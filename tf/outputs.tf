@@ -22,8 +22,8 @@ output "views" {
 }
 
 output "config" {
-  description = "The configuration in force, for `DCM2BQ_CONFIG` on the command line."
-  value       = jsonencode(local.config)
+  description = "The configuration in force, for `DCM2BQ_CONFIG` on the command line; with a key of the hash, it names the key's secret."
+  value       = jsonencode(local.config_of_commands)
 }
 
 output "grants" {

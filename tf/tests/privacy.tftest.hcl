@@ -71,6 +71,14 @@ run "the_fingerprint_of_what_is_hashed_and_its_key" {
     error_message = "the function gets another key"
   }
   assert {
+    condition     = jsondecode(output.config).privacy.hashKeySecret == "projects/my-project/secrets/dcm2bq-key/versions/3"
+    error_message = "commands cannot read the key by its name"
+  }
+  assert {
+    condition     = !strcontains(google_cloudfunctions2_function.ingest.service_config[0].environment_variables.DCM2BQ_CONFIG, "hashKeySecret")
+    error_message = "the function would read the key a second time"
+  }
+  assert {
     condition     = contains(keys(google_project_service.this), "secretmanager.googleapis.com")
     error_message = "the API of the secret is not enabled"
   }
