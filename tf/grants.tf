@@ -68,9 +68,12 @@ locals {
   }
   subscription_grant = { role = "roles/pubsub.subscriber", member = local.members.pubsub }
 
-  secret_grants = { for key in var.privacy.hash_key[*] : "runtime" => {
-    secret = key.secret, role = "roles/secretmanager.secretAccessor", member = local.members.runtime
-  } }
+  # The function gets the key in its environment; the workers of a backfill read it themselves.
+  secret_grants = {
+    for reader in concat(["runtime"], var.backfill.enabled ? ["backfill"] : []) : reader => {
+      secret = var.privacy.hash_key.secret, role = "roles/secretmanager.secretAccessor", member = local.members[reader]
+    } if var.privacy.hash_key != null
+  }
 
   # Of all services, the triggers may call the function's only.
   service_grant = { role = "roles/run.invoker", member = local.members.trigger }

@@ -83,6 +83,7 @@ run "each_grant_is_in_the_list" {
       "roles/bigquery.dataEditor on table my-project.dicom.dead_letter to serviceAccount:pubsub-agent",
       "roles/pubsub.publisher on topic dcm2bq-dead-letter to serviceAccount:pubsub-agent",
       "roles/secretmanager.secretAccessor on secret key to serviceAccount:runtime",
+      "roles/secretmanager.secretAccessor on secret key to serviceAccount:backfill",
       "roles/run.invoker on Cloud Run service dcm2bq to serviceAccount:trigger",
       "roles/pubsub.subscriber on subscription of the trigger dcm2bq-archived to serviceAccount:pubsub-agent",
       "roles/pubsub.subscriber on subscription of the trigger dcm2bq-deleted to serviceAccount:pubsub-agent",
@@ -194,7 +195,7 @@ run "without_grants_nothing_is_granted_and_the_list_remains" {
     error_message = "something is granted"
   }
   assert {
-    condition     = length(output.grants) == 29 && contains([for grant in output.grants : grant.role], "a custom role of bigquery.datasets.get, bigquery.tables.get, bigquery.tables.updateData")
+    condition     = length(output.grants) == 30 && contains([for grant in output.grants : grant.role], "a custom role of bigquery.datasets.get, bigquery.tables.get, bigquery.tables.updateData")
     error_message = "the list does not say what has to be granted"
   }
 }
