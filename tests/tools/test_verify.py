@@ -20,6 +20,7 @@ from dcm2bq.tools.verify import Comparison, Repair
 from tests.support.cloud import Bucket, Event
 from tests.support.commands import Done
 from tests.support.function_stack import ROOT, Stack, unique
+from tests.support.patience import scaled
 from tests.support.proxy import Fault
 from tests.tools.conftest import Command
 
@@ -328,7 +329,8 @@ def test_a_repair_that_the_view_does_not_show_is_unseen(
     stack: Stack, place: Place, command: Command, ct_small: bytes
 ) -> None:
     """BigQuery acknowledges the inserts, but stores nothing."""
-    command.configure(stack, bigQuery={"datasetId": stack.dataset.dataset_id, "timeoutSeconds": 1})
+    big_query = {"datasetId": stack.dataset.dataset_id, "timeoutSeconds": scaled(5)}
+    command.configure(stack, bigQuery=big_query)
     place.upload("1 missing.dcm", ct_small, deliver=False)
     place.upload("2 stale.dcm", ct_small)
     place.delete("2 stale.dcm")
@@ -506,7 +508,8 @@ def test_repair_without_the_hash_key_names_the_variable(
 def test_an_unreachable_service_is_reported(
     stack: Stack, place: Place, command: Command, server: str
 ) -> None:
-    command.configure(stack, bigQuery={"datasetId": stack.dataset.dataset_id, "timeoutSeconds": 1})
+    big_query = {"datasetId": stack.dataset.dataset_id, "timeoutSeconds": scaled(5)}
+    command.configure(stack, bigQuery=big_query)
     getattr(stack, server).faults = [Fault("", 403)]
     done = place.verify()
     assert (done.status, done.out) == (3, "")
