@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -20,6 +20,7 @@ from dcm2bq.deadline import Deadline
 from dcm2bq.dicom.read.deflate import GunzippedSource
 from dcm2bq.dicom.read.source import Window
 from dcm2bq.errors import ReadFailedError, RejectedEventError, SupersededError
+from dcm2bq.gcs.json_api import object_path
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.transport import Answer, NoAnswerError, Transport
 
@@ -71,7 +72,7 @@ class Generation:
     ) -> None:
         self._transport = transport
         self._stored = stored
-        self._path = f"/storage/v1/b/{stored.bucket}/o/{quote(stored.name, safe='')}"
+        self._path = object_path(stored.bucket, stored.name)
         self._query: dict[str, str | int] = {"generation": stored.generation}
         if user_project:
             self._query["userProject"] = user_project

@@ -3,16 +3,15 @@
 import uuid
 from collections.abc import Iterator
 from http import HTTPStatus
-from urllib.parse import quote, urlencode
 
 import msgspec
 
 from dcm2bq.config import Config
-from dcm2bq.deadline import Deadline
 from dcm2bq.errors import ServiceError
+from dcm2bq.gcs import json_api
 from dcm2bq.gcs.store import Store
 from dcm2bq.gcs.uri import GsUri
-from dcm2bq.transport import Answer, NoAnswerError
+from dcm2bq.transport import Answer
 
 _SECONDS = 300
 """How long a request is retried: an upload takes seconds, and outages often last minutes."""
@@ -45,7 +44,7 @@ class RunFolder:
         )
         answer = self._request(
             "POST",
-            f"/upload/storage/v1/b/{self._bucket}/o",
+            json_api.upload_path(self._bucket),
             {"uploadType": "multipart", "ifGenerationMatch": "0"},
             {"Content-Type": f"multipart/related; boundary={boundary}"},
             body,
@@ -67,7 +66,7 @@ class RunFolder:
             yield stored.name.removeprefix(self._prefix)
 
     def _path(self, name: str) -> str:
-        return f"/storage/v1/b/{self._bucket}/o/{quote(self._prefix + name, safe='')}"
+        return json_api.object_path(self._bucket, self._prefix + name)
 
     def _request(
         self,
@@ -77,20 +76,21 @@ class RunFolder:
         headers: dict[str, str] | None = None,
         body: bytes | None = None,
     ) -> Answer:
-        try:
-            answer = self._store.transport.request(
-                method,
-                f"{path}?{urlencode(query)}",
-                deadline=Deadline.after(_SECONDS),
-                headers=headers,
-                body=body,
-            )
-        except NoAnswerError as error:
-            raise ServiceError(f"Cloud Storage: {self.uri}: {error}") from None
+        place = f"Cloud Storage: {self.uri}"
+        answer = json_api.send(
+            self._store.transport,
+            method,
+            path,
+            query,
+            place=place,
+            seconds=_SECONDS,
+            headers=headers,
+            body=body,
+        )
         expected = {HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED}
         is_missing_bucket = method == "POST" and answer.status == HTTPStatus.NOT_FOUND
         if answer.status >= HTTPStatus.BAD_REQUEST and (
             answer.status not in expected or is_missing_bucket
         ):
-            raise ServiceError(f"Cloud Storage: {self.uri}: {answer}")
+            raise ServiceError(f"{place}: {answer}")
         return answer

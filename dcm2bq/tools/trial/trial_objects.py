@@ -2,17 +2,16 @@
 
 import uuid
 from http import HTTPStatus
-from urllib.parse import quote, urlencode
 
 import msgspec
 
 from dcm2bq.config import Config
-from dcm2bq.deadline import Deadline
 from dcm2bq.errors import ReadFailedError, ServiceError
+from dcm2bq.gcs import json_api
 from dcm2bq.gcs.store import Store
 from dcm2bq.gcs.uri import GsUri
 from dcm2bq.stored_object import StoredObject
-from dcm2bq.transport import Answer, NoAnswerError
+from dcm2bq.transport import Answer
 
 FOLDER = "dcm2bq-try"
 
@@ -57,7 +56,7 @@ class TrialObjects:
             "ifGenerationMatch": str(over.generation if over else 0),
         }
         answer = self._request(
-            "POST", f"/upload/storage/v1/b/{self._bucket}/o", query, content, full_name
+            "POST", json_api.upload_path(self._bucket), query, content, full_name
         )
         stored = StoredObject(
             bucket=self._bucket,
@@ -107,7 +106,7 @@ class TrialObjects:
         return True
 
     def _object(self, stored: StoredObject) -> str:
-        return f"/storage/v1/b/{self._bucket}/o/{quote(stored.name, safe='')}"
+        return json_api.object_path(self._bucket, stored.name)
 
     def _request(
         self, method: str, path: str, query: dict[str, str], body: bytes, name: str
@@ -115,16 +114,16 @@ class TrialObjects:
         if self._user_project:
             query = {**query, "userProject": self._user_project}
         place = f"Cloud Storage: gs://{self._bucket}/{name}"
-        try:
-            answer = self._store.transport.request(
-                method,
-                f"{path}?{urlencode(query)}",
-                deadline=Deadline.after(_SECONDS),
-                headers={"Content-Type": "application/dicom"},
-                body=body,
-            )
-        except NoAnswerError as error:
-            raise ServiceError(f"{place}: {error}") from None
+        answer = json_api.send(
+            self._store.transport,
+            method,
+            path,
+            query,
+            place=place,
+            seconds=_SECONDS,
+            headers={"Content-Type": "application/dicom"},
+            body=body,
+        )
         is_gone = method == "DELETE" and answer.status == HTTPStatus.NOT_FOUND
         if answer.status >= HTTPStatus.BAD_REQUEST and not is_gone:
             is_refused = answer.status in {HTTPStatus.FORBIDDEN, HTTPStatus.UNAUTHORIZED}
