@@ -55,7 +55,7 @@ class AccessList:
         return [entry for entry, name in self._named() if not name]
 
     def _named(self) -> list[tuple[Entry, str | None]]:
-        return [(entry, _opening(entry)) for entry in self.entries]
+        return [(entry, opening(entry)) for entry in self.entries]
 
 
 class DatasetAccess:
@@ -123,7 +123,7 @@ class DatasetAccess:
         raise ServiceError(f"{self._name}: {answer}")
 
 
-def _opening(entry: Entry) -> str | None:
+def opening(entry: Entry) -> str | None:
     """Return whom an entry lets in, if a closed dataset keeps them out; names nobody."""
     group = entry.get("specialGroup")
     if group in _OPEN_GROUPS:

@@ -102,6 +102,12 @@ FAULTS: dict[str, tuple[str, Edit, TrialLine, str]] = {
         TrialLine.DATASET_ACCESS,
         "open to everybody of the domain example.org",
     ),
+    "editors read the dataset, by a member of the policy": (
+        "/datasets/dicom",
+        access({"iamMember": "projectEditor:local"}),
+        TrialLine.DATASET_ACCESS,
+        "open to every Editor of the project",
+    ),
     "viewers read the bucket": (
         "/scans/iam",
         lambda policy: policy["bindings"].append(

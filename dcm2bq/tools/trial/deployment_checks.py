@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from dcm2bq.bigquery.access import opening
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.events import TYPE_PREFIX, EventKind
@@ -28,9 +29,19 @@ SETTINGS: Mapping[str, Any] = {
 }
 """The settings of a trigger's subscription, as docs/DEPLOY.md explains them."""
 
-_OPEN_GROUPS = frozenset({"projectReaders", "projectWriters", "allAuthenticatedUsers"})
-_OPEN_MEMBERS = frozenset({"allUsers", "allAuthenticatedUsers"})
-_PROJECT_VIEWERS = "projectViewer:"
+_IN_WORDS = {
+    "projectReaders": "every Viewer of the project",
+    "projectWriters": "every Editor of the project",
+    "allAuthenticatedUsers": "everybody with a Google account",
+    "allUsers": "everybody",
+}
+"""What `bigquery.access.opening` calls those whom it lets in, except a domain."""
+_OPEN_MEMBERS = {
+    "allUsers": _IN_WORDS["allUsers"],
+    "allAuthenticatedUsers": _IN_WORDS["allAuthenticatedUsers"],
+    "projectViewer": _IN_WORDS["projectReaders"],
+}
+"""Members whom a bucket must not let in, up to their colon. Its project's editors may stay."""
 _APPLY = "run terraform apply, or see docs/DEPLOY.md, Subscriptions"
 _EVERYBODY = "docs/DEPLOY.md describes who may read what"
 
@@ -99,10 +110,10 @@ class DeploymentChecks:
         )
         open_to = sorted(
             {
-                f"{_in_words(member)} ({binding.get('role')})"
+                f"{who} ({binding.get('role')})"
                 for binding in policy.get("bindings") or []
                 for member in binding.get("members") or []
-                if member in _OPEN_MEMBERS or member.startswith(_PROJECT_VIEWERS)
+                if (who := _OPEN_MEMBERS.get(member.partition(":")[0]))
             }
         )
         if not open_to:
@@ -316,19 +327,11 @@ def _subscription_name(trigger: Mapping[str, Any]) -> str | None:
 
 def _openness(entry: Mapping[str, Any]) -> str:
     """Return to whom an entry of a dataset's access list opens it; "" for named principals."""
-    group, member = entry.get("specialGroup"), entry.get("iamMember")
-    if group in _OPEN_GROUPS:
-        basic = {"projectReaders": "Viewer", "projectWriters": "Editor"}.get(group)
-        return f"every {basic} of the project" if basic else "everybody with a Google account"
-    if member in _OPEN_MEMBERS:
-        return _in_words(member)
-    return f"everybody of the domain {entry['domain']}" if entry.get("domain") else ""
-
-
-def _in_words(member: str) -> str:
-    if member.startswith(_PROJECT_VIEWERS):
-        return "every Viewer of the project"
-    return "everybody" if member == "allUsers" else "everybody with a Google account"
+    group = opening(entry)
+    if group is None:
+        return ""
+    domain = entry.get("domain") or str(entry.get("iamMember", "")).removeprefix("domain:")
+    return _IN_WORDS.get(group, f"everybody of the domain {domain}")
 
 
 def _grants(policy: Mapping[str, Any], role: str, member: str) -> bool:
