@@ -1,14 +1,16 @@
-"""How the handler deals with events that may end the process."""
+"""How the handler deals with events that may end the process, and with names and content."""
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
-from dcm2bq.config import Config
+from dcm2bq.config import Config, from_overrides
 from dcm2bq.deadline import NO_DEADLINE, Deadline
-from dcm2bq.dicom import Budget, Claim
+from dcm2bq.dicom import Budget, Claim, NotDicomError
 from dcm2bq.events import Delivery
 from dcm2bq.handler import Handler, Result
+from dcm2bq.ignored import Ignored
 from dcm2bq.rows import DeadLetterRow, InstanceRow
 from tests.dicom.build import dicom, element, identity
 from tests.support.in_memory import MemorySink, MemoryStore
@@ -17,7 +19,7 @@ MIB = 1024 * 1024
 LARGE = dicom(identity(), *[element(0x00091000 + n, "LT", b"x" * 60_000) for n in range(100)])
 
 
-def delivery(**data: int) -> Delivery:
+def delivery(**data: int | str) -> Delivery:
     attributes = {
         "ce-id": "1",
         "ce-type": "google.cloud.storage.object.v1.finalized",
@@ -87,3 +89,34 @@ def test_converting_leaves_time_for_the_insert() -> None:
     Handler(Config(), MemoryStore(LARGE), Watching(), memory=Watched(64 * MIB)).handle(delivery())
     converted, inserted = ends
     assert inserted - converted > 4, "of 50 seconds"
+
+
+SNIFF = from_overrides({"input": {"otherNames": "sniff"}})
+
+
+def test_an_object_of_another_name_is_recorded_if_it_begins_like_dicom() -> None:
+    sink = MemorySink()
+    for name in ("IM0001", "1.2.840.10008", "scan.img", "scan.ima"):
+        assert Handler(SNIFF, MemoryStore(LARGE), sink).handle(delivery(name=name)).result is (
+            Result.INSERTED
+        )
+    outcome = Handler(SNIFF, MemoryStore(b"%PDF-1.7" * 99), sink).handle(delivery(name="IM0002"))
+    assert (outcome.result, outcome.ignored) == (Result.IGNORED, Ignored.CONTENT)
+    assert len(sink.rows) == 4
+
+
+def test_other_content_under_a_name_of_dicom_remains_a_dead_letter() -> None:
+    outcome = Handler(SNIFF, MemoryStore(b"%PDF-1.7" * 99), MemorySink()).handle(delivery())
+    assert (outcome.result, type(outcome.error)) == (Result.DEAD_LETTERED, NotDicomError)
+
+
+def test_deletes_of_any_name_leave_markers_if_names_are_sniffed() -> None:
+    """Whatever the object was: a marker of a path that was never recorded hides nothing."""
+    uploaded = delivery(name="notes.txt")
+    kind = {"ce-type": "google.cloud.storage.object.v1.deleted"}
+    gone = replace(uploaded, attributes={**uploaded.attributes, **kind})
+    for config, result in ((SNIFF, Result.MARKED), (Config(), Result.IGNORED)):
+        assert Handler(config, MemoryStore(b""), MemorySink()).handle(gone).result is result
+    for name in ("folder/", "gcloud/tmp/parallel_composite_uploads/x"):
+        outcome = Handler(SNIFF, MemoryStore(LARGE), MemorySink()).handle(delivery(name=name))
+        assert outcome.result is Result.IGNORED
