@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.events import Delivery
+from dcm2bq.delivery import Delivery
 from dcm2bq.rows import dead_letter_row
 from tests.support import googlesql
 from tests.support.googlesql_views import EngineDataset

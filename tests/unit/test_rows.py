@@ -14,7 +14,8 @@ import pytest
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 
 from dcm2bq import lifted, rows
-from dcm2bq.events import Delivery, EventKind, ObjectEvent
+from dcm2bq.delivery import Delivery
+from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.backfill import staged_files as backfill
 from tests.dicom.build import converted, dicom, element
