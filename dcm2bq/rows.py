@@ -146,13 +146,18 @@ def info(
 def dead_letter_row(
     delivery: Delivery, *, now: datetime, error_type: str, error: str
 ) -> DeadLetterRow:
-    """Return the dead letter of a delivery, with the reason as two more attributes."""
+    """Return the dead letter of a delivery, with the reason as two more attributes.
+
+    Attributes of a message have names that anyone may choose, so those of a resolution are left
+    out.
+    """
     kept = delivery.excerpt
+    received = {key: value for key, value in kept.attributes.items() if key not in _OF_RESOLUTIONS}
     reason = {"error_type": error_type, "error": error}
     return DeadLetterRow(
         message_id=kept.id,
         publish_time=now,
-        attributes=msgspec.json.encode({**kept.attributes, **reason}).decode(),
+        attributes=msgspec.json.encode({**received, **reason}).decode(),
         data=kept.data,
     )
 
@@ -184,6 +189,9 @@ def dismissal_row(
     text = msgspec.json.encode({**attributes, "dismissed": dismissed}).decode()
     return msgspec.structs.replace(resolution, attributes=text)
 
+
+_OF_RESOLUTIONS = frozenset({"resolved", "resolved_at", "dismissed"})
+"""The attributes that only resolutions and dismissals have."""
 
 _INDEX = re.compile(r"\[\d{1,4}\]")
 _COLUMNS = frozenset(
