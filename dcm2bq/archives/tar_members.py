@@ -105,10 +105,11 @@ def _runs(info: tarfile.TarInfo) -> list[_Run] | None:
     """Return the runs of a sparse file; None if they overlap or exceed the file."""
     runs, end, at = [], 0, 0
     for start, length in _map(info) or ():
-        if start < end or length < 0:
+        if length > 0 and start >= end:
+            runs.append(_Run(start, length, at))
+            end, at = start + length, at + length
+        elif length:  # entries without a length fill the header
             return None
-        runs.append(_Run(start, length, at))
-        end, at = start + length, at + length
     return runs if end <= info.size else None
 
 
