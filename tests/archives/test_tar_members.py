@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import struct
 import tarfile
 import tracemalloc
 import zlib

@@ -1,4 +1,4 @@
-"""Archives of CT slices of 512 KiB that take little memory: slices share the bytes of their pixels."""
+"""Archives of CT slices of 512 KiB that take little memory: slices share their pixels."""
 
 import random
 import struct
@@ -32,7 +32,7 @@ class Pieces:
 
     def read_at(self, offset: int, n: int) -> bytes:
         """Return the `n` bytes from `offset` on, all of which must exist."""
-        assert 0 <= offset
+        assert offset >= 0
         assert 0 < n <= self.size - offset
         with self._lock:
             self.requests += 1
