@@ -50,6 +50,10 @@ class NotDicomError(RejectedEventError):
     """The object is neither a DICOM file (PS3.10 7.1) nor a bare data set."""
 
 
+class UnlikeDicomError(NotDicomError):
+    """The first bytes do not look like DICOM; raised only if the conversion is to sniff."""
+
+
 class UnreadableDicomError(RejectedEventError):
     """The object is DICOM, but its structure is broken or it exceeds a limit.
 

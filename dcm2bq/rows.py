@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from dcm2bq.events import Delivery, ObjectEvent
+from dcm2bq.delivery import Delivery
+from dcm2bq.events import ObjectEvent
 from dcm2bq.lifted import LIFTED
 from dcm2bq.version import VERSION
 
@@ -149,7 +150,7 @@ def dead_letter_row(
     kept = delivery.excerpt
     reason = {"error_type": error_type, "error": error}
     return DeadLetterRow(
-        message_id=kept.attributes.get("ce-id"),
+        message_id=kept.id,
         publish_time=now,
         attributes=msgspec.json.encode({**kept.attributes, **reason}).decode(),
         data=kept.data,

@@ -12,7 +12,7 @@ from google.cloud import bigquery
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config, from_overrides
 from tests.support import datasets
-from tests.support.datasets import dropped, fresh_dataset
+from tests.support.datasets import borrowed_dataset, dropped
 from tests.support.function_stack import unique
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
@@ -57,7 +57,7 @@ def connect(bigquery_url: str) -> Callable[[Config], Dataset]:
 @pytest.fixture(scope="module")
 def dataset(bigquery_url: str) -> Iterator[Dataset]:
     """A dataset for the tests of one module, with every table, view and function."""
-    with fresh_dataset(bigquery_url, with_own_dataset()) as dataset:
+    with borrowed_dataset(bigquery_url) as dataset:
         yield dataset
 
 

@@ -26,19 +26,7 @@ from tests.support.proxy import Fault, Proxy
 
 MakeRow = Callable[..., dict[str, Any]]
 Insert = Callable[..., None]
-NAMES = [
-    "instances",
-    "dead_letter",
-    "instances_live",
-    "studies",
-    "series",
-    "patients",
-    "dead_letters",
-    "dismissed_letters",
-    "study",
-    "ingested_between",
-    "changes_between",
-]
+NAMES = [definition.name for definition in schema.load(Config(), "p")]
 
 
 class Place:
