@@ -228,8 +228,15 @@ class Limits(_Options, frozen=True, kw_only=True):
         ),
     ] = 9_000_000  # of BigQuery's 10 MB for a row: the other columns need the rest
     inflated_bytes: Annotated[
-        Positive, Meta(description="Most bytes to inflate from one deflated or gzip-encoded object")
+        Positive,
+        Meta(
+            description="Most bytes to inflate from one deflated or gzip-encoded object, and from "
+            "all members of one archive together"
+        ),
     ] = 4 * 1024 * MIB  # no value of known length is longer (PS3.5 7.1.1)
+    members: Annotated[
+        Positive, Meta(description="Most members of one archive, of any kind: folders count")
+    ] = 10_000  # at 4 ms each, to read, convert and insert, they take most of the deadline
     hops: Annotated[
         NotNegative,
         Meta(description="Most reads to find the end of encapsulated pixel data"),
