@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from dcm2bq.deadline import Deadline
 from dcm2bq.dicom import PREFIXED, has_prefix
 from dcm2bq.errors import ConfigError, Dcm2BqError
+from dcm2bq.parallel import in_parallel
 from dcm2bq.stored_object import StoredObject
-from dcm2bq.tools.parallel import in_parallel
 from dcm2bq.tools.wording import counted
 
 if TYPE_CHECKING:

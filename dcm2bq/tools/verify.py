@@ -30,10 +30,10 @@ from dcm2bq.gcs.store import Store
 from dcm2bq.gcs.uri import GsUri
 from dcm2bq.handler import Handler, Result
 from dcm2bq.ignored import Ignored, is_sniffed, why_ignored
+from dcm2bq.parallel import in_parallel
 from dcm2bq.stored_object import SCHEME, StoredObject
 from dcm2bq.tools import attempts, indexing
 from dcm2bq.tools.ignored_names import COLD, IgnoredNames, SampleFindings, read_from
-from dcm2bq.tools.parallel import in_parallel
 
 RANGE_ROWS = 1_000_000
 """Rows that BigQuery sorts in one query: paths of up to 1 kB each, so at most about 1 GB."""
