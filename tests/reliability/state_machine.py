@@ -31,7 +31,7 @@ from tests.support.proxy import Fault
 
 THREADS = 16
 
-NAMES = ("a.dcm", "b c#1?.dcm", "ü/%41'.DCM", "notes.txt")
+NAMES = ("a.dcm", "b c#1?.dcm", "ü/%41'.DCM", "IM0001", "notes.txt")
 LONG_AGO = timedelta(hours=13)
 """Longer than `retry.maxAgeSeconds`: an event of that age is not retried."""
 
@@ -112,6 +112,8 @@ class Generation:
 
     event: Event
     content: str
+    is_sniffed: bool
+    """Whether the function reads objects of any name."""
 
     @property
     def generation(self) -> str:
@@ -120,8 +122,9 @@ class Generation:
     @property
     def counts(self) -> bool:
         """Whether the function records it."""
-        name = self.event.data["name"].lower()
-        return bool(CONTENTS[self.content]) and name.endswith((".dcm", ".dicom"))
+        if self.event.data["name"].lower().endswith(".dcm"):
+            return bool(CONTENTS[self.content])
+        return self.is_sniffed and CONTENTS[self.content][128:132] == b"DICM"
 
     @property
     def is_dicom(self) -> bool:
@@ -174,7 +177,8 @@ class Machine(RuleBasedStateMachine):
         """Upload or overwrite; one instance may be stored at two paths."""
         event = self.bucket.upload(f"{self.folder}/{name}", CONTENTS[content])
         before = self.live.get(name)
-        self.live[name] = Generation(event, content)
+        is_sniffed = self.stack.config.input.other_names == "sniff"
+        self.live[name] = Generation(event, content, is_sniffed)
         self._emit(event)
         if before:
             self._retire(before)
