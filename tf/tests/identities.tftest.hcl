@@ -38,7 +38,7 @@ run "existing_service_accounts_are_used_as_they_are" {
   assert {
     condition = [
       google_cloudfunctions2_function.ingest.service_config[0].service_account_email,
-      google_eventarc_trigger.event["deleted"].service_account,
+      google_eventarc_trigger.event["dicom/deleted"].service_account,
       google_cloudfunctions2_function.ingest.build_config[0].service_account,
       google_project_iam_member.this["build_log"].member,
       google_bigquery_dataset_iam_member.this["runtime"].member,
@@ -125,6 +125,7 @@ run "the_grants_made_are_those_of_the_list" {
       "google_project_iam_member.this",
       "google_pubsub_subscription_iam_member.dead_letter",
       "google_pubsub_topic_iam_member.dead_letter",
+      "google_pubsub_topic_iam_member.objects",
       "google_secret_manager_secret_iam_member.this",
       "google_storage_bucket_iam_binding.owners_only",
       "google_storage_bucket_iam_member.this",
