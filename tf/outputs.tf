@@ -55,7 +55,7 @@ output "runtime_service_account" {
 }
 
 output "subscriptions" {
-  description = "The subscriptions: of a trigger by type of event, or by key and type for other buckets than `dicom`; of a bucket with `via = \"pubsub\"` by key."
+  description = "The subscriptions: of a trigger by type of event, or by key and type for other buckets than `dicom`; of a bucket that comes via Pub/Sub by key."
   value       = { for name, subscription in local.subscriptions : trimprefix(name, "dicom/") => subscription }
 }
 

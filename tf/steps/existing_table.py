@@ -43,10 +43,11 @@ def main() -> None:
 
 def check(name: str, table: dict[str, Any], columns: list[Column], fingerprint: str) -> None:
     """Stop unless the table has every column, and rows of the same privacy options."""
-    missing = merge(table.get("schema", {}).get("fields", []), columns)
-    if missing:
+    changes = merge(table.get("schema", {}).get("fields", []), columns)
+    if changes:
+        missing = ", ".join(change.split()[0] for change in changes)
         stop(
-            f"the table {name} lacks what this release writes: {', '.join(missing)}. "
+            f"the table {name} lacks columns of this release: {missing}. "
             "Upgrade the deployment that owns the dataset first."
         )
     if table.get("labels", {}).get(PRIVACY_LABEL, "") != fingerprint:
