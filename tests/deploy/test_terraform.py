@@ -23,7 +23,7 @@ def examples() -> list[str]:
     for page in DOCS:
         text = page.read_text().replace("\\|", "|")
         for block in re.findall(r"```hcl\n(.*?)```", text, re.DOTALL):
-            found += re.findall(r"^\w+ *= *(?:\{.*\}|\S+)", block, re.MULTILINE)
+            found += re.findall(r"^\w+ *= *(?:\{.*\}|\{\n(?: .*\n)+\}|\S+)", block, re.MULTILINE)
         found += re.findall(r"`(\w+ = (?:\{.*?\}|\"[^\"]*\"|true|false))`", text)
     return sorted(set(found))
 

@@ -117,12 +117,13 @@ run "metrics_count_the_log_lines_of_this_function" {
       "Events by outcome",
       "Dead letters by error",
       "Answers of the function",
-      "Age of the oldest event, by trigger",
+      "Age of the oldest event, by subscription",
       "Time for an event",
       "Bytes read from an object",
       "Instances",
       "CPU of an instance",
       "Memory of an instance",
+      "Deliveries, by subscription",
       "What went wrong",
     ]
     error_message = "the dashboard shows something else"
