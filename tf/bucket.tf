@@ -1,5 +1,5 @@
-# The buckets by a short name. `bucket` is short for a map with the one key `dicom`, which appears in no
-# name of what is created: whoever has one bucket adds others beside it, and nothing is replaced.
+# The buckets by a key. `bucket` is short for a map with the one key `dicom`, which leaves no trace in the
+# names of triggers, topics and subscriptions: others can be added, and nothing of the first is replaced.
 locals {
   buckets = merge(var.buckets, { for key in length(var.buckets) == 0 ? ["dicom"] : [] : key => merge(var.bucket, {
     via               = "eventarc"
@@ -10,7 +10,7 @@ locals {
     subscription      = null
   }) })
 
-  # Follows a name: nothing for the bucket that may be the only one.
+  # What names end in.
   key_suffixes = { for key in keys(local.buckets) : key => key == "dicom" ? "" : "-${key}" }
 }
 

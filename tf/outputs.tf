@@ -71,8 +71,8 @@ output "dashboard_url" {
 
 output "backfill" {
   description = "The command that indexes what the bucket held before, on Dataflow, with a line for each bucket; null without `backfill.enabled`."
-  value = var.backfill.enabled ? join("\n", [for path in values(local.bucket_paths) : join(" ", concat([
-    "dcm2bq backfill ${path} --staging gs://${google_storage_bucket.staging[0].name}/backfill",
+  value = var.backfill.enabled ? join("\n", [for key, path in local.bucket_paths : join(" ", concat([
+    "dcm2bq backfill ${local.buckets[key].prefix == null ? path : "'${path}'"} --staging gs://${google_storage_bucket.staging[0].name}/backfill",
     "--runner DataflowRunner --project ${var.project_id} --region ${var.region}",
     "--service-account ${local.emails.backfill}",
   ], length(local.beam_options) > 0 ? ["--"] : [], local.beam_options))]) : null

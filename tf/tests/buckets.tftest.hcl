@@ -16,7 +16,7 @@ variables {
   python     = "./tests/python"
 }
 
-run "five_buckets_by_both_ways" {
+run "six_buckets_by_both_ways" {
   variables {
     buckets = {
       dicom = {}                                                         # new, as that of the variable bucket
@@ -30,8 +30,13 @@ run "five_buckets_by_both_ways" {
         prefix            = "pet/"
         managed_elsewhere = true
         project_number    = "888888888888"
-        topic             = "projects/other/topics/dcm2bq" # of the Node service, with its subscription
-        subscription      = "dcm2bq-push"
+      }
+      xa = { # with the topic and subscription of another service
+        name         = "xa-scans"
+        existing     = true
+        via          = "pubsub"
+        topic        = "projects/other/topics/scans"
+        subscription = "scans-push"
       }
     }
     topic_regions = ["us-central1"]
@@ -54,6 +59,11 @@ run "five_buckets_by_both_ways" {
   override_resource {
     target = google_pubsub_topic.objects["mr"]
     values = { id = "projects/my-project/topics/dcm2bq-objects-mr" }
+  }
+
+  override_resource {
+    target = google_pubsub_topic.objects["pet"]
+    values = { id = "projects/my-project/topics/dcm2bq-objects-pet" }
   }
 
   assert {
@@ -79,8 +89,9 @@ run "five_buckets_by_both_ways" {
   }
   assert {
     condition = { for key, topic in google_pubsub_topic.objects : key => [topic.name, topic.message_storage_policy[0].allowed_persistence_regions] } == {
-      ct = ["dcm2bq-objects-ct", toset(["us-central1"])]
-      mr = ["dcm2bq-objects-mr", toset(["us-central1"])]
+      ct  = ["dcm2bq-objects-ct", toset(["us-central1"])]
+      mr  = ["dcm2bq-objects-mr", toset(["us-central1"])]
+      pet = ["dcm2bq-objects-pet", toset(["us-central1"])]
     }
     error_message = "the topics are others, or messages may be stored elsewhere"
   }
@@ -90,6 +101,7 @@ run "five_buckets_by_both_ways" {
       ] }) == jsonencode({
       ct = ["ct-scans", "projects/my-project/topics/dcm2bq-objects-ct", "JSON_API_V1", ["OBJECT_ARCHIVE", "OBJECT_DELETE", "OBJECT_FINALIZE"], "2026/ct/"]
       mr = ["mr-scans", "projects/my-project/topics/dcm2bq-objects-mr", "JSON_API_V1", ["OBJECT_ARCHIVE", "OBJECT_DELETE", "OBJECT_FINALIZE"], null]
+      xa = ["xa-scans", "projects/other/topics/scans", "JSON_API_V1", ["OBJECT_ARCHIVE", "OBJECT_DELETE", "OBJECT_FINALIZE"], null]
     })
     error_message = "the notifications are others"
   }
@@ -97,7 +109,8 @@ run "five_buckets_by_both_ways" {
     condition = { for key, subscription in google_pubsub_subscription.objects : key => "${subscription.name} of ${subscription.topic}" } == {
       ct  = "dcm2bq-objects-ct of projects/my-project/topics/dcm2bq-objects-ct"
       mr  = "dcm2bq-objects-mr of projects/my-project/topics/dcm2bq-objects-mr"
-      pet = "dcm2bq-push of projects/other/topics/dcm2bq"
+      pet = "dcm2bq-objects-pet of projects/my-project/topics/dcm2bq-objects-pet"
+      xa  = "scans-push of projects/other/topics/scans"
     }
     error_message = "the subscriptions are others"
   }
@@ -120,27 +133,28 @@ run "five_buckets_by_both_ways" {
     error_message = "pushes go elsewhere, as somebody else, or with other settings than those of triggers"
   }
   assert {
-    condition     = toset(jsondecode(output.config).input.buckets) == toset(["ct-scans", "mr-scans", "my-project-dicom", "pet-scans", "us-scans"])
+    condition     = toset(jsondecode(output.config).input.buckets) == toset(["ct-scans", "mr-scans", "my-project-dicom", "pet-scans", "us-scans", "xa-scans"])
     error_message = "the function refuses events of a bucket, or believes those of others"
   }
 
   # Grants: the list has them all, and what is made lacks those on the bucket that is managed elsewhere.
   assert {
     condition = toset([for grant in output.grants : "${grant.role} on ${grant.on} to ${grant.member}" if can(regex("^(bucket|topic|subscription) ", grant.on)) && grant.on != "bucket my-project-dcm2bq-staging"]) == toset(flatten([
-      [for bucket in ["ct-scans", "mr-scans", "my-project-dicom", "pet-scans", "us-scans"] : [
+      [for bucket in ["ct-scans", "mr-scans", "my-project-dicom", "pet-scans", "us-scans", "xa-scans"] : [
         "roles/storage.objectViewer on bucket ${bucket} to serviceAccount:runtime",
         "roles/storage.objectViewer on bucket ${bucket} to serviceAccount:backfill",
       ]],
       "roles/pubsub.publisher on topic dcm2bq-objects-ct to serviceAccount:storage-agent",
       "roles/pubsub.publisher on topic dcm2bq-objects-mr to serviceAccount:service-999999999999@gs-project-accounts.iam.gserviceaccount.com",
+      "roles/pubsub.publisher on topic dcm2bq-objects-pet to serviceAccount:service-888888888888@gs-project-accounts.iam.gserviceaccount.com",
       "roles/pubsub.publisher on topic dcm2bq-dead-letter to serviceAccount:pubsub-agent",
       [for trigger in google_eventarc_trigger.event : "roles/pubsub.subscriber on subscription of the trigger ${trigger.name} to serviceAccount:pubsub-agent"],
-      [for name in ["dcm2bq-objects-ct", "dcm2bq-objects-mr", "dcm2bq-push"] : "roles/pubsub.subscriber on subscription ${name} to serviceAccount:pubsub-agent"],
+      [for name in ["dcm2bq-objects-ct", "dcm2bq-objects-mr", "dcm2bq-objects-pet", "scans-push"] : "roles/pubsub.subscriber on subscription ${name} to serviceAccount:pubsub-agent"],
     ]))
     error_message = "a grant on buckets, topics or subscriptions was added, or is missing"
   }
   assert {
-    condition     = sort([for grant in google_storage_bucket_iam_member.this : grant.bucket if grant.role == "roles/storage.objectViewer"]) == tolist(["ct-scans", "ct-scans", "mr-scans", "mr-scans", "my-project-dicom", "my-project-dicom", "us-scans", "us-scans"])
+    condition     = sort([for grant in google_storage_bucket_iam_member.this : grant.bucket if grant.role == "roles/storage.objectViewer"]) == tolist(["ct-scans", "ct-scans", "mr-scans", "mr-scans", "my-project-dicom", "my-project-dicom", "us-scans", "us-scans", "xa-scans", "xa-scans"])
     error_message = "a bucket that is managed elsewhere was changed, or another was not granted"
   }
   assert {
@@ -160,7 +174,8 @@ run "five_buckets_by_both_ways" {
       us    = { path = "gs://us-scans", via = "eventarc", subscriptions = tolist(["none-of-dcm2bq-archived-us", "none-of-dcm2bq-deleted-us", "none-of-dcm2bq-finalized-us"]) }
       ct    = { path = "gs://ct-scans/2026/ct/", via = "pubsub", subscriptions = tolist(["dcm2bq-objects-ct"]) }
       mr    = { path = "gs://mr-scans", via = "pubsub", subscriptions = tolist(["dcm2bq-objects-mr"]) }
-      pet   = { path = "gs://pet-scans/pet/", via = "pubsub", subscriptions = tolist(["dcm2bq-push"]) }
+      pet   = { path = "gs://pet-scans/pet/", via = "pubsub", subscriptions = tolist(["dcm2bq-objects-pet"]) }
+      xa    = { path = "gs://xa-scans", via = "pubsub", subscriptions = tolist(["scans-push"]) }
     }
     error_message = "the output buckets is different"
   }
@@ -170,17 +185,17 @@ run "five_buckets_by_both_ways" {
   }
   assert {
     condition = output.notifications == {
-      pet = "gcloud storage buckets notifications create gs://pet-scans --topic=projects/other/topics/dcm2bq --skip-topic-setup --payload-format=json --event-types=OBJECT_ARCHIVE,OBJECT_DELETE,OBJECT_FINALIZE --object-prefix='pet/'"
+      pet = "gcloud storage buckets notifications create gs://pet-scans --topic=projects/my-project/topics/dcm2bq-objects-pet --skip-topic-setup --payload-format=json --event-types=OBJECT_ARCHIVE,OBJECT_DELETE,OBJECT_FINALIZE --object-prefix='pet/'"
     }
     error_message = "the owners of a bucket would create another notification"
   }
   assert {
-    condition     = [for line in split("\n", output.backfill) : split(" ", line)[2]] == ["gs://ct-scans/2026/ct/", "gs://my-project-dicom", "gs://mr-scans", "gs://pet-scans/pet/", "gs://us-scans"]
+    condition     = [for line in split("\n", output.backfill) : split(" ", line)[2]] == ["'gs://ct-scans/2026/ct/'", "gs://my-project-dicom", "gs://mr-scans", "'gs://pet-scans/pet/'", "gs://us-scans", "gs://xa-scans"]
     error_message = "a bucket cannot be indexed as a whole"
   }
   assert {
     condition = alltrue([for policy in [google_monitoring_alert_policy.oldest_unacked, google_monitoring_alert_policy.exhausted] :
-      strcontains(policy.conditions[0].condition_threshold[0].filter, "full_match(\"dcm2bq-objects-ct|dcm2bq-objects-mr|dcm2bq-push|none-of-dcm2bq-archived|none-of-dcm2bq-archived-us|")
+      strcontains(policy.conditions[0].condition_threshold[0].filter, "full_match(\"dcm2bq-objects-ct|dcm2bq-objects-mr|dcm2bq-objects-pet|none-of-dcm2bq-archived|none-of-dcm2bq-archived-us|")
     ])
     error_message = "an alert does not look at every subscription"
   }
@@ -188,11 +203,11 @@ run "five_buckets_by_both_ways" {
     condition = split(" or label_replace", google_monitoring_alert_policy.silence[0].conditions[0].condition_prometheus_query_language[0].query)[0] == join("", [
       "label_replace((sum(increase(pubsub_googleapis_com:subscription_push_request_count{monitored_resource=\"pubsub_subscription\",subscription_id=~\"dcm2bq-objects-ct\"}[12h]))",
       " or vector(0)) < 1, \"bucket\", \"ct\", \"\", \"\")",
-    ]) && length(split(" or label_replace", google_monitoring_alert_policy.silence[0].conditions[0].condition_prometheus_query_language[0].query)) == 5
+    ]) && length(split(" or label_replace", google_monitoring_alert_policy.silence[0].conditions[0].condition_prometheus_query_language[0].query)) == 6
     error_message = "the uploads of one bucket hide the silence of another"
   }
   assert {
-    condition     = jsondecode(google_monitoring_dashboard.this.dashboard_json).displayName == "dcm2bq: 5 buckets" && google_cloudfunctions2_function.ingest.description == "Headers of the DICOM objects in 5 buckets to BigQuery"
+    condition     = jsondecode(google_monitoring_dashboard.this.dashboard_json).displayName == "dcm2bq: 6 buckets" && google_cloudfunctions2_function.ingest.description == "Headers of the DICOM objects in 6 buckets to BigQuery"
     error_message = "title or description is different"
   }
   assert {
@@ -220,8 +235,8 @@ run "without_eventarc_nothing_is_granted_for_it" {
 
 run "a_dataset_of_another_deployment_is_used_as_it_is" {
   variables {
-    suffix   = "west"
-    bucket   = { location = "EU" }
+    suffix   = "west-56789"
+    buckets  = { key-of-20-characters = { location = "EU" } }
     region   = "europe-west4"
     dataset  = { id = "dicom", existing = true, readers = ["group:research@example.org"] }
     privacy  = { remove = ["PatientName"] }
@@ -233,6 +248,10 @@ run "a_dataset_of_another_deployment_is_used_as_it_is" {
     values = { location = "us-central1", access = [] }
   }
 
+  assert {
+    condition     = max([for trigger in google_eventarc_trigger.event : length(trigger.name)]...) == 48 # as finalized; 54 as metadataUpdated
+    error_message = "the longest names are different: Eventarc allows 63 characters"
+  }
   assert {
     condition = sum([for made in [
       google_bigquery_dataset.dicom, google_bigquery_table.table, google_bigquery_table.view, google_bigquery_table.aggregate,

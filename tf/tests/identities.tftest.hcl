@@ -176,6 +176,7 @@ run "without_grants_nothing_is_granted_and_the_list_remains" {
     kms_key    = "projects/p/locations/us-central1/keyRings/r/cryptoKeys/k"
     backfill   = { enabled = true }
     dataset    = { readers = ["group:research@example.org"] }
+    buckets    = { dicom = {}, ct = { via = "pubsub" } }
   }
 
   assert {
@@ -188,6 +189,7 @@ run "without_grants_nothing_is_granted_and_the_list_remains" {
       google_bigquery_dataset_iam_member.this,
       google_bigquery_table_iam_member.dead_letter,
       google_pubsub_topic_iam_member.dead_letter,
+      google_pubsub_topic_iam_member.objects,
       google_pubsub_subscription_iam_member.dead_letter,
       google_secret_manager_secret_iam_member.this,
       google_kms_crypto_key_iam_member.agents,
@@ -196,7 +198,7 @@ run "without_grants_nothing_is_granted_and_the_list_remains" {
     error_message = "something is granted"
   }
   assert {
-    condition     = length(output.grants) == 30 && contains([for grant in output.grants : grant.role], "a custom role of bigquery.datasets.get, bigquery.tables.get, bigquery.tables.updateData")
+    condition     = length(output.grants) == 34 && contains([for grant in output.grants : grant.role], "a custom role of bigquery.datasets.get, bigquery.tables.get, bigquery.tables.updateData")
     error_message = "the list does not say what has to be granted"
   }
 }
