@@ -5,7 +5,7 @@ those of `gcs` and `bigquery`; the tools may pass others.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -14,6 +14,7 @@ from typing import Protocol
 from dcm2bq import dicom, events, rows
 from dcm2bq.config import Config
 from dcm2bq.deadline import Deadline
+from dcm2bq.delivery import Delivery
 from dcm2bq.errors import (
     ConfigError,
     InvalidEventError,
@@ -22,8 +23,8 @@ from dcm2bq.errors import (
     SupersededError,
     describe,
 )
-from dcm2bq.events import Delivery, EventKind, ObjectEvent
-from dcm2bq.ignored import Ignored, why_ignored
+from dcm2bq.events import EventKind, ObjectEvent
+from dcm2bq.ignored import Ignored, is_sniffed, why_ignored
 from dcm2bq.stored_object import StoredObject
 
 DEAD_LETTER_GRACE_SECONDS = 8
@@ -56,8 +57,11 @@ class ObjectContent(Protocol):
 class ObjectStore(Protocol):
     """A place to read objects from."""
 
+    def described(self, stored: StoredObject, deadline: Deadline) -> StoredObject:
+        """Return the object with its size, type, encoding and check sums."""
+
     def open(self, stored: StoredObject, deadline: Deadline) -> ObjectContent:
-        """Return the content of exactly that generation."""
+        """Return the content of exactly that generation, whose size is known."""
 
 
 class Sink(Protocol):
@@ -169,17 +173,31 @@ class Handler:
 
     def _index(self, event: ObjectEvent, deadline: Deadline) -> Outcome:
         """Insert the row of a generation, with its header."""
+        if event.object.size is None:
+            event = replace(event, object=self._store.described(event.object, deadline))
+            if ignored := self._why_ignored(event):
+                return Outcome(result=Result.IGNORED, event=event, ignored=ignored)
         on_large = self._on_large and partial(self._on_large, event)
         with self._memory.claim(deadline.share(_CONVERT_SHARE), on_large) as claim:
             return self._insert(event, deadline, claim)
 
     def _insert(self, event: ObjectEvent, deadline: Deadline, claim: dicom.Claim) -> Outcome:
         reader = self._store.open(event.object, deadline)
-        if event.object.size is None and reader.size == 0:  # a known size was checked before
-            return Outcome(result=Result.IGNORED, event=event, ignored=Ignored.EMPTY)
-        conversion = dicom.convert_within(
-            claim, reader, self._config, bulk_data_root=event.object.bulk_data_root
-        )
+        try:
+            conversion = dicom.convert_within(
+                claim,
+                reader,
+                self._config,
+                bulk_data_root=event.object.bulk_data_root,
+                sniff=is_sniffed(self._config, event.object),
+            )
+        except dicom.UnlikeDicomError:
+            return Outcome(
+                result=Result.IGNORED,
+                event=event,
+                ignored=Ignored.CONTENT,
+                bytes_read=reader.bytes_read,
+            )
         info = rows.info(
             event,
             bytes_read=reader.bytes_read,
@@ -203,7 +221,7 @@ class Handler:
         )
 
     def _is_too_old(self, delivery: Delivery) -> bool:
-        age = _now() - events.event_time(delivery)
+        age = _now() - events.sent_time(delivery)
         return age.total_seconds() > self._config.retry.max_age_seconds
 
     def _dead_letter(self, delivery: Delivery, error: Exception, deadline: Deadline) -> None:
@@ -216,7 +234,7 @@ class Handler:
 
 def _refuse_endless(delivery: Delivery) -> None:
     """Raise `NeverFinishedError` for an event that was started many times and never finished."""
-    attempt = events.attempt(delivery)
+    attempt = delivery.message.attempt if delivery.message else None
     if attempt is not None and attempt >= _LAST_ATTEMPTS:
         raise NeverFinishedError(
             f"delivered {attempt} times and never finished: it may be what ends the process"

@@ -9,12 +9,17 @@ locals {
   )
 
   # What Cloud Storage calls the types of events that triggers.tf lists.
-  notification_types = [for event in local.events : {
+  notification_types = { for event in local.events : event => {
     finalized       = "OBJECT_FINALIZE"
     deleted         = "OBJECT_DELETE"
     archived        = "OBJECT_ARCHIVE"
     metadataUpdated = "OBJECT_METADATA_UPDATE"
-  }[event]]
+  }[event] }
+
+  # One for each type, since no argument of a notification can be changed: another type replaces none.
+  notifications = merge([for key, bucket in local.notified : {
+    for event, type in local.notification_types : "${key}/${event}" => { bucket = key, type = type }
+  } if !bucket.managed_elsewhere]...)
 }
 
 # One for each bucket, so that the agent of another project can publish to no other bucket's topic.
@@ -39,18 +44,13 @@ resource "google_pubsub_topic" "objects" {
 
 # The subscription exists before the first notification: a topic without one keeps nothing.
 resource "google_storage_notification" "objects" {
-  for_each = { for key, bucket in local.notified : key => bucket if !bucket.managed_elsewhere }
+  for_each = local.notifications
 
-  bucket             = local.bucket_names[each.key]
-  topic              = local.topics[each.key]
+  bucket             = local.bucket_names[each.value.bucket]
+  topic              = local.topics[each.value.bucket]
   payload_format     = "JSON_API_V1"
-  event_types        = local.notification_types
-  object_name_prefix = each.value.prefix
-
-  lifecycle {
-    # No argument can be changed in place. Events that come twice change nothing; a gap would lose some.
-    create_before_destroy = true
-  }
+  event_types        = [each.value.type]
+  object_name_prefix = local.buckets[each.value.bucket].prefix
 
   depends_on = [time_sleep.grants, google_pubsub_subscription.objects]
 }

@@ -21,7 +21,7 @@ output "notifications" {
   description = "The command that creates the notification of each bucket that is `managed_elsewhere`."
   value = { for key in local.managed_elsewhere : key => join(" ", compact([
     "gcloud storage buckets notifications create gs://${local.bucket_names[key]} --topic=${local.topics[key]} --skip-topic-setup",
-    "--payload-format=json --event-types=${join(",", local.notification_types)}",
+    "--payload-format=json --event-types=${join(",", values(local.notification_types))}",
     local.buckets[key].prefix == null ? "" : "--object-prefix='${local.buckets[key].prefix}'",
   ])) }
 }
@@ -34,9 +34,14 @@ output "dataset" {
 output "views" {
   description = "The views for analysts, each as `project.dataset.view`."
   value = {
-    for name, view in merge(local.views, local.aggregates) :
+    for name, view in local.views :
     name => "${var.project_id}.${local.dataset_id}.${view.tableReference.tableId}"
   }
+}
+
+output "views_left_out" {
+  description = "Views that the dataset cannot have: they read headers with `jsonOutput` options `format` flat, `useCommonNames` true and `useArrayWithSingleValue` false."
+  value       = local.left_out
 }
 
 output "config" {

@@ -85,6 +85,7 @@ def convert(
     *,
     bulk_data_root: str = "",
     timeout: float | None = None,
+    sniff: bool = False,
     **options: Any,
 ) -> Conversion:
     """Convert the header of a DICOM object to JSON, without reading its pixels.
@@ -98,6 +99,7 @@ def convert(
     options: options by their Python names, as above; they override `config`.
     bulk_data_root: start of BulkDataURIs with `explicit_bulk_data_root`.
     timeout: in seconds.
+    sniff: raise UnlikeDicomError if the first bytes do not look like DICOM.
     Raises NotDicomError, UnreadableDicomError, ConfigError, ReadFailedError
     (after the timeout, say: try again); errors of the source pass.
     """
@@ -107,12 +109,21 @@ def convert(
         # hasattr: isinstance with abstract classes would cost 1 % of a small file
         if isinstance(source, str) or hasattr(source, "__fspath__"):
             with open_regular(_local(cast("str | os.PathLike[str]", source))) as stream:
-                return convert_within(memory, stream, config, bulk_data_root=bulk_data_root)
-        return convert_within(memory, _readable(source), config, bulk_data_root=bulk_data_root)
+                return convert_within(
+                    memory, stream, config, bulk_data_root=bulk_data_root, sniff=sniff
+                )
+        return convert_within(
+            memory, _readable(source), config, bulk_data_root=bulk_data_root, sniff=sniff
+        )
 
 
 def convert_within(
-    memory: Claim, source: BinaryIO | Source, config: Config, *, bulk_data_root: str = ""
+    memory: Claim,
+    source: BinaryIO | Source,
+    config: Config,
+    *,
+    bulk_data_root: str = "",
+    sniff: bool = False,
 ) -> Conversion:
     """Convert as `convert` does, within the deadline and budget of a claim that the caller holds.
 
@@ -125,7 +136,7 @@ def convert_within(
             deadline = (
                 memory.deadline.restarted()
             )  # the CPU time of earlier attempts does not count
-            conversion = _convert(reader, config, bulk_data_root, deadline, memory)
+            conversion = _convert(reader, config, bulk_data_root, deadline, memory, sniff=sniff)
         except GiveWayError:
             pass  # the error holds what was read until this block ends: begin again after it
         except Exception as error:
@@ -179,7 +190,9 @@ def _suggestion(name: str) -> str:
     """Return a hint at the argument that a wrong name may stand for."""
     if name == "deadline_seconds":
         return ": use timeout"
-    close = difflib.get_close_matches(name, [*_OPTIONS, "config", "bulk_data_root", "timeout"], n=1)
+    close = difflib.get_close_matches(
+        name, [*_OPTIONS, "config", "bulk_data_root", "timeout", "sniff"], n=1
+    )
     return f": did you mean {close[0]!r}?" if close else ""
 
 
@@ -217,14 +230,16 @@ def _release_frames(error: BaseException | None, handled: BaseException | None) 
 
 
 def _convert(
-    source: Source, config: Config, root: str, deadline: Deadline, memory: Claim
+    source: Source, config: Config, root: str, deadline: Deadline, memory: Claim, *, sniff: bool
 ) -> Conversion:
     """Read, apply the privacy rules, write, fit into a row, and lift the columns."""
     output = config.json_output
     notes = Notes()
     format_ = format_of(output)
     depth = min(config.limits.depth, (_MOST_LEVELS - _LEVELS_OF_ELEMENT) // format_.levels)
-    file = read_file(source, config, notes, depth=depth, deadline=deadline, memory=memory)
+    file = read_file(
+        source, config, notes, depth=depth, deadline=deadline, memory=memory, sniff=sniff
+    )
     if rules := privacy_rules(config.privacy):
         rules.apply(file.meta, notes, deadline)
         rules.apply(file.data_set, notes, deadline)

@@ -98,7 +98,12 @@ WAITS: dict[str, tuple[str, ...]] = {
     "terraform_data.columns": ("google_bigquery_table.table",),
     "google_bigquery_table.view": ("terraform_data.columns",),
     "google_bigquery_table.aggregate": ("google_bigquery_table.view",),
-    "google_bigquery_routine.table_function": ("terraform_data.columns",),
+    "google_bigquery_table.aggregate_2": ("google_bigquery_table.aggregate",),
+    "google_bigquery_table.aggregate_3": ("google_bigquery_table.aggregate_2",),
+    "google_bigquery_routine.table_function": (
+        "terraform_data.columns",
+        "google_bigquery_table.aggregate_3",
+    ),
 }
 WAITS |= {name: (*WAITS.get(name, ()), "time_sleep.keys") for name in ENCRYPTED}
 
@@ -192,6 +197,12 @@ def test_a_dependency_that_is_taken_back_is_found(name: str, awaited: str) -> No
         each: refers - {awaited} if each in paths else refers for each, refers in graph().items()
     }
     assert (name, awaited) in missing(edges)
+
+
+def test_nothing_is_created_before_it_is_destroyed() -> None:
+    """Terraform would do the same with everything that it waits for, and a view exists once."""
+    text = "\n".join(file.read_text() for file in TF.glob("*.tf"))
+    assert "create_before_destroy" not in text
 
 
 def test_no_pause_is_named_without_need() -> None:
