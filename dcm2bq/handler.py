@@ -24,7 +24,7 @@ from dcm2bq.errors import (
     describe,
 )
 from dcm2bq.events import EventKind, ObjectEvent
-from dcm2bq.ignored import Ignored, why_ignored
+from dcm2bq.ignored import Ignored, is_sniffed, why_ignored
 from dcm2bq.stored_object import StoredObject
 
 DEAD_LETTER_GRACE_SECONDS = 8
@@ -183,9 +183,21 @@ class Handler:
 
     def _insert(self, event: ObjectEvent, deadline: Deadline, claim: dicom.Claim) -> Outcome:
         reader = self._store.open(event.object, deadline)
-        conversion = dicom.convert_within(
-            claim, reader, self._config, bulk_data_root=event.object.bulk_data_root
-        )
+        try:
+            conversion = dicom.convert_within(
+                claim,
+                reader,
+                self._config,
+                bulk_data_root=event.object.bulk_data_root,
+                sniff=is_sniffed(self._config, event.object),
+            )
+        except dicom.UnlikeDicomError:
+            return Outcome(
+                result=Result.IGNORED,
+                event=event,
+                ignored=Ignored.CONTENT,
+                bytes_read=reader.bytes_read,
+            )
         info = rows.info(
             event,
             bytes_read=reader.bytes_read,

@@ -27,6 +27,7 @@ NAMES = (
     "live/patients",
     "dead_letters/dead_letters",
     "dead_letters/dismissed_letters",
+    "analysis/reports/sr_content",
     "live/study",
     "live/ingested_between",
     "live/changes_between",
