@@ -10,7 +10,8 @@ from functools import cached_property, partial
 from io import BytesIO, TextIOBase
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
+from urllib.parse import quote
 
 import msgspec
 
@@ -84,6 +85,7 @@ def convert(
     config: Configuration | None = None,
     *,
     bulk_data_root: str = "",
+    member: str | None = None,
     timeout: float | None = None,
     **options: Any,
 ) -> Conversion:
@@ -97,22 +99,31 @@ def convert(
     config: a `Config`, or overrides: {"jsonOutput": {"ignorePrivate": True}}.
     options: options by their Python names, as above; they override `config`.
     bulk_data_root: start of BulkDataURIs with `explicit_bulk_data_root`.
+    member: name of the member of an archive that the source is, for BulkDataURIs.
     timeout: in seconds.
     Raises NotDicomError, UnreadableDicomError, ConfigError, ReadFailedError
     (after the timeout, say: try again); errors of the source pass.
     """
     config = _configuration(config, options)
     deadline = NO_DEADLINE if timeout is None else Deadline.after(timeout)
+    convert_source = partial(
+        convert_within, config=config, bulk_data_root=bulk_data_root, member=member
+    )
     with budget_of(config.limits).claim(deadline) as memory:
         # hasattr: isinstance with abstract classes would cost 1 % of a small file
         if isinstance(source, str) or hasattr(source, "__fspath__"):
             with open_regular(_local(cast("str | os.PathLike[str]", source))) as stream:
-                return convert_within(memory, stream, config, bulk_data_root=bulk_data_root)
-        return convert_within(memory, _readable(source), config, bulk_data_root=bulk_data_root)
+                return convert_source(memory, stream)
+        return convert_source(memory, _readable(source))
 
 
 def convert_within(
-    memory: Claim, source: BinaryIO | Source, config: Config, *, bulk_data_root: str = ""
+    memory: Claim,
+    source: BinaryIO | Source,
+    config: Config,
+    *,
+    bulk_data_root: str = "",
+    member: str | None = None,
 ) -> Conversion:
     """Convert as `convert` does, within the deadline and budget of a claim that the caller holds.
 
@@ -120,12 +131,13 @@ def convert_within(
     """
     handled = sys.exception()
     reader = as_source(source)
+    uri = _UriParts(bulk_data_root, "" if member is None else f"member={quote(member)}&")
     while True:
         try:
             deadline = (
                 memory.deadline.restarted()
             )  # the CPU time of earlier attempts does not count
-            conversion = _convert(reader, config, bulk_data_root, deadline, memory)
+            conversion = _convert(reader, config, uri, deadline, memory)
         except GiveWayError:
             pass  # the error holds what was read until this block ends: begin again after it
         except Exception as error:
@@ -179,7 +191,9 @@ def _suggestion(name: str) -> str:
     """Return a hint at the argument that a wrong name may stand for."""
     if name == "deadline_seconds":
         return ": use timeout"
-    close = difflib.get_close_matches(name, [*_OPTIONS, "config", "bulk_data_root", "timeout"], n=1)
+    close = difflib.get_close_matches(
+        name, [*_OPTIONS, "config", "bulk_data_root", "member", "timeout"], n=1
+    )
     return f": did you mean {close[0]!r}?" if close else ""
 
 
@@ -216,8 +230,15 @@ def _release_frames(error: BaseException | None, handled: BaseException | None) 
         error = error.__context__
 
 
+class _UriParts(NamedTuple):
+    """What BulkDataURIs of one source have in common: their root, and the start of the query."""
+
+    root: str
+    query: str
+
+
 def _convert(
-    source: Source, config: Config, root: str, deadline: Deadline, memory: Claim
+    source: Source, config: Config, uri: _UriParts, deadline: Deadline, memory: Claim
 ) -> Conversion:
     """Read, apply the privacy rules, write, fit into a row, and lift the columns."""
     output = config.json_output
@@ -231,7 +252,14 @@ def _convert(
     metadata: dict[str, Any] = {}
     most_text = config.bulk_data.text_max_bytes
     new_writer = partial(
-        Writer, output, notes, root=root, most_text=most_text, deadline=deadline, memory=memory
+        Writer,
+        output,
+        notes,
+        root=uri.root,
+        query=uri.query,
+        most_text=most_text,
+        deadline=deadline,
+        memory=memory,
     )
     data_sets = []
     if format_.has_meta and not output.ignore_meta_header:
