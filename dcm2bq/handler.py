@@ -122,8 +122,13 @@ class Handler:
             self._dead_letter(delivery, error, deadline)
             return Outcome(result=Result.DEAD_LETTERED, event=event, error=error)
 
-    def apply(self, event: ObjectEvent, deadline: Deadline) -> Outcome:
-        """Do what a valid event asks for; raise any error of the taxonomy if it fails."""
+    def apply(
+        self, event: ObjectEvent, deadline: Deadline, *, member: str | None = None
+    ) -> Outcome:
+        """Do what a valid event asks for; raise any error of the taxonomy if it fails.
+
+        If the object is an archive that is read, this can be restricted to one `member`.
+        """
         if not self._config.input.admits(event.object.bucket):
             raise InvalidEventError("data.bucket: is not one of input.buckets")
         if ignored := self._why_ignored(event):
@@ -131,21 +136,8 @@ class Handler:
         if event.kind in {EventKind.DELETED, EventKind.ARCHIVED}:
             return self.mark(event, deadline)
         if is_archive(self._config, event.object.name):
-            return self._expand(event, deadline if self._hurries else NO_DEADLINE)
+            return self._expand(event, deadline if self._hurries else NO_DEADLINE, member)
         return self._index(event, deadline)
-
-    def apply_member(self, event: ObjectEvent, member: str, deadline: Deadline) -> Outcome:
-        """Index one member of the event's archive again; raise as `apply` does."""
-        content = self._store.open(event.object, deadline)
-        row = self._expander.index_member(event, content, member, deadline)
-        if row is None:
-            return Outcome(result=Result.IGNORED, event=event, ignored=Ignored.MEMBER)
-        return Outcome(
-            result=Result.INSERTED,
-            event=event,
-            bytes_read=content.bytes_read,
-            warnings=len(row.info.warnings),
-        )
 
     def mark(self, event: ObjectEvent, deadline: Deadline) -> Outcome:
         """Insert the marker of a generation that is gone, without reading anything."""
@@ -180,9 +172,19 @@ class Handler:
             warnings=len(row.info.warnings),
         )
 
-    def _expand(self, event: ObjectEvent, deadline: Deadline) -> Outcome:
-        """Insert the rows of an archive's members."""
+    def _expand(self, event: ObjectEvent, deadline: Deadline, member: str | None) -> Outcome:
+        """Insert the rows of an archive's members, or of one of them."""
         content = self._store.open(event.object, deadline)
+        if member is not None:
+            row = self._expander.index_member(event, content, member, deadline)
+            if row is None:
+                return Outcome(result=Result.IGNORED, event=event, ignored=Ignored.MEMBER)
+            return Outcome(
+                result=Result.INSERTED,
+                event=event,
+                bytes_read=content.bytes_read,
+                warnings=len(row.info.warnings),
+            )
         if event.object.size is None and content.size == 0:
             return Outcome(result=Result.IGNORED, event=event, ignored=Ignored.EMPTY)
         expansion = self._expander.expand(event, content, deadline)

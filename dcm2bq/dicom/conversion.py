@@ -85,7 +85,6 @@ def convert(
     config: Configuration | None = None,
     *,
     bulk_data_root: str = "",
-    member: str | None = None,
     timeout: float | None = None,
     **options: Any,
 ) -> Conversion:
@@ -99,22 +98,18 @@ def convert(
     config: a `Config`, or overrides: {"jsonOutput": {"ignorePrivate": True}}.
     options: options by their Python names, as above; they override `config`.
     bulk_data_root: start of BulkDataURIs with `explicit_bulk_data_root`.
-    member: name of the member of an archive that the source is, for BulkDataURIs.
     timeout: in seconds.
     Raises NotDicomError, UnreadableDicomError, ConfigError, ReadFailedError
     (after the timeout, say: try again); errors of the source pass.
     """
     config = _configuration(config, options)
     deadline = NO_DEADLINE if timeout is None else Deadline.after(timeout)
-    convert_source = partial(
-        convert_within, config=config, bulk_data_root=bulk_data_root, member=member
-    )
     with budget_of(config.limits).claim(deadline) as memory:
         # hasattr: isinstance with abstract classes would cost 1 % of a small file
         if isinstance(source, str) or hasattr(source, "__fspath__"):
             with open_regular(_local(cast("str | os.PathLike[str]", source))) as stream:
-                return convert_source(memory, stream)
-        return convert_source(memory, _readable(source))
+                return convert_within(memory, stream, config, bulk_data_root=bulk_data_root)
+        return convert_within(memory, _readable(source), config, bulk_data_root=bulk_data_root)
 
 
 def convert_within(
@@ -127,7 +122,8 @@ def convert_within(
 ) -> Conversion:
     """Convert as `convert` does, within the deadline and budget of a claim that the caller holds.
 
-    The function keeps its claim until the row is stored, because the text is in memory until then.
+    BulkDataURIs name the `member` if the source is one of an archive. The function keeps its claim
+    until the row is stored, because the text is in memory until then.
     """
     handled = sys.exception()
     reader = as_source(source)
@@ -191,9 +187,7 @@ def _suggestion(name: str) -> str:
     """Return a hint at the argument that a wrong name may stand for."""
     if name == "deadline_seconds":
         return ": use timeout"
-    close = difflib.get_close_matches(
-        name, [*_OPTIONS, "config", "bulk_data_root", "member", "timeout"], n=1
-    )
+    close = difflib.get_close_matches(name, [*_OPTIONS, "config", "bulk_data_root", "timeout"], n=1)
     return f": did you mean {close[0]!r}?" if close else ""
 
 

@@ -4,6 +4,7 @@ import io
 import tarfile
 import zipfile
 from collections.abc import Mapping
+from typing import Literal
 
 
 def zip_of(members: Mapping[str, bytes], *, compression: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -15,10 +16,11 @@ def zip_of(members: Mapping[str, bytes], *, compression: int = zipfile.ZIP_DEFLA
     return file.getvalue()
 
 
-def tar_of(members: Mapping[str, bytes], *, compression: str = "") -> bytes:
-    """Return a TAR of the members, in their order; `compression` is empty or `gz`."""
+def tar_of(members: Mapping[str, bytes], *, is_compressed: bool = False) -> bytes:
+    """Return a TAR of the members, in their order."""
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode=f"w:{compression}") as archive:
+    mode: Literal["w:", "w:gz"] = "w:gz" if is_compressed else "w:"
+    with tarfile.open(fileobj=file, mode=mode) as archive:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)

@@ -40,7 +40,9 @@ class MemorySink:
         """Keep a dead letter."""
         self.rows.append(row)
 
-    def insert_all(self, rows: Sequence[InstanceRow], deadline: Deadline) -> Sequence[None]:
+    def insert_all(
+        self, rows: Sequence[InstanceRow], deadline: Deadline
+    ) -> Sequence[Exception | None]:
         """Keep rows in a list."""
         for row in rows:
             self.insert(row, deadline)
@@ -48,7 +50,7 @@ class MemorySink:
 
     def insert_dead_letters(
         self, rows: Sequence[DeadLetterRow], deadline: Deadline
-    ) -> Sequence[None]:
+    ) -> Sequence[Exception | None]:
         """Keep dead letters."""
         for row in rows:
             self.insert_dead_letter(row, deadline)
