@@ -29,8 +29,11 @@ class ObjectContent(Protocol):
 class ObjectStore(Protocol):
     """A place to read objects from."""
 
+    def described(self, stored: StoredObject, deadline: Deadline) -> StoredObject:
+        """Return the object with its size, type, encoding and check sums."""
+
     def open(self, stored: StoredObject, deadline: Deadline) -> ObjectContent:
-        """Return the content of exactly that generation."""
+        """Return the content of exactly that generation, whose size is known."""
 
 
 class Sink(Protocol):

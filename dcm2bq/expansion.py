@@ -28,9 +28,9 @@ from dcm2bq.dicom.memory import Budget, Claim, GiveWayError
 from dcm2bq.endpoints import ObjectContent, Sink
 from dcm2bq.errors import (
     ArchiveTooLargeError,
-    NotDicomError,
     ReadFailedError,
     RejectedEventError,
+    UnlikeDicomError,
     UnreadableArchiveError,
     describe,
 )
@@ -159,8 +159,8 @@ class Expander:
             raise member.error
         content = _MemberContent(member.source)
         try:
-            return header_row(event, content, claim, self._config, member=member.name)
-        except NotDicomError:
+            return header_row(event, content, claim, self._config, member=member.name, sniff=True)
+        except UnlikeDicomError:
             return None
 
 

@@ -4,7 +4,7 @@ The handler knows its store and its sink only as the Protocols of `endpoints`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property, partial
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dcm2bq import dicom, events, rows
 from dcm2bq.config import Config
 from dcm2bq.deadline import NO_DEADLINE, Deadline
+from dcm2bq.delivery import Delivery
 from dcm2bq.endpoints import ObjectStore, Sink
 from dcm2bq.errors import (
     ConfigError,
@@ -22,9 +23,9 @@ from dcm2bq.errors import (
     SupersededError,
     describe,
 )
-from dcm2bq.events import Delivery, EventKind, ObjectEvent
+from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.header_row import header_row
-from dcm2bq.ignored import Ignored, is_archive, why_ignored
+from dcm2bq.ignored import Ignored, is_archive, is_sniffed, why_ignored
 
 if TYPE_CHECKING:
     from dcm2bq.expansion import Expander
@@ -135,9 +136,7 @@ class Handler:
             return Outcome(result=Result.IGNORED, event=event, ignored=ignored)
         if event.kind in {EventKind.DELETED, EventKind.ARCHIVED}:
             return self.mark(event, deadline)
-        if is_archive(self._config, event.object.name):
-            return self._expand(event, deadline if self._hurries else NO_DEADLINE, member)
-        return self._index(event, deadline)
+        return self._index(event, deadline, member)
 
     def mark(self, event: ObjectEvent, deadline: Deadline) -> Outcome:
         """Insert the marker of a generation that is gone, without reading anything."""
@@ -153,17 +152,31 @@ class Handler:
             return Ignored.METADATA
         return why_ignored(self._config, event.object)
 
-    def _index(self, event: ObjectEvent, deadline: Deadline) -> Outcome:
-        """Insert the row of a generation, with its header."""
+    def _index(self, event: ObjectEvent, deadline: Deadline, member: str | None) -> Outcome:
+        """Insert the row of a generation, with its header, or the rows of an archive."""
+        if event.object.size is None:
+            event = replace(event, object=self._store.described(event.object, deadline))
+            if ignored := self._why_ignored(event):
+                return Outcome(result=Result.IGNORED, event=event, ignored=ignored)
+        if is_archive(self._config, event.object.name):
+            return self._expand(event, deadline if self._hurries else NO_DEADLINE, member)
         on_large = self._on_large and partial(self._on_large, event)
         with self._memory.claim(deadline.share(_CONVERT_SHARE), on_large) as claim:
             return self._insert(event, deadline, claim)
 
     def _insert(self, event: ObjectEvent, deadline: Deadline, claim: dicom.Claim) -> Outcome:
         reader = self._store.open(event.object, deadline)
-        if event.object.size is None and reader.size == 0:  # a known size was checked before
-            return Outcome(result=Result.IGNORED, event=event, ignored=Ignored.EMPTY)
-        row = header_row(event, reader, claim, self._config)
+        try:
+            row = header_row(
+                event, reader, claim, self._config, sniff=is_sniffed(self._config, event.object)
+            )
+        except dicom.UnlikeDicomError:
+            return Outcome(
+                result=Result.IGNORED,
+                event=event,
+                ignored=Ignored.CONTENT,
+                bytes_read=reader.bytes_read,
+            )
         self._sink.insert(row, deadline)
         return Outcome(
             result=Result.INSERTED,
@@ -185,8 +198,6 @@ class Handler:
                 bytes_read=content.bytes_read,
                 warnings=len(row.info.warnings),
             )
-        if event.object.size is None and content.size == 0:
-            return Outcome(result=Result.IGNORED, event=event, ignored=Ignored.EMPTY)
         expansion = self._expander.expand(event, content, deadline)
         return Outcome(
             result=Result.EXPANDED,
@@ -204,7 +215,7 @@ class Handler:
         return Expander(self._config, self._sink, self._memory, self._on_large)
 
     def _is_too_old(self, delivery: Delivery) -> bool:
-        age = _now() - events.event_time(delivery)
+        age = _now() - events.sent_time(delivery)
         return age.total_seconds() > self._config.retry.max_age_seconds
 
     def _dead_letter(self, delivery: Delivery, error: Exception, deadline: Deadline) -> None:
@@ -217,7 +228,7 @@ class Handler:
 
 def _refuse_endless(delivery: Delivery) -> None:
     """Raise `NeverFinishedError` for an event that was started many times and never finished."""
-    attempt = events.attempt(delivery)
+    attempt = delivery.message.attempt if delivery.message else None
     if attempt is not None and attempt >= _LAST_ATTEMPTS:
         raise NeverFinishedError(
             f"delivered {attempt} times and never finished: it may be what ends the process"

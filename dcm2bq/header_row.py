@@ -15,6 +15,7 @@ def header_row(
     config: Config,
     *,
     member: str | None = None,
+    sniff: bool = False,
 ) -> rows.InstanceRow:
     """Convert the header of an object within a claim; return its row.
 
@@ -22,7 +23,12 @@ def header_row(
     `dicom.convert_within` raises. The claim keeps the memory of the row until it is released.
     """
     conversion = dicom.convert_within(
-        claim, content, config, bulk_data_root=event.object.bulk_data_root, member=member
+        claim,
+        content,
+        config,
+        bulk_data_root=event.object.bulk_data_root,
+        member=member,
+        sniff=sniff,
     )
     info = rows.info(
         event,

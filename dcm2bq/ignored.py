@@ -14,6 +14,7 @@ class Ignored(StrEnum):
 
     METADATA = "metadata"  # a metadataUpdated event without events.reindexOnMetadataUpdate
     NAME = "name"  # no match of input.namePattern, and not an archive that is read
+    CONTENT = "content"  # nor do the first bytes look like DICOM; with input.otherNames: sniff
     TEMPORARY = "temporary"  # a part of one of gcloud's parallel composite uploads
     EMPTY = "empty"
     MEMBER = "member"  # a member of an archive that is not DICOM, handled again by itself
@@ -23,13 +24,18 @@ class Ignored(StrEnum):
 def why_ignored(config: Config, stored: StoredObject) -> Ignored | None:
     """Return why nothing is recorded of an object, or None if something is.
 
-    An object of unknown size is not taken for an empty one.
+    An object of unknown size is not taken for an empty one, and one that `is_sniffed` may turn
+    out to be ignored once it is read.
     """
     if stored.name.endswith("/"):
         return Ignored.FOLDER
     if stored.name.startswith(_COMPOSITE_TEMPORARIES):
         return Ignored.TEMPORARY
-    if not (matches_name_pattern(config, stored.name) or is_archive(config, stored.name)):
+    if not (
+        config.input.other_names == "sniff"
+        or matches_name_pattern(config, stored.name)
+        or is_archive(config, stored.name)
+    ):
         return Ignored.NAME
     return Ignored.EMPTY if stored.size == 0 else None
 
@@ -37,6 +43,15 @@ def why_ignored(config: Config, stored: StoredObject) -> Ignored | None:
 def is_ignored(config: Config, stored: StoredObject) -> bool:
     """Return whether nothing is recorded of an object."""
     return why_ignored(config, stored) is not None
+
+
+def is_sniffed(config: Config, stored: StoredObject) -> bool:
+    """Return whether only its first bytes show if an object is ignored."""
+    return (
+        config.input.other_names == "sniff"
+        and not matches_name_pattern(config, stored.name)
+        and not is_archive(config, stored.name)
+    )
 
 
 def matches_name_pattern(config: Config, name: str) -> bool:

@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from dcm2bq.events import Delivery, ObjectEvent
+from dcm2bq.delivery import Delivery
+from dcm2bq.events import ObjectEvent
 from dcm2bq.lifted import LIFTED
 from dcm2bq.version import VERSION
 
@@ -181,16 +182,18 @@ def dead_letter_row(
 ) -> DeadLetterRow:
     """Return the dead letter of a delivery, with the reason as two more attributes.
 
-    A third attribute names the member if only one member of an archive has failed.
+    A third attribute names the member if only one member of an archive has failed. Attributes of
+    a message have names that anyone may choose, so those of a resolution are left out.
     """
     kept = delivery.excerpt
+    received = {key: value for key, value in kept.attributes.items() if key not in _OF_RESOLUTIONS}
     reason = {"error_type": error_type, "error": error}
     if member is not None:
         reason["member"] = member
     return DeadLetterRow(
-        message_id=kept.attributes.get("ce-id"),
+        message_id=kept.id,
         publish_time=now,
-        attributes=msgspec.json.encode({**kept.attributes, **reason}).decode(),
+        attributes=msgspec.json.encode({**received, **reason}).decode(),
         data=kept.data,
     )
 
@@ -229,6 +232,9 @@ def dismissal_row(
     text = msgspec.json.encode({**attributes, "dismissed": dismissed}).decode()
     return msgspec.structs.replace(resolution, attributes=text)
 
+
+_OF_RESOLUTIONS = frozenset({"resolved", "resolved_at", "dismissed"})
+"""The attributes that only resolutions and dismissals have."""
 
 _INDEX = re.compile(r"\[\d{1,4}\]")
 _COLUMNS = frozenset(

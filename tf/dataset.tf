@@ -1,21 +1,44 @@
 # Tables, views and table functions are those of dcm2bq/schema, which `dcm2bq init` reads too.
 locals {
   schema = "${local.source_root}/dcm2bq/schema"
-  names = {
-    project     = var.project_id
-    dataset     = google_bigquery_dataset.dicom.dataset_id
-    instances   = var.dataset.instances_table_id
-    dead_letter = var.dataset.dead_letter_table_id
-    filled      = file("${local.schema}/filled.sql")
-    hides       = file("${local.schema}/hides.sql")
-    supersedes  = file("${local.schema}/supersedes.sql")
-    newest      = file("${local.schema}/newest.sql")
-    closes      = file("${local.schema}/closes.sql")
-  }
-  tables          = { for name in ["instances", "dead_letter"] : name => jsondecode(templatefile("${local.schema}/${name}.json", local.names)) }
-  views           = { for name in ["instances_live", "dead_letters"] : name => jsondecode(templatefile("${local.schema}/${name}.json", local.names)) }
-  aggregates      = { for name in ["studies", "series", "patients", "dismissed_letters"] : name => jsondecode(templatefile("${local.schema}/${name}.json", local.names)) }
-  table_functions = { for name in ["study", "ingested_between", "changes_between"] : name => jsondecode(templatefile("${local.schema}/${name}.json", local.names)) }
+  # Each object's files without their suffixes, by its name: studies = "live/studies".
+  files      = { for file in fileset(local.schema, "**/*.json") : trimsuffix(basename(file), ".json") => trimsuffix(file, ".json") }
+  view_names = [for name, file in local.files : name if try(jsondecode(file("${local.schema}/${file}.json")).type, "") == "VIEW"]
+  names = merge(
+    { for file in fileset(local.schema, "**/*.sql") : trimsuffix(basename(file), ".sql") => file("${local.schema}/${file}") if !contains(values(local.files), trimsuffix(file, ".sql")) },
+    {
+      project     = var.project_id
+      dataset     = google_bigquery_dataset.dicom.dataset_id
+      instances   = var.dataset.instances_table_id
+      dead_letter = var.dataset.dead_letter_table_id
+    },
+  )
+
+  # Views of the folder `analysis` read metadata of this shape only, as in schema.left_out of dcm2bq.
+  analysis_is_possible = try(var.config.jsonOutput.format, "flat") == "flat" && try(tobool(var.config.jsonOutput.useCommonNames), true) && !try(tobool(var.config.jsonOutput.useArrayWithSingleValue), false)
+  left_out             = [for name, file in local.files : name if startswith(file, "analysis/") && !local.analysis_is_possible]
+
+  resources       = { for name, file in local.files : name => jsondecode(templatefile("${local.schema}/${file}.json", local.names)) if !contains(local.left_out, name) }
+  queries         = { for name, file in local.files : name => templatefile("${local.schema}/${file}.sql", local.names) if fileexists("${local.schema}/${file}.sql") }
+  tables          = { for name, resource in local.resources : name => resource if startswith(local.files[name], "tables/") }
+  views           = { for name, resource in local.resources : name => resource if contains(local.view_names, name) }
+  table_functions = { for name, resource in local.resources : name => resource if can(resource.routineReference) }
+
+  # A view can be created after those that it reads. Resources of one `for_each` cannot wait for each
+  # other, so there is one for each level: views over tables, views over these, and so on.
+  reads = { for name in keys(local.views) : name => setintersection(
+    keys(local.views),
+    flatten(regexall("\\$\\{dataset\\}\\.(\\w+)`", file("${local.schema}/${local.files[name]}.sql"))),
+  ) }
+  level_0 = [for name, read in local.reads : name if length(read) == 0]
+  upto_1  = [for name, read in local.reads : name if length(setsubtract(read, local.level_0)) == 0]
+  upto_2  = [for name, read in local.reads : name if length(setsubtract(read, local.upto_1)) == 0]
+  upto_3  = [for name, read in local.reads : name if length(setsubtract(read, local.upto_2)) == 0]
+  level_1 = setsubtract(local.upto_1, local.level_0)
+  level_2 = setsubtract(local.upto_2, local.upto_1)
+  level_3 = setsubtract(local.upto_3, local.upto_2)
+
+  created_views = merge(google_bigquery_table.view, google_bigquery_table.aggregate, google_bigquery_table.aggregate_2, google_bigquery_table.aggregate_3)
 }
 
 # Without `access` BigQuery would give every viewer of the project read access to every row, and every
@@ -132,15 +155,15 @@ resource "terraform_data" "columns" {
 # A view is replaced when its SQL or its columns change, since the provider cannot change the columns of
 # one in place. Nothing is lost with a view but grants on that view itself: grant on the dataset.
 resource "terraform_data" "view" {
-  for_each = merge(local.views, local.aggregates)
+  for_each = local.views
 
-  input = sha256(jsonencode([each.value.schema.fields, templatefile("${local.schema}/${each.key}.sql", local.names)]))
+  input = sha256(jsonencode([each.value.schema.fields, local.queries[each.key]]))
 }
 
 resource "google_bigquery_table" "view" {
   #checkov:skip=CKV_GCP_80: a view holds nothing
   #checkov:skip=CKV_GCP_121: a view holds nothing
-  for_each = local.views
+  for_each = { for name in local.level_0 : name => local.views[name] }
 
   project             = var.project_id
   dataset_id          = google_bigquery_dataset.dicom.dataset_id
@@ -153,7 +176,7 @@ resource "google_bigquery_table" "view" {
   ignore_auto_generated_schema = true
 
   view {
-    query          = templatefile("${local.schema}/${each.key}.sql", local.names)
+    query          = local.queries[each.key]
     use_legacy_sql = false
   }
 
@@ -168,7 +191,7 @@ resource "google_bigquery_table" "view" {
 resource "google_bigquery_table" "aggregate" {
   #checkov:skip=CKV_GCP_80: a view holds nothing
   #checkov:skip=CKV_GCP_121: a view holds nothing
-  for_each = local.aggregates
+  for_each = { for name in local.level_1 : name => local.views[name] }
 
   project             = var.project_id
   dataset_id          = google_bigquery_dataset.dicom.dataset_id
@@ -176,12 +199,12 @@ resource "google_bigquery_table" "aggregate" {
   description         = each.value.description
   labels              = local.labels
   schema              = jsonencode(each.value.schema.fields)
-  deletion_protection = false
+  deletion_protection = false # a view holds nothing
 
   ignore_auto_generated_schema = true
 
   view {
-    query          = templatefile("${local.schema}/${each.key}.sql", local.names)
+    query          = local.queries[each.key]
     use_legacy_sql = false
   }
 
@@ -190,6 +213,60 @@ resource "google_bigquery_table" "aggregate" {
   }
 
   depends_on = [google_bigquery_table.view]
+}
+
+resource "google_bigquery_table" "aggregate_2" {
+  #checkov:skip=CKV_GCP_80: a view holds nothing
+  #checkov:skip=CKV_GCP_121: a view holds nothing
+  for_each = { for name in local.level_2 : name => local.views[name] }
+
+  project             = var.project_id
+  dataset_id          = google_bigquery_dataset.dicom.dataset_id
+  table_id            = each.value.tableReference.tableId
+  description         = each.value.description
+  labels              = local.labels
+  schema              = jsonencode(each.value.schema.fields)
+  deletion_protection = false # a view holds nothing
+
+  ignore_auto_generated_schema = true
+
+  view {
+    query          = local.queries[each.key]
+    use_legacy_sql = false
+  }
+
+  lifecycle {
+    replace_triggered_by = [terraform_data.view[each.key]]
+  }
+
+  depends_on = [google_bigquery_table.aggregate]
+}
+
+resource "google_bigquery_table" "aggregate_3" {
+  #checkov:skip=CKV_GCP_80: a view holds nothing
+  #checkov:skip=CKV_GCP_121: a view holds nothing
+  for_each = { for name in local.level_3 : name => local.views[name] }
+
+  project             = var.project_id
+  dataset_id          = google_bigquery_dataset.dicom.dataset_id
+  table_id            = each.value.tableReference.tableId
+  description         = each.value.description
+  labels              = local.labels
+  schema              = jsonencode(each.value.schema.fields)
+  deletion_protection = false # a view holds nothing
+
+  ignore_auto_generated_schema = true
+
+  view {
+    query          = local.queries[each.key]
+    use_legacy_sql = false
+  }
+
+  lifecycle {
+    replace_triggered_by = [terraform_data.view[each.key]]
+  }
+
+  depends_on = [google_bigquery_table.aggregate_2]
 }
 
 resource "google_bigquery_routine" "table_function" {
@@ -201,7 +278,7 @@ resource "google_bigquery_routine" "table_function" {
   routine_type    = each.value.routineType
   language        = each.value.language
   description     = each.value.description
-  definition_body = templatefile("${local.schema}/${each.key}.sql", local.names)
+  definition_body = local.queries[each.key]
 
   dynamic "arguments" {
     for_each = each.value.arguments
@@ -212,5 +289,5 @@ resource "google_bigquery_routine" "table_function" {
     }
   }
 
-  depends_on = [terraform_data.columns]
+  depends_on = [google_bigquery_table.aggregate_3]
 }

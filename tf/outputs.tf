@@ -16,9 +16,14 @@ output "dataset" {
 output "views" {
   description = "The views for analysts, each as `project.dataset.view`."
   value = {
-    for name, view in merge(google_bigquery_table.view, google_bigquery_table.aggregate) :
+    for name, view in local.created_views :
     name => "${view.project}.${view.dataset_id}.${view.table_id}"
   }
+}
+
+output "views_left_out" {
+  description = "Views that the dataset cannot have: they read headers with `jsonOutput` options `format` flat, `useCommonNames` true and `useArrayWithSingleValue` false."
+  value       = local.left_out
 }
 
 output "config" {

@@ -88,9 +88,9 @@ variable "dataset" {
   validation {
     condition = length(distinct([for id in concat(
       [var.dataset.instances_table_id, var.dataset.dead_letter_table_id],
-      ["instances_live", "studies", "series", "patients", "dead_letters", "dismissed_letters"],
-    ) : lower(id)])) == 8
-    error_message = "dataset.instances_table_id and dataset.dead_letter_table_id must differ from each other and from the views: instances_live, studies, series, patients, dead_letters, dismissed_letters."
+      local.view_names,
+    ) : lower(id)])) == 2 + length(local.view_names)
+    error_message = "dataset.instances_table_id and dataset.dead_letter_table_id must differ from each other and from the views: ${join(", ", local.view_names)}."
   }
   validation {
     condition     = alltrue([for reader in var.dataset.readers : can(regex("^(user|group|serviceAccount|domain):[^ ]+$|^principal(Set)?://[^ ]+$", reader))])

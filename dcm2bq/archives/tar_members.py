@@ -9,12 +9,13 @@ from typing import IO, NamedTuple, cast
 from dcm2bq.archives.bounds import Bounds
 from dcm2bq.archives.inflated import Inflated
 from dcm2bq.archives.sources import Member, Part
+from dcm2bq.archives.strides import Strides
 from dcm2bq.dicom.read.source import FIRST_READ, Source
 from dcm2bq.errors import UnreadableArchiveError
 
 _BLOCK = tarfile.BLOCKSIZE
-FIRST_WINDOW = FIRST_READ + 8 * _BLOCK
-"""First bytes of a member, with its header: 8 blocks hold that, a long name and pax attributes."""
+FIRST_WINDOW = FIRST_READ + 6 * _BLOCK
+"""First bytes of a member, with its header: 6 blocks hold that, a long name and pax attributes."""
 _MOST_HEADER_BYTES = 1024 * 1024
 """Longest header of a member, with its long name, attributes and map of a sparse file."""
 _APPLE_FOLDER = "__MACOSX/"
@@ -34,7 +35,14 @@ def tar_members(source: Source, bounds: Bounds, head: bytes = b"") -> Iterator[M
 
     `head` is the first bytes of the source, as far as they have been read.
     """
-    file = _HeaderFile(source, head)
+    if isinstance(source, Inflated) or hasattr(source, "advance"):
+        yield from _tar_members(source, bounds, _HeaderFile(source, source, head))
+    else:
+        with Strides(source) as ahead:
+            yield from _tar_members(source, bounds, _HeaderFile(source, ahead, head))
+
+
+def _tar_members(source: Source, bounds: Bounds, file: "_HeaderFile") -> Iterator[Member]:
     names = set[str]()
     for info in _headers(source, file):
         bounds.count_member()
@@ -105,10 +113,11 @@ def _runs(info: tarfile.TarInfo) -> list[_Run] | None:
     """Return the runs of a sparse file; None if they overlap or exceed the file."""
     runs, end, at = [], 0, 0
     for start, length in _map(info) or ():
-        if start < end or length < 0:
+        if length > 0 and start >= end:
+            runs.append(_Run(start, length, at))
+            end, at = start + length, at + length
+        elif length:  # entries without a length fill the header
             return None
-        runs.append(_Run(start, length, at))
-        end, at = start + length, at + length
     return runs if end <= info.size else None
 
 
@@ -142,8 +151,9 @@ class _SparseFile:
 class _HeaderFile:
     """What tarfile needs of a file to read one header; a window of the archive is kept."""
 
-    def __init__(self, source: Source, head: bytes) -> None:
+    def __init__(self, source: Source, ahead: Source | Strides, head: bytes) -> None:
         self._source = source
+        self._ahead = ahead
         self._held = head
         self._base = 0
         """The offset of the first byte that is held."""
@@ -179,6 +189,7 @@ class _HeaderFile:
             if isinstance(self._source, Inflated):
                 self._source.mark()
             more = min(max(offset + n, offset + FIRST_WINDOW), self._source.size) - end
-            data = self._source.read_at(end, more) if more > 0 else b""
+            reader = self._ahead if end == offset else self._source
+            data = reader.read_at(end, more) if more > 0 else b""
             self._held, self._base = self._held[offset - self._base :] + data, offset
         return self._held[offset - self._base :][:n]

@@ -13,8 +13,9 @@ import msgspec
 from dcm2bq import config as configuration
 from dcm2bq.cli.common import FINDINGS, Group, complain, startable
 from dcm2bq.config import Config
+from dcm2bq.delivery import decode
 from dcm2bq.errors import Dcm2BqError, InvalidEventError, describe
-from dcm2bq.events import EventKind, decode
+from dcm2bq.events import EventKind
 from dcm2bq.gcs.uri import GsUri, is_uri
 from dcm2bq.tools.display import say, say_json
 

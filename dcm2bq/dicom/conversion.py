@@ -86,6 +86,7 @@ def convert(
     *,
     bulk_data_root: str = "",
     timeout: float | None = None,
+    sniff: bool = False,
     **options: Any,
 ) -> Conversion:
     """Convert the header of a DICOM object to JSON, without reading its pixels.
@@ -99,6 +100,7 @@ def convert(
     options: options by their Python names, as above; they override `config`.
     bulk_data_root: start of BulkDataURIs with `explicit_bulk_data_root`.
     timeout: in seconds.
+    sniff: raise UnlikeDicomError if the first bytes do not look like DICOM.
     Raises NotDicomError, UnreadableDicomError, ConfigError, ReadFailedError
     (after the timeout, say: try again); errors of the source pass.
     """
@@ -108,8 +110,12 @@ def convert(
         # hasattr: isinstance with abstract classes would cost 1 % of a small file
         if isinstance(source, str) or hasattr(source, "__fspath__"):
             with open_regular(_local(cast("str | os.PathLike[str]", source))) as stream:
-                return convert_within(memory, stream, config, bulk_data_root=bulk_data_root)
-        return convert_within(memory, _readable(source), config, bulk_data_root=bulk_data_root)
+                return convert_within(
+                    memory, stream, config, bulk_data_root=bulk_data_root, sniff=sniff
+                )
+        return convert_within(
+            memory, _readable(source), config, bulk_data_root=bulk_data_root, sniff=sniff
+        )
 
 
 def convert_within(
@@ -119,6 +125,7 @@ def convert_within(
     *,
     bulk_data_root: str = "",
     member: str | None = None,
+    sniff: bool = False,
 ) -> Conversion:
     """Convert as `convert` does, within the deadline and budget of a claim that the caller holds.
 
@@ -133,7 +140,7 @@ def convert_within(
             deadline = (
                 memory.deadline.restarted()
             )  # the CPU time of earlier attempts does not count
-            conversion = _convert(reader, config, uri, deadline, memory)
+            conversion = _convert(reader, config, uri, deadline, memory, sniff=sniff)
         except GiveWayError:
             pass  # the error holds what was read until this block ends: begin again after it
         except Exception as error:
@@ -187,7 +194,9 @@ def _suggestion(name: str) -> str:
     """Return a hint at the argument that a wrong name may stand for."""
     if name == "deadline_seconds":
         return ": use timeout"
-    close = difflib.get_close_matches(name, [*_OPTIONS, "config", "bulk_data_root", "timeout"], n=1)
+    close = difflib.get_close_matches(
+        name, [*_OPTIONS, "config", "bulk_data_root", "timeout", "sniff"], n=1
+    )
     return f": did you mean {close[0]!r}?" if close else ""
 
 
@@ -232,14 +241,22 @@ class _UriParts(NamedTuple):
 
 
 def _convert(
-    source: Source, config: Config, uri: _UriParts, deadline: Deadline, memory: Claim
+    source: Source,
+    config: Config,
+    uri: _UriParts,
+    deadline: Deadline,
+    memory: Claim,
+    *,
+    sniff: bool,
 ) -> Conversion:
     """Read, apply the privacy rules, write, fit into a row, and lift the columns."""
     output = config.json_output
     notes = Notes()
     format_ = format_of(output)
     depth = min(config.limits.depth, (_MOST_LEVELS - _LEVELS_OF_ELEMENT) // format_.levels)
-    file = read_file(source, config, notes, depth=depth, deadline=deadline, memory=memory)
+    file = read_file(
+        source, config, notes, depth=depth, deadline=deadline, memory=memory, sniff=sniff
+    )
     if rules := privacy_rules(config.privacy):
         rules.apply(file.meta, notes, deadline)
         rules.apply(file.data_set, notes, deadline)

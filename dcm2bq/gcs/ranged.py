@@ -10,6 +10,7 @@ import contextlib
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
@@ -39,6 +40,12 @@ _REQUEST_SECONDS = 600
 _EXPLAIN_SECONDS = 5
 """Longest wait for the metadata that explains a refusal: the refusal's text is already there."""
 
+_DESCRIPTION = (
+    *("size", "contentType", "contentEncoding", "storageClass", "md5Hash", "crc32c"),
+    "customerEncryption",
+)
+"""Fields of an object's resource that a notification without data leaves out."""
+
 _CUSTOMER_KEY = "resourceIsEncryptedWithCustomerEncryptionKey"
 _CUSTOMER_KEY_TEXT = b"encrypted by a customer-supplied encryption key"
 _UNDER_CUSTOMER_KEY = (
@@ -53,7 +60,11 @@ class _Resource(msgspec.Struct, rename="camel"):
 
     generation: str | None = None
     size: str | int | None = None
+    content_type: str | None = None
     content_encoding: str | None = None
+    storage_class: str | None = None
+    md5_hash: str | None = None
+    crc32c: str | None = None
     customer_encryption: dict[str, Any] | None = None
     time_deleted: datetime | None = None
 
@@ -84,20 +95,30 @@ class Generation:
     def open(self, inflated_limit: int) -> "ObjectReader | GunzippedReader":
         """Return a reader of the content; a gzipped object inflates to that many bytes at most.
 
-        Requests nothing, unless the size is unknown or the content encoding names gzip.
+        The object's size must be known: `described` returns it. Requests nothing, unless the
+        content encoding names gzip.
         """
-        size, encoding = self._stored.size, self._stored.content_encoding
-        has_customer_key = self._stored.has_customer_key
-        if size is None:  # an event without the size lacks the rest of the metadata, too
-            resource = self._metadata("size", "contentEncoding", "customerEncryption")
-            size, encoding = _size(resource), resource.content_encoding
-            has_customer_key = has_customer_key or bool(resource.customer_encryption)
-        if has_customer_key:
+        assert self._stored.size is not None, "described first"
+        if self._stored.has_customer_key:
             raise RejectedEventError(_UNDER_CUSTOMER_KEY)
-        reader = ObjectReader(self, size)
-        if _names_gzip(encoding) and reader.begins_with(_GZIP_MAGIC):
+        reader = ObjectReader(self, self._stored.size)
+        if _names_gzip(self._stored.content_encoding) and reader.begins_with(_GZIP_MAGIC):
             return GunzippedReader(reader, inflated_limit, self._deadline)
         return reader
+
+    def described(self) -> StoredObject:
+        """Return the object with its size, encoding and whatever else rows have of it."""
+        resource = self._metadata(*_DESCRIPTION)
+        return replace(
+            self._stored,
+            size=_size(resource),
+            content_type=resource.content_type,
+            content_encoding=resource.content_encoding,
+            storage_class=resource.storage_class,
+            md5_hash=resource.md5_hash,
+            crc32c=resource.crc32c,
+            has_customer_key=bool(resource.customer_encryption),
+        )
 
     def archived_at(self) -> datetime | None:
         """Return when the generation ceased to be the live one, or None if it still is."""

@@ -13,6 +13,7 @@ from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.bigquery.row_sink import RowSink
 from dcm2bq.config import Config
 from dcm2bq.deadline import Deadline
+from dcm2bq.delivery import decode
 from dcm2bq.errors import (
     InvalidEventError,
     ReadFailedError,
@@ -255,7 +256,7 @@ def _resolution(letter: DeadLetter) -> DeadLetterRow:
 def _attributes(text: str | None) -> dict[str, Any]:
     """Return the attributes; an empty dict if the column does not contain a JSON object."""
     try:
-        decoded = events.decode(text or "")
+        decoded = decode(text or "")
     except InvalidEventError:
         return {}
     return decoded if isinstance(decoded, dict) else {}

@@ -11,11 +11,10 @@ import hcl2
 import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.config import from_overrides
 from dcm2bq.handler import Result
 from dcm2bq.ignored import Ignored
-from tests.support.datasets import fresh_dataset
-from tests.support.function_stack import ROOT, unique
+from tests.support.datasets import borrowed_dataset
+from tests.support.function_stack import ROOT
 
 DEPLOY = ROOT / "docs" / "DEPLOY.md"
 OPERATIONS = (ROOT / "docs" / "OPERATIONS.md").read_text()
@@ -132,8 +131,7 @@ def test_the_picture_is_that_of_its_source() -> None:
 @pytest.fixture(scope="module")
 def dataset(bigquery_url: str) -> Iterator[Dataset]:
     """The new dataset, and the old tables of the Node service in it, under other names."""
-    settings = from_overrides({"bigQuery": {"datasetId": unique("migration_")}})
-    with fresh_dataset(bigquery_url, settings) as made:
+    with borrowed_dataset(bigquery_url) as made:
         for statement in OLD_TABLES:
             made.query(statement.replace("old.", f"{made.name}.old_"))
         yield made

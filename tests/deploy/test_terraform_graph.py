@@ -80,7 +80,12 @@ WAITS: dict[str, tuple[str, ...]] = {
     "terraform_data.columns": ("google_bigquery_table.table",),
     "google_bigquery_table.view": ("terraform_data.columns",),
     "google_bigquery_table.aggregate": ("google_bigquery_table.view",),
-    "google_bigquery_routine.table_function": ("terraform_data.columns",),
+    "google_bigquery_table.aggregate_2": ("google_bigquery_table.aggregate",),
+    "google_bigquery_table.aggregate_3": ("google_bigquery_table.aggregate_2",),
+    "google_bigquery_routine.table_function": (
+        "terraform_data.columns",
+        "google_bigquery_table.aggregate_3",
+    ),
 }
 WAITS |= {name: (*WAITS.get(name, ()), "time_sleep.keys") for name in ENCRYPTED}
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.events import Delivery
+from dcm2bq.delivery import Delivery
 from dcm2bq.rows import dead_letter_row, dismissal_row, resolution_row
 from tests.support import googlesql
 from tests.support.googlesql_views import EngineDataset
@@ -63,9 +63,18 @@ def resolution(name: str, *, seen: float, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(params=["local BigQuery", "Google's engine"])
-def dataset(request: pytest.FixtureRequest) -> Dataset | EngineDataset:
-    """The module's dataset on the local BigQuery, or an empty one on Google's engine."""
-    if request.param == "local BigQuery":
+def sql_engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def dataset(request: pytest.FixtureRequest, sql_engine: str) -> Dataset | EngineDataset:
+    """The module's dataset on the local BigQuery, or an empty one on Google's engine.
+
+    It is not a parameter itself: then the module's dataset, of the same name, would be made again
+    for each test.
+    """
+    if sql_engine == "local BigQuery":
         dataset: Dataset = request.getfixturevalue("dataset")  # the one that this one overrides
         return dataset
     return EngineDataset()

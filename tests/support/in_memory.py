@@ -1,6 +1,7 @@
 """A store and a sink for a handler, in memory."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO
 
 from dcm2bq.deadline import Deadline
@@ -20,6 +21,10 @@ class MemoryStore:
 
     def __init__(self, content: bytes) -> None:
         self._content = content
+
+    def described(self, stored: StoredObject, deadline: Deadline) -> StoredObject:  # noqa: ARG002
+        """Return the object with the size of the content."""
+        return replace(stored, size=len(self._content))
 
     def open(self, stored: StoredObject, deadline: Deadline) -> MemoryReader:  # noqa: ARG002
         """Return a reader of the content."""

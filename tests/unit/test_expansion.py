@@ -14,6 +14,7 @@ import pytest
 from dcm2bq import events
 from dcm2bq.config import Config, from_overrides
 from dcm2bq.deadline import NO_DEADLINE, Deadline
+from dcm2bq.delivery import Delivery
 from dcm2bq.dicom import Budget, ReadFailedError
 from dcm2bq.errors import (
     RowTooLargeError,
@@ -21,7 +22,7 @@ from dcm2bq.errors import (
     UnreadableArchiveError,
     WriteFailedError,
 )
-from dcm2bq.events import Delivery, EventKind, ObjectEvent
+from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.handler import Handler, Outcome, Result
 from dcm2bq.ignored import Ignored
 from dcm2bq.rows import ArchiveInfo, DeadLetterRow, InstanceRow

@@ -14,12 +14,13 @@ import pytest
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 
 from dcm2bq import lifted, rows
-from dcm2bq.events import Delivery, EventKind, ObjectEvent
+from dcm2bq.delivery import Delivery
+from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.backfill import staged_files as backfill
 from tests.dicom.build import converted, dicom, element
 
-SCHEMA = Path(rows.__file__).parent / "schema"
+SCHEMA = Path(rows.__file__).parent / "schema" / "tables"
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 EVENT = ObjectEvent(
     event_id="1",

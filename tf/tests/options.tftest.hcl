@@ -342,7 +342,7 @@ run "labels_are_everywhere" {
       google_storage_bucket.staging[*].labels,
       [google_storage_bucket.source.labels, google_bigquery_dataset.dicom.labels, google_cloudfunctions2_function.ingest.labels],
       [google_pubsub_topic.dead_letter.labels, google_pubsub_subscription.dead_letter.labels],
-      [for resource in merge(google_bigquery_table.view, google_bigquery_table.aggregate) : resource.labels],
+      [for resource in local.created_views : resource.labels],
       [for step in terraform_data.columns : step.triggers_replace.labels], # which sets those of the tables
       [for resource in google_eventarc_trigger.event : resource.labels],
       [for resource in google_artifact_registry_repository.images : resource.labels],

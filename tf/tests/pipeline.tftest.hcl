@@ -271,7 +271,7 @@ run "the_outputs_name_what_comes_next" {
     error_message = "the output is not the function"
   }
   assert {
-    condition     = output.views == { for view in ["dead_letters", "dismissed_letters", "instances_live", "patients", "series", "studies"] : view => "my-project.dicom.${view}" }
+    condition     = output.views == { for view in local.view_names : view => "my-project.dicom.${view}" }
     error_message = "the views are others"
   }
   assert {
