@@ -45,6 +45,7 @@ _GROUP_BYTES = 256 * 1024
 
 _ENCRYPTED = 0x1 | 0x40 | 0x2000  # traditional, strong, and of the directory (APPNOTE 4.4.4)
 _PATCHED = 0x20
+_UTF_8 = 0x800
 _UNIX = 3
 _APPLE_FOLDER = "__MACOSX/"
 
@@ -63,6 +64,7 @@ class _Entry:
     """A member as the directory describes it; `end` is where the next one begins."""
 
     info: zipfile.ZipInfo
+    name: str
     end: int
     reason: str | None
     """Why it cannot be read, if that is known already."""
@@ -106,14 +108,14 @@ def _entries(content: Source, bounds: Bounds) -> list[_Entry]:
     entries, names, taken = [], set[str](), set[int]()
     for info in infos:
         if _can_be_dicom(info):
-            reason = _why_unreadable(info)
-            if info.filename in names:
+            name, reason = _name(info), _why_unreadable(info)
+            if name in names:
                 reason = "another member has the same name"
             elif info.header_offset in taken:
                 reason = "another member has the same bytes"
-            names.add(info.filename)
+            names.add(name)
             taken.add(info.header_offset)
-            entries.append(_Entry(info, ends[info.header_offset], reason))
+            entries.append(_Entry(info, name, ends[info.header_offset], reason))
     return entries
 
 
@@ -122,6 +124,19 @@ def _can_be_dicom(info: zipfile.ZipInfo) -> bool:
     is_link = info.create_system == _UNIX and stat.S_ISLNK(info.external_attr >> 16)
     is_file = not (info.is_dir() or is_link or info.filename.startswith(_APPLE_FOLDER))
     return is_file and info.file_size > 0
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """Return a member's name: in UTF-8 if it can be, otherwise in code page 437.
+
+    Info-ZIP and macOS write UTF-8 without the flag that says so (APPNOTE 4.4.4, bit 11).
+    """
+    if info.flag_bits & _UTF_8:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode()
+    except UnicodeError:
+        return info.filename
 
 
 def _why_unreadable(info: zipfile.ZipInfo) -> str | None:
@@ -171,23 +186,23 @@ def _member(content: Source, entry: _Entry, data: bytes, bounds: Bounds) -> Memb
     """Return the member whose local header and first bytes are `data`."""
     info = entry.info
     if entry.reason:
-        return Member.broken(info.filename, info.file_size, entry.reason)
+        return Member.broken(entry.name, info.file_size, entry.reason)
     if len(data) < _HEADER_BYTES or not data.startswith(_LOCAL_HEADER):
         reason = "no local header where the directory says"
-        return Member.broken(info.filename, info.file_size, reason)
+        return Member.broken(entry.name, info.file_size, reason)
     lengths = struct.unpack_from("<HH", data, 26)  # of the name and of the extra fields
     begin = _HEADER_BYTES + sum(lengths)
     start = entry.start + begin
     if start + info.compress_size > entry.end:
         reason = "the member is longer than the archive's structure allows"
-        return Member.broken(info.filename, info.file_size, reason)
+        return Member.broken(entry.name, info.file_size, reason)
     head = data[begin : min(entry.window_end, start + info.compress_size) - entry.start]
     part = Part(content, start, info.compress_size, head)
     if info.compress_type == zipfile.ZIP_STORED:
-        return Member.of(info.filename, part)
+        return Member.of(entry.name, part)
     window = Window(part)
     window.hold(0, head)
-    return Member.of(info.filename, Inflated(window, RAW, bounds, info.file_size))
+    return Member.of(entry.name, Inflated(window, RAW, bounds, info.file_size))
 
 
 class _DirectoryFile:
