@@ -61,9 +61,9 @@ REFUSED = {
 def folder(tmp_path: Path) -> Path:
     """A folder `study` with odd names, a sparse file, an empty one, and a link."""
     for name, content in FILES.items():
-        file = tmp_path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
     with (tmp_path / SPARSE).open("wb") as file:
         for offset in 0, HOLES.index(b"middle"), HOLES.index(b"end"):
             file.seek(offset)
