@@ -31,8 +31,10 @@ _HEADER_BYTES = 30
 """Length of a local header, without the name and the extra fields."""
 _MOST_ENTRY_BYTES = 1024
 """Longest entry of the directory, on average: 46 bytes, a path and extra fields take some 150."""
-_ENTRY_MEMORY = 1200
-"""Memory of an entry while the archive is read, measured: zipfile's object and its texts."""
+_ENTRY_MEMORY = 700
+"""Memory of an entry as zipfile's object, without its name and extra fields (measured)."""
+_COPIES = 2
+"""Copies of the directory: as read, and as the names and extra fields of its entries."""
 _FIRST_WINDOW = FIRST_READ + 2048
 """First bytes of a member: 64 KiB that cannot be compressed take a few more when deflated, and
 the extra fields of the local header can be longer than those of the directory."""
@@ -102,7 +104,6 @@ def _entries(content: Source, bounds: Bounds) -> list[_Entry]:
             infos, directory = archive.infolist(), archive.start_dir
     except _MALFORMED:
         raise UnreadableArchiveError("no readable directory of a ZIP at the end") from None
-    bounds.charge(_ENTRY_MEMORY * len(infos))
     starts = sorted({info.header_offset for info in infos})
     ends = {start: min(end, directory) for start, end in pairwise([*starts, directory])}
     entries, names, taken = [], set[str](), set[int]()
@@ -245,7 +246,9 @@ class _DirectoryFile:
             data += self._tail[at : end - self._tail_start]
         if is_record:
             # Before zipfile makes an object of each: there may be more than the ZIP declares.
-            self._bounds.refuse_more_members(data.count(_DIRECTORY_ENTRY))
+            count = data.count(_DIRECTORY_ENTRY)
+            self._bounds.refuse_more_members(count)
+            self._bounds.charge(_ENTRY_MEMORY * count + _COPIES * len(data))
         self._position = max(end, start)
         return data
 
