@@ -14,6 +14,15 @@ locals {
   requests = "run_googleapis_com:request_count{monitored_resource=\"cloud_run_revision\",service_name=\"${local.name}\"}"
   failures = replace(local.requests, "}", ",response_code_class!=\"2xx\",response_code!=\"429\"}")
 
+  # Nothing for hours: one bucket by the function's requests, several by the pushes of their subscriptions,
+  # since the uploads of one would hide that another is silent.
+  hours  = "${coalesce(var.alerts.silence_hours, 1)}h"
+  pushes = { for key in keys(local.buckets) : key => join("|", sort([for name, subscription in local.subscriptions : subscription if split("/", name)[0] == key])) }
+  silence = length(local.buckets) == 1 ? "(sum(increase(${local.requests}[${local.hours}])) or vector(0)) < 1" : join(" or ", [
+    for key, pattern in local.pushes :
+    "label_replace((sum(increase(pubsub_googleapis_com:subscription_push_request_count{monitored_resource=\"pubsub_subscription\",subscription_id=~\"${pattern}\"}[${local.hours}])) or vector(0)) < 1, \"bucket\", \"${key}\", \"\", \"\")"
+  ])
+
   metrics = merge(local.metrics_of_ignored, {
     events = {
       description = "Events that were answered, by outcome"
@@ -142,7 +151,7 @@ resource "google_monitoring_alert_policy" "dead_letters" {
   }
 
   documentation {
-    content = "Objects could not be converted, or events failed for too long. The view ${google_bigquery_dataset.dicom.dataset_id}.dead_letters lists them with the reasons. See docs/OPERATIONS.md, \"Dead letters\"."
+    content = "Objects could not be converted, or events failed for too long. The view ${local.dataset_id}.dead_letters lists them with the reasons. See docs/OPERATIONS.md, \"Dead letters\"."
   }
 }
 
@@ -296,7 +305,7 @@ resource "google_monitoring_alert_policy" "silence" {
     display_name = "no event arrived for ${var.alerts.silence_hours} hours"
 
     condition_prometheus_query_language {
-      query                     = "(sum(increase(${local.requests}[${var.alerts.silence_hours}h])) or vector(0)) < 1"
+      query                     = local.silence
       duration                  = "0s"
       evaluation_interval       = "300s"
       disable_metric_validation = true
@@ -308,7 +317,7 @@ resource "google_monitoring_alert_policy" "silence" {
   }
 
   documentation {
-    content = "Nothing was uploaded, or a trigger was lost. See docs/OPERATIONS.md, \"No events\"."
+    content = "Nothing was uploaded, or a trigger or notification was lost. See docs/OPERATIONS.md, \"No events\"."
   }
 
   depends_on = [google_project_service.this]
@@ -321,7 +330,7 @@ resource "google_monitoring_dashboard" "this" {
   dashboard_json = jsonencode(jsondecode(templatefile("${path.module}/dashboard.json", {
     name                   = local.name
     project                = var.project_id
-    bucket                 = local.bucket
+    buckets                = local.all_buckets
     subscriptions          = local.subscription_pattern
     dead_letter            = google_pubsub_subscription.dead_letter.name
     oldest_unacked_seconds = var.alerts.oldest_unacked_minutes * 60
