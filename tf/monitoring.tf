@@ -1,7 +1,10 @@
 # Metrics from the function's log lines (dcm2bq/log.py), one line per event; alerts; a dashboard. Where
 # Google has a metric of the same, that is used: it also counts what never reaches the code. Ignored
-# events are logged at DEBUG only. docs/OPERATIONS.md explains each alert.
+# events have a line each at DEBUG only, and at INFO a line with their counts, by reason, for every
+# minute: the sums of its metrics are the numbers of events. docs/OPERATIONS.md explains each alert.
 locals {
+  ignored = ["name", "content", "empty", "folder", "metadata", "temporary"]
+
   lines_of_function = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"${local.name}\""
 
   subscription_pattern = join("|", sort(values(local.subscriptions)))
@@ -14,7 +17,7 @@ locals {
   # The subscriptions of each bucket, as a pattern.
   bucket_patterns = { for key in keys(local.buckets) : key => join("|", sort([for name, subscription in local.subscriptions : subscription if split("/", name)[0] == key])) }
 
-  metrics = {
+  metrics = merge(local.metrics_of_ignored, {
     events = {
       description = "Events that were answered, by outcome"
       filter      = "jsonPayload.outcome:*"
@@ -43,7 +46,15 @@ locals {
       unit        = "ms"
       labels      = { outcome = "What became of the event" }
     }
-  }
+  })
+
+  metrics_of_ignored = { for reason in local.ignored : "ignored_${reason}" => {
+    description = "Events ignored, by process and minute; reason: ${reason}"
+    filter      = "jsonPayload.message=\"events ignored\" AND jsonPayload.ignored.${reason}>=0"
+    value       = "ignored.${reason}"
+    unit        = "1"
+    labels      = {}
+  } }
 }
 
 resource "google_logging_metric" "this" {
@@ -72,7 +83,7 @@ resource "google_logging_metric" "this" {
     }
   }
 
-  # From 1 to 2^40, which suits both bytes and milliseconds.
+  # From 1 to 2^40, which suits bytes, milliseconds and counts.
   dynamic "bucket_options" {
     for_each = each.value.value[*]
 
@@ -322,6 +333,15 @@ resource "google_monitoring_dashboard" "this" {
     subscriptions          = local.subscription_pattern
     dead_letter            = google_pubsub_subscription.dead_letter.name
     oldest_unacked_seconds = var.alerts.oldest_unacked_minutes * 60
+
+    ignored = jsonencode([for reason in local.ignored : {
+      timeSeriesQuery = {
+        # PromQL: only it sums the values of a distribution. It names metrics without / and -.
+        prometheusQuery = "sum(increase(logging_googleapis_com:user_${replace(google_logging_metric.this["ignored_${reason}"].name, "/[^a-z0-9]/", "_")}_sum{monitored_resource=\"cloud_run_revision\"}[1h]))"
+      }
+      plotType       = "LINE"
+      legendTemplate = reason
+    }])
   })))
 
   depends_on = [google_project_service.this]

@@ -119,6 +119,13 @@ def test_each_reason_to_ignore_an_event_is_explained() -> None:
     assert sorted(shown) == sorted(Ignored)
 
 
+def test_each_reason_to_ignore_an_event_is_a_metric() -> None:
+    text = (ROOT / "tf" / "monitoring.tf").read_text()
+    reasons = re.search(r"^  ignored = (\[.*\])$", text, re.MULTILINE)
+    assert reasons
+    assert sorted(json.loads(reasons[1])) == sorted(Ignored)
+
+
 def test_the_picture_is_that_of_its_source() -> None:
     source = (ROOT / "docs" / "architecture.dot").read_text()
     picture = (ROOT / "docs" / "architecture.svg").read_text()
