@@ -34,6 +34,9 @@ NAMES = (
     "live/study",
     "live/ingested_between",
     "live/changes_between",
+    "analysis/series/series_attributes",
+    "analysis/series/series_geometry",
+    "analysis/quality/quality_findings",
 )
 """The files, in an order in which their objects can be created."""
 
