@@ -130,6 +130,13 @@ class Input(_Options, frozen=True, kw_only=True):
             "ignored; `sniff`: they are read too, and ignored unless they begin like DICOM"
         ),
     ] = "ignore"
+    archives: Annotated[
+        Literal["ignore", "read"],
+        Meta(
+            description="Objects whose names end in `.zip`, `.tar`, `.tar.gz` or `.tgz`: `read` "
+            "makes a row for each DICOM member; with `ignore`, only `namePattern` counts"
+        ),
+    ] = "ignore"
     user_project: Annotated[
         str | None, Meta(description="Project billed for reads from requester-pays buckets")
     ] = None

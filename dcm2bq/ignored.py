@@ -13,10 +13,11 @@ class Ignored(StrEnum):
     """Why nothing is recorded of an event; its values are those of `ignored` in the log."""
 
     METADATA = "metadata"  # a metadataUpdated event without events.reindexOnMetadataUpdate
-    NAME = "name"  # no match of input.namePattern
+    NAME = "name"  # no match of input.namePattern, and not an archive that is read
     CONTENT = "content"  # nor do the first bytes look like DICOM; with input.otherNames: sniff
     TEMPORARY = "temporary"  # a part of one of gcloud's parallel composite uploads
     EMPTY = "empty"
+    MEMBER = "member"  # a member of an archive that is not DICOM, handled again by itself
     FOLDER = "folder"  # the placeholder that a console creates for a folder
 
 
@@ -30,7 +31,11 @@ def why_ignored(config: Config, stored: StoredObject) -> Ignored | None:
         return Ignored.FOLDER
     if stored.name.startswith(_COMPOSITE_TEMPORARIES):
         return Ignored.TEMPORARY
-    if not (config.input.other_names == "sniff" or matches_name_pattern(config, stored.name)):
+    if not (
+        config.input.other_names == "sniff"
+        or matches_name_pattern(config, stored.name)
+        or is_archive(config, stored.name)
+    ):
         return Ignored.NAME
     return Ignored.EMPTY if stored.size == 0 else None
 
@@ -42,10 +47,23 @@ def is_ignored(config: Config, stored: StoredObject) -> bool:
 
 def is_sniffed(config: Config, stored: StoredObject) -> bool:
     """Return whether only its first bytes show if an object is ignored."""
-    return config.input.other_names == "sniff" and not matches_name_pattern(config, stored.name)
+    return (
+        config.input.other_names == "sniff"
+        and not matches_name_pattern(config, stored.name)
+        and not is_archive(config, stored.name)
+    )
 
 
 def matches_name_pattern(config: Config, name: str) -> bool:
     """Return whether a name matches `input.namePattern`."""
     # No need to compile it first: `re` caches compiled patterns.
     return bool(re.search(config.input.name_pattern, name, re.IGNORECASE))
+
+
+def is_archive(config: Config, name: str) -> bool:
+    """Return whether an object is an archive whose members are read, by its name."""
+    if config.input.archives == "ignore":
+        return False
+    from dcm2bq.archives import is_archive_name  # noqa: PLC0415 - only deployments that read them
+
+    return is_archive_name(name)

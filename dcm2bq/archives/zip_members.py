@@ -31,8 +31,10 @@ _HEADER_BYTES = 30
 """Length of a local header, without the name and the extra fields."""
 _MOST_ENTRY_BYTES = 1024
 """Longest entry of the directory, on average: 46 bytes, a path and extra fields take some 150."""
-_ENTRY_MEMORY = 1200
-"""Memory of an entry while the archive is read, measured: zipfile's object and its texts."""
+_ENTRY_MEMORY = 700
+"""Memory of an entry as zipfile's object, without its name and extra fields (measured)."""
+_COPIES = 2
+"""Copies of the directory: as read, and as the names and extra fields of its entries."""
 _FIRST_WINDOW = FIRST_READ + 2048
 """First bytes of a member: 64 KiB that cannot be compressed take a few more when deflated, and
 the extra fields of the local header can be longer than those of the directory."""
@@ -45,6 +47,7 @@ _GROUP_BYTES = 256 * 1024
 
 _ENCRYPTED = 0x1 | 0x40 | 0x2000  # traditional, strong, and of the directory (APPNOTE 4.4.4)
 _PATCHED = 0x20
+_UTF_8 = 0x800
 _UNIX = 3
 _APPLE_FOLDER = "__MACOSX/"
 
@@ -63,6 +66,7 @@ class _Entry:
     """A member as the directory describes it; `end` is where the next one begins."""
 
     info: zipfile.ZipInfo
+    name: str
     end: int
     reason: str | None
     """Why it cannot be read, if that is known already."""
@@ -100,20 +104,19 @@ def _entries(content: Source, bounds: Bounds) -> list[_Entry]:
             infos, directory = archive.infolist(), archive.start_dir
     except _MALFORMED:
         raise UnreadableArchiveError("no readable directory of a ZIP at the end") from None
-    bounds.charge(_ENTRY_MEMORY * len(infos))
     starts = sorted({info.header_offset for info in infos})
     ends = {start: min(end, directory) for start, end in pairwise([*starts, directory])}
     entries, names, taken = [], set[str](), set[int]()
     for info in infos:
         if _can_be_dicom(info):
-            reason = _why_unreadable(info)
-            if info.filename in names:
+            name, reason = _name(info), _why_unreadable(info)
+            if name in names:
                 reason = "another member has the same name"
             elif info.header_offset in taken:
                 reason = "another member has the same bytes"
-            names.add(info.filename)
+            names.add(name)
             taken.add(info.header_offset)
-            entries.append(_Entry(info, ends[info.header_offset], reason))
+            entries.append(_Entry(info, name, ends[info.header_offset], reason))
     return entries
 
 
@@ -122,6 +125,19 @@ def _can_be_dicom(info: zipfile.ZipInfo) -> bool:
     is_link = info.create_system == _UNIX and stat.S_ISLNK(info.external_attr >> 16)
     is_file = not (info.is_dir() or is_link or info.filename.startswith(_APPLE_FOLDER))
     return is_file and info.file_size > 0
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """Return a member's name: in UTF-8 if it can be, otherwise in code page 437.
+
+    Info-ZIP and macOS write UTF-8 without the flag that says so (APPNOTE 4.4.4, bit 11).
+    """
+    if info.flag_bits & _UTF_8:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode()
+    except UnicodeError:
+        return info.filename
 
 
 def _why_unreadable(info: zipfile.ZipInfo) -> str | None:
@@ -171,23 +187,23 @@ def _member(content: Source, entry: _Entry, data: bytes, bounds: Bounds) -> Memb
     """Return the member whose local header and first bytes are `data`."""
     info = entry.info
     if entry.reason:
-        return Member.broken(info.filename, info.file_size, entry.reason)
+        return Member.broken(entry.name, info.file_size, entry.reason)
     if len(data) < _HEADER_BYTES or not data.startswith(_LOCAL_HEADER):
         reason = "no local header where the directory says"
-        return Member.broken(info.filename, info.file_size, reason)
+        return Member.broken(entry.name, info.file_size, reason)
     lengths = struct.unpack_from("<HH", data, 26)  # of the name and of the extra fields
     begin = _HEADER_BYTES + sum(lengths)
     start = entry.start + begin
     if start + info.compress_size > entry.end:
         reason = "the member is longer than the archive's structure allows"
-        return Member.broken(info.filename, info.file_size, reason)
+        return Member.broken(entry.name, info.file_size, reason)
     head = data[begin : min(entry.window_end, start + info.compress_size) - entry.start]
     part = Part(content, start, info.compress_size, head)
     if info.compress_type == zipfile.ZIP_STORED:
-        return Member.of(info.filename, part)
+        return Member.of(entry.name, part)
     window = Window(part)
     window.hold(0, head)
-    return Member.of(info.filename, Inflated(window, RAW, bounds, info.file_size))
+    return Member.of(entry.name, Inflated(window, RAW, bounds, info.file_size))
 
 
 class _DirectoryFile:
@@ -230,7 +246,9 @@ class _DirectoryFile:
             data += self._tail[at : end - self._tail_start]
         if is_record:
             # Before zipfile makes an object of each: there may be more than the ZIP declares.
-            self._bounds.refuse_more_members(data.count(_DIRECTORY_ENTRY))
+            count = data.count(_DIRECTORY_ENTRY)
+            self._bounds.refuse_more_members(count)
+            self._bounds.charge(_ENTRY_MEMORY * count + _COPIES * len(data))
         self._position = max(end, start)
         return data
 
