@@ -28,6 +28,9 @@ NAMES = (
     "dead_letters/dead_letters",
     "dead_letters/dismissed_letters",
     "analysis/reports/sr_content",
+    "analysis/reports/sr_measurements",
+    "analysis/reports/dose_events",
+    "analysis/reports/dose_summary",
     "live/study",
     "live/ingested_between",
     "live/changes_between",
@@ -43,6 +46,7 @@ FRAGMENTS = (
     "live/supersedes",
     "live/newest",
     "dead_letters/closes",
+    "analysis/reports/dose_units",
 )
 """The files `NAME.sql` that are parts of queries; they contain no names to substitute."""
 
