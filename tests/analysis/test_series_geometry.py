@@ -151,7 +151,7 @@ def computed(headers: Sequence[Header]) -> dict[str, Any]:
     if smallest:
         median = sorted(gaps)[(len(gaps) - 1) // 2]
         steps = [round(gap / smallest) for gap in gaps]
-        is_uniform = median <= 3 * smallest and all(
+        is_uniform = median < 4.5 * smallest and all(
             abs(gap - step * smallest) <= 0.01 * gap for gap, step in zip(gaps, steps, strict=True)
         )
         spacing = sum(gaps) / sum(steps) if is_uniform else median
