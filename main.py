@@ -1,4 +1,4 @@
-"""The function `ingest`: it handles the Cloud Storage object events that Eventarc delivers.
+"""The function `ingest`: it handles Cloud Storage object events from Eventarc or Pub/Sub.
 
 An event is acknowledged (HTTP 200) only when its row or its dead letter is durable. Everything
 else is answered with HTTP 500, so that the trigger delivers the event again.
@@ -16,11 +16,13 @@ from typing import Any
 import flask
 import functions_framework
 from cloudevents.http import CloudEvent
+from msgspec.structs import asdict
 from werkzeug.exceptions import HTTPException
 
-from dcm2bq import config, dicom, emulators, log
+from dcm2bq import config, dicom, emulators, log, notifications
+from dcm2bq.delivery import Delivery
 from dcm2bq.errors import ConfigError, InvalidEventError, RetryableError, describe
-from dcm2bq.events import Delivery, ObjectEvent, parse, received
+from dcm2bq.events import ObjectEvent, event_type, parse, received
 from dcm2bq.handler import Handler, Outcome, Result
 
 
@@ -73,7 +75,13 @@ def _serve(delivery: Delivery) -> None:
 
 
 def refuse(_: Exception) -> tuple[str, int]:
-    """Answer a request that is not a CloudEvent, without quoting it as the framework would."""
+    """Answer a request that is not a CloudEvent, without quoting it as the framework would.
+
+    The framework also refuses a message of Pub/Sub that has no data. That one is handled.
+    """
+    if pushed := notifications.pushed(flask.request.get_data()):
+        _serve(pushed)
+        return "OK", HTTPStatus.OK
     log.write("WARNING", "not a CloudEvent", outcome="refused")
     return "not a CloudEvent\n", HTTPStatus.BAD_REQUEST
 
@@ -89,7 +97,7 @@ def serve_unparsed(error: Exception) -> tuple[str, int] | HTTPException:
         return error
     if isinstance(error, RetryableError):  # raised and logged by `ingest`
         raise error
-    _serve(received(dict(flask.request.headers), flask.request.get_data()))
+    _serve(_received())
     return "OK", HTTPStatus.OK
 
 
@@ -113,7 +121,13 @@ def _handler() -> Handler:
         return _handlers[0]
 
 
+def _received() -> Delivery:
+    return received(dict(flask.request.headers), flask.request.get_data())
+
+
 def _delivery(event: CloudEvent) -> Delivery:
+    if event["type"] == notifications.TYPE:
+        return _received()  # of what Pub/Sub pushes, the framework drops the count of deliveries
     attributes = {f"ce-{k}": str(v) for k, v in event.get_attributes().items() if v is not None}
     data = event.get_data()
     return Delivery(attributes, data if isinstance(data, bytes) else json.dumps(data).encode())
@@ -132,6 +146,7 @@ def _log_outcome(delivery: Delivery, outcome: Outcome, started: float) -> None:
         ignored=outcome.ignored,
         bytes_read=outcome.bytes_read,
         warnings=outcome.warnings,
+        archive=outcome.archive and asdict(outcome.archive),
         error_type=outcome.error and type(outcome.error).__name__,
         error=outcome.error and describe(outcome.error),
         **_about(delivery, outcome.event, started),
@@ -173,8 +188,8 @@ def _about(delivery: Delivery, event: ObjectEvent | None, started: float) -> dic
     """Return the fields of every line: event, object, duration, trace."""
     trace = flask.request.headers.get("X-Cloud-Trace-Context") if flask.request else None
     return {
-        "event_id": delivery.attributes.get("ce-id"),
-        "event_type": delivery.attributes.get("ce-type"),
+        "event_id": delivery.id,
+        "event_type": event_type(delivery),
         "path": event and event.object.path,
         "generation": event and str(event.object.generation),
         "milliseconds": round((time.monotonic() - started) * 1000),

@@ -1,9 +1,10 @@
-"""The deliveries of Eventarc, and the validated event that the function works with.
+"""Deliveries in either form, and the validated event that the function works with.
 
 Eventarc wraps a change in a bucket into a CloudEvent of type
 `google.cloud.storage.object.v1.KIND`. Its data is the object's resource in the JSON API after
 the change, with `generation` and `size` as strings or numbers. The name is taken from the data,
-because it is not documented how `ce-subject` is percent-encoded.
+because it is not documented how `ce-subject` is percent-encoded. The other form is that of
+`notifications`.
 """
 
 import base64
@@ -14,12 +15,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from itertools import islice
 from typing import Any
 from urllib.parse import quote, unquote
 
 import msgspec
 
+from dcm2bq import notifications
+from dcm2bq.delivery import NOT_JSON, Delivery, Message
 from dcm2bq.errors import InvalidEventError
 from dcm2bq.stored_object import StoredObject
 
@@ -31,16 +33,11 @@ _SUBJECT_ENCODINGS = 2
 """How often a subject may be percent-encoded: once as a URI, once as an HTTP header."""
 
 _DIGITS = re.compile(r"[0-9]{1,20}")  # 20: the longest unsigned 64-bit integer
-_DATA_MAX_BYTES = 1024 * 1024
-_ATTRIBUTES_MAX, _ATTRIBUTE_MAX_CHARS = 64, 4096
-"""Bounds far above the events of Cloud Storage, and far below what a row can hold."""
-
 _AHEAD_SECONDS = 24 * 60 * 60
 """How far ahead of this machine's clock an event may be: two clocks never differ by a day."""
 _MICROSECONDS = 1_000_000
 
 _STRUCTURED = "application/cloudevents"
-_NOT_JSON = (ValueError, RecursionError)  # msgspec raises a bare ValueError for invalid UTF-8
 
 
 class EventKind(StrEnum):
@@ -50,36 +47,6 @@ class EventKind(StrEnum):
     DELETED = "deleted"
     ARCHIVED = "archived"
     METADATA_UPDATED = "metadataUpdated"
-
-
-_NOTIFIED = {
-    "OBJECT_FINALIZE": EventKind.FINALIZED,
-    "OBJECT_DELETE": EventKind.DELETED,
-    "OBJECT_ARCHIVE": EventKind.ARCHIVED,
-    "OBJECT_METADATA_UPDATE": EventKind.METADATA_UPDATED,
-}
-"""The `eventType` of Cloud Storage's own Pub/Sub notifications."""
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One delivery of a CloudEvent, unchanged: a dead letter keeps it for another attempt.
-
-    `attributes` have their HTTP names (`ce-id`, `ce-type` ...). `data` is JSON.
-    """
-
-    attributes: Mapping[str, str]
-    data: bytes
-
-    @property
-    def excerpt(self) -> "Delivery":
-        """The delivery, cut to a size that fits a row; genuine events are never that large.
-
-        Lone surrogates in attributes, which UTF-8 cannot encode, are escaped.
-        """
-        kept = islice(self.attributes.items(), _ATTRIBUTES_MAX)
-        attributes = {_excerpt(key): _excerpt(value) for key, value in kept}
-        return Delivery(attributes, self.data[:_DATA_MAX_BYTES])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,11 +81,11 @@ def parse(delivery: Delivery) -> ObjectEvent:
     type, if its data is not a storage object, if its attributes name another object than its
     data, or if its time or generation lies in the future.
     """
-    data = _decode(delivery.data)
+    data = delivery.decoded() if delivery.message is None else notifications.resource(delivery)
     _refuse_surrogates(delivery.attributes)
     event = ObjectEvent(
-        event_id=_attribute(delivery, "id"),
-        kind=_kind(_attribute(delivery, "type")),
+        event_id=_id(delivery),
+        kind=_kind(delivery),
         time=event_time(delivery),
         object=StoredObject(
             bucket=_text(data, "bucket"),
@@ -134,24 +101,35 @@ def parse(delivery: Delivery) -> ObjectEvent:
         ),
     )
     _refuse_future(event)
-    _refuse_disagreement(event.object, delivery.attributes)
+    if delivery.message is None:
+        _refuse_disagreement(event.object, delivery.attributes)
     return event
 
 
 def received(headers: Mapping[str, str], body: bytes) -> Delivery:
-    """Return the delivery in an HTTP request, in binary or structured mode.
+    """Return the delivery in an HTTP request: a CloudEvent in either mode, or a pushed message.
 
-    For requests that the CloudEvents library cannot read, because they are nested too deeply,
-    for instance: the attributes are kept as far as they can be read, and the data unchanged, so
-    that `parse` can say what is wrong.
+    Of a request that the CloudEvents library cannot read, because it is nested too deeply, for
+    instance, the attributes are kept as far as they can be read, and the data unchanged, so that
+    `parse` can say what is wrong.
     """
-    named = {key.lower(): value for key, value in headers.items()}
-    attributes = {key: value for key, value in named.items() if key.startswith("ce-")}
-    if attributes and not named.get("content-type", "").startswith(_STRUCTURED):
+    delivery = _cloud_event({key.lower(): value for key, value in headers.items()}, body)
+    match delivery.attributes.get("ce-type"):
+        case notifications.TYPE:
+            return notifications.pushed(delivery.data) or delivery
+        case None:
+            return notifications.pushed(body) or delivery
+        case _:
+            return delivery
+
+
+def _cloud_event(headers: Mapping[str, str], body: bytes) -> Delivery:
+    attributes = {key: value for key, value in headers.items() if key.startswith("ce-")}
+    if attributes and not headers.get("content-type", "").startswith(_STRUCTURED):
         return Delivery(attributes, body)
     try:
         envelope = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except _NOT_JSON:
+    except NOT_JSON:
         return Delivery(attributes, body)
     data, encoded = envelope.pop("data", b""), envelope.pop("data_base64", None)
     attributes = {f"ce-{key.lower()}": _attribute_text(raw) for key, raw in envelope.items()}
@@ -201,57 +179,41 @@ def attributes(
 def recorded(attributes: Mapping[str, Any], data: bytes, message_id: str | None) -> Delivery:
     """Return the delivery that a row of `dead_letter` keeps.
 
-    `attributes` are those of a CloudEvent, possibly with others, which are left out. Or they are
-    those of a notification that Cloud Storage itself sent to Pub/Sub, which may have no data. A
-    notification becomes a CloudEvent, whose attributes name the same object, so that `parse` can
-    compare them with the data.
+    `attributes` are those of a CloudEvent or of a notification, possibly with others: of a
+    CloudEvent, these are left out.
     """
     texts = {key: str(value) for key, value in attributes.items()}
-    kind = _NOTIFIED.get(texts.get("eventType", ""))
-    if "ce-type" in texts or kind is None:
+    if "ce-type" in texts or "eventType" not in texts:
         return Delivery({k: v for k, v in texts.items() if k.startswith("ce-")}, data)
-    cloud_event = {
-        "ce-id": message_id or "",
-        "ce-type": f"{TYPE_PREFIX}{kind}",
-        "ce-time": texts.get("eventTime", ""),
-    }
-    if "bucketId" in texts:
-        cloud_event["ce-bucket"] = texts["bucketId"]
-    if "objectId" in texts:
-        cloud_event["ce-subject"] = _SUBJECT + quote(texts["objectId"], errors="replace")
-    if "objectGeneration" in texts:
-        cloud_event["ce-generation"] = texts["objectGeneration"]
-    names = {"bucketId": "bucket", "objectId": "name", "objectGeneration": "generation"}
-    named = {field: texts[key] for key, field in names.items() if key in texts}
-    return Delivery(cloud_event, data or msgspec.json.encode(named))
+    return Delivery(texts, data, Message(id=message_id))
+
+
+def event_type(delivery: Delivery) -> str | None:
+    """Return the type of a CloudEvent or notification; of other messages, Eventarc's type."""
+    if delivery.message is None:
+        return delivery.attributes.get("ce-type")
+    named = delivery.attributes.get("eventType")
+    return named if named in notifications.KINDS else notifications.TYPE
 
 
 def event_time(delivery: Delivery) -> datetime:
     """Return when the change happened, in UTC; raise `InvalidEventError` if that is unclear."""
+    key = "eventTime" if delivery.message else "ce-time"
     try:
-        changed = datetime.fromisoformat(_attribute(delivery, "time"))
+        changed = datetime.fromisoformat(delivery.attribute(key))
         return changed.astimezone(UTC) if changed.tzinfo else changed.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise InvalidEventError("time: is not an RFC 3339 time") from None
+        name = key.removeprefix("ce-")
+        raise InvalidEventError(f"{name}: is not an RFC 3339 time") from None
 
 
-def attempt(delivery: Delivery) -> int | None:
-    """Return the number of this delivery, counted by Pub/Sub; None if it is unknown.
+def sent_time(delivery: Delivery) -> datetime:
+    """Return since when the event is delivered: the retention of a message counts from then.
 
-    Messages that Pub/Sub pushes itself contain the count, those of Eventarc do not.
+    Eventarc does not give this time, so that it is the event's own.
     """
-    if b'"deliveryAttempt"' not in delivery.data:  # saves decoding nearly every event twice
-        return None
-    count = _decode(delivery.data).get("deliveryAttempt")
-    return count if isinstance(count, int) else None
-
-
-def decode(data: bytes | str) -> Any:
-    """Decode JSON; raise `InvalidEventError` if it is invalid or nested too deeply."""
-    try:
-        return msgspec.json.decode(data)
-    except _NOT_JSON:
-        raise InvalidEventError("data: is not JSON") from None
+    message = delivery.message
+    return message.published if message and message.published else event_time(delivery)
 
 
 def _refuse_future(event: ObjectEvent) -> None:
@@ -311,16 +273,11 @@ def _refuse_surrogates(attributes: Mapping[str, str]) -> None:
         raise InvalidEventError("attributes: is not valid Unicode") from None
 
 
-def _excerpt(text: str) -> str:
-    text = text[:_ATTRIBUTE_MAX_CHARS]
-    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
-
-
 def _attribute_text(raw: bytes) -> str:
     """Return an attribute of a structured CloudEvent: its text, or the JSON of any other value."""
     try:
         return msgspec.json.decode(raw, type=str)
-    except _NOT_JSON:
+    except NOT_JSON:
         return bytes(raw).decode(errors="replace")
 
 
@@ -331,31 +288,24 @@ def _from_base64(raw: bytes) -> bytes:
         return bytes(raw)
 
 
-def _kind(event_type: str) -> EventKind:
+def _id(delivery: Delivery) -> str:
+    if delivery.message is None:
+        return delivery.attribute("ce-id")
+    if not delivery.message.id:
+        raise InvalidEventError("messageId: is missing")
+    return delivery.message.id
+
+
+def _kind(delivery: Delivery) -> EventKind:
+    if delivery.message is not None:
+        return EventKind(notifications.kind(delivery))
+    event_type = delivery.attribute("ce-type")
     if not event_type.startswith(TYPE_PREFIX):
         raise InvalidEventError(f"type: is not one of {TYPE_PREFIX}*")
     try:
         return EventKind(event_type.removeprefix(TYPE_PREFIX))
     except ValueError:
         raise InvalidEventError(f"type: is not one of {', '.join(EventKind)}") from None
-
-
-def _attribute(delivery: Delivery, name: str) -> str:
-    value = delivery.attributes.get(f"ce-{name}")
-    if not value:
-        raise InvalidEventError(f"{name}: is missing")
-    if len(value) > _ATTRIBUTE_MAX_CHARS:
-        raise InvalidEventError(f"{name}: exceeds {_ATTRIBUTE_MAX_CHARS} characters")
-    return value
-
-
-def _decode(data: bytes) -> dict[str, Any]:
-    if len(data) > _DATA_MAX_BYTES:
-        raise InvalidEventError(f"data: exceeds {_DATA_MAX_BYTES} bytes")
-    decoded = decode(data)
-    if not isinstance(decoded, dict):
-        raise InvalidEventError("data: is not a JSON object")
-    return decoded
 
 
 def _text(data: Mapping[str, Any], field: str) -> str:

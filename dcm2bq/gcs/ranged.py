@@ -7,8 +7,11 @@ it.
 """
 
 import contextlib
+import math
 import re
+import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
@@ -33,8 +36,16 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_CODINGS = frozenset({"gzip", "x-gzip"})  # one coding, two names (RFC 9110 8.4.1.3)
 _HEAD_BYTES = 64 * 1024
 """Bytes fetched to see whether an object is gzipped: the conversion's first read needs as many."""
+_REQUEST_SECONDS = 600
+"""Longest time for a request and its retries if there is no deadline: longer than any event's."""
 _EXPLAIN_SECONDS = 5
 """Longest wait for the metadata that explains a refusal: the refusal's text is already there."""
+
+_DESCRIPTION = (
+    *("size", "contentType", "contentEncoding", "storageClass", "md5Hash", "crc32c"),
+    "customerEncryption",
+)
+"""Fields of an object's resource that a notification without data leaves out."""
 
 _CUSTOMER_KEY = "resourceIsEncryptedWithCustomerEncryptionKey"
 _CUSTOMER_KEY_TEXT = b"encrypted by a customer-supplied encryption key"
@@ -50,7 +61,11 @@ class _Resource(msgspec.Struct, rename="camel"):
 
     generation: str | None = None
     size: str | int | None = None
+    content_type: str | None = None
     content_encoding: str | None = None
+    storage_class: str | None = None
+    md5_hash: str | None = None
+    crc32c: str | None = None
     customer_encryption: dict[str, Any] | None = None
     time_deleted: datetime | None = None
 
@@ -81,20 +96,30 @@ class Generation:
     def open(self, inflated_limit: int) -> "ObjectReader | GunzippedReader":
         """Return a reader of the content; a gzipped object inflates to that many bytes at most.
 
-        Requests nothing, unless the size is unknown or the content encoding names gzip.
+        The object's size must be known: `described` returns it. Requests nothing, unless the
+        content encoding names gzip.
         """
-        size, encoding = self._stored.size, self._stored.content_encoding
-        has_customer_key = self._stored.has_customer_key
-        if size is None:  # an event without the size lacks the rest of the metadata, too
-            resource = self._metadata("size", "contentEncoding", "customerEncryption")
-            size, encoding = _size(resource), resource.content_encoding
-            has_customer_key = has_customer_key or bool(resource.customer_encryption)
-        if has_customer_key:
+        assert self._stored.size is not None, "described first"
+        if self._stored.has_customer_key:
             raise RejectedEventError(_UNDER_CUSTOMER_KEY)
-        reader = ObjectReader(self, size)
-        if _names_gzip(encoding) and reader.begins_with(_GZIP_MAGIC):
+        reader = ObjectReader(self, self._stored.size)
+        if _names_gzip(self._stored.content_encoding) and reader.begins_with(_GZIP_MAGIC):
             return GunzippedReader(reader, inflated_limit, self._deadline)
         return reader
+
+    def described(self) -> StoredObject:
+        """Return the object with its size, encoding and whatever else rows have of it."""
+        resource = self._metadata(*_DESCRIPTION)
+        return replace(
+            self._stored,
+            size=_size(resource),
+            content_type=resource.content_type,
+            content_encoding=resource.content_encoding,
+            storage_class=resource.storage_class,
+            md5_hash=resource.md5_hash,
+            crc32c=resource.crc32c,
+            has_customer_key=bool(resource.customer_encryption),
+        )
 
     def archived_at(self) -> datetime | None:
         """Return when the generation ceased to be the live one, or None if it still is."""
@@ -134,6 +159,8 @@ class Generation:
     ) -> Answer:
         if deadline.has_passed:
             raise ReadFailedError("no time left to read the object")
+        if deadline.at == math.inf:
+            deadline = Deadline.after(_REQUEST_SECONDS)
         path = f"{self._path}?{urlencode({**parameters, **self._query})}"
         try:
             return self._transport.request("GET", path, deadline=deadline, headers=headers)
@@ -144,7 +171,7 @@ class Generation:
 class ObjectReader:
     """One generation of one object, read by ranges; a byte source for the conversion.
 
-    `size` is in bytes. `bytes_read` counts what was fetched.
+    Any thread may read. `size` is in bytes. `bytes_read` counts what was fetched.
     """
 
     def __init__(self, generation: Generation, size: int) -> None:
@@ -152,6 +179,7 @@ class ObjectReader:
         self.bytes_read = 0
         self._generation = generation
         self._head = b""
+        self._counting = threading.Lock()
 
     def begins_with(self, magic: bytes) -> bool:
         """Return whether the content begins with `magic`; the bytes fetched for it are kept."""
@@ -173,7 +201,8 @@ class ObjectReader:
             # Accepting gzip keeps Cloud Storage from inflating: ranges count stored bytes.
             {"Range": f"bytes={offset}-{end - 1}", "Accept-Encoding": "gzip"}
         )
-        self.bytes_read += len(answer.body)
+        with self._counting:
+            self.bytes_read += len(answer.body)
         is_whole = answer.status == HTTPStatus.OK and (offset, end) == (0, self.size)
         if not (is_whole or _content_range(answer) == (offset, end)):
             raise ReadFailedError(f"Cloud Storage: the answer is not the range {offset}-{end - 1}")

@@ -45,6 +45,10 @@ class Store:
         """Return a reader of exactly that generation; see `Generation` for what is raised."""
         return self._generation(stored, deadline).open(self._inflated_limit)
 
+    def described(self, stored: StoredObject, deadline: Deadline) -> StoredObject:
+        """Return that generation with its size and the rest of its metadata, by one request."""
+        return self._generation(stored, deadline).described()
+
     def archived_at(self, stored: StoredObject, deadline: Deadline) -> datetime | None:
         """Return when that generation ceased to be the live one, or None if it still is.
 

@@ -31,7 +31,7 @@ from dcm2bq.local.mirror import Mirror
 from dcm2bq.local.prepared_database import PreparedDatabase
 from dcm2bq.local.scratch_folder import scratch_folder
 from dcm2bq.local.watched_folder import Changes
-from dcm2bq.tools.parallel import in_parallel
+from dcm2bq.parallel import in_parallel
 from dcm2bq.version import entry_point
 
 if TYPE_CHECKING:

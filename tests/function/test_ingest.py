@@ -307,7 +307,7 @@ def handle(
     """Handle a `metadataUpdated` event in this process, with other options."""
     from dcm2bq import config  # noqa: PLC0415
     from dcm2bq.bigquery.row_sink import RowSink  # noqa: PLC0415
-    from dcm2bq.events import Delivery  # noqa: PLC0415
+    from dcm2bq.delivery import Delivery  # noqa: PLC0415
     from dcm2bq.gcs.store import Store  # noqa: PLC0415
     from dcm2bq.handler import Handler  # noqa: PLC0415
 

@@ -151,6 +151,11 @@ def stored(**changes: Any) -> StoredObject:
     return StoredObject(**{**given, **changes})
 
 
+def described() -> StoredObject:
+    store = Store(config.from_overrides({}))
+    return store.described(stored(size=None), Deadline.after(60))
+
+
 def read(
     seconds: float = 60, offset: int = 100, n: int = 5000, options: Any = None, **changes: Any
 ) -> bytes:
@@ -229,24 +234,31 @@ def test_the_deadline_holds_however_slowly_the_answer_comes(
     assert time.monotonic() - start < 1 + patience()
 
 
-def test_a_missing_size_is_read_from_the_metadata(server: ScriptedStorage) -> None:
-    server.script = [metadata(size="10240")]
-    assert read(size=None) == CONTENT[100:5100]
-    query = parse_qs(urlsplit(server.requests[0].path).query)
+def test_an_object_is_described_by_one_request(server: ScriptedStorage) -> None:
+    """A notification without data only names the object."""
+    resource = {
+        "size": "10240",
+        "contentType": "application/dicom",
+        "contentEncoding": "GZip",
+        "storageClass": "NEARLINE",
+        "md5Hash": "m",
+        "crc32c": "c",
+        "customerEncryption": {"encryptionAlgorithm": "AES256"},
+    }
+    server.script = [metadata(**resource)]
+    assert described() == stored(
+        size=10240,
+        content_type="application/dicom",
+        content_encoding="GZip",
+        storage_class="NEARLINE",
+        md5_hash="m",
+        crc32c="c",
+        has_customer_key=True,
+    )
+    (request,) = server.requests
+    query = parse_qs(urlsplit(request.path).query)
     assert query["generation"] == ["17"]
-    assert query["fields"] == ["size,contentEncoding,customerEncryption"]
-    assert len(server.requests) == 2
-
-
-def test_with_a_missing_size_the_encoding_is_read_from_the_metadata_too(
-    server: ScriptedStorage,
-) -> None:
-    """A notification without data has neither; one request returns both."""
-    stored = gzip.compress(CONTENT)
-    server.content = stored
-    server.script = [metadata(size=str(len(stored)), contentEncoding="GZip")]
-    assert read(size=None) == CONTENT[100:5100]
-    assert len(server.requests) == 2
+    assert query["fields"] == [",".join(resource)]
 
 
 @pytest.mark.parametrize(
@@ -255,7 +267,7 @@ def test_with_a_missing_size_the_encoding_is_read_from_the_metadata_too(
 def test_metadata_without_a_size_is_a_failed_read(server: ScriptedStorage, body: bytes) -> None:
     server.script = [lambda request: request.exchange.answer(200, body)]
     with pytest.raises(ReadFailedError, match=r"metadata"):
-        read(size=None)
+        described()
 
 
 def test_a_gzipped_object_is_inflated_as_it_is_read(server: ScriptedStorage) -> None:
@@ -419,10 +431,6 @@ def test_an_object_under_a_customers_key_is_rejected_unread(server: ScriptedStor
     with pytest.raises(RejectedEventError, match="customer-supplied key"):
         read(has_customer_key=True)
     assert server.requests == []
-    server.script = [metadata(size="10240", customerEncryption={"encryptionAlgorithm": "AES256"})]
-    with pytest.raises(RejectedEventError, match="customer-supplied key"):
-        read(size=None)
-    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -439,7 +447,7 @@ def test_refused_metadata_is_reported_by_its_reason(
 ) -> None:
     server.script = [refused(code, reason, "PATIENT")]
     with pytest.raises(error) as raised:
-        read(size=None)
+        described()
     assert str(raised.value) == message
 
 

@@ -16,7 +16,8 @@ from cloudevents.http import from_http
 from dcm2bq import events
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
-from dcm2bq.events import Delivery, EventKind
+from dcm2bq.delivery import Delivery
+from dcm2bq.events import EventKind
 from dcm2bq.local import servers, stack, storage
 from dcm2bq.local.bucket import Bucket, is_object_name
 from dcm2bq.local.mirror import Mirror

@@ -1,5 +1,7 @@
 """A store and a sink for a handler, in memory."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO
 
 from dcm2bq.deadline import Deadline
@@ -20,6 +22,10 @@ class MemoryStore:
     def __init__(self, content: bytes) -> None:
         self._content = content
 
+    def described(self, stored: StoredObject, deadline: Deadline) -> StoredObject:  # noqa: ARG002
+        """Return the object with the size of the content."""
+        return replace(stored, size=len(self._content))
+
     def open(self, stored: StoredObject, deadline: Deadline) -> MemoryReader:  # noqa: ARG002
         """Return a reader of the content."""
         return MemoryReader(BytesIO(self._content))
@@ -38,3 +44,19 @@ class MemorySink:
     def insert_dead_letter(self, row: DeadLetterRow, deadline: Deadline) -> None:  # noqa: ARG002
         """Keep a dead letter."""
         self.rows.append(row)
+
+    def insert_all(
+        self, rows: Sequence[InstanceRow], deadline: Deadline
+    ) -> Sequence[Exception | None]:
+        """Keep rows in a list."""
+        for row in rows:
+            self.insert(row, deadline)
+        return [None] * len(rows)
+
+    def insert_dead_letters(
+        self, rows: Sequence[DeadLetterRow], deadline: Deadline
+    ) -> Sequence[Exception | None]:
+        """Keep dead letters."""
+        for row in rows:
+            self.insert_dead_letter(row, deadline)
+        return [None] * len(rows)

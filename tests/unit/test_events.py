@@ -8,8 +8,9 @@ from urllib.parse import quote
 
 import pytest
 
+from dcm2bq.delivery import Delivery
 from dcm2bq.errors import InvalidEventError
-from dcm2bq.events import Delivery, EventKind, ObjectEvent, deliver, parse, received, recorded
+from dcm2bq.events import EventKind, ObjectEvent, deliver, parse, received, recorded
 from dcm2bq.stored_object import StoredObject
 
 SENTINEL = "SENTINEL^PATIENT"
