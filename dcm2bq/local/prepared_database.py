@@ -11,11 +11,13 @@ import hashlib
 import os
 import shutil
 import tempfile
+from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dcm2bq import emulators, schema
 from dcm2bq.config import Config
+from dcm2bq.local import servers
 
 MOST_KEPT = 8
 """Copies that are kept, of 2 MB each: for as many configurations and versions in use."""
@@ -36,8 +38,24 @@ class PreparedDatabase:
         content = repr(([_version(name) for name in _WRITERS], definitions))
         self._folder = _cache_folder() / hashlib.sha256(content.encode()).hexdigest()[:32]
 
-    def lend(self, data: Path) -> bool:
-        """Copy the database to `data`, which must not exist; return whether there was a copy."""
+    def start_server(
+        self, exits: ExitStack, folder: Path, port: int | None = None, *, storage: str = ""
+    ) -> str:
+        """Start a BigQuery as `servers.bigquery_server` does, with the copy if there is one.
+
+        Return its URL; `exits` stops it.
+        """
+        if self.lend(folder):
+            try:
+                return exits.enter_context(servers.bigquery_server(folder, port, storage=storage))
+            except servers.ServerError:  # the copy is damaged
+                shutil.rmtree(self._folder, ignore_errors=True)
+                shutil.rmtree(servers.bigquery_data(folder), ignore_errors=True)
+        return exits.enter_context(servers.bigquery_server(folder, port, storage=storage))
+
+    def lend(self, folder: Path) -> bool:
+        """Copy the database to the folder of a new server; return whether there was a copy."""
+        data = servers.bigquery_data(folder)
         try:
             shutil.copytree(self._folder, data)
         except OSError:  # there is none, or another process is removing it
@@ -45,22 +63,19 @@ class PreparedDatabase:
             return False
         return True
 
-    def keep(self, data: Path) -> None:
-        """Keep the database in `data`, of a server that nobody uses yet, unless there is a copy."""
+    def keep(self, folder: Path) -> None:
+        """Keep the database of a server that nobody uses yet, unless there is a copy."""
         if not self._is_kept or self._folder.exists():
             return
         cache = self._folder.parent
         with contextlib.suppress(OSError):  # full or read-only: then every start makes the tables
             cache.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=cache) as partial:
-                shutil.copytree(data, Path(partial, "data")).rename(self._folder)
-            kept = sorted(cache.iterdir(), key=lambda folder: folder.stat().st_mtime)
+                data = servers.bigquery_data(folder)
+                shutil.copytree(data, Path(partial, data.name)).rename(self._folder)
+            kept = sorted(cache.iterdir(), key=lambda copy: copy.stat().st_mtime)
             for old in kept[:-MOST_KEPT]:
                 shutil.rmtree(old, ignore_errors=True)
-
-    def discard(self) -> None:
-        """Remove the copy: no server starts with it."""
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _version(package: str) -> str:

@@ -22,8 +22,6 @@ from dcm2bq import emulators, extras
 from dcm2bq.errors import ConfigError, ServiceError
 
 BIGQUERY_PROBE = "/bigquery/v2/projects"
-DATA = "data"
-"""The folder of the BigQuery's database, in the folder `bigquery` of the server."""
 
 _HOST = "127.0.0.1"
 _START_SECONDS = 60  # 2 s on an idle machine
@@ -82,7 +80,7 @@ def bigquery_server(folder: Path, port: int | None = None, *, storage: str = "")
     command = [
         *(program, "serve", "--host", _HOST, "--port", str(port), "--grpc-port", "0"),
         # Relative, because the database contains the path: a copy of it elsewhere works as well.
-        *("--project", emulators.PROJECT, "--data-dir", DATA),
+        *("--project", emulators.PROJECT, "--data-dir", bigquery_data(folder).name),
     ]
     environ = {"HOME": str(home), emulators.STORAGE: storage}
     with _server(command, port, BIGQUERY_PROBE, home / "log", environ, cwd=home):
@@ -129,6 +127,11 @@ def function_server(
     environ = {**environ, "XDG_RUNTIME_DIR": str(home)}
     with _server(command, port, "/", home / "log", environ):
         yield url(port)
+
+
+def bigquery_data(folder: Path) -> Path:
+    """Return where the BigQuery of a folder keeps its database."""
+    return folder / "bigquery" / "data"
 
 
 def url(port: int) -> str:

@@ -209,7 +209,13 @@ def running(config: Config) -> Iterator[Stack]:
         # together with the thread that started it.
         pool = exits.enter_context(ThreadPoolExecutor())
         starting: list[Future[Any]] = [
-            pool.submit(_start_bigquery, exits, folder, ports, prepared),
+            pool.submit(
+                prepared.start_server,
+                exits,
+                folder,
+                ports.bigquery,
+                storage=servers.url(ports.storage),
+            ),
             pool.submit(_start_storage, exits, folder, mirror, ports),
             pool.submit(_start_function, exits, folder, config, ports),
         ]
@@ -226,7 +232,7 @@ def running(config: Config) -> Iterator[Stack]:
         from dcm2bq.tools.init import init  # noqa: PLC0415
 
         init(dataset, config)
-        prepared.keep(_data(folder))
+        prepared.keep(folder)
         with closing(Stack(config, ports, dataset, folder, mirror)) as stack:
             yield stack
 
@@ -249,26 +255,6 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-def _start_bigquery(
-    exits: ExitStack, folder: Path, ports: Ports, prepared: PreparedDatabase
-) -> None:
-    def start() -> None:
-        storage = servers.url(ports.storage)
-        exits.enter_context(servers.bigquery_server(folder, ports.bigquery, storage=storage))
-
-    if prepared.lend(_data(folder)):
-        try:
-            return start()
-        except servers.ServerError:  # the copy is damaged
-            prepared.discard()
-            shutil.rmtree(_data(folder), ignore_errors=True)
-    return start()
-
-
-def _data(folder: Path) -> Path:
-    return folder / "bigquery" / servers.DATA
 
 
 def _start_storage(exits: ExitStack, folder: Path, mirror: Mirror, ports: Ports) -> None:

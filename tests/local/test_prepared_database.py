@@ -7,9 +7,7 @@ import pytest
 
 from dcm2bq import emulators, schema
 from dcm2bq.config import Config, from_overrides
-from dcm2bq.local import servers, stack
 from dcm2bq.local.prepared_database import MOST_KEPT, PreparedDatabase
-from dcm2bq.local.stack import Ports
 from dcm2bq.tools.init import SchemaAction, init
 from tests.support.datasets import connect
 
@@ -23,24 +21,26 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "dcm2bq" / "local"
 
 
+FILE = Path("bigquery", "data", "local.ducklake")
+
+
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """A folder as if it were a database."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    (folder / "local.ducklake").write_text("tables")
-    return folder
+def folder(tmp_path: Path) -> Path:
+    """The folder of a server that has something like a database."""
+    file = tmp_path / "server" / FILE
+    file.parent.mkdir(parents=True)
+    file.write_text("tables")
+    return tmp_path / "server"
 
 
 def start(folder: Path) -> set[SchemaAction]:
     """Start the BigQuery of a stack and run `init`; return what `init` did to each object."""
     prepared = PreparedDatabase(CONFIG)
-    ports = Ports()
     with ExitStack() as exits:
-        stack._start_bigquery(exits, folder, ports, prepared)
-        dataset = connect(servers.url(ports.bigquery), CONFIG)
+        url = prepared.start_server(exits, folder)
+        dataset = connect(url, CONFIG)
         entries = init(dataset, CONFIG)
-        prepared.keep(folder / "bigquery" / servers.DATA)
+        prepared.keep(folder)
         dataset.query("INSERT INTO dead_letter (message_id) VALUES ('x')")
         assert dataset.query("SELECT COUNT(*) AS n FROM dead_letter") == [{"n": 1}]
     return {entry.action for entry in entries}
@@ -50,7 +50,9 @@ def test_later_starts_begin_with_empty_tables(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also after the copy has been damaged."""
-    monkeypatch.setattr(schema, "NAMES", ("instances", "dead_letter"))  # views take seconds
+    monkeypatch.setattr(
+        schema, "NAMES", ("tables/instances", "tables/dead_letter")
+    )  # views take seconds
     assert start(tmp_path / "first") == {SchemaAction.CREATED}
     assert start(tmp_path / "second") == {SchemaAction.UNCHANGED}
     for file in cache.glob("*/*"):
@@ -59,31 +61,31 @@ def test_later_starts_begin_with_empty_tables(
     assert start(tmp_path / "fourth") == {SchemaAction.UNCHANGED}
 
 
-def test_another_configuration_has_another_copy(data: Path, tmp_path: Path) -> None:
-    PreparedDatabase(CONFIG).keep(data)
+def test_another_configuration_has_another_copy(folder: Path, tmp_path: Path) -> None:
+    PreparedDatabase(CONFIG).keep(folder)
     other = from_overrides({"bigQuery": {"datasetId": "other"}})
     assert not PreparedDatabase(other).lend(tmp_path / "lent")
     assert PreparedDatabase(CONFIG).lend(tmp_path / "lent")
-    assert (tmp_path / "lent" / "local.ducklake").read_text() == "tables"
+    assert (tmp_path / "lent" / FILE).read_text() == "tables"
 
 
-def test_no_digest_of_a_key_is_kept(data: Path, cache: Path) -> None:
-    PreparedDatabase(from_overrides({"privacy": {"hash": ["PatientID"]}})).keep(data)
+def test_no_digest_of_a_key_is_kept(folder: Path, cache: Path) -> None:
+    PreparedDatabase(from_overrides({"privacy": {"hash": ["PatientID"]}})).keep(folder)
     assert not cache.exists()
 
 
-def test_the_copies_are_private_and_few(data: Path, cache: Path) -> None:
+def test_the_copies_are_private_and_few(folder: Path, cache: Path) -> None:
     for number in range(MOST_KEPT + 2):
-        PreparedDatabase(from_overrides({"bigQuery": {"datasetId": f"d{number}"}})).keep(data)
+        PreparedDatabase(from_overrides({"bigQuery": {"datasetId": f"d{number}"}})).keep(folder)
     assert len([*cache.iterdir()]) == MOST_KEPT
     assert cache.stat().st_mode & 0o777 == 0o700
 
 
 def test_without_a_cache_folder_nothing_is_kept(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(data / "local.ducklake"))  # a file
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / FILE))  # a file
     prepared = PreparedDatabase(Config())
-    prepared.keep(data)
+    prepared.keep(folder)
     assert not prepared.lend(tmp_path / "lent")
     assert not (tmp_path / "lent").exists()
