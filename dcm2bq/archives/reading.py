@@ -1,6 +1,6 @@
 """Read the members of an archive as far as the header of each needs."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from dcm2bq.archives.bounds import Bounds
 from dcm2bq.archives.inflated import GZIP, GZIP_MAGIC, Inflated
@@ -33,7 +33,7 @@ def members(
     limits: Limits,
     deadline: Deadline = NO_DEADLINE,
     memory: Claim | None = None,
-) -> Iterator[Member]:
+) -> Generator[Member]:
     """Yield the members of an archive that can be DICOM objects, in the archive's order.
 
     These are its files that are not empty. Folders, links (which lead to content that is another

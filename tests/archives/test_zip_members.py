@@ -261,7 +261,7 @@ def test_a_consumer_that_stops_leaves_no_thread_and_few_requests() -> None:
     source = Pieces([zipped({str(n): bytes([n]) * 400_000 for n in range(100)}, STORED)])
     reading = members(source, "x.zip", Limits())
     next(reading)
-    reading.close()  # type: ignore[attr-defined]
+    reading.close()
     assert source.requests < 30
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("archive")]
 
