@@ -120,9 +120,23 @@ class Input(_Options, frozen=True, kw_only=True):
         Text,
         Meta(
             description="Regular expression, searched for in object names, ignoring case; "
-            "objects that do not match are ignored"
+            "`input.otherNames` decides about objects that do not match"
         ),
-    ] = r"\.(dcm|dicom)$"
+    ] = r"\.(dcm|dicom|ima)$"
+    other_names: Annotated[
+        Literal["ignore", "sniff"],
+        Meta(
+            description="`ignore`: objects whose names do not match `input.namePattern` are "
+            "ignored; `sniff`: they are read too, and ignored unless they begin like DICOM"
+        ),
+    ] = "ignore"
+    archives: Annotated[
+        Literal["ignore", "read"],
+        Meta(
+            description="Objects whose names end in `.zip`, `.tar`, `.tar.gz` or `.tgz`: `read` "
+            "makes a row for each DICOM member; with `ignore`, only `namePattern` counts"
+        ),
+    ] = "ignore"
     user_project: Annotated[
         str | None, Meta(description="Project billed for reads from requester-pays buckets")
     ] = None

@@ -5,6 +5,7 @@
     |- RejectedEventError        permanent: write a dead letter with the reason, acknowledge
     |  |- InvalidEventError      the event is not a storage object event
     |  |- NotDicomError          the object is not DICOM
+    |  |  |- UnlikeDicomError    nor does it begin like DICOM: if sniffed, it is ignored
     |  |- UnreadableDicomError   the object is DICOM, but broken or beyond a limit
     |  |- RowTooLargeError       BigQuery can never take the row
     |  |- UnreadableArchiveError the archive, or a member of it, cannot be read

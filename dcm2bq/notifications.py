@@ -76,6 +76,6 @@ def resource(delivery: Delivery) -> dict[str, Any]:
         return named
     resource = delivery.decoded()
     for key, field in _NAMES.items():
-        if field in resource and str(resource[field]) != named[field]:
+        if resource.get(field) is not None and str(resource[field]) != named[field]:
             raise InvalidEventError(f"data.{field}: differs from the attribute {key}")
     return resource

@@ -10,7 +10,8 @@ from functools import cached_property, partial
 from io import BytesIO, TextIOBase
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
+from urllib.parse import quote
 
 import msgspec
 
@@ -123,20 +124,23 @@ def convert_within(
     config: Config,
     *,
     bulk_data_root: str = "",
+    member: str | None = None,
     sniff: bool = False,
 ) -> Conversion:
     """Convert as `convert` does, within the deadline and budget of a claim that the caller holds.
 
-    The function keeps its claim until the row is stored, because the text is in memory until then.
+    BulkDataURIs name the `member` if the source is one of an archive. The function keeps its claim
+    until the row is stored, because the text is in memory until then.
     """
     handled = sys.exception()
     reader = as_source(source)
+    uri = _UriParts(bulk_data_root, "" if member is None else f"member={quote(member)}&")
     while True:
         try:
             deadline = (
                 memory.deadline.restarted()
             )  # the CPU time of earlier attempts does not count
-            conversion = _convert(reader, config, bulk_data_root, deadline, memory, sniff=sniff)
+            conversion = _convert(reader, config, uri, deadline, memory, sniff=sniff)
         except GiveWayError:
             pass  # the error holds what was read until this block ends: begin again after it
         except Exception as error:
@@ -231,8 +235,21 @@ def _release_frames(error: BaseException | None, handled: BaseException | None) 
         error = error.__context__
 
 
+class _UriParts(NamedTuple):
+    """What BulkDataURIs of one source have in common: their root, and the start of the query."""
+
+    root: str
+    query: str
+
+
 def _convert(
-    source: Source, config: Config, root: str, deadline: Deadline, memory: Claim, *, sniff: bool
+    source: Source,
+    config: Config,
+    uri: _UriParts,
+    deadline: Deadline,
+    memory: Claim,
+    *,
+    sniff: bool,
 ) -> Conversion:
     """Read, apply the privacy rules, write, fit into a row, and lift the columns."""
     output = config.json_output
@@ -248,7 +265,14 @@ def _convert(
     metadata: dict[str, Any] = {}
     most_text = config.bulk_data.text_max_bytes
     new_writer = partial(
-        Writer, output, notes, root=root, most_text=most_text, deadline=deadline, memory=memory
+        Writer,
+        output,
+        notes,
+        root=uri.root,
+        query=uri.query,
+        most_text=most_text,
+        deadline=deadline,
+        memory=memory,
     )
     data_sets = []
     if format_.has_meta and not output.ignore_meta_header:

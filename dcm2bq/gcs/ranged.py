@@ -7,6 +7,7 @@ it.
 """
 
 import contextlib
+import math
 import re
 import threading
 from collections.abc import Mapping
@@ -35,6 +36,8 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_CODINGS = frozenset({"gzip", "x-gzip"})  # one coding, two names (RFC 9110 8.4.1.3)
 _HEAD_BYTES = 64 * 1024
 """Bytes fetched to see whether an object is gzipped: the conversion's first read needs as many."""
+_REQUEST_SECONDS = 600
+"""Longest time for a request and its retries if there is no deadline: longer than any event's."""
 _EXPLAIN_SECONDS = 5
 """Longest wait for the metadata that explains a refusal: the refusal's text is already there."""
 
@@ -156,6 +159,8 @@ class Generation:
     ) -> Answer:
         if deadline.has_passed:
             raise ReadFailedError("no time left to read the object")
+        if deadline.at == math.inf:
+            deadline = Deadline.after(_REQUEST_SECONDS)
         path = f"{self._path}?{urlencode({**parameters, **self._query})}"
         try:
             return self._transport.request("GET", path, deadline=deadline, headers=headers)

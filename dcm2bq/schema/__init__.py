@@ -27,9 +27,13 @@ NAMES = (
     "live/patients",
     "dead_letters/dead_letters",
     "dead_letters/dismissed_letters",
+    "analysis/reports/sr_content",
     "live/study",
     "live/ingested_between",
     "live/changes_between",
+    "analysis/series/series_attributes",
+    "analysis/series/series_geometry",
+    "analysis/quality/quality_findings",
 )
 """The files, in an order in which their objects can be created."""
 

@@ -9,6 +9,7 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
+from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config, from_overrides
 from tests.support import datasets
@@ -52,6 +53,18 @@ def config(bigquery_url: str) -> Iterator[Callable[..., Config]]:
 def connect(bigquery_url: str) -> Callable[[Config], Dataset]:
     """Make the project's own access to a dataset."""
     return lambda config: datasets.connect(bigquery_url, config)
+
+
+@pytest.fixture
+def tables_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `init` make no views and functions: each takes the local BigQuery a quarter second."""
+    monkeypatch.setattr(schema, "NAMES", ("instances", "dead_letter"))
+
+
+@pytest.fixture
+def live_view_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `init` make only `instances` and its view `instances_live`."""
+    monkeypatch.setattr(schema, "NAMES", ("instances", "instances_live"))
 
 
 @pytest.fixture(scope="module")
