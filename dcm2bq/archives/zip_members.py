@@ -130,6 +130,7 @@ class _Windows:
             end = entry.window_end(self._first) if entry.reason is None else entry.start
             if (
                 group
+                and group.start < group.end
                 and 0 <= entry.start - group.end < HOP_READ
                 and end - group.start <= _GROUP_BYTES
             ):
@@ -153,16 +154,16 @@ def _entries(content: Source, bounds: Bounds) -> list[_Entry]:
         raise UnreadableArchiveError("no readable directory of a ZIP at the end") from None
     starts = sorted({info.header_offset for info in infos})
     ends = {start: min(end, directory) for start, end in pairwise([*starts, directory])}
-    entries, names, taken = [], set[str](), set[int]()
+    entries, names, offsets = [], set[str](), set[int]()
     for info in infos:
         if _can_be_dicom(info):
             name, reason = _name(info), _why_unreadable(info)
             if name in names:
                 reason = "another member has the same name"
-            elif info.header_offset in taken:
+            elif info.header_offset in offsets:
                 reason = "another member has the same bytes"
             names.add(name)
-            taken.add(info.header_offset)
+            offsets.add(info.header_offset)
             entries.append(_Entry(info, name, ends[info.header_offset], reason))
     return entries
 

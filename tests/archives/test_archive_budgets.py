@@ -50,8 +50,8 @@ def convert_all(source: Source, name: str, deadline: Deadline = NO_DEADLINE) -> 
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_archives_of_slices_are_as_other_tools_write_them(name: str) -> None:
     """So that the figures below are about archives that exist."""
-    found = contents(ARCHIVES[name](3), name)
-    assert list(found.values()) == [head(number) + PIXELS for number in range(3)]
+    read = contents(ARCHIVES[name](3), name)
+    assert list(read.values()) == [head(number) + PIXELS for number in range(3)]
     assert len(ARCHIVES[name](COUNT).content(0, 100)) == 100
 
 
