@@ -243,7 +243,7 @@ class Limits(_Options, frozen=True, kw_only=True):
     ] = 4 * 1024 * MIB  # no value of known length is longer (PS3.5 7.1.1)
     members: Annotated[
         Positive, Meta(description="Most members of one archive, of any kind: folders count")
-    ] = 10_000  # at 4 ms each, to read, convert and insert, they take most of the deadline
+    ] = 10_000  # few studies have more; the directory of such a ZIP takes 10 MiB of memory
     hops: Annotated[
         NotNegative,
         Meta(description="Most reads to find the end of encapsulated pixel data"),
