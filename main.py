@@ -16,6 +16,7 @@ from typing import Any
 import flask
 import functions_framework
 from cloudevents.http import CloudEvent
+from msgspec.structs import asdict
 from werkzeug.exceptions import HTTPException
 
 from dcm2bq import config, dicom, emulators, log, notifications
@@ -145,6 +146,7 @@ def _log_outcome(delivery: Delivery, outcome: Outcome, started: float) -> None:
         ignored=outcome.ignored,
         bytes_read=outcome.bytes_read,
         warnings=outcome.warnings,
+        archive=outcome.archive and asdict(outcome.archive),
         error_type=outcome.error and type(outcome.error).__name__,
         error=outcome.error and describe(outcome.error),
         **_about(delivery, outcome.event, started),

@@ -120,9 +120,23 @@ class Input(_Options, frozen=True, kw_only=True):
         Text,
         Meta(
             description="Regular expression, searched for in object names, ignoring case; "
-            "objects that do not match are ignored"
+            "`input.otherNames` decides about objects that do not match"
         ),
-    ] = r"\.(dcm|dicom)$"
+    ] = r"\.(dcm|dicom|ima)$"
+    other_names: Annotated[
+        Literal["ignore", "sniff"],
+        Meta(
+            description="`ignore`: objects whose names do not match `input.namePattern` are "
+            "ignored; `sniff`: they are read too, and ignored unless they begin like DICOM"
+        ),
+    ] = "ignore"
+    archives: Annotated[
+        Literal["ignore", "read"],
+        Meta(
+            description="Objects whose names end in `.zip`, `.tar`, `.tar.gz` or `.tgz`: `read` "
+            "makes a row for each DICOM member; with `ignore`, only `namePattern` counts"
+        ),
+    ] = "ignore"
     user_project: Annotated[
         str | None, Meta(description="Project billed for reads from requester-pays buckets")
     ] = None
@@ -221,8 +235,15 @@ class Limits(_Options, frozen=True, kw_only=True):
         ),
     ] = 9_000_000  # of BigQuery's 10 MB for a row: the other columns need the rest
     inflated_bytes: Annotated[
-        Positive, Meta(description="Most bytes to inflate from one deflated or gzip-encoded object")
+        Positive,
+        Meta(
+            description="Most bytes to inflate from one deflated or gzip-encoded object, and from "
+            "all members of one archive together"
+        ),
     ] = 4 * 1024 * MIB  # no value of known length is longer (PS3.5 7.1.1)
+    members: Annotated[
+        Positive, Meta(description="Most members of one archive, of any kind: folders count")
+    ] = 10_000  # at 4 ms each, to read, convert and insert, they take most of the deadline
     hops: Annotated[
         NotNegative,
         Meta(description="Most reads to find the end of encapsulated pixel data"),

@@ -5,8 +5,11 @@
     |- RejectedEventError        permanent: write a dead letter with the reason, acknowledge
     |  |- InvalidEventError      the event is not a storage object event
     |  |- NotDicomError          the object is not DICOM
+    |  |  |- UnlikeDicomError    nor does it begin like DICOM: if sniffed, it is ignored
     |  |- UnreadableDicomError   the object is DICOM, but broken or beyond a limit
     |  |- RowTooLargeError       BigQuery can never take the row
+    |  |- UnreadableArchiveError the archive, or a member of it, cannot be read
+    |  |- ArchiveTooLargeError   reading the whole archive exceeds a limit
     |  |- NeverFinishedError     the event was started many times and never finished
     |- SupersededError           that generation no longer exists: acknowledge, write nothing
     |- JobFailedError            a job that a tool started has failed; its log says why
@@ -48,6 +51,10 @@ class NotDicomError(RejectedEventError):
     """The object is neither a DICOM file (PS3.10 7.1) nor a bare data set."""
 
 
+class UnlikeDicomError(NotDicomError):
+    """The first bytes do not look like DICOM; raised only if the conversion is to sniff."""
+
+
 class UnreadableDicomError(RejectedEventError):
     """The object is DICOM, but its structure is broken or it exceeds a limit.
 
@@ -72,6 +79,14 @@ class UnreadableDicomError(RejectedEventError):
 
 class RowTooLargeError(RejectedEventError):
     """The row exceeds BigQuery's limit, with every value replaced by a reference that can be."""
+
+
+class UnreadableArchiveError(RejectedEventError):
+    """The archive, or one member of it, is broken, encrypted or in an unsupported format."""
+
+
+class ArchiveTooLargeError(RejectedEventError):
+    """Reading the archive exceeds a limit; the message names the limit and what to do."""
 
 
 class NeverFinishedError(RejectedEventError):

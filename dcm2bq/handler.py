@@ -1,20 +1,20 @@
-"""Decide what becomes of an event: a row, a marker, a dead letter, or nothing.
+"""Decide what becomes of an event: a row or several, a marker, a dead letter, or nothing.
 
-The handler knows its store and its sink only as the Protocols below. In the function they are
-those of `gcs` and `bigquery`; the tools may pass others.
+The handler knows its store and its sink only as the Protocols of `endpoints`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import partial
-from typing import Protocol
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 from dcm2bq import dicom, events, rows
 from dcm2bq.config import Config
-from dcm2bq.deadline import Deadline
+from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.delivery import Delivery
+from dcm2bq.endpoints import ObjectStore, Sink
 from dcm2bq.errors import (
     ConfigError,
     InvalidEventError,
@@ -24,8 +24,11 @@ from dcm2bq.errors import (
     describe,
 )
 from dcm2bq.events import EventKind, ObjectEvent
-from dcm2bq.ignored import Ignored, why_ignored
-from dcm2bq.stored_object import StoredObject
+from dcm2bq.header_row import header_row
+from dcm2bq.ignored import Ignored, is_archive, is_sniffed, why_ignored
+
+if TYPE_CHECKING:
+    from dcm2bq.expansion import Expander
 
 DEAD_LETTER_GRACE_SECONDS = 8
 """Least time for writing a dead letter, even if the event has used up its own."""
@@ -39,45 +42,11 @@ often has never finished: the process ended each time, because of this event or 
 """
 
 
-class ObjectContent(Protocol):
-    """The content of one generation, for random access; sizes are in bytes."""
-
-    @property
-    def size(self) -> int:
-        """Length of the content."""
-
-    @property
-    def bytes_read(self) -> int:
-        """How much has been fetched so far."""
-
-    def read_at(self, offset: int, n: int) -> bytes:
-        """Return up to `n` bytes from `offset`; fewer only at the object's end."""
-
-
-class ObjectStore(Protocol):
-    """A place to read objects from."""
-
-    def described(self, stored: StoredObject, deadline: Deadline) -> StoredObject:
-        """Return the object with its size, type, encoding and check sums."""
-
-    def open(self, stored: StoredObject, deadline: Deadline) -> ObjectContent:
-        """Return the content of exactly that generation, whose size is known."""
-
-
-class Sink(Protocol):
-    """A place for rows; a method returns when its row is durable, and raises otherwise."""
-
-    def insert(self, row: rows.InstanceRow, deadline: Deadline) -> None:
-        """Insert a row into `instances`."""
-
-    def insert_dead_letter(self, row: rows.DeadLetterRow, deadline: Deadline) -> None:
-        """Insert a row into `dead_letter`."""
-
-
 class Result(StrEnum):
     """What became of an acknowledged event; its values are those of `outcome` in the log."""
 
     INSERTED = "inserted"
+    EXPANDED = "expanded"
     MARKED = "marked"
     IGNORED = "ignored"
     SUPERSEDED = "superseded"
@@ -86,13 +55,17 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The result of an event, and the fields of its log line; `bytes_read` is in bytes."""
+    """The result of an event, and the fields of its log line; `bytes_read` is in bytes.
+
+    `archive` counts the members of an archive that was expanded.
+    """
 
     result: Result
     event: ObjectEvent | None = None
     ignored: Ignored | None = None
     bytes_read: int | None = None
     warnings: int | None = None
+    archive: rows.ArchiveInfo | None = None
     error: Exception | None = None
 
 
@@ -101,7 +74,8 @@ class Handler:
 
     `memory` is the budget that its conversions share, by default that of the process.
     `on_large` is called with the event and its memory in bytes before a conversion becomes
-    unusually large. Raises `ConfigError` for limits that the memory cannot satisfy.
+    unusually large. With `hurries` false, archives may take longer than the deadline of an event.
+    Raises `ConfigError` for limits that the memory cannot satisfy.
     """
 
     def __init__(
@@ -112,12 +86,14 @@ class Handler:
         *,
         memory: dicom.Budget | None = None,
         on_large: Callable[[ObjectEvent, int], object] | None = None,
+        hurries: bool = True,
     ) -> None:
         self._config = config
         self._store = store
         self._sink = sink
         self._memory = memory or dicom.budget_of(config.limits)
         self._on_large = on_large
+        self._hurries = hurries
 
     def handle(self, delivery: Delivery, *, is_last: bool | None = None) -> Outcome:
         """Do what the event asks for; return its outcome if it may be acknowledged.
@@ -147,15 +123,20 @@ class Handler:
             self._dead_letter(delivery, error, deadline)
             return Outcome(result=Result.DEAD_LETTERED, event=event, error=error)
 
-    def apply(self, event: ObjectEvent, deadline: Deadline) -> Outcome:
-        """Do what a valid event asks for; raise any error of the taxonomy if it fails."""
+    def apply(
+        self, event: ObjectEvent, deadline: Deadline, *, member: str | None = None
+    ) -> Outcome:
+        """Do what a valid event asks for; raise any error of the taxonomy if it fails.
+
+        If the object is an archive that is read, this can be restricted to one `member`.
+        """
         if not self._config.input.admits(event.object.bucket):
             raise InvalidEventError("data.bucket: is not one of input.buckets")
         if ignored := self._why_ignored(event):
             return Outcome(result=Result.IGNORED, event=event, ignored=ignored)
         if event.kind in {EventKind.DELETED, EventKind.ARCHIVED}:
             return self.mark(event, deadline)
-        return self._index(event, deadline)
+        return self._index(event, deadline, member)
 
     def mark(self, event: ObjectEvent, deadline: Deadline) -> Outcome:
         """Insert the marker of a generation that is gone, without reading anything."""
@@ -171,42 +152,67 @@ class Handler:
             return Ignored.METADATA
         return why_ignored(self._config, event.object)
 
-    def _index(self, event: ObjectEvent, deadline: Deadline) -> Outcome:
-        """Insert the row of a generation, with its header."""
+    def _index(self, event: ObjectEvent, deadline: Deadline, member: str | None) -> Outcome:
+        """Insert the row of a generation, with its header, or the rows of an archive."""
         if event.object.size is None:
             event = replace(event, object=self._store.described(event.object, deadline))
             if ignored := self._why_ignored(event):
                 return Outcome(result=Result.IGNORED, event=event, ignored=ignored)
+        if is_archive(self._config, event.object.name):
+            return self._expand(event, deadline if self._hurries else NO_DEADLINE, member)
         on_large = self._on_large and partial(self._on_large, event)
         with self._memory.claim(deadline.share(_CONVERT_SHARE), on_large) as claim:
             return self._insert(event, deadline, claim)
 
     def _insert(self, event: ObjectEvent, deadline: Deadline, claim: dicom.Claim) -> Outcome:
         reader = self._store.open(event.object, deadline)
-        conversion = dicom.convert_within(
-            claim, reader, self._config, bulk_data_root=event.object.bulk_data_root
-        )
-        info = rows.info(
-            event,
-            bytes_read=reader.bytes_read,
-            transfer_syntax_uid=conversion.transfer_syntax_uid,
-            warnings=conversion.warnings,
-            dropped_tags=conversion.dropped_tags,
-        )
-        row = rows.instance_row(
-            event,
-            now=_now(),
-            info=info,
-            columns=conversion.columns,
-            metadata=conversion.text,
-        )
+        try:
+            row = header_row(
+                event, reader, claim, self._config, sniff=is_sniffed(self._config, event.object)
+            )
+        except dicom.UnlikeDicomError:
+            return Outcome(
+                result=Result.IGNORED,
+                event=event,
+                ignored=Ignored.CONTENT,
+                bytes_read=reader.bytes_read,
+            )
         self._sink.insert(row, deadline)
         return Outcome(
             result=Result.INSERTED,
             event=event,
             bytes_read=reader.bytes_read,
-            warnings=len(conversion.warnings),
+            warnings=len(row.info.warnings),
         )
+
+    def _expand(self, event: ObjectEvent, deadline: Deadline, member: str | None) -> Outcome:
+        """Insert the rows of an archive's members, or of one of them."""
+        content = self._store.open(event.object, deadline)
+        if member is not None:
+            row = self._expander.index_member(event, content, member, deadline)
+            if row is None:
+                return Outcome(result=Result.IGNORED, event=event, ignored=Ignored.MEMBER)
+            return Outcome(
+                result=Result.INSERTED,
+                event=event,
+                bytes_read=content.bytes_read,
+                warnings=len(row.info.warnings),
+            )
+        expansion = self._expander.expand(event, content, deadline)
+        return Outcome(
+            result=Result.EXPANDED,
+            event=event,
+            bytes_read=expansion.bytes_read,
+            warnings=expansion.warnings,
+            archive=expansion.counts,
+        )
+
+    @cached_property
+    def _expander(self) -> "Expander":
+        # Imported here: most deployments read no archives.
+        from dcm2bq.expansion import Expander  # noqa: PLC0415
+
+        return Expander(self._config, self._sink, self._memory, self._on_large)
 
     def _is_too_old(self, delivery: Delivery) -> bool:
         age = _now() - events.sent_time(delivery)

@@ -31,6 +31,7 @@ FIELDS = (
     "outcome",
     "ignored",
     "bytes_read",
+    "archive",
     "size",
     "memory_bytes",
     "milliseconds",

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -17,6 +18,9 @@ from dcm2bq.delivery import Delivery
 from dcm2bq.events import ObjectEvent
 from dcm2bq.lifted import LIFTED
 from dcm2bq.version import VERSION
+
+EXPANDED = "expanded"
+"""The column `event` of the row that says that all members of an archive have been handled."""
 
 
 class InputInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +34,18 @@ class InputInfo(msgspec.Struct, frozen=True, kw_only=True):
     crc32c: str | None
 
 
+class ArchiveInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """How many members an archive has, and how many of them became rows or dead letters.
+
+    `others` are the members that are not DICOM.
+    """
+
+    members: int
+    instances: int
+    dead_letters: int
+    others: int
+
+
 class Info(msgspec.Struct, frozen=True, kw_only=True):
     """How a row came about; `bytes_read` is None if nothing was read."""
 
@@ -40,6 +56,7 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
     warnings: Sequence[str]
     dropped_tags: Sequence[str]
     dcm2bq_version: str
+    archive: ArchiveInfo | None = None
 
 
 _Lifted: Any = msgspec.defstruct(
@@ -53,7 +70,10 @@ _Lifted: Any = msgspec.defstruct(
 
 
 class InstanceRow(_Lifted, frozen=True, kw_only=True):  # type: ignore[misc, call-arg]
-    """A row of `instances`; `metadata` is JSON text, and None in delete markers."""
+    """A row of `instances`; `metadata` is JSON text, and None in delete markers.
+
+    `member` is the name of the member if the object is an archive.
+    """
 
     timestamp: datetime
     ingested_at: datetime
@@ -62,11 +82,15 @@ class InstanceRow(_Lifted, frozen=True, kw_only=True):  # type: ignore[misc, cal
     version: str
     info: Info
     metadata: str | None = None
+    member: str | None = None
 
     @property
     def insert_id(self) -> str:
-        """The same for each delivery of the same change."""
-        return _digest(self.event, self.path, self.version, self.timestamp.isoformat())
+        """The same for each delivery of the same change, and for the same member."""
+        change = (self.event, self.path, self.version, self.timestamp.isoformat())
+        if self.member is None:
+            return _digest(*change)
+        return _digest(*change, quote(self.member))
 
 
 class DeadLetterRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,10 +124,12 @@ def instance_row(
     info: Info,
     columns: Mapping[str, str | None] | None = None,
     metadata: str | None = None,
+    member: str | None = None,
 ) -> InstanceRow:
     """Return the row of an event, or its delete marker if there are no `columns` and `metadata`.
 
-    `columns` are those filled from the header, by DICOM keyword.
+    `columns` are those filled from the header, by DICOM keyword. `member` is the member of the
+    event's archive that the row describes.
     """
     return InstanceRow(
         timestamp=event.time,
@@ -113,8 +139,15 @@ def instance_row(
         version=str(event.object.generation),
         info=info,
         metadata=metadata,
+        member=member,
         **(columns or {}),
     )
+
+
+def expanded_row(event: ObjectEvent, counts: ArchiveInfo, *, now: datetime) -> InstanceRow:
+    """Return the row that says that all members of the event's archive have been handled."""
+    about = msgspec.structs.replace(info(event), archive=counts)
+    return msgspec.structs.replace(instance_row(event, now=now, info=about), event=EXPANDED)
 
 
 def info(
@@ -124,12 +157,13 @@ def info(
     transfer_syntax_uid: str | None = None,
     warnings: Sequence[str] = (),
     dropped_tags: Sequence[str] = (),
+    member_size: int | None = None,
 ) -> Info:
-    """Return the column `info` of an event's row."""
+    """Return the column `info` of an event's row; `member_size` is that of its member, in bytes."""
     return Info(
         event_id=event.event_id,
         input=InputInfo(
-            size=event.object.size,
+            size=event.object.size if member_size is None else member_size,
             storage_class=event.object.storage_class,
             content_type=event.object.content_type,
             md5_hash=event.object.md5_hash,
@@ -144,16 +178,18 @@ def info(
 
 
 def dead_letter_row(
-    delivery: Delivery, *, now: datetime, error_type: str, error: str
+    delivery: Delivery, *, now: datetime, error_type: str, error: str, member: str | None = None
 ) -> DeadLetterRow:
     """Return the dead letter of a delivery, with the reason as two more attributes.
 
-    Attributes of a message have names that anyone may choose, so those of a resolution are left
-    out.
+    A third attribute names the member if only one member of an archive has failed. The attributes
+    of a message may have any name, so those with a name of ours are left out.
     """
     kept = delivery.excerpt
-    received = {key: value for key, value in kept.attributes.items() if key not in _OF_RESOLUTIONS}
+    received = {key: value for key, value in kept.attributes.items() if key not in _OURS}
     reason = {"error_type": error_type, "error": error}
+    if member is not None:
+        reason["member"] = member
     return DeadLetterRow(
         message_id=kept.id,
         publish_time=now,
@@ -182,21 +218,28 @@ def dismissal_row(
     version: str | None,
     event: str | None,
     because: str,
+    member: str | None = None,
 ) -> DeadLetterRow:
     """Return a resolution as a dismissal, which names its entry and says why it is closed."""
     attributes = msgspec.json.decode(resolution.attributes)
-    dismissed = {"path": path, "version": version, "event": event, "because": because}
+    dismissed = {
+        "path": path,
+        "member": member,
+        "version": version,
+        "event": event,
+        "because": because,
+    }
     text = msgspec.json.encode({**attributes, "dismissed": dismissed}).decode()
     return msgspec.structs.replace(resolution, attributes=text)
 
 
-_OF_RESOLUTIONS = frozenset({"resolved", "resolved_at", "dismissed"})
-"""The attributes that only resolutions and dismissals have."""
+_OURS = frozenset({"member", "resolved", "resolved_at", "dismissed"})
+"""Attributes of dead letters, resolutions and dismissals that no delivery brings."""
 
 _INDEX = re.compile(r"\[\d{1,4}\]")
 _COLUMNS = frozenset(
     field.encode_name.casefold()
-    for row in (InstanceRow, DeadLetterRow, Info, InputInfo)
+    for row in (InstanceRow, DeadLetterRow, Info, InputInfo, ArchiveInfo)
     for field in msgspec.structs.fields(row)
 )
 

@@ -124,10 +124,10 @@ def _coalesce(values: list[str], indent: str) -> str:
 
 def contents() -> Iterator[tuple[Path, str]]:
     """Yield each file that depends on the list, with its content."""
-    for name in ("instances", "instances_live"):
+    for name in ("tables/instances", "live/instances_live"):
         path = SCHEMA / f"{name}.json"
         yield path, with_columns(path.read_text(encoding="utf-8"))
-    yield SCHEMA / "filled.sql", filled()
+    yield SCHEMA / "live/filled.sql", filled()
 
 
 if __name__ == "__main__":

@@ -30,7 +30,17 @@ if importlib.util.find_spec("hypothesis"):  # Apache Beam's environment has none
     settings.load_profile("patient")
 
 # The heaviest first, so that no worker is left alone with one of them at the end.
-HEAVY = ("reliability", "backfill", "local", "function", "trial", "tools", "schema", "deploy")
+HEAVY = (
+    "reliability",
+    "backfill",
+    "local",
+    "function",
+    "trial",
+    "tools",
+    "schema",
+    "analysis",
+    "deploy",
+)
 FIGURES = "figures"
 WORKERS = pytest.StashKey[list[int]]()
 TESTS = Path(__file__).parent

@@ -7,7 +7,7 @@ a lone caller never waits.
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dcm2bq.deadline import Deadline
 from dcm2bq.errors import Dcm2BqError, WriteFailedError
@@ -26,18 +26,19 @@ type Send = Callable[[Sequence[bytes], Deadline], Sequence[Verdict]]
 
 
 class _Caller:
-    """A thread with a row, which waits for a verdict or for its turn to send.
+    """A thread with rows, which waits for verdicts or for its turn to send.
 
-    `leads` is set when it must send the next batch, `is_done` when its verdict is final; `woken`
-    is set after either.
+    `leads` is set when it must send the next batch, `is_done` when its verdicts are final;
+    `woken` is set after either.
     """
 
-    __slots__ = ("deadline", "is_done", "leads", "row", "verdict", "woken")
+    __slots__ = ("deadline", "is_done", "leads", "rows", "size", "verdicts", "woken")
 
-    def __init__(self, row: bytes, deadline: Deadline) -> None:
-        self.row = row
+    def __init__(self, rows: Sequence[bytes], deadline: Deadline) -> None:
+        self.rows = rows
+        self.size = sum(map(len, rows))
         self.deadline = deadline
-        self.verdict: Verdict = WriteFailedError("the insert was not finished")
+        self.verdicts: Sequence[Verdict] = _all_fail(rows, "the insert was not finished")
         self.is_done = False
         self.leads = False
         self.woken = threading.Event()
@@ -58,7 +59,16 @@ class GroupCommit:
         Raises `WriteFailedError` if the deadline passes first. The row may still be stored
         later, but an event is acknowledged only when that is certain.
         """
-        caller = _Caller(row, deadline)
+        (verdict,) = self.insert_all((row,), deadline)
+        if verdict is not None:
+            raise verdict
+
+    def insert_all(self, rows: Sequence[bytes], deadline: Deadline) -> Sequence[Verdict]:
+        """Return the verdict of each row, as `insert` would raise it.
+
+        The rows stay together, so they must fit one insert: see `batches`.
+        """
+        caller = _Caller(rows, deadline)
         with self._lock:
             self._queue.append(caller)
             caller.leads = not self._is_busy
@@ -70,8 +80,7 @@ class GroupCommit:
                 self._send_batch(deadline)
         finally:
             self._leave(caller)
-        if caller.verdict is not None:
-            raise caller.verdict
+        return caller.verdicts
 
     def _leave(self, caller: _Caller) -> None:
         """Remove a caller from the queue because its time is up or its thread ends."""
@@ -79,7 +88,7 @@ class GroupCommit:
             if caller.is_done:
                 return
             caller.is_done = True
-            caller.verdict = WriteFailedError("no time left to insert the row")
+            caller.verdicts = _all_fail(caller.rows, "no time left to insert the row")
             if caller in self._queue:
                 self._queue.remove(caller)
             if caller.leads:
@@ -88,30 +97,35 @@ class GroupCommit:
     def _send_batch(self, deadline: Deadline) -> None:
         with self._lock:
             batch = self._take()
-        verdicts: Sequence[Verdict] = [caller.verdict for caller in batch]
+        verdicts = [verdict for caller in batch for verdict in caller.verdicts]
         try:
-            answers = self._send([caller.row for caller in batch], deadline)
-            assert len(answers) == len(batch)
-            verdicts = answers
+            answers = self._send([row for caller in batch for row in caller.rows], deadline)
+            assert len(answers) == len(verdicts)
+            verdicts = list(answers)
         finally:
             with self._lock:
-                for caller, verdict in zip(batch, verdicts, strict=True):
+                begin = 0
+                for caller in batch:
+                    end = begin + len(caller.rows)
                     if not caller.is_done:
-                        caller.verdict, caller.is_done = verdict, True
+                        caller.verdicts, caller.is_done = verdicts[begin:end], True
                     caller.woken.set()
+                    begin = end
                 self._hand_over()
 
     def _take(self) -> list[_Caller]:
         """Remove the rows of one insert from the queue and return their callers."""
         batch = [self._queue.popleft()]
-        left = BATCH_BYTES - len(batch[0].row)
-        while self._queue and len(batch) < BATCH_ROWS and len(self._queue[0].row) <= left:
+        count, size = len(batch[0].rows), batch[0].size
+        while self._queue:
+            count, size = count + len(self._queue[0].rows), size + self._queue[0].size
+            if count > BATCH_ROWS or size > BATCH_BYTES:
+                break
             batch.append(self._queue.popleft())
-            left -= len(batch[-1].row)
         return batch
 
     def _hand_over(self) -> None:
-        """Make the first caller with enough time send the next batch, with its own row first."""
+        """Make the first caller with enough time send the next batch, its own rows first."""
         if self._queue:
             latest = max(self._queue, key=lambda caller: caller.deadline.at)
             ready = (caller for caller in self._queue if caller.deadline.left > ENOUGH_SECONDS)
@@ -122,3 +136,21 @@ class GroupCommit:
             leader.woken.set()
         else:
             self._is_busy = False
+
+
+def batches(rows: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Yield the rows in groups that fit one insert each."""
+    batch: list[bytes] = []
+    size = 0
+    for row in rows:
+        if batch and (len(batch) == BATCH_ROWS or size + len(row) > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += len(row)
+    if batch:
+        yield batch
+
+
+def _all_fail(rows: Sequence[bytes], reason: str) -> list[Verdict]:
+    return [WriteFailedError(reason) for _ in rows]

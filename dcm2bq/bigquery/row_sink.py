@@ -7,7 +7,7 @@ from http import HTTPStatus
 import msgspec
 
 from dcm2bq import emulators
-from dcm2bq.bigquery.commit import GroupCommit, Verdict
+from dcm2bq.bigquery.commit import GroupCommit, Verdict, batches
 from dcm2bq.config import Config
 from dcm2bq.deadline import Deadline
 from dcm2bq.errors import ConfigError, Dcm2BqError, RowTooLargeError, WriteFailedError
@@ -43,8 +43,9 @@ class _RefusedError(Exception):
 class RowSink:
     """Inserts rows; made once per process, used by all its threads.
 
-    A method returns when BigQuery has stored the row. It raises `RowTooLargeError` for a row
-    that BigQuery can never store, and `WriteFailedError` for every other failure.
+    A method returns when BigQuery has stored the row. It raises `RowTooLargeError` for a row that
+    BigQuery can never store, and `WriteFailedError` for every other failure. The methods for
+    several rows return these errors.
     """
 
     def __init__(self, config: Config) -> None:
@@ -67,6 +68,16 @@ class RowSink:
     def insert_dead_letter(self, row: DeadLetterRow, deadline: Deadline) -> None:
         """Insert a row into `dead_letter`."""
         self._dead_letter.insert(_encode(row), deadline)
+
+    def insert_all(self, rows: Sequence[InstanceRow], deadline: Deadline) -> Sequence[Verdict]:
+        """Insert rows into `instances`; return why each one was not stored."""
+        return _insert_all(self._instances, rows, deadline)
+
+    def insert_dead_letters(
+        self, rows: Sequence[DeadLetterRow], deadline: Deadline
+    ) -> Sequence[Verdict]:
+        """Insert rows into `dead_letter`; return why each one was not stored."""
+        return _insert_all(self._dead_letter, rows, deadline)
 
     def _send(self, table: str, rows: Sequence[bytes], deadline: Deadline) -> list[Verdict]:
         """Insert rows and return their verdicts; a refused row does not affect the others."""
@@ -119,6 +130,16 @@ class RowSink:
         if not all(0 <= row.index < len(rows) for row in refused):
             raise WriteFailedError(f"{table}: the answer names rows that were not sent")
         return {row.index: _codes(row.errors) for row in refused}
+
+
+def _insert_all(
+    commit: GroupCommit, rows: Sequence[InstanceRow | DeadLetterRow], deadline: Deadline
+) -> list[Verdict]:
+    return [
+        verdict
+        for batch in batches(map(_encode, rows))
+        for verdict in commit.insert_all(batch, deadline)
+    ]
 
 
 def _encode(row: InstanceRow | DeadLetterRow) -> bytes:

@@ -44,6 +44,11 @@ _NOT_REPEATED = {"source", "shard_objects", "resume", "dry_run", "beam_options"}
     "rule that deletes them.",
 )
 @click.option("--dry-run", is_flag=True, help="Count, estimate cost and time, and change nothing.")
+@click.option(
+    "--no-sample",
+    is_flag=True,
+    help="With --dry-run: do not read a sample of the objects ignored by their names.",
+)
 @click.option("--resume", metavar="RUN", help="Resume a run that did not finish.")
 @click.option("--all", "takes_all", is_flag=True, help="Include objects that BigQuery already has.")
 @click.option(
@@ -96,6 +101,7 @@ def backfill(
     *,
     staging: str | None,
     dry_run: bool,
+    no_sample: bool,
     resume: str | None,
     takes_all: bool,
     runner: str,
@@ -120,6 +126,8 @@ def backfill(
 
     Beside the tables instances and dead_letter, a run changes only the folder --staging/RUN and the
     table backfill_RUN, which is dropped at the end. --dry-run changes nothing and needs no staging.
+    It reads the first 132 bytes of up to 200 objects that are ignored because of their names, to
+    see whether they begin with DICM; objects in Nearline, Coldline and Archive are left out.
 
     The exit status is 0 once everything is in BigQuery, including dead letters; 3 if a service
     did not answer, and 4 if the Dataflow job failed: resume the run.
@@ -145,7 +153,14 @@ def backfill(
     _refuse_contradictions(runner, dataflow, resume=resume, dry_run=dry_run)
     config = configuration.load()
     if dry_run:
-        return _estimate(config, uri, processes, dataflow["max_workers"], takes_all=takes_all)
+        return _estimate(
+            config,
+            uri,
+            processes,
+            dataflow["max_workers"],
+            takes_all=takes_all,
+            samples=not no_sample,
+        )
     assert staging is not None
     startable(config, here=runner == LOCAL)
     extras.require(extras.BACKFILL)
@@ -208,6 +223,8 @@ def _refuse_contradictions(
     given = [_flag(name) for name, value in dataflow.items() if value]
     if runner == LOCAL and given and not dry_run:
         raise click.UsageError(f"{', '.join(given)}: only valid with --runner {DATAFLOW}")
+    if _is_given("no_sample") and not dry_run:
+        raise click.UsageError("--no-sample: only valid with --dry-run")
     if runner == DATAFLOW and _is_given("processes") and not dry_run:
         raise click.UsageError(f"--processes: only valid with --runner {LOCAL}")
     if resume is None:
@@ -289,16 +306,25 @@ def _on_dataflow(beam_options: Sequence[str], dataflow: Mapping[str, Any], again
 
 
 def _estimate(
-    config: "Config", uri: GsUri, processes: int, max_workers: int | None, *, takes_all: bool
+    config: "Config",
+    uri: GsUri,
+    processes: int,
+    max_workers: int | None,
+    *,
+    takes_all: bool,
+    samples: bool,
 ) -> int:
     from dcm2bq.tools.backfill.estimate import estimate  # noqa: PLC0415
-    from dcm2bq.tools.backfill.launch import count  # noqa: PLC0415
+    from dcm2bq.tools.backfill.launch import count, examine_ignored  # noqa: PLC0415
 
     with _counting() as on_page:
         total = count(config, uri.bucket, uri.name, on_page=on_page)
     known = None if takes_all else _count_known(config, uri)
     for line in estimate(total, known=known, processes=processes, workers=max_workers):
         say(line)
+    if samples:
+        for line in examine_ignored(config, total).sentences():
+            say(line)
     _tell("dry run: nothing was changed")
     return 0
 

@@ -65,7 +65,7 @@ def dead_letters() -> None:
 
     An event that cannot become a row is stored in the table dead_letter with the reason: by the
     function or, if the function never acknowledged it, by Pub/Sub. The view dead_letters and this
-    command show the open entries, one for each change of an object.
+    command show the open entries, one for each change of an object, or of a member of an archive.
 
     An entry closes when its event succeeds, when the object is deleted or replaced, or when it is
     dismissed.
@@ -148,7 +148,8 @@ def retry(*, everything: bool, **chosen: Any) -> int:
 
     Retry once the cause is removed: a missing role, a limit that was too low, a fault fixed by a
     new release. An event that succeeds gets its row or marker, and its entry is closed; one that
-    fails stays open. The command can be interrupted and repeated.
+    fails stays open. Of an archive with an entry for a member, only that member is read again. The
+    command can be interrupted and repeated.
 
     Use the configuration of the function: its name pattern, limits and privacy options apply.
 

@@ -16,13 +16,17 @@ from dcm2bq.cli.common import (
     startable,
     status_of,
 )
-from dcm2bq.errors import describe
+from dcm2bq.errors import UnlikeDicomError, describe
 from dcm2bq.gcs.uri import GsUri, is_uri
 from dcm2bq.tools.display import say, say_json
 from dcm2bq.tools.wording import counted
 
 if TYPE_CHECKING:
     from dcm2bq.dicom import Conversion
+    from dcm2bq.tools.dump import Files
+
+
+_ADVICE = "to convert such files, add --option input.otherNames=sniff"
 
 
 @click.command()
@@ -52,7 +56,8 @@ def dump(
 
     A PATH is a file, a folder, a glob pattern, gs://bucket/object, gs://bucket/prefix/ or -
     for standard input. In folders and under prefixes, only names that match
-    input.namePattern are read; a file given by its own name is always read.
+    input.namePattern are converted, and with --option input.otherNames=sniff also other
+    files that begin like DICOM; a file given by its own name is always converted.
 
     A single file is printed as one indented document, several files as one line each.
     Files that cannot be read are reported on stderr, and the exit status is then 1.
@@ -66,11 +71,7 @@ def dump(
         dcm2bq dump gs://my-bucket/2026/ > headers.ndjson
         curl -s https://example.org/scan.dcm | dcm2bq dump -
     """  # noqa: D301 - \b tells click to keep the line breaks
-    for path in paths:
-        if not path:
-            raise click.UsageError("PATH is empty")
-        if is_uri(path):
-            GsUri.parse(path)
+    _check(paths)
     overrides = parse_settings(settings)
     if format_:
         if "jsonOutput.format" in overrides:
@@ -84,11 +85,14 @@ def dump(
     files = Files(config)
     single = not envelope and len(paths) == 1 and files.names_one(paths[0])
     is_quiet = single or sys.stdout.isatty() or not sys.stderr.isatty()
-    status = 0
+    status = unlike = 0
     with click.progressbar(files.find(paths), file=sys.stderr, hidden=is_quiet) as shown:
         for file in shown:
             try:
                 conversion = file.convert()
+            except UnlikeDicomError:
+                unlike += 1
+                continue
             except Exception as error:
                 complain(f"{file.path}: {_reason(error)}")
                 status = max(status, status_of(error))
@@ -96,8 +100,18 @@ def dump(
             say_json(_document(file.path, conversion, envelope=envelope, indent=single))
             if verbose and conversion.warnings:
                 _report_warnings(file.path, len(conversion.warnings))
-    _report_skipped(*files.skipped)
+    _report_skipped(*files.skipped, unlike)
+    _report_sample(files)
     return status
+
+
+def _check(paths: Sequence[str]) -> None:
+    """Raise an error for an empty path or an invalid URI, before anything is read."""
+    for path in paths:
+        if not path:
+            raise click.UsageError("PATH is empty")
+        if is_uri(path):
+            GsUri.parse(path)
 
 
 def _document(path: str, conversion: "Conversion", *, envelope: bool, indent: bool) -> bytes:
@@ -114,14 +128,24 @@ def _report_warnings(path: str, count: int) -> None:
     say(f"{path}: {counted(count, 'warning')}", err=True)
 
 
-def _report_skipped(unmatched: int, empty: int) -> None:
+def _report_skipped(unmatched: int, empty: int, unlike: int) -> None:
     """Print how many files of folders and prefixes were not converted, and why."""
     verb = "do" if unmatched > 1 else "does"
     names = f"{counted(unmatched, 'name')} that {verb} not match input.namePattern"
     objects = counted(empty, "empty object")
-    parts = [text for text, number in ((names, unmatched), (objects, empty)) if number]
+    verb = "do" if unlike > 1 else "does"
+    others = f"{counted(unlike, 'file')} that {verb} not begin like DICOM"
+    reasons = ((names, unmatched), (objects, empty), (others, unlike))
+    parts = [text for text, number in reasons if number]
     if parts:
         say(f"skipped: {', '.join(parts)}", err=True)
+
+
+def _report_sample(files: "Files") -> None:
+    """Print how many of the files that were skipped because of their names are DICOM."""
+    for noun, findings in files.examine_skipped():
+        for sentence in findings.sentences(noun=noun, advice=_ADVICE):
+            say(sentence, err=True)
 
 
 def _reason(error: Exception) -> str:

@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import click
@@ -17,8 +18,10 @@ from dcm2bq.tools.display import say, say_json
 from dcm2bq.tools.wording import counted
 
 if TYPE_CHECKING:
+    from dcm2bq.tools.ignored_names import SampleFindings
     from dcm2bq.tools.verify import Comparison, Repair
 
+_EXAMPLES = 3  # of ignored objects that begin with DICM; --json has all of the sample
 _BAR_OBJECTS = 1000  # objects between two updates of the progress bar
 
 
@@ -36,8 +39,19 @@ _BAR_OBJECTS = 1000  # objects between two updates of the progress bar
     help="Do not report younger objects as missing: their events may be on their way.",
 )
 @click.option("--allow-empty", is_flag=True, help="Accept a prefix without objects and rows.")
+@click.option(
+    "--no-sample", is_flag=True, help="Do not read a sample of the objects ignored by their names."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the differences as a JSON array.")
-def verify(location: str, *, repair: bool, settle: int, allow_empty: bool, as_json: bool) -> int:
+def verify(
+    location: str,
+    *,
+    repair: bool,
+    settle: int,
+    allow_empty: bool,
+    no_sample: bool,
+    as_json: bool,
+) -> int:
     """Compare the objects of a bucket with the rows of instances_live.
 
     \b
@@ -48,6 +62,7 @@ def verify(location: str, *, repair: bool, settle: int, allow_empty: bool, as_js
         stale          the object of a row was deleted
         superseded     the object of a row was overwritten
         dismissed      an object has no row, and its dead letter was dismissed; accepted
+        ignored        a sampled object begins with DICM, but is ignored because of its name
 
     Without --repair, nothing is changed. With --repair, missing objects are indexed by the code of
     the function, and stale and superseded rows get a delete marker, provided Cloud Storage confirms
@@ -58,10 +73,14 @@ def verify(location: str, *, repair: bool, settle: int, allow_empty: bool, as_js
     objects, see "Forged events" in docs/OPERATIONS.md: only a forged event can hide an object that
     exists.
 
-    Use the configuration of the function: objects that it ignores need no row.
+    Use the configuration of the function: objects that it ignores need no row. Of those that it
+    ignores because of their names, up to 200 are read, 132 bytes each, to see whether they begin
+    with DICM; objects in Nearline, Coldline and Archive are left out. With input.otherNames: sniff,
+    each object of another name that has no row is read instead, 64 KiB at most.
 
-    The exit status is 1 if there is a difference (with --repair: if one remains), or if there is
-    neither an object nor a row under the prefix, which may be mistyped.
+    The exit status is 1 if there is a difference (with --repair: if one remains), if more than 3
+    of the sampled objects begin with DICM, or if there is neither an object nor a row under the
+    prefix, which may be mistyped.
 
     \b
     Examples:
@@ -83,6 +102,14 @@ def verify(location: str, *, repair: bool, settle: int, allow_empty: bool, as_js
     else:
         repairs = (tool.Repair(difference, None) for difference in comparison)
     unresolved, counts = 0, Counter[str]()
+    sample: list[SampleFindings] = []
+
+    def sampled() -> Iterator[tool.Repair]:
+        findings, ignored = comparison.examine_ignored()
+        sample.append(findings)
+        for difference in islice(ignored, None if as_json else _EXAMPLES):
+            yield tool.Repair(difference, None)
+
     show = _show_json if as_json else _show
     with click.progressbar(
         length=comparison.rows,
@@ -92,17 +119,22 @@ def verify(location: str, *, repair: bool, settle: int, allow_empty: bool, as_js
         update_min_steps=_BAR_OBJECTS,
     ) as bar:
         comparison.on_object = lambda: bar.update(1)
-        for shown in show(repairs):
-            counts[shown.difference.finding] += 1
-            unresolved += not shown.is_resolved
+        for shown in show(repairs if no_sample else chain(repairs, sampled())):
+            if shown.difference.finding is not tool.Finding.IGNORED:
+                counts[shown.difference.finding] += 1
+                unresolved += not shown.is_resolved
     _summarise(comparison, counts, unresolved if repair else None)
+    for findings in sample:
+        for sentence in findings.sentences():
+            say(sentence, err=True)
     if not comparison.objects and not counts and not allow_empty:
         complain(
             f"{location}: there is no object and no row under this prefix; "
             "if that is right, use --allow-empty"
         )
         return FINDINGS
-    return FINDINGS if unresolved else 0
+    is_alarming = any(findings.is_alarming for findings in sample)
+    return FINDINGS if unresolved or is_alarming else 0
 
 
 def _show(repairs: Iterable["Repair"]) -> Iterator["Repair"]:
@@ -142,6 +174,8 @@ def _summarise(comparison: "Comparison", counts: Counter[str], unresolved: int |
     ignored = f" ({comparison.ignored:,} ignored)" if comparison.ignored else ""
     parts = [f"{counted(comparison.objects, 'object')}{ignored}"]
     parts += [f"{count:,} {finding}" for finding, count in sorted(counts.items())]
+    if comparison.unread:
+        parts.append(f"{comparison.unread:,} in Nearline, Coldline or Archive not read")
     if comparison.settling:
         parts.append(f"{comparison.settling:,} too new to be reported as missing")
     if unresolved is not None:

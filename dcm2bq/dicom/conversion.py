@@ -10,7 +10,8 @@ from functools import cached_property, partial
 from io import BytesIO, TextIOBase
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
+from urllib.parse import quote
 
 import msgspec
 
@@ -85,6 +86,7 @@ def convert(
     *,
     bulk_data_root: str = "",
     timeout: float | None = None,
+    sniff: bool = False,
     **options: Any,
 ) -> Conversion:
     """Convert the header of a DICOM object to JSON, without reading its pixels.
@@ -98,6 +100,7 @@ def convert(
     options: options by their Python names, as above; they override `config`.
     bulk_data_root: start of BulkDataURIs with `explicit_bulk_data_root`.
     timeout: in seconds.
+    sniff: raise UnlikeDicomError if the first bytes do not look like DICOM.
     Raises NotDicomError, UnreadableDicomError, ConfigError, ReadFailedError
     (after the timeout, say: try again); errors of the source pass.
     """
@@ -107,25 +110,37 @@ def convert(
         # hasattr: isinstance with abstract classes would cost 1 % of a small file
         if isinstance(source, str) or hasattr(source, "__fspath__"):
             with open_regular(_local(cast("str | os.PathLike[str]", source))) as stream:
-                return convert_within(memory, stream, config, bulk_data_root=bulk_data_root)
-        return convert_within(memory, _readable(source), config, bulk_data_root=bulk_data_root)
+                return convert_within(
+                    memory, stream, config, bulk_data_root=bulk_data_root, sniff=sniff
+                )
+        return convert_within(
+            memory, _readable(source), config, bulk_data_root=bulk_data_root, sniff=sniff
+        )
 
 
 def convert_within(
-    memory: Claim, source: BinaryIO | Source, config: Config, *, bulk_data_root: str = ""
+    memory: Claim,
+    source: BinaryIO | Source,
+    config: Config,
+    *,
+    bulk_data_root: str = "",
+    member: str | None = None,
+    sniff: bool = False,
 ) -> Conversion:
     """Convert as `convert` does, within the deadline and budget of a claim that the caller holds.
 
-    The function keeps its claim until the row is stored, because the text is in memory until then.
+    BulkDataURIs name the `member` if the source is one of an archive. The function keeps its claim
+    until the row is stored, because the text is in memory until then.
     """
     handled = sys.exception()
     reader = as_source(source)
+    uri = _UriParts(bulk_data_root, "" if member is None else f"member={quote(member)}&")
     while True:
         try:
             deadline = (
                 memory.deadline.restarted()
             )  # the CPU time of earlier attempts does not count
-            conversion = _convert(reader, config, bulk_data_root, deadline, memory)
+            conversion = _convert(reader, config, uri, deadline, memory, sniff=sniff)
         except GiveWayError:
             pass  # the error holds what was read until this block ends: begin again after it
         except Exception as error:
@@ -179,7 +194,9 @@ def _suggestion(name: str) -> str:
     """Return a hint at the argument that a wrong name may stand for."""
     if name == "deadline_seconds":
         return ": use timeout"
-    close = difflib.get_close_matches(name, [*_OPTIONS, "config", "bulk_data_root", "timeout"], n=1)
+    close = difflib.get_close_matches(
+        name, [*_OPTIONS, "config", "bulk_data_root", "timeout", "sniff"], n=1
+    )
     return f": did you mean {close[0]!r}?" if close else ""
 
 
@@ -216,22 +233,44 @@ def _release_frames(error: BaseException | None, handled: BaseException | None) 
         error = error.__context__
 
 
+class _UriParts(NamedTuple):
+    """What BulkDataURIs of one source have in common: their root, and the start of the query."""
+
+    root: str
+    query: str
+
+
 def _convert(
-    source: Source, config: Config, root: str, deadline: Deadline, memory: Claim
+    source: Source,
+    config: Config,
+    uri: _UriParts,
+    deadline: Deadline,
+    memory: Claim,
+    *,
+    sniff: bool,
 ) -> Conversion:
     """Read, apply the privacy rules, write, fit into a row, and lift the columns."""
     output = config.json_output
     notes = Notes()
     format_ = format_of(output)
     depth = min(config.limits.depth, (_MOST_LEVELS - _LEVELS_OF_ELEMENT) // format_.levels)
-    file = read_file(source, config, notes, depth=depth, deadline=deadline, memory=memory)
+    file = read_file(
+        source, config, notes, depth=depth, deadline=deadline, memory=memory, sniff=sniff
+    )
     if rules := privacy_rules(config.privacy):
         rules.apply(file.meta, notes, deadline)
         rules.apply(file.data_set, notes, deadline)
     metadata: dict[str, Any] = {}
     most_text = config.bulk_data.text_max_bytes
     new_writer = partial(
-        Writer, output, notes, root=root, most_text=most_text, deadline=deadline, memory=memory
+        Writer,
+        output,
+        notes,
+        root=uri.root,
+        query=uri.query,
+        most_text=most_text,
+        deadline=deadline,
+        memory=memory,
     )
     data_sets = []
     if format_.has_meta and not output.ignore_meta_header:

@@ -7,7 +7,9 @@ it.
 """
 
 import contextlib
+import math
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -34,6 +36,8 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_CODINGS = frozenset({"gzip", "x-gzip"})  # one coding, two names (RFC 9110 8.4.1.3)
 _HEAD_BYTES = 64 * 1024
 """Bytes fetched to see whether an object is gzipped: the conversion's first read needs as many."""
+_REQUEST_SECONDS = 600
+"""Longest time for a request and its retries if there is no deadline: longer than any event's."""
 _EXPLAIN_SECONDS = 5
 """Longest wait for the metadata that explains a refusal: the refusal's text is already there."""
 
@@ -155,6 +159,8 @@ class Generation:
     ) -> Answer:
         if deadline.has_passed:
             raise ReadFailedError("no time left to read the object")
+        if deadline.at == math.inf:
+            deadline = Deadline.after(_REQUEST_SECONDS)
         path = f"{self._path}?{urlencode({**parameters, **self._query})}"
         try:
             return self._transport.request("GET", path, deadline=deadline, headers=headers)
@@ -165,7 +171,7 @@ class Generation:
 class ObjectReader:
     """One generation of one object, read by ranges; a byte source for the conversion.
 
-    `size` is in bytes. `bytes_read` counts what was fetched.
+    Any thread may read. `size` is in bytes. `bytes_read` counts what was fetched.
     """
 
     def __init__(self, generation: Generation, size: int) -> None:
@@ -173,6 +179,7 @@ class ObjectReader:
         self.bytes_read = 0
         self._generation = generation
         self._head = b""
+        self._counting = threading.Lock()
 
     def begins_with(self, magic: bytes) -> bool:
         """Return whether the content begins with `magic`; the bytes fetched for it are kept."""
@@ -194,7 +201,8 @@ class ObjectReader:
             # Accepting gzip keeps Cloud Storage from inflating: ranges count stored bytes.
             {"Range": f"bytes={offset}-{end - 1}", "Accept-Encoding": "gzip"}
         )
-        self.bytes_read += len(answer.body)
+        with self._counting:
+            self.bytes_read += len(answer.body)
         is_whole = answer.status == HTTPStatus.OK and (offset, end) == (0, self.size)
         if not (is_whole or _content_range(answer) == (offset, end)):
             raise ReadFailedError(f"Cloud Storage: the answer is not the range {offset}-{end - 1}")

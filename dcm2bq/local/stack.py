@@ -30,7 +30,7 @@ from dcm2bq.local.eventarc import Event, EventDelivery, Trigger
 from dcm2bq.local.mirror import Mirror
 from dcm2bq.local.scratch_folder import scratch_folder
 from dcm2bq.local.watched_folder import Changes
-from dcm2bq.tools.parallel import in_parallel
+from dcm2bq.parallel import in_parallel
 from dcm2bq.version import entry_point
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from dcm2bq.ignored import matches_name_pattern
 from dcm2bq.local import servers
 from dcm2bq.local.stack import BUCKET, Change, ChangeKind, Stack
 from dcm2bq.tools.display import printable, printable_json
+from dcm2bq.tools.ignored_names import IgnoredNames
 from dcm2bq.tools.wording import counted
 
 Row = Mapping[str, Any]
@@ -28,7 +29,6 @@ _UNITS = ("bytes", "KB", "MB", "GB", "TB")
 _KILO = 1000
 _EXAMPLES = 3  # names shown of each kind of ignored file
 _ARCHIVES = re.compile(r"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
-_NO_EXTENSION = re.compile(r"(^|/)[^/.]+$|(^|/)[0-9.]+$")  # the dots of a UID begin no extension
 _CHANGES_PER_QUERY = 500  # of 36 bytes an event id: far below BigQuery's 1 MB for a query
 
 _COUNTS_SQL = """
@@ -102,7 +102,7 @@ def print_summary(
         _line(out, f"The function's log: {stack.keep_function_log()}")
     if ignored:
         out.print()
-        _line(out, f"Ignored: empty objects, and names that do not match {_pattern(stack)}")
+        _line(out, f"Ignored: empty objects, and {_others(stack)}")
         for hint in _ignored_kinds(stack):
             _line(out, f"  {hint}")
     if live:
@@ -180,23 +180,44 @@ def _outcome(change: Change, outcomes: Mapping[str, Row]) -> str:
     return f"live, {row['modality'] or 'no modality'}"
 
 
-def _pattern(stack: Stack) -> str:
-    pattern = stack.config.input.name_pattern
-    return f'"{pattern}" (option input.namePattern; "." matches every name)'
+def _others(stack: Stack) -> str:
+    """Return which objects are ignored because of their names or content."""
+    options = stack.config.input
+    if options.other_names == "sniff":
+        return "content that does not begin like DICOM (option input.otherNames)"
+    return (
+        f'names that do not match "{options.name_pattern}" '
+        '(option input.namePattern; "." matches every name)'
+    )
 
 
 def _ignored_kinds(stack: Stack) -> Iterator[str]:
-    """Yield a line for each kind of ignored name that often is, or contains, DICOM."""
+    """Yield a line about archives, and one about DICOM, among what is ignored."""
     ignored = [name for name in stack.objects if not matches_name_pattern(stack.config, name)]
-    kinds = (
-        ("archive", _ARCHIVES, "not opened: unpack them first"),
-        ("extensionless name", _NO_EXTENSION, "--option input.namePattern=. accepts every name"),
-    )
-    for noun, pattern, hint in kinds:
-        names = [name for name in ignored if pattern.search(name)]
-        if names:
-            examples = ", ".join(names[:_EXAMPLES]) + (", ..." if len(names) > _EXAMPLES else "")
-            yield f"{counted(len(names), noun)}: {examples}; {hint}"
+    if archives := [name for name in ignored if _ARCHIVES.search(name)]:
+        count = counted(len(archives), "archive")
+        yield f"{count}: {_some(archives)}; not opened: unpack them first"
+    if stack.config.input.other_names == "sniff":
+        return
+    names: IgnoredNames[str] = IgnoredNames()
+    for name in ignored:
+        names.add(name, name)
+
+    def read(name: str, n: int) -> bytes:
+        file = stack.objects.open(name)
+        if file is None:  # deleted since it was uploaded
+            return b""
+        with file:
+            return file.read(n)
+
+    findings, dicom = names.examine(read)
+    if dicom:
+        advice = "--option input.otherNames=sniff records them"
+        yield f"{findings.share('file')}: {_some(dicom)}; {advice}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_EXAMPLES]) + (", ..." if len(names) > _EXAMPLES else "")
 
 
 def _print_example(out: Console, stack: Stack, command: str) -> None:

@@ -4,6 +4,8 @@
 `NAME.sql` is the query of a view or table function. The files write names as
 `${project}.${dataset}.${instances}`, a form that Terraform's `templatefile` reads as well.
 `${filled}` and the other names in `FRAGMENTS` stand for parts that several queries share.
+The folders: `tables`; `live` for the objects that exist; `dead_letters`; `analysis` for views that
+read the inside of headers, by subject.
 """
 
 import json
@@ -14,24 +16,34 @@ from string import Template
 from typing import Any
 
 from dcm2bq import hash_key
-from dcm2bq.config import Config
+from dcm2bq.config import Config, JsonOutput
 
 NAMES = (
-    "instances",
-    "dead_letter",
-    "instances_live",
-    "studies",
-    "series",
-    "patients",
-    "dead_letters",
-    "dismissed_letters",
-    "study",
-    "ingested_between",
-    "changes_between",
+    "tables/instances",
+    "tables/dead_letter",
+    "live/instances_live",
+    "live/studies",
+    "live/series",
+    "live/patients",
+    "dead_letters/dead_letters",
+    "dead_letters/dismissed_letters",
+    "analysis/reports/sr_content",
+    "live/study",
+    "live/ingested_between",
+    "live/changes_between",
+    "analysis/series/series_attributes",
+    "analysis/series/series_geometry",
+    "analysis/quality/quality_findings",
 )
 """The files, in an order in which their objects can be created."""
 
-FRAGMENTS = ("filled", "hides", "supersedes", "newest", "closes")
+FRAGMENTS = (
+    "live/filled",
+    "live/hides",
+    "live/supersedes",
+    "live/newest",
+    "dead_letters/closes",
+)
 """The files `NAME.sql` that are parts of queries; they contain no names to substitute."""
 
 PRIVACY_LABEL = "dcm2bq_privacy"
@@ -53,7 +65,8 @@ class Definition:
     """How an object of the dataset must be.
 
     `resource` is its REST resource with the query, `qualified_name` is `project.dataset.name`,
-    and `sql` is the query, or None for a table.
+    and `sql` is the query, or None for a table. An analysis view or function reads the inside of
+    headers, which it can only if they are stored as `unmet_needs` demands.
     """
 
     kind: DefinitionKind
@@ -61,6 +74,7 @@ class Definition:
     qualified_name: str
     resource: dict[str, Any]
     sql: str | None = None
+    is_analysis: bool = False
 
     @property
     def ddl(self) -> str:
@@ -80,16 +94,50 @@ class Definition:
 
 
 def load(config: Config, project: str) -> tuple[Definition, ...]:
-    """Return all objects of the configured dataset in `project`, in order of creation.
+    """Return the objects that the configured dataset must have, in order of creation.
 
     `instances` has the label of the key only if the key is known to this process.
     """
+    is_readable = not unmet_needs(config.json_output)
+    return tuple(
+        definition
+        for definition in _definitions(config, project)
+        if is_readable or not definition.is_analysis
+    )
+
+
+def left_out(config: Config, project: str) -> tuple[Definition, ...]:
+    """Return the analysis views and functions that the configured dataset cannot have."""
+    if not unmet_needs(config.json_output):
+        return ()
+    return tuple(
+        definition for definition in _definitions(config, project) if definition.is_analysis
+    )
+
+
+def unmet_needs(options: JsonOutput) -> tuple[str, ...]:
+    """Return the options that analysis views need and that are set otherwise; none by default.
+
+    Terraform has the same list.
+
+    >>> unmet_needs(JsonOutput(format="dicom-json"))
+    ('jsonOutput.format flat',)
+    """
+    needs = {
+        "jsonOutput.format flat": options.format == "flat",
+        "jsonOutput.useCommonNames true": options.use_common_names,
+        "jsonOutput.useArrayWithSingleValue false": not options.use_array_with_single_value,
+    }
+    return tuple(need for need, is_met in needs.items() if not is_met)
+
+
+def _definitions(config: Config, project: str) -> tuple[Definition, ...]:
     names = {
         "project": project,
         "dataset": config.big_query.dataset_id,
         "instances": config.big_query.instances_table_id,
         "dead_letter": config.big_query.dead_letter_table_id,
-        **{name: _read(f"{name}.sql") for name in FRAGMENTS},
+        **{file.rpartition("/")[2]: _read(f"{file}.sql") for file in FRAGMENTS},
     }
     definitions = tuple(_definition(file, names) for file in NAMES)
     if config.privacy.is_on:  # rows are in the first one, `instances`
@@ -117,6 +165,7 @@ def _definition(file: str, names: dict[str, str]) -> Definition:
         qualified_name=f"{names['project']}.{names['dataset']}.{name}",
         resource=resource,
         sql=sql,
+        is_analysis=file.startswith("analysis/"),
     )
 
 

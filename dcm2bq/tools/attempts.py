@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from dcm2bq.errors import ConfigError, RetryableError
-from dcm2bq.tools.parallel import in_parallel
+from dcm2bq.parallel import in_parallel
 
 THREADS = 8
 """Items handled at once by a command; each waits for services most of its time."""

@@ -38,7 +38,10 @@ _WILDCARDS = {"*": ".*", "?": "."}
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the view `dead_letters`: one change of one object that could not be handled."""
+    """A row of the view `dead_letters`: one change of one object that could not be handled.
+
+    `member` is the member of an archive that alone could not be handled.
+    """
 
     path: str | None
     version: str | None
@@ -50,13 +53,15 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     source: str
     message_id: str | None
+    member: str | None = None
 
     @property
     def name(self) -> str:
         """The object and the change; the message if the dead letter names no object."""
         if self.path is None:
             return f"message {self.message_id}"
-        return f"{self.path}#{self.version} {self.event}"
+        change = f"{self.path}#{self.version} {self.event}"
+        return change if self.member is None else f"{change}, member {self.member}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +122,7 @@ def find(dataset: Dataset, chosen: Filter, *, limit: int | None = None) -> Itera
     sql = f"""
         SELECT * FROM dead_letters AS entry
         WHERE {where}
-        ORDER BY last_seen DESC, path, version, event {end}
+        ORDER BY last_seen DESC, path, member, version, event {end}
     """  # noqa: S608 - the condition consists of the texts above
     for row in dataset.stream(sql, parameters):
         yield msgspec.convert(row, Entry)
@@ -141,7 +146,7 @@ def read(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[DeadLette
     """Yield the entries with their last rows, in no particular order."""
     where, parameters = chosen.where
     table = config.big_query.dead_letter_table_id
-    # An entry's last row has its message id and time, either of which may be null.
+    # An entry's last row has its message id and time, either of which may be null, and its member.
     sql = f"""
         SELECT entry.*, letter.attributes AS attributes, letter.data AS data
         FROM dead_letters AS entry
@@ -149,9 +154,13 @@ def read(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[DeadLette
           ON COALESCE(letter.message_id, '') = COALESCE(entry.message_id, '')
           AND COALESCE(letter.publish_time, TIMESTAMP '1970-01-01 00:00:00+00:00')
             = COALESCE(entry.last_seen, TIMESTAMP '1970-01-01 00:00:00+00:00')
+          AND COALESCE(
+            JSON_VALUE(SAFE.PARSE_JSON(letter.attributes, wide_number_mode => 'round'), '$.member'),
+            ''
+          ) = COALESCE(entry.member, '')
         WHERE {where}
         QUALIFY ROW_NUMBER() OVER (
-          PARTITION BY entry.path, entry.version, entry.event, entry.message_id
+          PARTITION BY entry.path, entry.member, entry.version, entry.event, entry.message_id
         ) = 1
     """  # noqa: S608 - the configuration restricts the characters of a table's id
     for row in dataset.stream(sql, parameters):
@@ -186,6 +195,7 @@ def dismiss(
         row = rows.dismissal_row(
             _resolution(letter),
             path=entry.path,
+            member=entry.member,
             version=entry.version,
             event=entry.event,
             because=because,
@@ -219,7 +229,8 @@ class _Retrier:
     def _handle(self, letter: DeadLetter) -> Result:
         delivery = events.recorded(letter.attributes, letter.data, letter.entry.message_id)
         try:
-            return self._handler.apply(events.parse(delivery), self._deadline).result
+            event, member = events.parse(delivery), letter.entry.member
+            return self._handler.apply(event, self._deadline, member=member).result
         except SupersededError:
             return Result.SUPERSEDED
 

@@ -18,6 +18,7 @@ from dcm2bq.files import open_regular
 from dcm2bq.gcs.uri import GsUri, is_uri
 from dcm2bq.ignored import matches_name_pattern
 from dcm2bq.stored_object import StoredObject
+from dcm2bq.tools.ignored_names import IgnoredNames, SampleFindings, read_from
 
 if TYPE_CHECKING:
     from dcm2bq.gcs.store import Store
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file to convert; `convert` raises an error if it cannot be read."""
+    """A file to convert; `convert` raises an error if it cannot be read.
+
+    That is `UnlikeDicomError` for a file to be skipped: only its first bytes could tell.
+    """
 
     path: str
     convert: Callable[[], Conversion]
@@ -36,10 +40,12 @@ class Files:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._sniffs = config.input.other_names == "sniff"
         self._store: Store | None = None
         self._unmatched: set[str] = set()
         self._named: set[str] = set()
-        self._unmatched_objects = self._empty_objects = 0
+        self._unmatched_objects: IgnoredNames[StoredObject] = IgnoredNames()
+        self._empty_objects = 0
 
     def names_one(self, path: str) -> bool:
         """Return whether an argument names exactly one file, not a folder, prefix or pattern."""
@@ -50,8 +56,21 @@ class Files:
     @property
     def skipped(self) -> tuple[int, int]:
         """How many names did not match `input.namePattern`, and how many objects were empty."""
-        names = len(self._unmatched - self._named)  # a glob can match a file and its folder
-        return names + self._unmatched_objects, self._empty_objects
+        return len(self._unmatched_files) + self._unmatched_objects.count, self._empty_objects
+
+    def examine_skipped(self) -> Iterator[tuple[str, SampleFindings]]:
+        """Read a sample of what was skipped because of its name; yield a noun and the findings."""
+        if files := self._unmatched_files:
+            names: IgnoredNames[Path] = IgnoredNames()
+            for path in files:
+                names.add(path, Path(path))
+            yield "file", names.examine(_first_bytes)[0]
+        if self._unmatched_objects.count:
+            yield "object", self._unmatched_objects.examine(read_from(self._get_store()))[0]
+
+    @property
+    def _unmatched_files(self) -> set[str]:
+        return self._unmatched - self._named  # a glob can match a file and its folder
 
     def find(self, paths: Sequence[str]) -> Iterator[File]:
         """Yield the files in the order of the arguments; those of a folder sorted by name."""
@@ -76,16 +95,17 @@ class Files:
             for folder, _, files in os.walk(path, onerror=errors.append)
             for name in files
         )
-        matching = [name for name in names if self._matches(name.relative_to(path).as_posix())]
-        self._unmatched.update(map(str, set(names).difference(matching)))
-        for name in matching:
-            yield File(str(name), partial(self._convert_file, name))
+        matching = {name for name in names if self._matches(name.relative_to(path).as_posix())}
+        chosen = names if self._sniffs else [name for name in names if name in matching]
+        self._unmatched.update(map(str, set(names).difference(chosen)))
+        for name in chosen:
+            convert_ = partial(self._convert_file, name, sniff=name not in matching)
+            yield File(str(name), convert_)
         for error in errors:
             yield _failing(str(error.filename), error)
-        if not matching and not errors:
-            yield _failing(
-                path, FileNotFoundError("no file in this folder matches input.namePattern")
-            )
+        if not chosen and not errors:
+            condition = "" if self._sniffs else " matches input.namePattern"
+            yield _failing(path, FileNotFoundError(f"no file in this folder{condition}"))
 
     def _find_matching(self, pattern: str) -> Iterator[File]:
         """Yield each matching file once: `**` matches a folder and also the files in it."""
@@ -106,13 +126,17 @@ class Files:
             for stored in self._get_store().list(uri.bucket, uri.name):
                 if is_one and stored.name != uri.name:
                     break
-                if not is_one and not self._matches(stored.name):
-                    self._unmatched_objects += 1
+                matches = is_one or self._matches(stored.name)
+                if not matches and not self._sniffs:
+                    self._unmatched_objects.add(
+                        stored.name, stored, storage_class=stored.storage_class
+                    )
                 elif not is_one and not stored.size:
                     self._empty_objects += 1
                 else:
                     count += 1
-                    yield File(stored.path, partial(self._convert_object, stored))
+                    sniff = not matches
+                    yield File(stored.path, partial(self._convert_object, stored, sniff=sniff))
         except Dcm2BqError as error:
             yield _failing(path, error)
         else:
@@ -125,18 +149,23 @@ class Files:
     def _convert_stdin(self) -> Conversion:
         return self._convert_stream(sys.stdin.buffer)
 
-    def _convert_file(self, path: Path) -> Conversion:
+    def _convert_file(self, path: Path, *, sniff: bool = False) -> Conversion:
         with open_regular(path) as stream:
-            return self._convert_stream(stream)
+            return self._convert_stream(stream, sniff=sniff)
 
-    def _convert_stream(self, stream: BinaryIO) -> Conversion:
+    def _convert_stream(self, stream: BinaryIO, *, sniff: bool = False) -> Conversion:
         seekable = stream if stream.seekable() else io.BytesIO(stream.read())
-        return convert(seekable, self._config)
+        return convert(seekable, self._config, sniff=sniff)
 
-    def _convert_object(self, stored: StoredObject) -> Conversion:
+    def _convert_object(self, stored: StoredObject, *, sniff: bool) -> Conversion:
         seconds = self._config.limits.deadline_seconds
-        source = self._get_store().open(stored, Deadline.after(seconds))
-        return convert(source, self._config, bulk_data_root=stored.bulk_data_root, timeout=seconds)
+        return convert(
+            self._get_store().open(stored, Deadline.after(seconds)),
+            self._config,
+            bulk_data_root=stored.bulk_data_root,
+            timeout=seconds,
+            sniff=sniff,
+        )
 
     def _get_store(self) -> "Store":
         if self._store is None:
@@ -144,6 +173,11 @@ class Files:
 
             self._store = Store(self._config)
         return self._store
+
+
+def _first_bytes(path: Path, n: int) -> bytes:
+    with open_regular(path) as stream:
+        return stream.read(n)
 
 
 def _names_object(uri: GsUri) -> bool:

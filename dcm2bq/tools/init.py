@@ -4,7 +4,7 @@ A change that would lose data (a column's type, the partitioning) is refused bef
 changed. Every change is read back, since a service may accept a change without making it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -23,6 +23,7 @@ class SchemaAction(StrEnum):
     CREATED = "created"
     UPDATED = "updated"
     UNCHANGED = "unchanged"
+    LEFT_OUT = "left out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class SchemaEntry:
 
     def outcome(self, *, dry_run: bool) -> str:
         """What was done or, in a dry run, what would be done."""
-        is_change = self.action is not SchemaAction.UNCHANGED
+        is_change = self.action in {SchemaAction.CREATED, SchemaAction.UPDATED}
         return f"would be {self.action}" if dry_run and is_change else str(self.action)
 
 
@@ -68,11 +69,11 @@ def init(
 ) -> tuple[SchemaEntry, ...]:
     """Create or update the dataset to match the definitions; return an entry for each object.
 
-    The dataset's own entry comes first. A missing dataset is created, closed, in `location`, by
-    default in BigQuery's default location; an existing one is closed if `close` is set. With
-    `dry_run` nothing is changed. Raises `ConfigError`, naming table and column, before changing
-    anything if a change is impossible; raises `ServiceError` if BigQuery accepted a change but
-    did not make it.
+    The dataset's own entry comes first; those of analysis views that it cannot have come last. A
+    missing dataset is created, closed, in `location`, by default in BigQuery's default location; an
+    existing one is closed if `close` is set. With `dry_run` nothing is changed. Raises
+    `ConfigError`, naming table and column, before changing anything if a change is impossible;
+    raises `ServiceError` if BigQuery accepted a change but did not make it.
     """
     refuse_equal_names(config)
     if config.privacy.needs_key:
@@ -91,7 +92,7 @@ def init(
         for step in steps:
             _apply(dataset, step)
             _check(dataset, step)
-    return (entry, *(step.entry for step in steps))
+    return (entry, *(step.entry for step in steps), *_left_out(dataset, config))
 
 
 def _dataset_entry(
@@ -111,6 +112,20 @@ def _dataset_entry(
     elif access.openings:
         details = (f"open ({', '.join(access.openings)}): run dcm2bq init --close to remove these",)
     return SchemaEntry("dataset", dataset.name, action, details)
+
+
+def _left_out(dataset: Dataset, config: Config) -> Iterator[SchemaEntry]:
+    """Yield an entry for each analysis view that the `jsonOutput` options rule out.
+
+    One that exists was created with other options. It still reads the rows of that time, so it is
+    not dropped.
+    """
+    needs = f"needs {', '.join(schema.unmet_needs(config.json_output))}"
+    for definition in schema.left_out(config, dataset.project):
+        is_there = _compare(dataset, definition).existing is not None
+        kept = ("exists and is left alone: rows stored with these options are not shown in it",)
+        details = (needs, *(kept if is_there else ()))
+        yield SchemaEntry(definition.kind, definition.name, SchemaAction.LEFT_OUT, details)
 
 
 def refuse_equal_names(config: Config) -> None:

@@ -7,6 +7,7 @@ bucket. BigQuery sorts one range of paths at a time: it could not sort a large t
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -21,14 +22,18 @@ from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.bigquery.row_sink import RowSink
 from dcm2bq.config import Config
 from dcm2bq.deadline import Deadline
-from dcm2bq.errors import RetryableError, SupersededError
+from dcm2bq.dicom import looks_like_dicom
+from dcm2bq.dicom.read.source import FIRST_READ
+from dcm2bq.errors import RejectedEventError, RetryableError, SupersededError
 from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.gcs.store import Store
 from dcm2bq.gcs.uri import GsUri
 from dcm2bq.handler import Handler, Result
-from dcm2bq.ignored import is_ignored
+from dcm2bq.ignored import Ignored, is_sniffed, why_ignored
+from dcm2bq.parallel import in_parallel
 from dcm2bq.stored_object import SCHEME, StoredObject
 from dcm2bq.tools import attempts, indexing
+from dcm2bq.tools.ignored_names import COLD, IgnoredNames, SampleFindings, read_from
 
 RANGE_ROWS = 1_000_000
 """Rows that BigQuery sorts in one query: paths of up to 1 kB each, so at most about 1 GB."""
@@ -51,6 +56,7 @@ class Finding(StrEnum):
     STALE = "stale"
     SUPERSEDED = "superseded"
     DISMISSED = "dismissed"
+    IGNORED = "ignored"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +104,8 @@ class Repair:
 
     @property
     def is_resolved(self) -> bool:
-        """Whether the difference is gone, or was accepted by dismissing its dead letter."""
-        if self.difference.finding is Finding.DISMISSED:
+        """Whether the difference is gone, or is accepted: dismissed, or one of a few ignored."""
+        if self.difference.finding in {Finding.DISMISSED, Finding.IGNORED}:
             return True
         unresolved = {None, RepairResult.LEFT, RepairResult.UNSEEN, Result.DEAD_LETTERED}
         return self.result not in unresolved
@@ -123,8 +129,9 @@ class Comparison:
     """Compares the objects under a `gs://bucket[/prefix]` with their rows.
 
     Iterating yields the differences in the order of their paths. Meanwhile `objects` counts the
-    objects, `ignored` those that the function ignores, and `settling` those without a row that
-    are younger than `settle` and may still get one; `on_object` is called for each object.
+    objects, `ignored` those that the function ignores, `unread` those that it may ignore but
+    that are not read here because of their storage class, and `settling` those without a row
+    that are younger than `settle` and may still get one; `on_object` is called for each object.
     Raises `RetryableError` if either side cannot be read.
     """
 
@@ -150,7 +157,8 @@ class Comparison:
         self._table = config.big_query.instances_table_id
         self._range_rows = range_rows
         self._settled = datetime.now(UTC) - settle
-        self.objects = self.ignored = self.settling = 0
+        self.objects = self.ignored = self.unread = self.settling = 0
+        self._ignored_names: IgnoredNames[StoredObject] = IgnoredNames()
         self.on_object: Callable[[], object] = lambda: None
 
     @cached_property
@@ -160,8 +168,26 @@ class Comparison:
         return int(counted["n"])
 
     def __iter__(self) -> Iterator[BucketDifference]:
-        for start, end in pairwise(self._boundaries()):
-            yield from self._compare(start, end)
+        if self._config.input.other_names != "sniff":
+            yield from self._differences()
+            return
+        with ThreadPoolExecutor(attempts.THREADS) as pool:
+            ahead = 2 * attempts.THREADS
+            for difference in in_parallel(pool, self._unless_ignored, self._differences(), ahead):
+                if difference:
+                    yield difference
+                else:
+                    self.ignored += 1
+
+    def examine_ignored(self) -> tuple[SampleFindings, Iterator[BucketDifference]]:
+        """Read a sample of the objects that are ignored because of their names.
+
+        To be called after the iteration. Returns the findings, and as differences the objects
+        that begin with DICM.
+        """
+        findings, dicom = self._ignored_names.examine(read_from(self._store))
+        reason = "begins with DICM, but its name does not match input.namePattern"
+        return findings, (_lacks_row(Finding.IGNORED, stored, reason) for stored in dicom)
 
     def repair(self, difference: BucketDifference) -> Repair:
         """Index a missing object, or write a marker for a generation that no longer exists.
@@ -233,6 +259,24 @@ class Comparison:
             inner = sorted(set(row["paths"][1:-1]))
         return [_FIRST_PATH, *inner, _AFTER_LAST_PATH]
 
+    def _unless_ignored(self, difference: BucketDifference) -> BucketDifference | None:
+        """Return a difference; None if the first bytes of its object show that it is ignored."""
+        stored = difference.object
+        if difference.finding not in _LACKS_ROW or not is_sniffed(self._config, stored):
+            return difference
+        try:
+            content = self._store.open(stored, Deadline.after(self._seconds))
+            head = content.read_at(0, FIRST_READ)
+        except SupersededError:  # deleted since it was listed
+            return None
+        except RejectedEventError:  # so it would become a dead letter
+            return difference
+        return difference if looks_like_dicom(head) else None
+
+    def _differences(self) -> Iterator[BucketDifference]:
+        for start, end in pairwise(self._boundaries()):
+            yield from self._compare(start, end)
+
     def _compare(self, start: str, end: str) -> Iterator[BucketDifference]:
         """Merge the objects and the rows of one range of paths."""
         by_path = self._rows(start, end)
@@ -297,8 +341,10 @@ class Comparison:
         hidden_below = max((row.marker for row in rows if row.marker is not None), default=0)
         if any(row.version == version for row in live):
             pass
-        elif is_ignored(self._config, stored):
+        elif ignored := why_ignored(self._config, stored):
             self.ignored += 1
+            if ignored is Ignored.NAME:
+                self._ignored_names.add(stored.name, stored, storage_class=stored.storage_class)
         elif hidden_below >= stored.generation:
             # The rows were read before the listing: the marker came first, yet the object exists.
             reason = f"by a marker of generation {hidden_below}"
@@ -309,6 +355,8 @@ class Comparison:
             yield _lacks_row(finding, stored, letter.reason)
         elif stored.created and stored.created > self._settled:
             self.settling += 1
+        elif is_sniffed(self._config, stored) and stored.storage_class in COLD:
+            self.unread += 1
         else:
             yield _lacks_row(Finding.MISSING, stored)
         for row in live:
@@ -359,6 +407,8 @@ class Comparison:
         return self._handler.mark(archived, deadline).result
 
 
+_LACKS_ROW = frozenset({Finding.MISSING, Finding.HIDDEN})
+"""Findings about objects of which nothing is recorded."""
 _SHOWN_AFTER: Mapping[str | None, bool] = {Result.INSERTED: True, Result.MARKED: False}
 """Whether the view shows a generation after a repair with this result."""
 

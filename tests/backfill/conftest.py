@@ -5,14 +5,15 @@ from collections.abc import Iterator
 import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
-from tests.support.backfill_site import Site, empty_dataset
+from tests.support.backfill_site import Site
+from tests.support.datasets import borrowed_dataset
 from tests.support.proxy import LoadingBigQuery, Proxy
 
 
 @pytest.fixture(scope="package")
 def dataset(bigquery_url: str) -> Iterator[Dataset]:
     """The tables and views that all backfills share."""
-    with empty_dataset(bigquery_url) as dataset:
+    with borrowed_dataset(bigquery_url) as dataset:
         yield dataset
 
 

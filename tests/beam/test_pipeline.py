@@ -19,7 +19,8 @@ from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run_records import Run, new_id
 from dcm2bq.tools.backfill.runners import pipeline
 from dcm2bq.tools.backfill.runners.in_process import run as run_locally
-from tests.support.backfill_site import CT_SMALL, Site, empty_dataset
+from tests.support.backfill_site import CT_SMALL, Site
+from tests.support.datasets import borrowed_dataset
 from tests.support.proxy import Fault, LoadingBigQuery, Proxy
 
 SHARDS = [
@@ -31,7 +32,7 @@ SHARDS = [
 @pytest.fixture(scope="module")
 def dataset(bigquery_url: str) -> Iterator[Dataset]:
     """The tables and views."""
-    with empty_dataset(bigquery_url) as dataset:
+    with borrowed_dataset(bigquery_url) as dataset:
         yield dataset
 
 

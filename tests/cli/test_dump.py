@@ -24,6 +24,7 @@ COMMAND = str(Path(sys.executable).with_name("dcm2bq"))
 PACKAGE = find_spec("pydicom")
 assert PACKAGE is not None
 assert PACKAGE.origin is not None
+SNIFF = "(1 with no extension): to convert such files, add --option input.otherNames=sniff\n"
 FILES = Path(PACKAGE.origin).parent / "data" / "test_files"
 
 
@@ -95,12 +96,30 @@ def test_a_folder_is_searched_for_names_that_match(dump: Dump, folder: Path) -> 
 
 
 def test_skipped_names_are_counted(dump: Dump, folder: Path) -> None:
-    assert dump(folder).err == "skipped: 1 name that does not match input.namePattern\n"
+    assert dump(folder).err == (
+        "skipped: 1 name that does not match input.namePattern\n"
+        f"1 of 1 file that input.namePattern excludes begins with DICM {SNIFF}"
+    )
     (folder / "notes.txt").touch()
-    assert dump(folder).err == "skipped: 2 names that do not match input.namePattern\n"
+    assert dump(folder).err == (
+        "skipped: 2 names that do not match input.namePattern\n"
+        f"1 of 2 files that input.namePattern excludes begins with DICM {SNIFF}"
+    )
     assert dump(folder / "**/*").modalities == ["CT", "MR", "RTPLAN"]
     assert "skipped: " not in dump.err  # the glob matches every file
     assert dump(folder / "a.dcm").err == ""
+
+
+def test_files_of_other_names_are_sniffed_if_asked_to(dump: Dump, folder: Path) -> None:
+    (folder / "notes.txt").write_text("text")
+    (folder / "forged").write_bytes(bytes(128) + b"DICM" + b"\xff" * 200)
+    dump("--option", "input.otherNames=sniff", folder)
+    assert dump.modalities == ["CT", "MR", "RTPLAN"]
+    assert dump.err.splitlines() == [
+        f"{folder}/forged: expected an item (offset 140)",
+        "skipped: 1 file that does not begin like DICOM",
+    ]
+    assert dump.status == 1
 
 
 def test_a_folder_with_one_file_is_printed_as_lines(dump: Dump, folder: Path) -> None:
@@ -353,8 +372,19 @@ def test_a_prefix_is_searched_for_names_that_match(dump: Dump, bucket: Bucket, p
 
 def test_skipped_objects_are_counted(dump: Dump, bucket: Bucket) -> None:
     names = "2 names that do not match input.namePattern"
-    assert dump(f"gs://{bucket.name}").err == f"skipped: {names}, 1 empty object\n"
+    assert dump(f"gs://{bucket.name}").err == (
+        f"skipped: {names}, 1 empty object\n"
+        "1 of 2 objects that input.namePattern excludes begins with DICM "
+        f"{SNIFF}"
+    )
     assert dump(f"gs://{bucket.name}/other").err == ""
+
+
+def test_objects_of_other_names_are_sniffed_if_asked_to(dump: Dump, bucket: Bucket) -> None:
+    dump("--option", "input.otherNames=sniff", f"gs://{bucket.name}")
+    assert dump.modalities == ["CT", "MR", "RTPLAN"]
+    assert dump.err == "skipped: 1 empty object, 1 file that does not begin like DICOM\n"
+    assert dump.status == 0
 
 
 @pytest.mark.usefixtures("refusing")

@@ -11,11 +11,10 @@ import hcl2
 import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.config import from_overrides
 from dcm2bq.handler import Result
 from dcm2bq.ignored import Ignored
-from tests.support.datasets import fresh_dataset
-from tests.support.function_stack import ROOT, unique
+from tests.support.datasets import borrowed_dataset
+from tests.support.function_stack import ROOT
 
 DEPLOY = ROOT / "docs" / "DEPLOY.md"
 OPERATIONS = (ROOT / "docs" / "OPERATIONS.md").read_text()
@@ -38,7 +37,7 @@ def variables() -> str:
     for name, body in blocks("variable").items():
         kind, fields = body["type"].removeprefix("${").removesuffix("}"), ""
         if "object(" in kind:
-            kind, fields = "object", kind
+            kind, fields = "map(object)" if kind.startswith("map(") else "object", kind
         default = "required" if "default" not in body else _default(body["default"])
         lines.append(f"| `{name}` | {kind} | {default} | {_text(body['description'])} |")
         lines += [
@@ -67,7 +66,7 @@ def _text(quoted: str) -> str:
 
 def _fields(kind: str) -> Iterator[tuple[str, str, str]]:
     """Yield name, type and default of each field of an object's type."""
-    inside = re.sub(r"^object\(\{|\}\)$", "", kind)
+    inside = re.sub(r"^(?:map\()?object\(\{|\}\)\)?$", "", kind)
     inside = re.sub(r"optional\(object\(\{.*?\}\)\)", "optional(object)", inside)
     for field, text in re.findall(r"(\w+) = (optional\((?:\w+\(\w+\)|\w+)[^)]*\)|\w+)", inside):
         match = re.fullmatch(r"optional\((\w+\(\w+\)|\w+)(?:, (.*))?\)", text)
@@ -120,6 +119,13 @@ def test_each_reason_to_ignore_an_event_is_explained() -> None:
     assert sorted(shown) == sorted(Ignored)
 
 
+def test_each_reason_to_ignore_an_event_is_a_metric() -> None:
+    text = (ROOT / "tf" / "monitoring.tf").read_text()
+    reasons = re.search(r"^  ignored = (\[.*\])$", text, re.MULTILINE)
+    assert reasons
+    assert sorted(json.loads(reasons[1])) == sorted(Ignored)
+
+
 def test_the_picture_is_that_of_its_source() -> None:
     source = (ROOT / "docs" / "architecture.dot").read_text()
     picture = (ROOT / "docs" / "architecture.svg").read_text()
@@ -132,8 +138,7 @@ def test_the_picture_is_that_of_its_source() -> None:
 @pytest.fixture(scope="module")
 def dataset(bigquery_url: str) -> Iterator[Dataset]:
     """The new dataset, and the old tables of the Node service in it, under other names."""
-    settings = from_overrides({"bigQuery": {"datasetId": unique("migration_")}})
-    with fresh_dataset(bigquery_url, settings) as made:
+    with borrowed_dataset(bigquery_url) as made:
         for statement in OLD_TABLES:
             made.query(statement.replace("old.", f"{made.name}.old_"))
         yield made

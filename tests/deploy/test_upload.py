@@ -16,12 +16,11 @@ import hcl2
 import pytest
 from pydicom.data import get_testdata_file
 
-from dcm2bq import config
 from dcm2bq.local import servers
 from dcm2bq.version import VERSION
 from tests.support import upload
 from tests.support.cloud import Bucket
-from tests.support.datasets import fresh_dataset
+from tests.support.datasets import borrowed_dataset, in_dataset
 from tests.support.function_stack import ROOT, unique
 from tests.support.processes import guarded
 
@@ -92,15 +91,13 @@ def test_every_file_compiles_as_the_build_demands(unpacked: Path, bare_python: P
 def test_the_archive_alone_ingests_a_file(
     unpacked: Path, bare_python: Path, bigquery_url: str, storage_url: str
 ) -> None:
-    overrides = {"bigQuery": {"datasetId": unique("upload_")}}
-    settings = config.from_overrides(overrides)
     event = Bucket(storage_url, unique("upload-")).upload("ct.dcm", CT_SMALL.read_bytes())
-    environ = {
-        "BIGQUERY_EMULATOR_HOST": bigquery_url,
-        "STORAGE_EMULATOR_HOST": storage_url,
-        "DCM2BQ_CONFIG": json.dumps(overrides),
-    }
-    with fresh_dataset(bigquery_url, settings) as dataset:
+    with borrowed_dataset(bigquery_url) as dataset:
+        environ = {
+            "BIGQUERY_EMULATOR_HOST": bigquery_url,
+            "STORAGE_EMULATOR_HOST": storage_url,
+            "DCM2BQ_CONFIG": json.dumps(in_dataset(dataset.dataset_id, {})),
+        }
         with function(unpacked, bare_python, environ) as url:
             assert event.post(url).status_code == 200
         (row,) = dataset.query(

@@ -229,6 +229,7 @@ def test_each_error_of_a_conversion_can_be_imported_beside_it() -> None:
         "Dcm2BqError",
         "NotDicomError",
         "ReadFailedError",
+        "UnlikeDicomError",
         "UnreadableDicomError",
     }
 

@@ -15,7 +15,7 @@ OVERRIDES = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running_stack(
     tmp_path_factory: pytest.TempPathFactory, bigquery_url: str, storage_url: str
 ) -> Iterator[Stack]:

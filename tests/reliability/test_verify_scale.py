@@ -11,10 +11,8 @@ from pathlib import Path
 import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.config import from_overrides
-from tests.support.datasets import fresh_dataset
+from tests.support.datasets import borrowed_dataset
 from tests.support.function_process import peak_bytes
-from tests.support.function_stack import unique
 from tests.support.listing import CREATED, Listing
 
 Report = Callable[[str], None]
@@ -61,8 +59,7 @@ def test_a_large_bucket_is_verified_in_constant_memory(
     bigquery_url: str, monkeypatch: pytest.MonkeyPatch, report: Report, *, is_long: bool
 ) -> None:
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
-    config = from_overrides({"bigQuery": {"datasetId": unique("large_"), "timeoutSeconds": 300}})
-    with fresh_dataset(bigquery_url, config) as dataset:
+    with borrowed_dataset(bigquery_url, {"bigQuery": {"timeoutSeconds": 300}}) as dataset:
         peaks = [*peak_memory(dataset, report, 1_000_000 if is_long else 30_000)]
     assert peaks[1] < peaks[0] + 40 * 2**20
 

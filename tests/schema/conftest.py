@@ -9,10 +9,11 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
+from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config, from_overrides
 from tests.support import datasets
-from tests.support.datasets import dropped, fresh_dataset
+from tests.support.datasets import borrowed_dataset, dropped
 from tests.support.function_stack import unique
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
@@ -54,10 +55,22 @@ def connect(bigquery_url: str) -> Callable[[Config], Dataset]:
     return lambda config: datasets.connect(bigquery_url, config)
 
 
+@pytest.fixture
+def tables_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `init` make no views and functions: each takes the local BigQuery a quarter second."""
+    monkeypatch.setattr(schema, "NAMES", ("instances", "dead_letter"))
+
+
+@pytest.fixture
+def live_view_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `init` make only `instances` and its view `instances_live`."""
+    monkeypatch.setattr(schema, "NAMES", ("instances", "instances_live"))
+
+
 @pytest.fixture(scope="module")
 def dataset(bigquery_url: str) -> Iterator[Dataset]:
     """A dataset for the tests of one module, with every table, view and function."""
-    with fresh_dataset(bigquery_url, with_own_dataset()) as dataset:
+    with borrowed_dataset(bigquery_url) as dataset:
         yield dataset
 
 

@@ -77,12 +77,14 @@ def place(
     return Place(connect(made), made, bigquery_url)
 
 
+@pytest.mark.usefixtures("tables_only")
 def test_a_new_dataset_is_closed(place: Place) -> None:
     """The local BigQuery, like the real one, opens a new dataset to viewers and editors."""
     assert place.init() == SchemaEntry("dataset", place.dataset.name, SchemaAction.CREATED)
     assert place.entries == [OWNERS]
 
 
+@pytest.mark.usefixtures("tables_only")
 def test_an_open_dataset_is_reported_and_left_open(place: Place) -> None:
     place.dataset.create(None)
     place.grant(MIXED)
@@ -92,6 +94,7 @@ def test_an_open_dataset_is_reported_and_left_open(place: Place) -> None:
     assert place.entries == MIXED
 
 
+@pytest.mark.usefixtures("tables_only")
 def test_closing_removes_what_opens_the_dataset_and_nothing_else(place: Place) -> None:
     place.dataset.create(None)
     place.grant(MIXED)

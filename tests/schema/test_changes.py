@@ -24,9 +24,10 @@ Load = Callable[[Dataset, Sequence[Row]], None]
 Copy = dict[tuple[Any, ...], tuple[Any, ...]]
 
 UIDS = "StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID"
-COLUMNS = f"path, {UIDS}, version, event, timestamp, ingested_at"
-KEY_COLUMNS = 4
+COLUMNS = f"path, member, {UIDS}, version, event, timestamp, ingested_at"
+KEY_COLUMNS = 5
 INDEXED = {"finalized", "metadataUpdated"}
+EVENTS = ("finalized", "finalized", "metadataUpdated", "deleted", "archived", "expanded")
 START = datetime.fromisoformat("2024-01-01T00:00:00Z")
 PAGE = Path(__file__).parents[2] / "docs" / "SCHEMA.md"
 
@@ -35,7 +36,7 @@ def any_rows(name: str, rng: random.Random, row: MakeRow) -> list[Row]:
     """Return random rows of one path: events of any kind and generation, some twice."""
     rows = []
     for second in rng.sample(range(100), rng.randint(1, 8)):
-        event = rng.choice(["finalized", "finalized", "metadataUpdated", "deleted", "archived"])
+        event = rng.choice(EVENTS)
         uids: dict[str, Any] = {
             level: rng.choice(["1", "2", None]) if event in INDEXED else None
             for level in ("study", "series", "instance")
@@ -46,6 +47,7 @@ def any_rows(name: str, rng: random.Random, row: MakeRow) -> list[Row]:
             event,
             at=rng.randint(0, 2),
             ingested=second,
+            member=rng.choice([None, None, "a", "b/a"]) if event in INDEXED else None,
             **uids,
         )
         again = {**made, "ingested_at": (START + timedelta(seconds=rng.randrange(100))).isoformat()}
@@ -129,7 +131,7 @@ def live(dataset: Dataset, name: str) -> Counter[tuple[Any, ...]]:
     return Counter(tuple(row.values()) for row in rows)
 
 
-def test_a_removal_is_the_marker_with_the_uids_of_the_hidden_row(
+def test_a_removal_is_the_marker_with_the_uids_and_the_member_of_the_hidden_row(
     dataset: Dataset, load: Load, row: MakeRow
 ) -> None:
     """A marker that hides no row, or not the newest row of a key, removes nothing."""
@@ -139,6 +141,7 @@ def test_a_removal_is_the_marker_with_the_uids_of_the_hidden_row(
         [
             row("gs://marker/a", 1, at=0),
             row("gs://marker/a", 1, instance=None, at=1),
+            row("gs://marker/a", 1, member="m", at=1),
             row("gs://marker/a", 2, "deleted", at=2, **gone),
             row("gs://marker/a", 1, "deleted", at=3, **gone),
             row("gs://marker/nothing", 1, "deleted", at=2, **gone),
@@ -151,9 +154,10 @@ def test_a_removal_is_the_marker_with_the_uids_of_the_hidden_row(
         ],
     )
     found = changes(dataset, "marker", 2, 4)
-    assert sorted((tuple(row.values())[:7] for row in found), key=str) == [
-        ("remove", "gs://marker/a", "1", "1.1", "1.1.1", "2", "deleted"),
-        ("remove", "gs://marker/a", "1", "1.1", None, "2", "deleted"),
+    assert sorted((tuple(row.values())[:8] for row in found), key=str) == [
+        ("remove", "gs://marker/a", "m", "1", "1.1", "1.1.1", "2", "deleted"),
+        ("remove", "gs://marker/a", None, "1", "1.1", "1.1.1", "2", "deleted"),
+        ("remove", "gs://marker/a", None, "1", "1.1", None, "2", "deleted"),
     ]
     before = [(row["change"], row["version"]) for row in changes(dataset, "marker", 0, 2)]
     assert sorted(before) == [("remove", "5"), ("upsert", "2")]
@@ -190,7 +194,7 @@ def test_the_documented_merge_keeps_a_copy_up_to_date(
 def test_a_copy_equals_instances_live_on_googles_engine(row: MakeRow) -> None:
     """Few rows at a time: its anti-joins are nested loops."""
     rng = random.Random(5)
-    columns = f"path, {UIDS}, version, event, CAST(ingested_at AS STRING) AS ingested_at"
+    columns = f"path, member, {UIDS}, version, event, CAST(ingested_at AS STRING) AS ingested_at"
     names = re.sub(r"\bAS STRING\b|CAST\(|\) AS \w+", "", columns).split(", ")
     kept = 0
     for _ in range(8):

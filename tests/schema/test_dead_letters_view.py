@@ -11,7 +11,7 @@ import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.delivery import Delivery
-from dcm2bq.rows import dead_letter_row
+from dcm2bq.rows import dead_letter_row, dismissal_row, resolution_row
 from tests.support import googlesql
 from tests.support.googlesql_views import EngineDataset
 
@@ -63,9 +63,18 @@ def resolution(name: str, *, seen: float, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(params=["local BigQuery", "Google's engine"])
-def dataset(request: pytest.FixtureRequest) -> Dataset | EngineDataset:
-    """The module's dataset on the local BigQuery, or an empty one on Google's engine."""
-    if request.param == "local BigQuery":
+def sql_engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def dataset(request: pytest.FixtureRequest, sql_engine: str) -> Dataset | EngineDataset:
+    """The module's dataset on the local BigQuery, or an empty one on Google's engine.
+
+    It is not a parameter itself: then the module's dataset, of the same name, would be made again
+    for each test.
+    """
+    if sql_engine == "local BigQuery":
         dataset: Dataset = request.getfixturevalue("dataset")  # the one that this one overrides
         return dataset
     return EngineDataset()
@@ -120,6 +129,7 @@ def test_a_dead_letter_of_the_function_is_shown(
             "attempts": 1,
             "source": "function",
             "message_id": "event-1",
+            "member": None,
         }
     ]
 
@@ -382,3 +392,67 @@ def test_a_marker_of_the_same_or_a_higher_generation_closes_every_event(
     assert [(entry["version"], entry["event"]) for entry in shown(name)] == [
         ("100", event) for event in events
     ]
+
+
+def member_letter(name: str, member: str | None, **changes: Any) -> dict[str, Any]:
+    attributes = {} if member is None else {"member": member}
+    return letter(name, attributes=attributes, **changes)
+
+
+def test_each_member_of_an_archive_has_its_own_entry(
+    dataset: Dataset, insert: Insert, row: MakeRow, shown: Shown
+) -> None:
+    """A row or a resolution closes that of its member; an expansion that of the whole archive."""
+
+    def members() -> list[str | None]:
+        return sorted((entry["member"] for entry in shown("m.zip")), key=str)
+
+    names = ["a", "b/a", "c", None]
+    insert(dataset, "dead_letter", *(member_letter("m.zip", name, seen=1) for name in names))
+    insert(dataset, "dead_letter", member_letter("m.zip", "a", seen=2))
+    assert members() == [None, "a", "b/a", "c"]
+    assert [entry["attempts"] for entry in shown("m.zip") if entry["member"] == "a"] == [2]
+    insert(dataset, "instances", row("gs://b/m.zip", 5, ingested=3, member="b/a"))
+    assert members() == [None, "a", "c"]
+    insert(dataset, "instances", row("gs://b/m.zip", 5, "expanded", ingested=3))
+    assert members() == ["a", "c"]
+    resolved = {"resolved": True, "member": "c"}
+    insert(dataset, "dead_letter", letter("m.zip", seen=3, attributes=resolved))
+    assert members() == ["a"]
+    insert(dataset, "instances", row("gs://b/m.zip", 5, "deleted"))
+    assert members() == []
+
+
+def test_a_dismissal_holds_for_one_member(
+    dataset: Dataset, insert: Insert, row: MakeRow, shown: Shown
+) -> None:
+    """The row is made by the command's own code. A marker of the archive ends it."""
+
+    def dismissed() -> list[str]:
+        query = "SELECT member FROM dismissed_letters WHERE path = 'gs://b/d.zip' ORDER BY member"
+        return [found["member"] for found in dataset.query(query)]
+
+    attributes = {"ce-type": TYPE + "finalized"}
+    for name in ("a", "b"):
+        insert(dataset, "dead_letter", member_letter("d.zip", name, seen=1))
+        resolution = resolution_row(
+            message_id="m",
+            attributes={**attributes, "member": name},
+            data=content("d.zip"),
+            now=at(2),
+        )
+        dismissal = dismissal_row(
+            resolution,
+            path="gs://b/d.zip",
+            member=name,
+            version="5",
+            event="finalized",
+            because="known",
+        )
+        insert(dataset, "dead_letter", msgspec.to_builtins(dismissal))
+    assert shown("d.zip") == []
+    assert dismissed() == ["a", "b"]
+    insert(dataset, "dead_letter", member_letter("d.zip", "b", seen=3))
+    assert dismissed() == ["a"]
+    insert(dataset, "instances", row("gs://b/d.zip", 6, "deleted"))
+    assert dismissed() == []

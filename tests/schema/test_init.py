@@ -26,19 +26,7 @@ from tests.support.proxy import Fault, Proxy
 
 MakeRow = Callable[..., dict[str, Any]]
 Insert = Callable[..., None]
-NAMES = [
-    "instances",
-    "dead_letter",
-    "instances_live",
-    "studies",
-    "series",
-    "patients",
-    "dead_letters",
-    "dismissed_letters",
-    "study",
-    "ingested_between",
-    "changes_between",
-]
+NAMES = [definition.name for definition in schema.load(Config(), "p")]
 
 
 class Place:
@@ -190,6 +178,7 @@ def test_a_dry_run_changes_nothing(place: Place) -> None:
     assert place.dataset.get() is None
 
 
+@pytest.mark.usefixtures("live_view_only")
 def test_missing_columns_are_added(place: Place, insert: Insert, row: MakeRow) -> None:
     """A dry run reports it, the views show the columns at once, and rows are kept."""
     place.create("instances", lambda table: without(table, "Modality", "metadata"))
@@ -207,21 +196,22 @@ def test_missing_columns_are_added(place: Place, insert: Insert, row: MakeRow) -
     assert actions(place.init()) == {}
 
 
-def test_a_table_of_an_older_release_gains_the_lifted_columns(
+@pytest.mark.usefixtures("live_view_only")
+def test_a_table_of_an_older_release_gains_the_columns_added_since(
     place: Place, insert: Insert, row: MakeRow
 ) -> None:
     """At its end. The views show older rows with the values in their headers, next to new rows."""
-    later = [each.keyword for each in ADDED]
+    later = [*(each.keyword for each in ADDED), "member"]
     place.create("instances", lambda table: without(table, *later))
     insert(place.dataset, "instances", row("gs://b/old", 1, metadata='{"StationName": "CT1"}'))
     entries = place.init()
     assert entries["instances"].details == tuple(f"column {each} added" for each in later)
     table = place.dataset.get_table("instances") or {}
     assert [each["name"] for each in table["schema"]["fields"]][-len(later) :] == later
-    insert(place.dataset, "instances", row("gs://b/new", 1, StationName="CT2"))
+    insert(place.dataset, "instances", row("gs://b/new", 1, StationName="CT2", member="m"))
     for table_name, old in (("instances_live", "CT1"), ("instances", None)):
-        found = place.dataset.query(f"SELECT StationName AS name FROM {table_name} ORDER BY path")
-        assert [each["name"] for each in found] == ["CT2", old]
+        found = place.dataset.query(f"SELECT StationName, member FROM {table_name} ORDER BY path")
+        assert [tuple(each.values()) for each in found] == [("CT2", "m"), (old, None)]
     assert actions(place.init()) == {}
 
 
@@ -246,6 +236,7 @@ def test_columns_are_added_below_existing_views(ready: Place) -> None:
     assert actions(entries) == {}
 
 
+@pytest.mark.usefixtures("tables_only")
 def test_columns_are_relaxed_and_descriptions_updated(place: Place, insert: Insert) -> None:
     def edit(table: dict[str, Any]) -> None:
         table["description"] = "old"
@@ -534,6 +525,7 @@ def test_other_properties_of_a_column_are_kept(definitions: dict[str, Definition
     assert column(merged, "PatientID")["description"] == "(0010,0020) from the header"
 
 
+@pytest.mark.usefixtures("tables_only")
 def test_a_table_made_with_other_privacy_options_is_refused(place: Place) -> None:
     hashed = msgspec.structs.replace(place.config, privacy=Privacy(hash=("PatientID",)))
     init(place.dataset, hashed)
@@ -572,6 +564,7 @@ def hospital_changes(place: Place) -> dict[str, Any]:
     return place.dataset.get_table("instances") or {}
 
 
+@pytest.mark.usefixtures("tables_only")
 def test_an_update_keeps_what_others_added_to_a_table(place: Place) -> None:
     place.create("instances", lambda table: without(table, "Modality", "metadata"))
     before = hospital_changes(place)
@@ -585,6 +578,7 @@ def test_an_update_keeps_what_others_added_to_a_table(place: Place) -> None:
     assert [each["name"] for each in added] == ["Modality", "metadata"]
 
 
+@pytest.mark.usefixtures("live_view_only")
 def test_a_replaced_view_keeps_the_descriptions_of_columns_that_others_added(place: Place) -> None:
     place.init()
     hospital_changes(place)
@@ -609,6 +603,7 @@ class Intruder(Proxy):
         return super().take_fault(line, body)
 
 
+@pytest.mark.usefixtures("tables_only")
 def test_a_table_that_changes_meanwhile_is_not_overwritten(place: Place, bigquery_url: str) -> None:
     place.create("instances", lambda table: without(table, "Modality"))
     with Intruder(bigquery_url).running() as proxy:
@@ -624,6 +619,7 @@ def test_a_table_that_changes_meanwhile_is_not_overwritten(place: Place, bigquer
 KEY = "SENTINEL-key-of-the-pseudonyms"
 
 
+@pytest.mark.usefixtures("tables_only")
 def test_a_table_accepts_pseudonyms_of_one_key(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -652,6 +648,7 @@ def test_a_table_accepts_pseudonyms_of_one_key(
     )
 
 
+@pytest.mark.usefixtures("tables_only")
 def test_a_table_without_the_digest_of_a_key_is_accepted_and_labelled(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -689,6 +686,7 @@ def test_a_key_that_is_too_short_labels_no_table(
     assert place.dataset.get() is None
 
 
+@pytest.mark.usefixtures("tables_only")
 def test_a_table_made_without_privacy_options_stays_without(place: Place) -> None:
     place.init()
     private = msgspec.structs.replace(place.config, privacy=Privacy(remove=("PatientID",)))

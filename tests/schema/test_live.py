@@ -18,8 +18,10 @@ MakeRow = Callable[..., Row]
 Load = Callable[[Dataset, Sequence[dict[str, Any]]], None]
 type Either = tuple[Dataset | EngineDataset, Callable[[Sequence[Row]], None]]
 
-KEYS = "path, version, timestamp, ingested_at, event, StudyInstanceUID, SOPInstanceUID"
+KEYS = "path, member, version, timestamp, ingested_at, event, StudyInstanceUID, SOPInstanceUID"
 INDEXED = {"finalized", "metadataUpdated"}
+MARKERS = {"deleted", "archived"}
+EVENTS = ("finalized", "finalized", "metadataUpdated", "deleted", "archived", "expanded")
 
 
 class ChangingBucket:
@@ -108,8 +110,8 @@ def key(row: Mapping[str, Any]) -> tuple[Any, ...]:
         datetime.fromisoformat(row[name]) if isinstance(row[name], str) else row[name]
         for name in ("timestamp", "ingested_at")
     ]
-    names = ("path", "version", "event", "StudyInstanceUID", "SOPInstanceUID")
-    return (*times, *(row[name] for name in names))
+    names = ("path", "member", "version", "event", "StudyInstanceUID", "SOPInstanceUID")
+    return (*times, *(row.get(name) for name in names))
 
 
 def expected_live(rows: Iterable[Row]) -> Iterator[Row]:
@@ -118,20 +120,21 @@ def expected_live(rows: Iterable[Row]) -> Iterator[Row]:
     for row in rows:
         by_path.setdefault(row["path"], []).append(row)
     for there in by_path.values():
-        gone = max((int(r["version"]) for r in there if r["event"] not in INDEXED), default=0)
-        best: dict[tuple[str, ...], Row] = {}
+        gone = max((int(r["version"]) for r in there if r["event"] in MARKERS), default=0)
+        best: dict[tuple[str | None, ...], Row] = {}
         for row in there:
             if row["event"] not in INDEXED or int(row["version"]) <= gone:
                 continue
-            uids = tuple(row[f"{level}InstanceUID"] for level in ("Study", "Series", "SOP"))
+            uids = [row[f"{level}InstanceUID"] for level in ("Study", "Series", "SOP")]
+            instance = (row["member"], *uids)
             rank = int(row["version"]), row["timestamp"], row["ingested_at"]
-            other = best.get(uids)
+            other = best.get(instance)
             if other is None or rank > (
                 int(other["version"]),
                 other["timestamp"],
                 other["ingested_at"],
             ):
-                best[uids] = row
+                best[instance] = row
         yield from best.values()
 
 
@@ -139,8 +142,9 @@ def any_rows(name: str, rng: random.Random, row: MakeRow, start: int = 0) -> lis
     """Return random rows of one path, including sets that no bucket produces."""
     rows = []
     for second in rng.sample(range(100), rng.randint(1, 7)):
-        event = rng.choice(["finalized", "finalized", "metadataUpdated", "deleted", "archived"])
+        event = rng.choice(EVENTS)
         uids = {level: rng.choice(["1", "2", None]) for level in ("study", "series", "instance")}
+        member = rng.choice([None, None, "a", "b/a"]) if event in INDEXED else None
         rows += [
             row(
                 f"gs://{name}",
@@ -148,6 +152,7 @@ def any_rows(name: str, rng: random.Random, row: MakeRow, start: int = 0) -> lis
                 event,
                 at=rng.randint(0, 2),
                 ingested=start + second,
+                member=member,
                 **(uids if event in INDEXED else dict.fromkeys(uids)),
             )
         ] * rng.choice([1, 1, 1, 2])
@@ -280,7 +285,7 @@ def test_an_incremental_reader_ends_up_with_instances_live(
             interval,
         ):
             uids = (record[f"{level}InstanceUID"] for level in ("Study", "Series", "SOP"))
-            copy[record["path"], *uids] = record
+            copy[record["path"], record["member"], *uids] = record
         for each in dataset.query(
             "SELECT path, MAX(CAST(version AS INT64)) AS generation FROM instances "
             "WHERE event IN ('deleted', 'archived') "

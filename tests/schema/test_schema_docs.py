@@ -19,10 +19,9 @@ from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.dicom.notes import Notes
 from dcm2bq.schema import Definition, DefinitionKind
-from tests.schema.conftest import with_own_dataset
 from tests.support import googlesql, pages
 from tests.support.catalog import DatasetCatalog
-from tests.support.datasets import fresh_dataset
+from tests.support.datasets import borrowed_dataset
 from tests.support.googlesql import engine
 
 PAGE = Path(__file__).parents[2] / "docs" / "SCHEMA.md"
@@ -246,7 +245,7 @@ def test_every_sql_block_is_analysed() -> None:
 @pytest.fixture(scope="module")
 def apart(bigquery_url: str) -> Iterator[Dataset]:
     """A dataset with rows for only some queries of the cookbook."""
-    with fresh_dataset(bigquery_url, with_own_dataset()) as dataset:
+    with borrowed_dataset(bigquery_url) as dataset:
         yield dataset
 
 

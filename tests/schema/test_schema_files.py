@@ -16,7 +16,9 @@ from dcm2bq.schema import Definition, DefinitionKind
 
 FOLDER = Path(schema.__file__).parent
 NAME_PLACEHOLDERS = {"${project}", "${dataset}", "${instances}", "${dead_letter}"}
-PLACEHOLDERS = NAME_PLACEHOLDERS | {f"${{{name}}}" for name in schema.FRAGMENTS}
+FILES = [path for path in sorted(FOLDER.rglob("*.*")) if path.suffix in {".json", ".sql"}]
+FRAGMENTS = [file.rpartition("/")[2] for file in schema.FRAGMENTS]
+PLACEHOLDERS = NAME_PLACEHOLDERS | {f"${{{name}}}" for name in FRAGMENTS}
 DEFINITIONS = {definition.name: definition for definition in schema.load(Config(), "my-project")}
 
 
@@ -44,34 +46,28 @@ def columns(fields: list[dict[str, Any]], prefix: str = "") -> Iterator[tuple[st
 
 
 def test_every_schema_file_is_loaded() -> None:
-    files = {path.stem for path in FOLDER.iterdir() if path.suffix in {".json", ".sql"}}
+    files = {path.relative_to(FOLDER).with_suffix("").as_posix() for path in FILES}
     assert files == {*schema.NAMES, *schema.FRAGMENTS}
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for path in sorted(FOLDER.glob("*.*")) if path.suffix in {".json", ".sql"}],
-    ids=lambda path: path.name,
-)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_python_and_terraform_substitute_the_same_names(path: Path) -> None:
     """`string.Template` and `templatefile` differ in every other use of `$` and in `%{`.
 
     A fragment is no template: only regular expressions in it have a `$`.
     """
     text = path.read_text()
-    if path.stem in schema.FRAGMENTS:
+    if path.stem in FRAGMENTS:
         assert "${" not in text
         return
     assert set(re.findall(r"\$\{\w+\}|\$", text)) <= PLACEHOLDERS
     assert "%{" not in text
 
 
-@pytest.mark.parametrize("fragment", schema.FRAGMENTS)
-def test_every_fragment_is_shared_and_known_to_terraform(fragment: str) -> None:
-    users = [path for path in FOLDER.glob("*.sql") if f"${{{fragment}}}" in path.read_text()]
+@pytest.mark.parametrize("fragment", FRAGMENTS)
+def test_every_fragment_is_shared(fragment: str) -> None:
+    users = [path for path in FILES if f"${{{fragment}}}" in path.read_text()]
     assert len(users) > 1
-    terraform = (Path(__file__).parents[2] / "tf" / "dataset.tf").read_text()
-    assert f'file("${{local.schema}}/{fragment}.sql")' in terraform
 
 
 def test_names_come_from_the_configuration() -> None:
@@ -125,7 +121,8 @@ def test_every_object_and_column_has_a_description(definition: Definition) -> No
 
 @pytest.mark.parametrize("definition", queries(), ids=lambda each: each.name)
 def test_the_json_of_views_and_functions_contains_no_query(definition: Definition) -> None:
-    raw = json.loads((FOLDER / f"{definition.name}.json").read_text())
+    (file,) = FOLDER.glob(f"*/**/{definition.name}.json")
+    raw = json.loads(file.read_text())
     assert raw.keys() & {"view", "definitionBody"} == set()
 
 

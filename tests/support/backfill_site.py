@@ -5,8 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.local import servers
 from dcm2bq.local.bucket import Bucket
 from tests.support.commands import Done
-from tests.support.datasets import fresh_dataset
 from tests.support.function_stack import ROOT, unique
 from tests.support.processes import guarded
 from tests.support.proxy import Proxy
@@ -145,11 +142,3 @@ def finish(process: subprocess.Popen[str]) -> Done:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     return Done(process.returncode, out, err)
-
-
-@contextmanager
-def empty_dataset(bigquery_url: str) -> Iterator[Dataset]:
-    """Make tables and views that are empty; drop them when the block ends."""
-    settings = config.from_overrides({"bigQuery": {"datasetId": unique("test_")}})
-    with fresh_dataset(bigquery_url, settings) as dataset:
-        yield dataset

@@ -11,9 +11,8 @@ from typing import Any
 from dcm2bq import config
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.local import servers
-from dcm2bq.tools.init import init
 from tests.support.cloud import Bucket
-from tests.support.datasets import connect, dropped
+from tests.support.datasets import borrowed_dataset, connect, dropped, in_dataset
 from tests.support.proxy import Proxy
 
 ROOT = Path(__file__).parents[2]
@@ -70,19 +69,20 @@ def function_stack(
     threads: int | None = None,
     has_tables: bool = True,
 ) -> Iterator[Stack]:
-    """Run the function with a fresh dataset and fresh buckets behind fault proxies.
+    """Run the function with an empty dataset and fresh buckets behind fault proxies.
 
     `source` is the folder of `main.py` and of the package that it imports. Without tables there is
-    not even a dataset, which saves seconds.
+    not even a dataset.
     """
-    dataset_id = unique("test_")
-    overrides = {**overrides, "bigQuery": {"datasetId": dataset_id, **overrides["bigQuery"]}}
-    settings = config.from_overrides(overrides)
     with ExitStack() as stack:
-        dataset = connect(bigquery_url, settings)
-        stack.enter_context(dropped(bigquery_url, dataset.dataset_id))
         if has_tables:
-            init(dataset, settings)
+            dataset = stack.enter_context(borrowed_dataset(bigquery_url, overrides))
+        else:
+            dataset_id = unique("test_")
+            stack.enter_context(dropped(bigquery_url, dataset_id))
+            settings = config.from_overrides(in_dataset(dataset_id, overrides))
+            dataset = connect(bigquery_url, settings)
+        overrides = in_dataset(dataset.dataset_id, overrides)
         storage = stack.enter_context(Proxy(storage_url).running())
         bigquery = stack.enter_context(Proxy(bigquery_url).running())
         environ = {
@@ -100,6 +100,6 @@ def function_stack(
             storage=storage,
             bigquery=bigquery,
             dataset=dataset,
-            config=settings,
+            config=config.from_overrides(overrides),
             log_file=folder / "function" / "log",
         )

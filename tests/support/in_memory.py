@@ -1,5 +1,6 @@
 """A store and a sink for a handler, in memory."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
 
@@ -43,3 +44,19 @@ class MemorySink:
     def insert_dead_letter(self, row: DeadLetterRow, deadline: Deadline) -> None:  # noqa: ARG002
         """Keep a dead letter."""
         self.rows.append(row)
+
+    def insert_all(
+        self, rows: Sequence[InstanceRow], deadline: Deadline
+    ) -> Sequence[Exception | None]:
+        """Keep rows in a list."""
+        for row in rows:
+            self.insert(row, deadline)
+        return [None] * len(rows)
+
+    def insert_dead_letters(
+        self, rows: Sequence[DeadLetterRow], deadline: Deadline
+    ) -> Sequence[Exception | None]:
+        """Keep dead letters."""
+        for row in rows:
+            self.insert_dead_letter(row, deadline)
+        return [None] * len(rows)

@@ -21,6 +21,7 @@ def running_stack(
     overrides = {
         "bigQuery": {"timeoutSeconds": scaled(3)},
         "limits": {"deadlineSeconds": scaled(4)},
+        "input": {"archives": "read"},
     }
     with function_stack(folder, bigquery_url, storage_url, overrides) as stack:
         yield stack
@@ -51,6 +52,7 @@ class Command:
         options = {
             "bigQuery": {"datasetId": stack.dataset.dataset_id, "timeoutSeconds": scaled(3)},
             "limits": {"deadlineSeconds": scaled(4)},
+            "input": {"archives": "read"},
             **overrides,
         }
         self._patch.setenv("DCM2BQ_CONFIG", json.dumps(options))

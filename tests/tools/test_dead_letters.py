@@ -12,6 +12,8 @@ import pytest
 from dcm2bq.bigquery.row_sink import RowSink
 from dcm2bq.deadline import Deadline
 from dcm2bq.rows import DeadLetterRow
+from tests.dicom.build import dicom, element, identity
+from tests.support.archive_files import zip_of
 from tests.support.cloud import Event
 from tests.support.function_stack import Stack, unique
 from tests.support.proxy import Fault
@@ -547,3 +549,36 @@ def test_an_unreachable_bigquery_is_reported(
     done = command("dead-letters", *args)
     assert (done.status, done.out) == (3, "")
     assert stack.dataset.dataset_id in done.err
+
+
+def test_the_entry_of_a_member_is_retried_and_dismissed_by_itself(
+    stack: Stack, command: Command, folder: str
+) -> None:
+    """A dead letter of the archive as a whole is closed by its expansion."""
+    long = dicom(identity(), element(0x00091010, "LT", b"x" * 9000))
+    members = {"a/ok": dicom(identity()), "b": long, "c": long, "d.dcm": b"cut"}
+    event = stack.bucket.upload(f"{folder}/study.zip", zip_of(members))
+    path = path_of(stack, event)
+    exhaust(stack, event)
+    command.configure(stack, limits={"headerBytes": 5000})
+    (whole,) = open_entries(command, path)
+    assert (whole["member"], whole["reason"]) == (None, "ReadFailedError")
+    assert command("dead-letters", "retry", "--path", path).out == "1 expanded\n"
+    entries = open_entries(command, path)
+    assert {entry["member"] for entry in entries} == {"b", "c"}
+    shown = command("dead-letters", "list", "--path", path).out
+    assert f"{path}#{event.data['generation']} finalized, member b: " in shown
+    done = command("dead-letters", "retry", "--path", path)
+    assert (done.status, done.out) == (1, "2 still open\n")
+    because = ("--path", path, "--because", "known")
+    assert command("dead-letters", "dismiss", *because).out == "2 dismissed\n"
+    assert open_entries(command, path) == []
+    command.configure(stack)
+    assert event.post(stack.url).status_code == 200
+    members_of = "SELECT member FROM {} WHERE path = @path ORDER BY member"
+    live = stack.dataset.query(members_of.format("instances_live"), {"path": path})
+    assert [row["member"] for row in live] == ["a/ok", "b", "c"]
+    assert stack.dataset.query(members_of.format("dismissed_letters"), {"path": path}) == []
+    (line,) = stack.log_lines(event.id)[-1:]
+    assert line["outcome"] == "expanded"
+    assert line["archive"] == {"members": 4, "instances": 3, "dead_letters": 0, "others": 1}

@@ -1,17 +1,18 @@
-"""How the handler deals with events that may end the process."""
+"""How the handler deals with events that may end the process, and with names and content."""
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from dcm2bq.config import Config
+from dcm2bq.config import Config, from_overrides
 from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.delivery import Delivery, Message
 from dcm2bq.dicom import Budget, Claim
-from dcm2bq.errors import ReadFailedError
+from dcm2bq.errors import NotDicomError, ReadFailedError
 from dcm2bq.handler import Handler, Result
 from dcm2bq.ignored import Ignored
 from dcm2bq.rows import DeadLetterRow, InstanceRow
@@ -36,13 +37,13 @@ def notification(*, data: bytes = b"", happened: float = 0, **message: Any) -> D
     return Delivery(attributes, data, Message(id="7", **message))
 
 
-def delivery() -> Delivery:
+def delivery(name: str = "a.dcm") -> Delivery:
     attributes = {
         "ce-id": "1",
         "ce-type": "google.cloud.storage.object.v1.finalized",
         "ce-time": datetime.now(UTC).isoformat(),
     }
-    named = {"bucket": "scans", "name": "a.dcm", "generation": "1", "size": str(len(LARGE))}
+    named = {"bucket": "scans", "name": name, "generation": "1", "size": str(len(LARGE))}
     return Delivery(attributes, json.dumps(named).encode())
 
 
@@ -155,3 +156,34 @@ def test_converting_leaves_time_for_the_insert() -> None:
     Handler(Config(), MemoryStore(LARGE), Watching(), memory=Watched(64 * MIB)).handle(delivery())
     converted, inserted = ends
     assert inserted - converted > 4, "of 50 seconds"
+
+
+SNIFF = from_overrides({"input": {"otherNames": "sniff"}})
+
+
+def test_an_object_of_another_name_is_recorded_if_it_begins_like_dicom() -> None:
+    sink = MemorySink()
+    for name in ("IM0001", "1.2.840.10008", "scan.img", "scan.ima"):
+        assert Handler(SNIFF, MemoryStore(LARGE), sink).handle(delivery(name)).result is (
+            Result.INSERTED
+        )
+    outcome = Handler(SNIFF, MemoryStore(b"%PDF-1.7" * 99), sink).handle(delivery("IM0002"))
+    assert (outcome.result, outcome.ignored) == (Result.IGNORED, Ignored.CONTENT)
+    assert len(sink.rows) == 4
+
+
+def test_other_content_under_a_name_of_dicom_remains_a_dead_letter() -> None:
+    outcome = Handler(SNIFF, MemoryStore(b"%PDF-1.7" * 99), MemorySink()).handle(delivery())
+    assert (outcome.result, type(outcome.error)) == (Result.DEAD_LETTERED, NotDicomError)
+
+
+def test_deletes_of_any_name_leave_markers_if_names_are_sniffed() -> None:
+    """Whatever the object was: a marker of a path that was never recorded hides nothing."""
+    uploaded = delivery("notes.txt")
+    kind = {"ce-type": "google.cloud.storage.object.v1.deleted"}
+    gone = replace(uploaded, attributes={**uploaded.attributes, **kind})
+    for config, result in ((SNIFF, Result.MARKED), (Config(), Result.IGNORED)):
+        assert Handler(config, MemoryStore(b""), MemorySink()).handle(gone).result is result
+    for name in ("folder/", "gcloud/tmp/parallel_composite_uploads/x"):
+        outcome = Handler(SNIFF, MemoryStore(LARGE), MemorySink()).handle(delivery(name))
+        assert outcome.result is Result.IGNORED

@@ -20,7 +20,7 @@ from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.backfill import staged_files as backfill
 from tests.dicom.build import converted, dicom, element
 
-SCHEMA = Path(rows.__file__).parent / "schema"
+SCHEMA = Path(rows.__file__).parent / "schema" / "tables"
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 EVENT = ObjectEvent(
     event_id="1",
@@ -137,6 +137,24 @@ def test_an_insert_id_is_the_same_for_each_delivery_of_a_change() -> None:
     assert len(insert_id(EVENT)) <= 128
 
 
+def test_each_member_of_an_archive_has_an_insert_id() -> None:
+    made = rows.instance_row(EVENT, now=NOW, info=rows.info(EVENT, member_size=7), member="a")
+    assert (made.member, made.info.input.size) == ("a", 7)
+    names = ["a", "b/a", "a\nb", "2026-01-02T03:04:05.678901+00:00", None]
+    ids = {msgspec.structs.replace(made, member=name).insert_id for name in names}
+    assert len(ids) == len(names)
+
+
+def test_an_expanded_row_counts_the_members_of_its_archive() -> None:
+    counts = rows.ArchiveInfo(members=9, instances=5, dead_letters=1, others=3)
+    row = rows.expanded_row(EVENT, counts, now=NOW)
+    assert (row.event, row.path, row.version) == ("expanded", "gs://scans/a.dcm", "12")
+    assert (row.metadata, row.member, row.info.archive) == (None, None, counts)
+    assert row.info.input.size == 34
+    marker = rows.instance_row(EVENT, now=NOW, info=rows.info(EVENT))
+    assert row.insert_id != marker.insert_id
+
+
 def test_a_dead_letter_keeps_the_delivery_and_the_reason() -> None:
     delivery = Delivery({"ce-id": "7", "ce-type": "t"}, b'{"name": "a"}')
     row = rows.dead_letter_row(delivery, now=NOW, error_type="NotDicomError", error="why")
@@ -149,3 +167,8 @@ def test_a_dead_letter_keeps_the_delivery_and_the_reason() -> None:
         "error_type": "NotDicomError",
         "error": "why",
     }
+    member = rows.dead_letter_row(
+        delivery, now=NOW, error_type="NotDicomError", error="why", member="a"
+    )
+    assert json.loads(member.attributes)["member"] == "a"
+    assert member.insert_id != row.insert_id

@@ -9,8 +9,11 @@ Files are found without preamble and prefix, without File Meta Information, with
 that is not the one used, and with a command set (group 0000) that a network node left in front of
 the data set. All these are read, with a warning, if a SOP Class or SOP Instance UID shows that
 they are DICOM.
+
+Where names say nothing about the content, `looks_like_dicom` decides by the first bytes.
 """
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -38,7 +41,7 @@ from dcm2bq.dicom.syntax import (
     Syntax,
 )
 from dcm2bq.dicom.vr import LONG_VRS, is_vr, is_vr_like
-from dcm2bq.errors import NotDicomError, UnreadableDicomError
+from dcm2bq.errors import NotDicomError, UnlikeDicomError, UnreadableDicomError
 
 _PREAMBLE = 128
 _PREFIX = b"DICM"
@@ -48,6 +51,20 @@ _TRAILING_PADDING = 0xFFFCFFFC
 _TRANSFER_SYNTAX_UID = 0x00020010
 _IDENTIFYING = frozenset({0x00020002, 0x00020003, 0x00080016, 0x00080018})
 """SOP Class and SOP Instance UID, in the File Meta Information and in the data set."""
+
+PREFIXED = _PREAMBLE + len(_PREFIX)
+"""First bytes of an object that `has_prefix` needs."""
+_UNPREFIXED = re.compile(
+    rb"\x02\0\0\0UL\x04\0|"  # the group length of File Meta Information; or:
+    # The first element is of the File Meta Information, of a data set in either byte order
+    # (0008,0018 is the last that may precede both UIDs) or the group length of a command set.
+    rb"(?=[\x02\x08]\0[\0-\x18]\0|\0\x08\0[\0-\x18]|\0\0\0\0\x04\0\0\0)"
+    # Then comes one of `_IDENTIFYING`, explicit or implicit, with the first two parts of a UID.
+    rb".*?(?:(?:\x02\0[\x02\x03]\0|\x08\0[\x16\x18]\0)(?:UI..|..\0\0)"
+    rb"|\0\x08\0[\x16\x18]UI..)[0-2]\.[0-9]",
+    re.DOTALL,
+)
+"""The beginning of a file without preamble and prefix."""
 
 _DEFLATED = frozenset(
     {
@@ -86,15 +103,20 @@ def read_file(
     depth: int,
     deadline: Deadline,
     memory: Claim,
+    sniff: bool = False,
 ) -> DicomFile:
     """Return the elements of an object, without the bulk values.
 
     Raises `NotDicomError` if it is not DICOM, `UnreadableDicomError` if it is broken or exceeds
-    a limit.
+    a limit. With `sniff`, raises `UnlikeDicomError` after the first read, before any other error,
+    unless the object `looks_like_dicom`.
     """
     window = window_over(source, deadline, memory)
-    start = _PREAMBLE + len(_PREFIX)
-    if not window.fill(0, start + HEADER):
+    start = PREFIXED
+    is_empty = not window.fill(0, start + HEADER)
+    if sniff and not looks_like_dicom(window.data):
+        raise UnlikeDicomError("the first bytes do not look like DICOM")
+    if is_empty:
         raise NotDicomError("the file is empty")
     prefixed = window.peek(_PREAMBLE, len(_PREFIX)) == _PREFIX
     if prefixed and _is_prefix_by_chance(window, config, depth, deadline):
@@ -115,6 +137,26 @@ def read_file(
     if not prefixed or not file.meta:
         notes.add("no preamble" if file.meta else "no File Meta Information")
     return DicomFile(file.meta, file.data_set, file.transfer_syntax_uid, file.deflated)
+
+
+def has_prefix(head: bytes) -> bool:
+    """Return whether an object with these first bytes has the prefix DICM (PS3.10 7.1)."""
+    return head[_PREAMBLE:PREFIXED] == _PREFIX
+
+
+def looks_like_dicom(head: bytes) -> bool:
+    r"""Return whether an object with these first bytes, as many as one read gives, may be DICOM.
+
+    That is so if it has the prefix, or begins as File Meta Information or a data set does and has
+    a SOP Class or Instance UID. Such an object may still turn out to be broken, and any other is
+    not worth converting.
+
+    >>> looks_like_dicom(bytes(128) + b"DICM"), looks_like_dicom(b"%PDF-1.7")
+    (True, False)
+    >>> looks_like_dicom(b"\x08\0\x16\0UI\x1a\0" + b"1.2.840.10008.5.1.4.1.1.7")
+    True
+    """
+    return has_prefix(head) or _UNPREFIXED.match(head) is not None
 
 
 def _is_of_data_set(tag: int) -> bool:

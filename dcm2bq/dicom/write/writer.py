@@ -105,7 +105,8 @@ class _Scope(msgspec.Struct, gc=False):
 class Writer:
     """Writes elements as JSON; values that stay in the object become references.
 
-    `root` and `suffix` are the start and the end of BulkDataURIs. Values longer than `most_text`
+    `root` and `suffix` are the start and the end of BulkDataURIs, whose query begins with `query`.
+    Values longer than `most_text`
     bytes stay in the object. Raises the errors of `deadline` and `memory`.
     """
 
@@ -116,6 +117,7 @@ class Writer:
         *,
         most_text: int,
         root: str,
+        query: str = "",
         suffix: str = "",
         deadline: Deadline = NO_DEADLINE,
         memory: Claim | None = None,
@@ -130,7 +132,8 @@ class Writer:
         self._keys = _keys(options)
         self._ignore_binary = options.ignore_binary
         self._notes = notes
-        self._prefix = f"{root}&" if options.explicit_bulk_data_root and root else "?"
+        start = f"{root}&" if options.explicit_bulk_data_root and root else "?"
+        self._prefix = start + query
         self._suffix = suffix
         self._todo: list[tuple[Item, Json, _Scope]] = []
 

@@ -42,6 +42,11 @@ def estimate(
         f"{count.listed - count.objects:,} ignored, {count.objects:,} to convert "
         f"({count.bytes:,} bytes)"
     )
+    if count.sniffed:
+        yield (
+            f"{counted(count.sniffed, 'object')} to convert with names that do not match "
+            "input.namePattern: 1 read each, then ignored unless it is DICOM"
+        )
     if known is not None:
         yield f"BigQuery already has {known:,} of them, as rows or dead letters; {objects:,} new"
     yield (

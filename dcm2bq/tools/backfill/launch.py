@@ -4,16 +4,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.gcs.store import Store
-from dcm2bq.ignored import is_ignored
+from dcm2bq.ignored import Ignored, is_sniffed, why_ignored
+from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools import indexing
 from dcm2bq.tools.backfill import known
 from dcm2bq.tools.backfill.plan import SHARD_OBJECTS, Census, Shard
 from dcm2bq.tools.backfill.run_records import Loaded, Run, RunRecords
+from dcm2bq.tools.ignored_names import IgnoredNames, SampleFindings, read_from
 
 type Runner = Callable[[Run, Sequence[Shard]], bool]
 """Runs the pipeline for the shards; returns whether it waited for the end."""
@@ -21,11 +22,16 @@ type Runner = Callable[[Run, Sequence[Shard]], bool]
 
 @dataclass(frozen=True, slots=True)
 class BucketCount:
-    """The objects of a bucket by shard, and the listing's `requests` and `seconds`."""
+    """The objects of a bucket by shard, and the listing's `requests` and `seconds`.
+
+    `sniffed` counts the objects that the function reads only because of `input.otherNames`.
+    """
 
     shards: Sequence[Shard]
     requests: int
     seconds: float
+    sniffed: int = 0
+    ignored_names: IgnoredNames[StoredObject] = field(default_factory=IgnoredNames)
 
     @property
     def listed(self) -> int:
@@ -139,6 +145,32 @@ def count(
     """
     indexing.require_bucket(bucket, config)
     started = time.monotonic()
-    census = Census(Store(config), bucket, prefix, partial(is_ignored, config), on_page)
+    names = _Names(config)
+    census = Census(Store(config), bucket, prefix, names.is_ignored, on_page)
     shards = census.shards(least=least)
-    return BucketCount(shards, census.requests, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return BucketCount(shards, census.requests, seconds, names.sniffed, names.ignored)
+
+
+def examine_ignored(config: Config, count: BucketCount) -> SampleFindings:
+    """Read a sample of the objects that the function ignores because of their names."""
+    findings, _ = count.ignored_names.examine(read_from(Store(config)))
+    return findings
+
+
+class _Names:
+    """What the names of listed objects say; a census asks about one object at a time."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.sniffed = 0
+        self.ignored: IgnoredNames[StoredObject] = IgnoredNames()
+
+    def is_ignored(self, stored: StoredObject) -> bool:
+        """Return whether nothing is recorded of an object, and count it by its name."""
+        ignored = why_ignored(self._config, stored)
+        if ignored is Ignored.NAME:
+            self.ignored.add(stored.name, stored, storage_class=stored.storage_class)
+        elif ignored is None:
+            self.sniffed += is_sniffed(self._config, stored)
+        return ignored is not None

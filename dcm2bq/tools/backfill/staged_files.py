@@ -4,6 +4,7 @@ import threading
 import uuid
 import zlib
 from collections import defaultdict
+from collections.abc import Sequence
 
 import msgspec
 
@@ -45,6 +46,20 @@ class StagedFiles:
     def insert_dead_letter(self, row: DeadLetterRow, deadline: Deadline) -> None:  # noqa: ARG002
         """Write a row of `dead_letter`."""
         self._write(DEAD_LETTER, encode(row))
+
+    def insert_all(self, rows: Sequence[InstanceRow], deadline: Deadline) -> Sequence[None]:
+        """Write rows of `instances`."""
+        for row in rows:
+            self.insert(row, deadline)
+        return [None] * len(rows)
+
+    def insert_dead_letters(
+        self, rows: Sequence[DeadLetterRow], deadline: Deadline
+    ) -> Sequence[None]:
+        """Write rows of `dead_letter`."""
+        for row in rows:
+            self.insert_dead_letter(row, deadline)
+        return [None] * len(rows)
 
     def close(self) -> None:
         """Upload the remaining files; raise if any file could not be uploaded."""

@@ -15,7 +15,7 @@ from dcm2bq.errors import RetryableError
 from dcm2bq.events import ObjectEvent
 from dcm2bq.gcs.store import Store
 from dcm2bq.handler import Handler, Outcome, Result
-from dcm2bq.ignored import is_ignored
+from dcm2bq.ignored import Ignored, is_ignored
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools import attempts, indexing
 from dcm2bq.tools.backfill import known
@@ -101,10 +101,10 @@ class ObjectAttempt:
     @property
     def proves_service(self) -> bool:
         """Whether the object was read, whatever it contained."""
-        return self.outcome is not None and self.outcome.result in {
-            Result.INSERTED,
-            Result.DEAD_LETTERED,
-        }
+        return self.outcome is not None and (
+            self.outcome.result in {Result.INSERTED, Result.DEAD_LETTERED}
+            or self.outcome.ignored is Ignored.CONTENT
+        )
 
 
 class ShardObjects:

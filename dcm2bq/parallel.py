@@ -1,13 +1,13 @@
 """Work in several threads, a bounded number of items ahead of the consumer."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 
 def in_parallel[T, R](
     pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """Yield `work(item)` for each item, in order; read at most `ahead` items ahead.
 
     Raises what `work` raises, and cancels what has not begun when the consumer stops.

@@ -1,6 +1,6 @@
--- One row for each path, version and event that is still open; a dead letter without a path is
--- identified by its message. The columns may hold anything: no dead letter makes the view fail or is
--- missing from it.
+-- One row for each path, member, version and event that is still open; a dead letter without a path
+-- is identified by its message. The columns may hold anything: no dead letter makes the view fail or
+-- is missing from it.
 WITH parsed AS (
   SELECT
     subscription_name,
@@ -25,6 +25,7 @@ letters AS (
     COALESCE(
       JSON_VALUE(content.generation), JSON_VALUE(attribute.objectGeneration)
     ) AS version,
+    JSON_VALUE(attribute.member) AS member,
     COALESCE(
       REPLACE(JSON_VALUE(attribute['ce-type']), 'google.cloud.storage.object.v1.', ''),
       CASE JSON_VALUE(attribute.eventType)
@@ -63,7 +64,7 @@ unresolved AS (
   FROM keyed
   WHERE TRUE
   QUALIFY COALESCE(
-    seen > MAX(IF(resolved, seen, NULL)) OVER (PARTITION BY path, version, event, unnamed),
+    seen > MAX(IF(resolved, seen, NULL)) OVER (PARTITION BY path, member, version, event, unnamed),
     TRUE
   )
 ),
@@ -71,6 +72,7 @@ unresolved AS (
 open AS (
   SELECT
     path,
+    member,
     version,
     event,
     unnamed,
@@ -90,7 +92,7 @@ open AS (
     FROM `${project}.${dataset}.${instances}` AS i
     WHERE
 ${closes})
-  GROUP BY path, version, event, unnamed
+  GROUP BY path, member, version, event, unnamed
 )
 
 SELECT
@@ -103,5 +105,6 @@ SELECT
   last_seen,
   attempts,
   last_letter[OFFSET(0)].source AS source,
-  last_letter[OFFSET(0)].message_id AS message_id
+  last_letter[OFFSET(0)].message_id AS message_id,
+  member
 FROM open

@@ -1,5 +1,5 @@
 -- The rows of ingested_between, and the rows that delete markers of the interval hide. A row's key
--- is its path and UIDs. Each key appears once, in its present state: live or removed.
+-- is its path, member and UIDs. Each key appears once, in its present state: live or removed.
 SELECT 'upsert' AS change, live.*
 FROM (
   SELECT r.* REPLACE (
@@ -28,12 +28,14 @@ FROM (
   SELECT m.* REPLACE (
     held.StudyInstanceUID AS StudyInstanceUID,
     held.SeriesInstanceUID AS SeriesInstanceUID,
-    held.SOPInstanceUID AS SOPInstanceUID
+    held.SOPInstanceUID AS SOPInstanceUID,
+    held.member AS member
   )
   FROM `${project}.${dataset}.${instances}` AS m
   INNER JOIN (
     SELECT
       path,
+      member,
       StudyInstanceUID,
       SeriesInstanceUID,
       SOPInstanceUID,
@@ -41,7 +43,7 @@ FROM (
       MAX(CAST(version AS INT64)) AS highest
     FROM `${project}.${dataset}.${instances}`
     WHERE event IN ('finalized', 'metadataUpdated')
-    GROUP BY path, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID
+    GROUP BY path, member, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID
   ) AS held ON held.path = m.path
   INNER JOIN (
     SELECT path, MAX(CAST(version AS INT64)) AS highest
@@ -55,7 +57,8 @@ FROM (
     AND CAST(m.version AS INT64) >= held.lowest
     AND held.highest <= marked.highest
   QUALIFY ROW_NUMBER() OVER (
-    PARTITION BY held.StudyInstanceUID, held.SeriesInstanceUID, held.SOPInstanceUID, held.path
+    PARTITION BY
+      held.StudyInstanceUID, held.SeriesInstanceUID, held.SOPInstanceUID, held.path, held.member
     ORDER BY CAST(m.version AS INT64) DESC, m.timestamp DESC, m.ingested_at DESC
   ) = 1
 ) AS gone

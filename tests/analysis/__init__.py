@@ -1,0 +1,1 @@
+"""The views for analysts, against what pydicom computes from the same files."""

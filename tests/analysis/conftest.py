@@ -1,0 +1,55 @@
+"""One dataset with the rows of all objects, for every test of the views to read."""
+
+from collections.abc import Iterator
+from io import BytesIO
+
+import msgspec
+import pytest
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
+
+from dcm2bq.bigquery.dataset import Dataset
+from dcm2bq.config import from_overrides
+from dcm2bq.tools.backfill import staged_files
+from tests.support.analysis_objects import all_objects
+from tests.support.datasets import fresh_dataset
+from tests.support.function_stack import unique
+from tests.support.googlesql_views import EngineDataset
+
+
+@pytest.fixture(scope="session")
+def analysis_dataset(bigquery_url: str) -> Iterator[Dataset]:
+    """A dataset of the local BigQuery with a row for each of `all_objects()`; for reading only.
+
+    Query it with `analysis_dataset.query("SELECT ... FROM sr_content")`. A statement costs the
+    server 0.1 s of CPU: read a view whole, once, by a fixture of the module.
+    """
+    config = from_overrides({"bigQuery": {"datasetId": unique("analysis_")}})
+    with fresh_dataset(bigquery_url, config) as dataset:
+        lines = b"".join(staged_files.encode(each.row) for each in all_objects())
+        client = bigquery.Client(
+            project="local",
+            credentials=AnonymousCredentials(),
+            client_options={"api_endpoint": bigquery_url},
+        )
+        table = client.get_table(f"{dataset.name}.instances")
+        options = bigquery.LoadJobConfig(
+            schema=table.schema,
+            source_format=bigquery.SourceFormat.NEWLINE_DELIMITED_JSON,
+            write_disposition="WRITE_APPEND",
+        )
+        client.load_table_from_file(BytesIO(lines), table, job_config=options).result()
+        client.close()
+        yield dataset
+
+
+def engine_dataset(prefix: str) -> EngineDataset:
+    """Return a dataset on Google's evaluator with the made objects whose names have a prefix.
+
+    Keep to some 40 objects: the engine evaluates anti-joins as nested loops.
+    """
+    dataset = EngineDataset()
+    for each in all_objects():
+        if each.name.startswith(prefix):
+            dataset.insert("instances", msgspec.to_builtins(each.row))
+    return dataset
