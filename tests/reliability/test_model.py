@@ -77,8 +77,17 @@ PLANTED = {
         "return {}",
         "the row is refused",
     ),
+    "uploads of notifications ignored": (
+        "dcm2bq/notifications.py",
+        '"OBJECT_FINALIZE": "finalized"',
+        '"OBJECT_FINALIZE": "metadataUpdated"',
+        "",
+    ),
 }
-"""Bugs: the file, the right text in it, the wrong text in its place, the fault that shows it."""
+"""Bugs: the file, the right text in it, the wrong text in its place, the fault that shows it.
+
+Without a fault, the bug shows under each.
+"""
 
 
 def plant(bug: str, folder: Path) -> Path:
