@@ -1,5 +1,5 @@
 # All that a newcomer needs is `make run` and `make test`. Everything is written to .venv,
-# .venv-backfill and .work.
+# .venv-backfill and .work, and to dcm2bq in the user's cache folder.
 #
 # PYTHON=/path/to/python chooses the interpreter; without it, scripts/find_python.sh does.
 
@@ -74,7 +74,7 @@ check-terraform: $(READY)
 
 .PHONY: bench
 bench: $(READY) $(BEAM_READY) ## Measure the cost beside that of the obvious implementation
-	@for name in conversion reading function cold_start backfill; do \
+	@for name in conversion reading archives function cold_start backfill; do \
 		echo "## $$name"; $(BIN)/python -m benchmarks.bench_$$name $(BENCH_ARGS) || exit 1; echo; done
 
 .PHONY: fuzz

@@ -1,18 +1,34 @@
+# The buckets by a key. `bucket` is short for a map with the one key `dicom`, which leaves no trace in the
+# names of triggers, topics and subscriptions: others can be added, and nothing of the first is replaced.
+locals {
+  buckets = merge(var.buckets, { for key in length(var.buckets) == 0 ? ["dicom"] : [] : key => merge(var.bucket, {
+    via               = "eventarc"
+    prefix            = null
+    managed_elsewhere = false
+    project_number    = null
+    topic             = null
+    subscription      = null
+  }) })
+
+  # What names end in.
+  key_suffixes = { for key in keys(local.buckets) : key => key == "dicom" ? "" : "-${key}" }
+}
+
 resource "google_storage_bucket" "dicom" {
   #checkov:skip=CKV_GCP_62: Cloud Audit Logs record who read an object; they are switched on for the project
   #checkov:skip=CKV_GCP_78: the owner decides whether deleted objects are kept: bucket.versioning
-  count = var.bucket.existing ? 0 : 1
+  for_each = { for key, bucket in local.buckets : key => bucket if !bucket.existing }
 
   project                     = var.project_id
-  name                        = coalesce(var.bucket.name, join("-", compact([replace(var.project_id, "/[.:]/", "-"), "dicom", var.suffix])))
-  location                    = coalesce(var.bucket.location, var.region)
+  name                        = coalesce(each.value.name, join("-", compact([replace(var.project_id, "/[.:]/", "-"), each.key, var.suffix])))
+  location                    = coalesce(each.value.location, var.region)
   labels                      = local.labels
   uniform_bucket_level_access = true
   public_access_prevention    = "enforced"
   force_destroy               = false
 
   versioning {
-    enabled = var.bucket.versioning
+    enabled = each.value.versioning
   }
 
   dynamic "encryption" {
@@ -26,24 +42,42 @@ resource "google_storage_bucket" "dicom" {
   depends_on = [google_project_service.this, time_sleep.keys]
 }
 
+# Whoever applies may have no right to see a bucket that is managed elsewhere.
 data "google_storage_bucket" "existing" {
-  count = var.bucket.existing ? 1 : 0
+  for_each = { for key, bucket in local.buckets : key => bucket if bucket.existing && !bucket.managed_elsewhere }
 
-  name = var.bucket.name
+  name = each.value.name
 }
 
 locals {
-  bucket          = one(concat(google_storage_bucket.dicom[*].name, data.google_storage_bucket.existing[*].name))
-  bucket_location = lower(one(concat(google_storage_bucket.dicom[*].location, data.google_storage_bucket.existing[*].location)))
+  bucket_names = merge(
+    { for key, bucket in google_storage_bucket.dicom : key => bucket.name },
+    { for key, bucket in data.google_storage_bucket.existing : key => bucket.name },
+    { for key, bucket in local.buckets : key => bucket.name if bucket.managed_elsewhere },
+  )
+  bucket_locations = {
+    for key, bucket in merge(google_storage_bucket.dicom, data.google_storage_bucket.existing) : key => lower(bucket.location)
+  }
+  bucket_paths = { for key, name in local.bucket_names : key => "gs://${name}${local.buckets[key].prefix == null ? "" : "/${local.buckets[key].prefix}"}" }
 
-  # Only an existing bucket can fail the conditions on these two: see function.tf.
-  bucket_project = try(data.google_storage_bucket.existing[0].project_number, data.google_project.this.number)
-  can_rename     = anytrue(flatten(data.google_storage_bucket.existing[*].hierarchical_namespace[*].enabled))
+  # For descriptions and titles.
+  all_buckets = length(local.buckets) == 1 ? one(values(local.bucket_paths)) : "${length(local.buckets)} buckets"
+
+  # Existing buckets can be of another project, and fail the conditions on these: see function.tf.
+  bucket_projects = merge(
+    { for key, bucket in data.google_storage_bucket.existing : key => tostring(bucket.project_number) },
+    { for key, bucket in local.buckets : key => bucket.project_number if bucket.managed_elsewhere },
+  )
+  other_projects = { for key, number in local.bucket_projects : key => number if number != tostring(data.google_project.this.number) }
+  can_rename = [
+    for key, bucket in data.google_storage_bucket.existing : bucket.name
+    if anytrue(bucket.hierarchical_namespace[*].enabled) && !local.buckets[key].folders_are_never_renamed
+  ]
 
   # The buckets made here. The keys are known before the buckets are.
   new_buckets = merge(
     { source = google_storage_bucket.source.name },
-    { for name in google_storage_bucket.dicom[*].name : "dicom" => name },
+    { for key, bucket in google_storage_bucket.dicom : key => bucket.name },
     { for name in google_storage_bucket.staging[*].name : "staging" => name },
   )
 }

@@ -8,7 +8,7 @@ locals {
     { for file in fileset(local.schema, "**/*.sql") : trimsuffix(basename(file), ".sql") => file("${local.schema}/${file}") if !contains(values(local.files), trimsuffix(file, ".sql")) },
     {
       project     = var.project_id
-      dataset     = google_bigquery_dataset.dicom.dataset_id
+      dataset     = local.dataset_id
       instances   = var.dataset.instances_table_id
       dead_letter = var.dataset.dead_letter_table_id
     },
@@ -45,10 +45,12 @@ locals {
 # editor write access. These are the grants of a new dataset; the grants of dataset.readers, and those
 # that others make, are added to them and stay.
 resource "google_bigquery_dataset" "dicom" {
+  count = var.dataset.existing ? 0 : 1
+
   project                    = var.project_id
   dataset_id                 = coalesce(var.dataset.id, join("_", compact(["dicom", replace(var.suffix, "-", "_")])))
   location                   = local.dataset_location
-  description                = "Headers of the DICOM objects in gs://${local.bucket}, by dcm2bq"
+  description                = "Headers of the DICOM objects in ${local.all_buckets}, by dcm2bq"
   labels                     = local.labels
   max_time_travel_hours      = var.dataset.time_travel_hours
   storage_billing_model      = var.dataset.storage_billing
@@ -74,10 +76,25 @@ resource "google_bigquery_dataset" "dicom" {
   depends_on = [google_project_service.this, time_sleep.keys]
 }
 
+# The dataset of another deployment of this project, which owns it: it creates and updates the tables and
+# views. This one writes to them.
+data "google_bigquery_dataset" "existing" {
+  count = var.dataset.existing ? 1 : 0
+
+  project    = var.project_id
+  dataset_id = var.dataset.id
+}
+
+locals {
+  dataset_id        = one(concat(google_bigquery_dataset.dicom[*].dataset_id, data.google_bigquery_dataset.existing[*].dataset_id))
+  dataset_access    = flatten([google_bigquery_dataset.dicom[*].access, data.google_bigquery_dataset.existing[*].access])
+  dead_letter_table = var.dataset.existing ? var.dataset.dead_letter_table_id : google_bigquery_table.table["dead_letter"].table_id
+}
+
 check "dataset_is_closed" {
   assert {
-    condition     = !anytrue([for entry in google_bigquery_dataset.dicom.access : contains(["projectReaders", "projectWriters", "allAuthenticatedUsers"], entry.special_group == null ? "" : entry.special_group)])
-    error_message = "Every viewer or editor of the project can read the dataset ${google_bigquery_dataset.dicom.dataset_id}. Close it: docs/DEPLOY.md, \"Who can read the dataset\"."
+    condition     = !anytrue([for entry in local.dataset_access : contains(["projectReaders", "projectWriters", "allAuthenticatedUsers"], entry.special_group == null ? "" : entry.special_group)])
+    error_message = "Every viewer or editor of the project can read the dataset ${local.dataset_id}. Close it: docs/DEPLOY.md, \"Who can read the dataset\"."
   }
 }
 
@@ -87,10 +104,10 @@ check "dataset_is_closed" {
 resource "google_bigquery_table" "table" {
   #checkov:skip=CKV_GCP_80: the dataset's default key encrypts its tables: kms_key
   #checkov:skip=CKV_GCP_121: on by default; dataset.deletion_protection switches it off before a tear-down
-  for_each = local.tables
+  for_each = { for name, table in local.tables : name => table if !var.dataset.existing }
 
   project                      = var.project_id
-  dataset_id                   = google_bigquery_dataset.dicom.dataset_id
+  dataset_id                   = local.dataset_id
   table_id                     = each.value.tableReference.tableId
   description                  = each.value.description
   labels                       = merge(local.labels, each.key == "instances" ? local.privacy_label : {})
@@ -132,7 +149,7 @@ locals {
 # Adds the columns that a table lacks, and sets labels and the policy tags of dataset.policy_tags. It
 # removes nothing, and leaves descriptions, tags and labels of others alone.
 resource "terraform_data" "columns" {
-  for_each = local.tables
+  for_each = { for name, table in local.tables : name => table if !var.dataset.existing }
 
   triggers_replace = {
     table   = "projects/${google_bigquery_table.table[each.key].project}/datasets/${google_bigquery_table.table[each.key].dataset_id}/tables/${google_bigquery_table.table[each.key].table_id}"
@@ -152,10 +169,33 @@ resource "terraform_data" "columns" {
   }
 }
 
+# Rows of other privacy options, or without a column of this release, must not reach the tables of an
+# existing dataset: a step reads them, and ends the apply. It changes nothing.
+resource "terraform_data" "existing_table" {
+  for_each = { for name, table in local.tables : name => table if var.dataset.existing }
+
+  triggers_replace = {
+    table   = "projects/${var.project_id}/datasets/${local.dataset_id}/tables/${each.value.tableReference.tableId}"
+    columns = sha256(jsonencode(local.columns[each.key]))
+    privacy = each.key == "instances" ? lookup(local.privacy_label, "dcm2bq_privacy", "") : ""
+  }
+
+  provisioner "local-exec" {
+    interpreter = [var.python]
+    command     = "${path.module}/steps/existing_table.py"
+    environment = {
+      DCM2BQ_TOKEN   = ephemeral.google_client_config.this.access_token
+      DCM2BQ_TABLE   = self.triggers_replace.table
+      DCM2BQ_COLUMNS = jsonencode(local.columns[each.key])
+      DCM2BQ_PRIVACY = self.triggers_replace.privacy
+    }
+  }
+}
+
 # A view is replaced when its SQL or its columns change, since the provider cannot change the columns of
 # one in place. Nothing is lost with a view but grants on that view itself: grant on the dataset.
 resource "terraform_data" "view" {
-  for_each = local.views
+  for_each = { for name, view in local.views : name => view if !var.dataset.existing }
 
   input = sha256(jsonencode([each.value.schema.fields, local.queries[each.key]]))
 }
@@ -163,10 +203,10 @@ resource "terraform_data" "view" {
 resource "google_bigquery_table" "view" {
   #checkov:skip=CKV_GCP_80: a view holds nothing
   #checkov:skip=CKV_GCP_121: a view holds nothing
-  for_each = { for name in local.level_0 : name => local.views[name] }
+  for_each = { for name in local.level_0 : name => local.views[name] if !var.dataset.existing }
 
   project             = var.project_id
-  dataset_id          = google_bigquery_dataset.dicom.dataset_id
+  dataset_id          = local.dataset_id
   table_id            = each.value.tableReference.tableId
   description         = each.value.description
   labels              = local.labels
@@ -191,10 +231,10 @@ resource "google_bigquery_table" "view" {
 resource "google_bigquery_table" "aggregate" {
   #checkov:skip=CKV_GCP_80: a view holds nothing
   #checkov:skip=CKV_GCP_121: a view holds nothing
-  for_each = { for name in local.level_1 : name => local.views[name] }
+  for_each = { for name in local.level_1 : name => local.views[name] if !var.dataset.existing }
 
   project             = var.project_id
-  dataset_id          = google_bigquery_dataset.dicom.dataset_id
+  dataset_id          = local.dataset_id
   table_id            = each.value.tableReference.tableId
   description         = each.value.description
   labels              = local.labels
@@ -218,10 +258,10 @@ resource "google_bigquery_table" "aggregate" {
 resource "google_bigquery_table" "aggregate_2" {
   #checkov:skip=CKV_GCP_80: a view holds nothing
   #checkov:skip=CKV_GCP_121: a view holds nothing
-  for_each = { for name in local.level_2 : name => local.views[name] }
+  for_each = { for name in local.level_2 : name => local.views[name] if !var.dataset.existing }
 
   project             = var.project_id
-  dataset_id          = google_bigquery_dataset.dicom.dataset_id
+  dataset_id          = local.dataset_id
   table_id            = each.value.tableReference.tableId
   description         = each.value.description
   labels              = local.labels
@@ -245,10 +285,10 @@ resource "google_bigquery_table" "aggregate_2" {
 resource "google_bigquery_table" "aggregate_3" {
   #checkov:skip=CKV_GCP_80: a view holds nothing
   #checkov:skip=CKV_GCP_121: a view holds nothing
-  for_each = { for name in local.level_3 : name => local.views[name] }
+  for_each = { for name in local.level_3 : name => local.views[name] if !var.dataset.existing }
 
   project             = var.project_id
-  dataset_id          = google_bigquery_dataset.dicom.dataset_id
+  dataset_id          = local.dataset_id
   table_id            = each.value.tableReference.tableId
   description         = each.value.description
   labels              = local.labels
@@ -270,10 +310,10 @@ resource "google_bigquery_table" "aggregate_3" {
 }
 
 resource "google_bigquery_routine" "table_function" {
-  for_each = local.table_functions
+  for_each = { for name, function in local.table_functions : name => function if !var.dataset.existing }
 
   project         = var.project_id
-  dataset_id      = google_bigquery_dataset.dicom.dataset_id
+  dataset_id      = local.dataset_id
   routine_id      = each.value.routineReference.routineId
   routine_type    = each.value.routineType
   language        = each.value.language

@@ -26,7 +26,7 @@ resource "google_pubsub_subscription" "dead_letter" {
   message_retention_duration = "604800s"
 
   bigquery_config {
-    table          = "${var.project_id}.${google_bigquery_dataset.dicom.dataset_id}.${google_bigquery_table.table["dead_letter"].table_id}"
+    table          = "${var.project_id}.${local.dataset_id}.${local.dead_letter_table}"
     write_metadata = true
   }
 

@@ -1,4 +1,4 @@
-# With kms_key, everything that holds data, names or code is under that key. Buckets, dataset, topic and
+# With kms_key, everything that holds data, names or code is under that key. Buckets, dataset, topics and
 # function refer to it where they are declared; here is what they need beside it.
 locals {
   kms_key      = compact([var.kms_key])
@@ -23,11 +23,11 @@ resource "google_artifact_registry_repository" "images" {
 # Object names pass through Eventarc. There is one configuration for each project and region: it holds
 # for other triggers of the project too.
 resource "google_eventarc_google_channel_config" "this" {
-  for_each = toset(local.bucket_location == local.kms_location ? local.kms_key : [])
+  for_each = toset(anytrue([for trigger in local.triggers : local.bucket_locations[trigger.bucket] == local.kms_location]) ? local.kms_key : [])
 
   project         = var.project_id
-  location        = local.bucket_location
-  name            = "projects/${var.project_id}/locations/${local.bucket_location}/googleChannelConfig"
+  location        = local.kms_location
+  name            = "projects/${var.project_id}/locations/${local.kms_location}/googleChannelConfig"
   crypto_key_name = each.value
 
   depends_on = [google_project_service.this, time_sleep.keys]

@@ -16,11 +16,11 @@ locals {
   config_here = {
     bigQuery = {
       projectId         = var.project_id
-      datasetId         = google_bigquery_dataset.dicom.dataset_id
+      datasetId         = local.dataset_id
       instancesTableId  = var.dataset.instances_table_id
       deadLetterTableId = var.dataset.dead_letter_table_id
     }
-    input   = { buckets = [local.bucket] } # events of other buckets are forged
+    input   = { buckets = values(local.bucket_names) } # events of other buckets are forged
     events  = { reindexOnMetadataUpdate = var.reindex_on_metadata_update }
     limits  = { deadlineSeconds = try(tonumber(var.config.limits.deadlineSeconds), 50) }
     privacy = local.privacy
@@ -43,7 +43,7 @@ resource "google_cloudfunctions2_function" "ingest" {
   project      = var.project_id
   name         = local.name
   location     = var.region
-  description  = "Headers of the DICOM objects in gs://${local.bucket} to BigQuery"
+  description  = "Headers of the DICOM objects in ${local.all_buckets} to BigQuery"
   labels       = local.labels
   kms_key_name = var.kms_key
 
@@ -108,19 +108,27 @@ resource "google_cloudfunctions2_function" "ingest" {
 
   lifecycle {
     precondition {
-      condition     = tostring(local.bucket_project) == tostring(data.google_project.this.number)
-      error_message = "The bucket ${local.bucket} is in another project: Eventarc delivers only the events of buckets in its own project."
+      condition     = alltrue([for key, number in local.other_projects : local.buckets[key].via == "pubsub"])
+      error_message = "In another project: ${join(", ", [for key, number in local.other_projects : local.bucket_names[key]])}. Eventarc delivers only the events of buckets in its own project: set via = \"pubsub\" for the bucket in buckets."
     }
     precondition {
-      condition     = var.bucket.folders_are_never_renamed || !local.can_rename
-      error_message = "The bucket ${local.bucket} has a hierarchical namespace: its folders can be renamed without an event for the objects in them. Set bucket.folders_are_never_renamed if nobody ever renames one."
+      condition     = length(local.can_rename) == 0
+      error_message = "With a hierarchical namespace: ${join(", ", local.can_rename)}. Folders can be renamed without an event for the objects in them. Set folders_are_never_renamed for the bucket if nobody ever renames one."
     }
     precondition {
-      condition     = var.kms_key == null || alltrue([for location in concat([var.region, lower(local.dataset_location)], google_storage_bucket.dicom[*].location) : lower(location) == local.kms_location])
+      condition     = length(distinct(values(local.bucket_names))) == length(local.bucket_names)
+      error_message = "A bucket is in buckets twice: ${join(", ", values(local.bucket_names))}. Each event would be delivered twice."
+    }
+    precondition {
+      condition     = alltrue([for key, location in local.bucket_locations : location == lower(coalesce(local.buckets[key].location, location))])
+      error_message = "A bucket has another location than is set for it: ${join(", ", [for key, location in local.bucket_locations : "${local.bucket_names[key]} is in ${upper(location)}"])}. Correct location or leave it out: triggers are created where the bucket is."
+    }
+    precondition {
+      condition     = var.kms_key == null || alltrue([for location in concat([var.region], var.dataset.existing ? [] : [local.dataset_location], [for bucket in google_storage_bucket.dicom : bucket.location]) : lower(location) == local.kms_location])
       error_message = "The key kms_key is in ${coalesce(local.kms_location, "-")}: a key encrypts only what is in its own location, so region, bucket.location and dataset.location must be the same."
     }
   }
 
   # The tables, with the columns of this release, exist before the first row.
-  depends_on = [time_sleep.grants, time_sleep.keys, terraform_data.columns]
+  depends_on = [time_sleep.grants, time_sleep.keys, terraform_data.columns, terraform_data.existing_table]
 }

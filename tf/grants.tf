@@ -5,10 +5,14 @@ locals {
   loader   = concat(local.inserter, ["bigquery.tables.getData"])
 
   project_grants = merge(
-    {
+    length(local.triggers) == 0 ? {} : {
       # Eventarc requires this role on the project.
       trigger = { role = "roles/eventarc.eventReceiver", member = local.members.trigger, condition = null }
 
+      # Cloud Storage sends the events to topics that Eventarc makes and names.
+      storage_agent = { role = "roles/pubsub.publisher", member = local.members.storage, condition = null }
+    },
+    {
       # Google keeps images and logs of builds in repositories and buckets of its own making, so these
       # need the project. roles/cloudbuild.builds.builder would also let it write to every bucket.
       build_image = { role = "roles/artifactregistry.writer", member = local.members.build, condition = null }
@@ -17,9 +21,6 @@ locals {
       # The build reads its source and nothing else: the bucket that the archive is uploaded to, and
       # the one that Cloud Functions copies it to, which may not exist before the first build.
       build_source = { role = "roles/storage.objectViewer", member = local.members.build, condition = local.build_condition }
-
-      # Cloud Storage sends the events to topics that Eventarc makes and names.
-      storage_agent = { role = "roles/pubsub.publisher", member = local.members.storage, condition = null }
 
       # Google grants these itself, but in a new project too late for the first apply.
       eventarc_agent = { role = "roles/eventarc.serviceAgent", member = local.members.eventarc, condition = null }
@@ -40,12 +41,22 @@ locals {
   ]))
 
   bucket_grants = merge(
-    { runtime = { bucket = local.bucket, role = "roles/storage.objectViewer", member = local.members.runtime } },
+    { for key, name in local.bucket_names : "runtime/${key}" => { bucket = name, role = "roles/storage.objectViewer", member = local.members.runtime } },
+    { for key, name in local.bucket_names : "backfill/${key}" => { bucket = name, role = "roles/storage.objectViewer", member = local.members.backfill } if var.backfill.enabled },
     var.backfill.enabled ? {
-      backfill         = { bucket = local.bucket, role = "roles/storage.objectViewer", member = local.members.backfill }
       backfill_staging = { bucket = google_storage_bucket.staging[0].name, role = "roles/storage.objectUser", member = local.members.backfill }
     } : {},
   )
+
+  # Whoever manages these buckets makes the grants on them.
+  managed_elsewhere = [for key, bucket in local.buckets : key if bucket.managed_elsewhere]
+
+  # The agent of the bucket's project, which may be another, publishes its notifications. That of a topic
+  # that was there before has its grant.
+  topic_grants = { for key in keys(local.new_topics) : key => {
+    role   = "roles/pubsub.publisher"
+    member = contains(keys(local.other_projects), key) ? "serviceAccount:service-${local.bucket_projects[key]}@gs-project-accounts.iam.gserviceaccount.com" : local.members.storage
+  } }
 
   # Data editor could read every row and drop the tables; the custom roles hold what insertAll and load
   # jobs need.
@@ -60,8 +71,8 @@ locals {
     loader   = try(google_project_iam_custom_role.loader[0].id, "a custom role of ${join(", ", local.loader)}")
   }
 
-  # Pub/Sub moves what cannot be delivered out of a trigger's subscription, to the topic, and from there
-  # into the table.
+  # Pub/Sub moves what cannot be delivered out of a subscription, to the topic, and from there into the
+  # table.
   dead_letter_grants = {
     table = { role = "roles/bigquery.dataEditor", member = local.members.pubsub }
     topic = { role = "roles/pubsub.publisher", member = local.members.pubsub }
@@ -75,7 +86,7 @@ locals {
     } if var.privacy.hash_key != null
   }
 
-  # Of all services, the triggers may call the function's only.
+  # Of all services, triggers and pushes may call the function's only.
   service_grant = { role = "roles/run.invoker", member = local.members.trigger }
 
   # Each agent encrypts what it stores: rows, messages, objects, images, the function and its events.
@@ -87,13 +98,15 @@ locals {
   grants = concat(
     [for grant in local.project_grants : merge(grant, { on = "project ${var.project_id}" })],
     [for grant in local.bucket_grants : { on = "bucket ${grant.bucket}", role = grant.role, member = grant.member, condition = null }],
-    [for grant in local.dataset_grants : merge(grant, { on = "dataset ${var.project_id}.${google_bigquery_dataset.dicom.dataset_id}", condition = null })],
-    [merge(local.dead_letter_grants.table, { on = "table ${var.project_id}.${google_bigquery_dataset.dicom.dataset_id}.${google_bigquery_table.table["dead_letter"].table_id}", condition = null })],
+    [for key, grant in local.topic_grants : merge(grant, { on = "topic ${local.new_topics[key]}", condition = null })],
+    [for grant in local.dataset_grants : merge(grant, { on = "dataset ${var.project_id}.${local.dataset_id}", condition = null })],
+    [merge(local.dead_letter_grants.table, { on = "table ${var.project_id}.${local.dataset_id}.${local.dead_letter_table}", condition = null })],
     [merge(local.dead_letter_grants.topic, { on = "topic ${google_pubsub_topic.dead_letter.name}", condition = null })],
     [for grant in local.secret_grants : { on = "secret ${grant.secret}", role = grant.role, member = grant.member, condition = null }],
     [for grant in local.key_grants : merge(grant, { on = "key ${var.kms_key}", condition = null })],
     [merge(local.service_grant, { on = "Cloud Run service ${local.name}", condition = null })],
-    [for event in local.events : merge(local.subscription_grant, { on = "subscription of the trigger ${local.trigger_names[event]}", condition = null })],
+    [for trigger in local.triggers : merge(local.subscription_grant, { on = "subscription of the trigger ${trigger.name}", condition = null })],
+    [for subscription in google_pubsub_subscription.objects : merge(local.subscription_grant, { on = "subscription ${subscription.name}", condition = null })],
   )
 }
 
@@ -140,7 +153,7 @@ resource "google_project_iam_member" "this" {
 }
 
 resource "google_storage_bucket_iam_member" "this" {
-  for_each = { for name, grant in local.bucket_grants : name => grant if var.grants }
+  for_each = { for name, grant in local.bucket_grants : name => grant if var.grants && !contains(local.managed_elsewhere, basename(name)) }
 
   bucket     = each.value.bucket
   role       = each.value.role
@@ -152,7 +165,7 @@ resource "google_bigquery_dataset_iam_member" "this" {
   for_each = { for name, grant in local.dataset_grants : name => grant if var.grants }
 
   project    = var.project_id
-  dataset_id = google_bigquery_dataset.dicom.dataset_id
+  dataset_id = local.dataset_id
   role       = each.value.role
   member     = each.value.member
   depends_on = [time_sleep.identities]
@@ -162,8 +175,8 @@ resource "google_bigquery_table_iam_member" "dead_letter" {
   count = var.grants ? 1 : 0
 
   project    = var.project_id
-  dataset_id = google_bigquery_dataset.dicom.dataset_id
-  table_id   = google_bigquery_table.table["dead_letter"].table_id
+  dataset_id = local.dataset_id
+  table_id   = local.dead_letter_table
   role       = local.dead_letter_grants.table.role
   member     = local.dead_letter_grants.table.member
   depends_on = [time_sleep.identities]
@@ -176,6 +189,16 @@ resource "google_pubsub_topic_iam_member" "dead_letter" {
   topic      = google_pubsub_topic.dead_letter.name
   role       = local.dead_letter_grants.topic.role
   member     = local.dead_letter_grants.topic.member
+  depends_on = [time_sleep.identities]
+}
+
+resource "google_pubsub_topic_iam_member" "objects" {
+  for_each = { for key, grant in local.topic_grants : key => grant if var.grants }
+
+  project    = var.project_id
+  topic      = google_pubsub_topic.objects[each.key].name
+  role       = each.value.role
+  member     = each.value.member
   depends_on = [time_sleep.identities]
 }
 
@@ -210,12 +233,12 @@ resource "google_cloud_run_v2_service_iam_member" "trigger" {
 }
 
 resource "google_pubsub_subscription_iam_member" "dead_letter" {
-  for_each = toset([for event in local.events : event if var.grants])
+  for_each = { for key in concat(keys(local.triggers), keys(local.notified)) : key => local.subscription_grant if var.grants }
 
   project      = var.project_id
   subscription = local.subscriptions[each.key]
-  role         = local.subscription_grant.role
-  member       = local.subscription_grant.member
+  role         = each.value.role
+  member       = each.value.member
   depends_on   = [time_sleep.identities]
 }
 
@@ -235,6 +258,7 @@ resource "time_sleep" "grants" {
     { for name, grant in google_bigquery_dataset_iam_member.this : "dataset/${name}" => grant.id if !startswith(name, "reader/") },
     { for grant in google_bigquery_table_iam_member.dead_letter[*] : "table/dead_letter" => grant.id },
     { for grant in google_pubsub_topic_iam_member.dead_letter[*] : "topic/dead_letter" => grant.id },
+    { for key, grant in google_pubsub_topic_iam_member.objects : "topic/objects/${key}" => grant.id },
     { for name, grant in google_secret_manager_secret_iam_member.this : "secret/${name}" => grant.id },
   )
 }

@@ -5,7 +5,7 @@ resource "google_service_account" "this" {
   for_each = {
     for name, purpose in {
       runtime  = { id = "run", display_name = "the function runs as it" }
-      trigger  = { id = "trigger", display_name = "Eventarc delivers events as it" }
+      trigger  = { id = "trigger", display_name = "Eventarc and Pub/Sub deliver events as it" }
       build    = { id = "build", display_name = "Cloud Build builds the function as it" }
       backfill = { id = "backfill", display_name = "the workers of a backfill run as it" }
     } : name => purpose if var.identities[name] == null && (name != "backfill" || var.backfill.enabled)

@@ -5,8 +5,10 @@ locals {
   # The same in the alphabet of datasets and roles.
   snake_name = replace(local.name, "-", "_")
 
-  # BigQuery has the multi-regions US and EU, and regions; a bucket can also be in a dual-region.
-  dataset_location = coalesce(var.dataset.location, contains(["us", "eu"], local.bucket_location) ? upper(local.bucket_location) : var.region)
+  # BigQuery has the multi-regions US and EU, and regions; a bucket can also be in a dual-region. Another
+  # bucket than `dicom` has no say: adding one must not move the dataset.
+  bucket_location  = lookup(local.bucket_locations, "dicom", "")
+  dataset_location = var.dataset.existing ? data.google_bigquery_dataset.existing[0].location : coalesce(var.dataset.location, contains(["us", "eu"], local.bucket_location) ? upper(local.bucket_location) : var.region)
 }
 
 # The number of the project names the service agents, and shows which project a bucket belongs to.

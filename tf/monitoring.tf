@@ -1,7 +1,10 @@
 # Metrics from the function's log lines (dcm2bq/log.py), one line per event; alerts; a dashboard. Where
 # Google has a metric of the same, that is used: it also counts what never reaches the code. Ignored
-# events are logged at DEBUG only. docs/OPERATIONS.md explains each alert.
+# events have a line each at DEBUG only, and at INFO a line with their counts, by reason, for every
+# minute: the sums of its metrics are the numbers of events. docs/OPERATIONS.md explains each alert.
 locals {
+  ignored = ["name", "content", "empty", "folder", "metadata", "temporary"]
+
   lines_of_function = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"${local.name}\""
 
   subscription_pattern = join("|", sort(values(local.subscriptions)))
@@ -11,7 +14,10 @@ locals {
   requests = "run_googleapis_com:request_count{monitored_resource=\"cloud_run_revision\",service_name=\"${local.name}\"}"
   failures = replace(local.requests, "}", ",response_code_class!=\"2xx\",response_code!=\"429\"}")
 
-  metrics = {
+  # The subscriptions of each bucket, as a pattern.
+  bucket_patterns = { for key in keys(local.buckets) : key => join("|", sort([for name, subscription in local.subscriptions : subscription if split("/", name)[0] == key])) }
+
+  metrics = merge(local.metrics_of_ignored, {
     events = {
       description = "Events that were answered, by outcome"
       filter      = "jsonPayload.outcome:*"
@@ -40,7 +46,15 @@ locals {
       unit        = "ms"
       labels      = { outcome = "What became of the event" }
     }
-  }
+  })
+
+  metrics_of_ignored = { for reason in local.ignored : "ignored_${reason}" => {
+    description = "Events ignored, by process and minute; reason: ${reason}"
+    filter      = "jsonPayload.message=\"events ignored\" AND jsonPayload.ignored.${reason}>=0"
+    value       = "ignored.${reason}"
+    unit        = "1"
+    labels      = {}
+  } }
 }
 
 resource "google_logging_metric" "this" {
@@ -69,7 +83,7 @@ resource "google_logging_metric" "this" {
     }
   }
 
-  # From 1 to 2^40, which suits both bytes and milliseconds.
+  # From 1 to 2^40, which suits bytes, milliseconds and counts.
   dynamic "bucket_options" {
     for_each = each.value.value[*]
 
@@ -131,7 +145,7 @@ resource "google_monitoring_alert_policy" "dead_letters" {
   }
 
   documentation {
-    content = "Objects could not be converted, or events failed for too long. The view ${google_bigquery_dataset.dicom.dataset_id}.dead_letters lists them with the reasons. See docs/OPERATIONS.md, \"Dead letters\"."
+    content = "Objects could not be converted, or events failed for too long. The view ${local.dataset_id}.dead_letters lists them with the reasons. See docs/OPERATIONS.md, \"Dead letters\"."
   }
 }
 
@@ -285,7 +299,12 @@ resource "google_monitoring_alert_policy" "silence" {
     display_name = "no event arrived for ${var.alerts.silence_hours} hours"
 
     condition_prometheus_query_language {
-      query                     = "(sum(increase(${local.requests}[${var.alerts.silence_hours}h])) or vector(0)) < 1"
+      # One bucket by the function's requests; several by the pushes of their subscriptions, since the
+      # uploads of one would hide that another is silent.
+      query = length(local.buckets) == 1 ? "(sum(increase(${local.requests}[${var.alerts.silence_hours}h])) or vector(0)) < 1" : join(" or ", [
+        for key, pattern in local.bucket_patterns :
+        "label_replace((sum(increase(pubsub_googleapis_com:subscription_push_request_count{monitored_resource=\"pubsub_subscription\",subscription_id=~\"${pattern}\"}[${var.alerts.silence_hours}h])) or vector(0)) < 1, \"bucket\", \"${key}\", \"\", \"\")"
+      ])
       duration                  = "0s"
       evaluation_interval       = "300s"
       disable_metric_validation = true
@@ -297,7 +316,7 @@ resource "google_monitoring_alert_policy" "silence" {
   }
 
   documentation {
-    content = "Nothing was uploaded, or a trigger was lost. See docs/OPERATIONS.md, \"No events\"."
+    content = "Nothing was uploaded, or a trigger or notification was lost. See docs/OPERATIONS.md, \"No events\"."
   }
 
   depends_on = [google_project_service.this]
@@ -310,10 +329,19 @@ resource "google_monitoring_dashboard" "this" {
   dashboard_json = jsonencode(jsondecode(templatefile("${path.module}/dashboard.json", {
     name                   = local.name
     project                = var.project_id
-    bucket                 = local.bucket
+    buckets                = local.all_buckets
     subscriptions          = local.subscription_pattern
     dead_letter            = google_pubsub_subscription.dead_letter.name
     oldest_unacked_seconds = var.alerts.oldest_unacked_minutes * 60
+
+    ignored = jsonencode([for reason in local.ignored : {
+      timeSeriesQuery = {
+        # PromQL: only it sums the values of a distribution. It names metrics without / and -.
+        prometheusQuery = "sum(increase(logging_googleapis_com:user_${replace(google_logging_metric.this["ignored_${reason}"].name, "/[^a-z0-9]/", "_")}_sum{monitored_resource=\"cloud_run_revision\"}[1h]))"
+      }
+      plotType       = "LINE"
+      legendTemplate = reason
+    }])
   })))
 
   depends_on = [google_project_service.this]

@@ -5,6 +5,89 @@ moved {
   to   = google_eventarc_trigger.event
 }
 
+# One bucket became several.
+
+moved {
+  from = google_storage_bucket.dicom[0]
+  to   = google_storage_bucket.dicom["dicom"]
+}
+
+moved {
+  from = google_eventarc_trigger.event["archived"]
+  to   = google_eventarc_trigger.event["dicom/archived"]
+}
+
+moved {
+  from = google_eventarc_trigger.event["deleted"]
+  to   = google_eventarc_trigger.event["dicom/deleted"]
+}
+
+moved {
+  from = google_eventarc_trigger.event["finalized"]
+  to   = google_eventarc_trigger.event["dicom/finalized"]
+}
+
+moved {
+  from = google_eventarc_trigger.event["metadataUpdated"]
+  to   = google_eventarc_trigger.event["dicom/metadataUpdated"]
+}
+
+moved {
+  from = google_pubsub_subscription_iam_member.dead_letter["archived"]
+  to   = google_pubsub_subscription_iam_member.dead_letter["dicom/archived"]
+}
+
+moved {
+  from = google_pubsub_subscription_iam_member.dead_letter["deleted"]
+  to   = google_pubsub_subscription_iam_member.dead_letter["dicom/deleted"]
+}
+
+moved {
+  from = google_pubsub_subscription_iam_member.dead_letter["finalized"]
+  to   = google_pubsub_subscription_iam_member.dead_letter["dicom/finalized"]
+}
+
+moved {
+  from = google_pubsub_subscription_iam_member.dead_letter["metadataUpdated"]
+  to   = google_pubsub_subscription_iam_member.dead_letter["dicom/metadataUpdated"]
+}
+
+moved {
+  from = terraform_data.subscription["archived"]
+  to   = terraform_data.subscription["dicom/archived"]
+}
+
+moved {
+  from = terraform_data.subscription["deleted"]
+  to   = terraform_data.subscription["dicom/deleted"]
+}
+
+moved {
+  from = terraform_data.subscription["finalized"]
+  to   = terraform_data.subscription["dicom/finalized"]
+}
+
+moved {
+  from = terraform_data.subscription["metadataUpdated"]
+  to   = terraform_data.subscription["dicom/metadataUpdated"]
+}
+
+moved {
+  from = google_storage_bucket_iam_member.this["backfill"]
+  to   = google_storage_bucket_iam_member.this["backfill/dicom"]
+}
+
+moved {
+  from = google_storage_bucket_iam_member.this["runtime"]
+  to   = google_storage_bucket_iam_member.this["runtime/dicom"]
+}
+
+# The dataset can be another deployment's.
+moved {
+  from = google_bigquery_dataset.dicom
+  to   = google_bigquery_dataset.dicom[0]
+}
+
 moved {
   from = google_service_account.runtime
   to   = google_service_account.this["runtime"]

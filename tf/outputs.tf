@@ -4,20 +4,38 @@ output "function" {
 }
 
 output "bucket" {
-  description = "Bucket of the DICOM objects."
-  value       = local.bucket
+  description = "Bucket of the DICOM objects; null if there are several."
+  value       = length(local.buckets) == 1 ? one(values(local.bucket_names)) : null
+}
+
+output "buckets" {
+  description = "Each bucket by its key in `buckets` (`dicom` for the variable `bucket`): its `path`, its way `via` Eventarc or Pub/Sub, and its `subscriptions`."
+  value = { for key, bucket in local.buckets : key => {
+    path          = local.bucket_paths[key]
+    via           = bucket.via
+    subscriptions = sort([for name, subscription in local.subscriptions : subscription if split("/", name)[0] == key])
+  } }
+}
+
+output "notifications" {
+  description = "The command that creates the notifications of each bucket that is `managed_elsewhere`."
+  value = { for key in local.managed_elsewhere : key => join(" ", compact([
+    "gcloud storage buckets notifications create gs://${local.bucket_names[key]} --topic=${local.topics[key]} --skip-topic-setup",
+    "--payload-format=json --event-types=${join(",", values(local.notification_types))}",
+    local.buckets[key].prefix == null ? "" : "--object-prefix='${local.buckets[key].prefix}'",
+  ])) }
 }
 
 output "dataset" {
   description = "The dataset, as `project.dataset`."
-  value       = "${var.project_id}.${google_bigquery_dataset.dicom.dataset_id}"
+  value       = "${var.project_id}.${local.dataset_id}"
 }
 
 output "views" {
   description = "The views for analysts, each as `project.dataset.view`."
   value = {
-    for name, view in local.created_views :
-    name => "${view.project}.${view.dataset_id}.${view.table_id}"
+    for name, view in local.views :
+    name => "${var.project_id}.${local.dataset_id}.${view.tableReference.tableId}"
   }
 }
 
@@ -42,8 +60,8 @@ output "runtime_service_account" {
 }
 
 output "subscriptions" {
-  description = "The subscription of each trigger, by type of event."
-  value       = local.subscriptions
+  description = "The subscriptions: of a trigger by type of event, or by key and type for other buckets than `dicom`; of a bucket that comes via Pub/Sub by key."
+  value       = { for name, subscription in local.subscriptions : trimprefix(name, "dicom/") => subscription }
 }
 
 output "dead_letter_topic" {
@@ -57,12 +75,12 @@ output "dashboard_url" {
 }
 
 output "backfill" {
-  description = "The command that indexes what the bucket held before, on Dataflow; null without `backfill.enabled`."
-  value = var.backfill.enabled ? join(" ", concat([
-    "dcm2bq backfill gs://${local.bucket} --staging gs://${google_storage_bucket.staging[0].name}/backfill",
+  description = "The command that indexes what the bucket held before, on Dataflow, with a line for each bucket; null without `backfill.enabled`."
+  value = var.backfill.enabled ? join("\n", [for key, path in local.bucket_paths : join(" ", concat([
+    "dcm2bq backfill ${local.buckets[key].prefix == null ? path : "'${path}'"} --staging gs://${google_storage_bucket.staging[0].name}/backfill",
     "--runner DataflowRunner --project ${var.project_id} --region ${var.region}",
     "--service-account ${local.emails.backfill}",
-  ], length(local.beam_options) > 0 ? ["--"] : [], local.beam_options)) : null
+  ], length(local.beam_options) > 0 ? ["--"] : [], local.beam_options))]) : null
 }
 
 output "archive" {

@@ -1,5 +1,5 @@
 variable "project_id" {
-  description = "Project of everything, including the bucket."
+  description = "Project of everything, including the buckets, unless they are existing ones of other projects."
   type        = string
 
   validation {
@@ -42,7 +42,7 @@ variable "labels" {
 }
 
 variable "bucket" {
-  description = "The bucket of the DICOM objects: a new one, or an existing one with `existing` and its `name`. By default a new bucket `PROJECT-dicom[-SUFFIX]` in `region`. `folders_are_never_renamed` admits a bucket with hierarchical namespace."
+  description = "The bucket of the DICOM objects: a new one, or an existing one with `existing` and its `name`. By default a new bucket `PROJECT-dicom[-SUFFIX]` in `region`. `folders_are_never_renamed` admits a bucket with hierarchical namespace. For several buckets, use `buckets`."
   type = object({
     name                      = optional(string)
     existing                  = optional(bool, false)
@@ -62,10 +62,79 @@ variable "bucket" {
   }
 }
 
+variable "buckets" {
+  description = "Several buckets, instead of `bucket`, each by a short key that names what is created for it; `name` is by default `PROJECT-KEY[-SUFFIX]`. The key `dicom` stands for the bucket that the variable `bucket` had. Events come `via` `eventarc` or, for buckets of other projects and for those whose names begin with `prefix`, `pubsub`. Existing `topic` (`projects/P/topics/T`) and `subscription` (its name, once imported) can be taken over. Nothing is read or changed on a bucket that is `managed_elsewhere`: its owners make the grants and the notification that the outputs `grants` and `notifications` list; `project_number` is that of its project."
+  type = map(object({
+    name                      = optional(string)
+    via                       = optional(string, "eventarc")
+    prefix                    = optional(string)
+    existing                  = optional(bool, false)
+    location                  = optional(string)
+    versioning                = optional(bool, false)
+    folders_are_never_renamed = optional(bool, false)
+    topic                     = optional(string)
+    subscription              = optional(string)
+    managed_elsewhere         = optional(bool, false)
+    project_number            = optional(string)
+  }))
+  default  = {}
+  nullable = false
+
+  validation {
+    condition     = length(var.buckets) == 0 || (var.bucket.name == null && !var.bucket.existing && var.bucket.location == null && !var.bucket.versioning && !var.bucket.folders_are_never_renamed)
+    error_message = "buckets and bucket exclude each other: move bucket into buckets, under the key dicom."
+  }
+  validation {
+    condition     = alltrue([for key in keys(var.buckets) : can(regex("^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$", key)) && !contains(["source", "staging"], key) && !startswith(key, "dcm2bq")])
+    error_message = "A key of buckets must be at most 20 lower case letters, digits and hyphens, and begin with a letter: neither source nor staging nor dcm2bq, which this folder uses itself."
+  }
+  validation {
+    condition     = alltrue([for bucket in values(var.buckets) : bucket.name == null ? !bucket.existing : can(regex("^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$", bucket.name))])
+    error_message = "buckets must give each existing bucket its name, as it is: no gs://, no path, no capital letters."
+  }
+  validation {
+    condition     = length(distinct([for bucket in values(var.buckets) : bucket.name if bucket.name != null])) == length([for bucket in values(var.buckets) : bucket.name if bucket.name != null])
+    error_message = "buckets names a bucket twice: each of its events would be delivered twice."
+  }
+  validation {
+    condition     = alltrue([for bucket in values(var.buckets) : contains(["eventarc", "pubsub"], bucket.via)])
+    error_message = "via must be eventarc or pubsub."
+  }
+  validation {
+    condition     = alltrue([for bucket in values(var.buckets) : bucket.via == "pubsub" if bucket.prefix != null])
+    error_message = "prefix takes via = \"pubsub\": Eventarc cannot filter the events of a bucket by the objects' names."
+  }
+  validation {
+    condition     = alltrue([for bucket in values(var.buckets) : bucket.prefix != "" && !can(regex("^/|^gs://|'", bucket.prefix)) if bucket.prefix != null])
+    error_message = "prefix must be the beginning of object names, such as ct/2026/: no leading slash, no bucket, no quote."
+  }
+  validation {
+    condition     = alltrue([for bucket in values(var.buckets) : bucket.via == "pubsub" if bucket.topic != null || bucket.subscription != null])
+    error_message = "topic and subscription take via = \"pubsub\"."
+  }
+  validation {
+    condition     = alltrue([for bucket in values(var.buckets) : can(regex("^projects/[^/]+/topics/[^/]+$", bucket.topic)) if bucket.topic != null])
+    error_message = "topic must be the full name of an existing topic: projects/P/topics/T."
+  }
+  validation {
+    condition     = alltrue([for bucket in values(var.buckets) : can(regex("^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$", bucket.subscription)) if bucket.subscription != null])
+    error_message = "subscription must be the name of a subscription in this project: no projects/, no subscriptions/."
+  }
+  validation {
+    condition     = alltrue([for bucket in values(var.buckets) : bucket.existing && bucket.via == "pubsub" && can(regex("^[0-9]+$", bucket.project_number)) if bucket.managed_elsewhere])
+    error_message = "managed_elsewhere takes existing = true, via = \"pubsub\" and the project_number of the bucket's project, whose Cloud Storage agent publishes the notifications."
+  }
+  validation {
+    condition     = alltrue([for bucket in values(var.buckets) : bucket.managed_elsewhere if bucket.project_number != null])
+    error_message = "project_number is for a bucket that is managed_elsewhere: that of another bucket is read."
+  }
+}
+
 variable "dataset" {
-  description = "The BigQuery dataset and its tables. By default `dicom[_SUFFIX]`, in the bucket's location if BigQuery has it, otherwise in `region`. `readers` may query everything in it; `policy_tags` protects columns of the table `instances`, by name. `time_travel_hours` (48 to 168) and `storage_billing` (`LOGICAL` or `PHYSICAL`) are those of BigQuery. Without `deletion_protection`, `terraform destroy` drops the tables with their rows."
+  description = "The BigQuery dataset and its tables. By default `dicom[_SUFFIX]`, in the location of the bucket `dicom` if BigQuery has it, otherwise in `region`. With `existing`, this deployment writes to the dataset `id` of another one in the project, which owns it and sets everything else but `readers`. `readers` may query everything in it; `policy_tags` protects columns of the table `instances`, by name. `time_travel_hours` (48 to 168) and `storage_billing` (`LOGICAL` or `PHYSICAL`) are those of BigQuery. Without `deletion_protection`, `terraform destroy` drops the tables with their rows."
   type = object({
     id                   = optional(string)
+    existing             = optional(bool, false)
     location             = optional(string)
     instances_table_id   = optional(string, "instances")
     dead_letter_table_id = optional(string, "dead_letter")
@@ -80,6 +149,14 @@ variable "dataset" {
   validation {
     condition     = var.dataset.id == null || can(regex("^[A-Za-z0-9_]+$", var.dataset.id))
     error_message = "dataset.id must consist of letters, digits and underscores."
+  }
+  validation {
+    condition     = !var.dataset.existing || var.dataset.id != null
+    error_message = "dataset.id must name the dataset when dataset.existing is true."
+  }
+  validation {
+    condition     = !var.dataset.existing || (var.dataset.location == null && length(var.dataset.policy_tags) == 0 && var.dataset.time_travel_hours == null && var.dataset.storage_billing == null)
+    error_message = "dataset.existing excludes location, policy_tags, time_travel_hours and storage_billing: the deployment that owns the dataset sets them."
   }
   validation {
     condition     = alltrue([for id in [var.dataset.instances_table_id, var.dataset.dead_letter_table_id] : can(regex("^[A-Za-z0-9_]+$", id))])
@@ -208,7 +285,7 @@ variable "config" {
   }
   validation {
     condition     = !can(var.config.input.buckets)
-    error_message = "config.input.buckets must be left out: it is the bucket of the variable bucket."
+    error_message = "config.input.buckets must be left out: use the variable bucket or buckets."
   }
   validation {
     condition     = !can(var.config.events.reindexOnMetadataUpdate)
@@ -328,7 +405,7 @@ variable "kms_grants" {
 }
 
 variable "topic_regions" {
-  description = "Regions that messages of the dead-letter topic may be stored in; by default what the organisation policy allows."
+  description = "Regions that messages of the topics created here may be stored in; by default what the organisation policy allows."
   type        = list(string)
   default     = null
 

@@ -8,7 +8,7 @@ import io
 import stat
 import struct
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -31,8 +31,10 @@ _HEADER_BYTES = 30
 """Length of a local header, without the name and the extra fields."""
 _MOST_ENTRY_BYTES = 1024
 """Longest entry of the directory, on average: 46 bytes, a path and extra fields take some 150."""
-_ENTRY_MEMORY = 1200
-"""Memory of an entry while the archive is read, measured: zipfile's object and its texts."""
+_ENTRY_MEMORY = 700
+"""Memory of an entry as zipfile's object, without its name and extra fields (measured)."""
+_COPIES = 2
+"""Copies of the directory: as read, and as the names and extra fields of its entries."""
 _FIRST_WINDOW = FIRST_READ + 2048
 """First bytes of a member: 64 KiB that cannot be compressed take a few more when deflated, and
 the extra fields of the local header can be longer than those of the directory."""
@@ -41,10 +43,15 @@ _AT_ONCE = 8
 _AHEAD = 2 * _AT_ONCE
 """Groups that are read before they are needed."""
 _GROUP_BYTES = 256 * 1024
-"""Bytes up to which neighbouring small members are read by one request."""
+"""Bytes up to which neighbouring small members are read by one request.
+
+It is also the first window where members turn out to be read beyond the usual one: those with
+encapsulated pixel data are read whole. As long as they are, they come in one request, too.
+"""
 
 _ENCRYPTED = 0x1 | 0x40 | 0x2000  # traditional, strong, and of the directory (APPNOTE 4.4.4)
 _PATCHED = 0x20
+_UTF_8 = 0x800
 _UNIX = 3
 _APPLE_FOLDER = "__MACOSX/"
 
@@ -63,6 +70,7 @@ class _Entry:
     """A member as the directory describes it; `end` is where the next one begins."""
 
     info: zipfile.ZipInfo
+    name: str
     end: int
     reason: str | None
     """Why it cannot be read, if that is known already."""
@@ -71,25 +79,69 @@ class _Entry:
     def start(self) -> int:
         return self.info.header_offset
 
-    @property
-    def window_end(self) -> int:
-        """Where the first bytes of the member end."""
+    def window_end(self, n: int) -> int:
+        """Return where the first `n` bytes of the content end, or a little later."""
         info = self.info
-        most = _HEADER_BYTES + len(info.orig_filename.encode()) + len(info.extra) + _FIRST_WINDOW
+        most = _HEADER_BYTES + len(info.orig_filename.encode()) + len(info.extra) + n
         return min(self.start + most, self.end)
+
+
+@dataclass(slots=True)
+class _Group:
+    """Members that one request reads: the bytes from `start` to `end`."""
+
+    entries: list[_Entry]
+    start: int
+    end: int
 
 
 def zip_members(content: Source, bounds: Bounds) -> Iterator[Member]:
     """Yield the members that `members` describes, and raise what it raises."""
     entries = _entries(content, bounds)
     bounds.charge(_AHEAD * _GROUP_BYTES)
+    windows = _Windows()
     with ThreadPoolExecutor(_AT_ONCE, "archive") as pool:
-        fetch = partial(_fetch, content)
-        with closing(in_parallel(pool, fetch, _groups(entries), _AHEAD)) as fetched:
+        fetch, groups = partial(_fetch, content), windows.groups(entries)
+        with closing(in_parallel(pool, fetch, groups, _AHEAD)) as fetched:
             for group, data in fetched:
-                for entry in group:
+                for entry in group.entries:
                     bounds.count_member()
-                    yield _member(content, entry, data[entry.start - group[0].start :], bounds)
+                    start, end = entry.start - group.start, entry.end - group.start
+                    member = _member(content, entry, data[start:end], bounds)
+                    yield member
+                    windows.learn(member.source)
+
+
+class _Windows:
+    """How many bytes of each member are read ahead; it depends on how far the last one was read."""
+
+    def __init__(self) -> None:
+        self._first = _FIRST_WINDOW
+
+    def learn(self, source: Source) -> None:
+        """Note how far a member was read."""
+        if isinstance(source, Part | Inflated):
+            self._first = _GROUP_BYTES if source.reached > _FIRST_WINDOW else _FIRST_WINDOW
+
+    def groups(self, entries: Iterable[_Entry]) -> Iterator[_Group]:
+        """Yield entries in their order, neighbours together that one request can read."""
+        group: _Group | None = None
+        for entry in entries:
+            end = entry.window_end(self._first) if entry.reason is None else entry.start
+            if (
+                group
+                and group.start < group.end
+                and 0 <= entry.start - group.end < HOP_READ
+                and end - group.start <= _GROUP_BYTES
+            ):
+                group.entries.append(entry)
+                group.end = end
+                continue
+            if group:
+                yield group
+            group = _Group([entry], entry.start, end)
+        if group:
+            yield group
 
 
 def _entries(content: Source, bounds: Bounds) -> list[_Entry]:
@@ -100,20 +152,19 @@ def _entries(content: Source, bounds: Bounds) -> list[_Entry]:
             infos, directory = archive.infolist(), archive.start_dir
     except _MALFORMED:
         raise UnreadableArchiveError("no readable directory of a ZIP at the end") from None
-    bounds.charge(_ENTRY_MEMORY * len(infos))
     starts = sorted({info.header_offset for info in infos})
     ends = {start: min(end, directory) for start, end in pairwise([*starts, directory])}
-    entries, names, taken = [], set[str](), set[int]()
+    entries, names, offsets = [], set[str](), set[int]()
     for info in infos:
         if _can_be_dicom(info):
-            reason = _why_unreadable(info)
-            if info.filename in names:
+            name, reason = _name(info), _why_unreadable(info)
+            if name in names:
                 reason = "another member has the same name"
-            elif info.header_offset in taken:
+            elif info.header_offset in offsets:
                 reason = "another member has the same bytes"
-            names.add(info.filename)
-            taken.add(info.header_offset)
-            entries.append(_Entry(info, ends[info.header_offset], reason))
+            names.add(name)
+            offsets.add(info.header_offset)
+            entries.append(_Entry(info, name, ends[info.header_offset], reason))
     return entries
 
 
@@ -122,6 +173,19 @@ def _can_be_dicom(info: zipfile.ZipInfo) -> bool:
     is_link = info.create_system == _UNIX and stat.S_ISLNK(info.external_attr >> 16)
     is_file = not (info.is_dir() or is_link or info.filename.startswith(_APPLE_FOLDER))
     return is_file and info.file_size > 0
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """Return a member's name: in UTF-8 if it can be, otherwise in code page 437.
+
+    Info-ZIP and macOS write UTF-8 without the flag that says so (APPNOTE 4.4.4, bit 11).
+    """
+    if info.flag_bits & _UTF_8:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode()
+    except UnicodeError:
+        return info.filename
 
 
 def _why_unreadable(info: zipfile.ZipInfo) -> str | None:
@@ -139,55 +203,33 @@ def _why_unreadable(info: zipfile.ZipInfo) -> str | None:
     return None
 
 
-def _groups(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:
-    """Yield entries in their order, neighbours together that one request can read."""
-    group: list[_Entry] = []
-    for entry in entries:
-        if group and not _is_near(group, entry):
-            yield group
-            group = []
-        group.append(entry)
-    if group:
-        yield group
-
-
-def _is_near(group: Sequence[_Entry], entry: _Entry) -> bool:
-    """Return whether an entry can be read together with those before it."""
-    gap = entry.start - group[-1].window_end
-    is_short = entry.window_end - group[0].start <= _GROUP_BYTES
-    is_readable = entry.reason is None and group[-1].reason is None
-    return 0 <= gap < HOP_READ and is_short and is_readable
-
-
-def _fetch(content: Source, group: list[_Entry]) -> tuple[list[_Entry], bytes]:
-    """Return a group and its bytes, from the local header of its first member on."""
-    start, end = group[0].start, group[-1].window_end
-    if group[0].reason or start >= end:
-        return group, b""
-    return group, content.read_at(start, end - start)
+def _fetch(content: Source, group: _Group) -> tuple[_Group, bytes]:
+    """Return a group and its bytes."""
+    n = group.end - group.start
+    return group, content.read_at(group.start, n) if n > 0 else b""
 
 
 def _member(content: Source, entry: _Entry, data: bytes, bounds: Bounds) -> Member:
     """Return the member whose local header and first bytes are `data`."""
     info = entry.info
     if entry.reason:
-        return Member.broken(info.filename, info.file_size, entry.reason)
+        return Member.broken(entry.name, info.file_size, entry.reason)
     if len(data) < _HEADER_BYTES or not data.startswith(_LOCAL_HEADER):
         reason = "no local header where the directory says"
-        return Member.broken(info.filename, info.file_size, reason)
+        return Member.broken(entry.name, info.file_size, reason)
     lengths = struct.unpack_from("<HH", data, 26)  # of the name and of the extra fields
     begin = _HEADER_BYTES + sum(lengths)
     start = entry.start + begin
     if start + info.compress_size > entry.end:
         reason = "the member is longer than the archive's structure allows"
-        return Member.broken(info.filename, info.file_size, reason)
-    head = data[begin : min(entry.window_end, start + info.compress_size) - entry.start]
+        return Member.broken(entry.name, info.file_size, reason)
+    head = data[begin : begin + info.compress_size]
     part = Part(content, start, info.compress_size, head)
     if info.compress_type == zipfile.ZIP_STORED:
-        return Member.of(info.filename, part)
+        return Member.of(entry.name, part)
     window = Window(part)
     window.hold(0, head)
-    return Member.of(info.filename, Inflated(window, RAW, bounds, info.file_size))
+    return Member.of(entry.name, Inflated(window, RAW, bounds, info.file_size))
 
 
 class _DirectoryFile:
@@ -230,7 +272,9 @@ class _DirectoryFile:
             data += self._tail[at : end - self._tail_start]
         if is_record:
             # Before zipfile makes an object of each: there may be more than the ZIP declares.
-            self._bounds.refuse_more_members(data.count(_DIRECTORY_ENTRY))
+            count = data.count(_DIRECTORY_ENTRY)
+            self._bounds.refuse_more_members(count)
+            self._bounds.charge(_ENTRY_MEMORY * count + _COPIES * len(data))
         self._position = max(end, start)
         return data
 

@@ -9,6 +9,7 @@ it.
 import contextlib
 import math
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -170,7 +171,7 @@ class Generation:
 class ObjectReader:
     """One generation of one object, read by ranges; a byte source for the conversion.
 
-    `size` is in bytes. `bytes_read` counts what was fetched.
+    Any thread may read. `size` is in bytes. `bytes_read` counts what was fetched.
     """
 
     def __init__(self, generation: Generation, size: int) -> None:
@@ -178,6 +179,7 @@ class ObjectReader:
         self.bytes_read = 0
         self._generation = generation
         self._head = b""
+        self._counting = threading.Lock()
 
     def begins_with(self, magic: bytes) -> bool:
         """Return whether the content begins with `magic`; the bytes fetched for it are kept."""
@@ -199,7 +201,8 @@ class ObjectReader:
             # Accepting gzip keeps Cloud Storage from inflating: ranges count stored bytes.
             {"Range": f"bytes={offset}-{end - 1}", "Accept-Encoding": "gzip"}
         )
-        self.bytes_read += len(answer.body)
+        with self._counting:
+            self.bytes_read += len(answer.body)
         is_whole = answer.status == HTTPStatus.OK and (offset, end) == (0, self.size)
         if not (is_whole or _content_range(answer) == (offset, end)):
             raise ReadFailedError(f"Cloud Storage: the answer is not the range {offset}-{end - 1}")

@@ -88,6 +88,21 @@ def test_a_bucket_is_loaded_while_events_arrive(
     assert site.live() == good_objects(site, bad_paths)
 
 
+def test_objects_of_other_names_are_loaded_if_they_begin_like_dicom(site: Site) -> None:
+    """What is not DICOM is ignored, as by the function, and read again by the next backfill."""
+    site.overrides["input"] = {"otherNames": "sniff"}
+    for name in ("IM0001", "1.2.840.1", "a.dcm"):
+        site.upload(name, MR_SMALL)
+    loaded = sorted(site.objects.items())
+    site.upload("report.pdf", b"%PDF-1.7" * 99)
+    site.upload("forged", bytes(128) + b"DICM" + b"\xff" * 99)
+    done = site.backfill()
+    assert done.status == 0, done.err
+    assert site.live() == loaded
+    assert [letter["path"].rpartition("/")[2] for letter in site.dead_letters()] == ["forged"]
+    assert "3 inserted, 1 dead letter, 0 already present, 1 ignored," in done.out
+
+
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
 def test_an_interrupted_run_can_be_resumed(
     site: Site,

@@ -219,6 +219,7 @@ def test_a_bucket_not_in_input_buckets_is_not_loaded(
             [*RUN, "--resume", "r", "--shard-objects", "10"],
             "Error: --shard-objects: not valid with --resume: the run has its shards",
         ),
+        ([*RUN, "--no-sample"], "Error: --no-sample: only valid with --dry-run"),
         (
             [*RUN, "--resume", "r", "--dry-run"],
             "Error: --dry-run: not valid with --resume: the run is already counted",
@@ -258,6 +259,33 @@ def test_a_dry_run_estimates_without_apache_beam(
     assert "cannot count what BigQuery already has" in done.err  # there is no project
     assert done.err.endswith("dry run: nothing was changed\n")
     assert site.live() == []
+
+
+def test_a_dry_run_says_what_ignored_objects_begin_with(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.upload("a.dcm", MR_SMALL)
+    for name in ("DOE^JOHN", "2/IM0001"):
+        site.upload(name, MR_SMALL)
+    site.upload("c.txt", b"note" * 99)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", site.storage_url)
+
+    def lines(*options: str) -> list[str]:
+        assert cli.main(["backfill", f"gs://{site.source.name}", "--dry-run", *options]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    assert lines()[-1] == (
+        "2 of 3 objects that input.namePattern excludes begin with DICM (2 with no extension): "
+        "set input.otherNames to sniff, or widen input.namePattern"
+    )
+    assert not [line for line in lines("--no-sample") if "DICM" in line]
+    monkeypatch.setenv("DCM2BQ_CONFIG", json.dumps({"input": {"otherNames": "sniff"}}))
+    first, sniffed, *_ = lines()
+    assert first.startswith("4 objects in 1 shard; 0 ignored, 4 to convert ")
+    assert sniffed == (
+        "3 objects to convert with names that do not match input.namePattern: "
+        "1 read each, then ignored unless it is DICOM"
+    )
 
 
 def test_a_dry_run_counts_known_objects_separately(

@@ -34,23 +34,34 @@ USAGES = """
 bq query --use_legacy_sql= SQL
 gcloud auth application-default login
 gcloud eventarc triggers create TRIGGER --location=! --destination-run-service=!
-    --destination-run-region= --event-filters=! --service-account=!
+    --destination-run-region= --event-filters=! --service-account=! --transport-topic=
 gcloud eventarc triggers describe TRIGGER --location=! --format=
 gcloud eventarc triggers list --location=
+gcloud functions describe NAME --gen2 --region=! --format=
 gcloud functions deploy NAME --gen2 --runtime= --region=! --entry-point= --source= --retry
     --timeout= --memory= --cpu= --concurrency= --set-env-vars= --ingress-settings=
     --trigger-location= --trigger-event-filters= --service-account= --build-service-account=
     --trigger-service-account=
 gcloud pubsub subscriptions add-iam-policy-binding SUBSCRIPTION --member=! --role=!
+gcloud pubsub subscriptions create SUBSCRIPTION --topic=! --push-endpoint=
+    --push-auth-token-audience= --push-auth-service-account= --ack-deadline= --min-retry-delay=
+    --max-retry-delay= --message-retention-duration= --expiration-period= --dead-letter-topic=
+    --max-delivery-attempts=
 gcloud pubsub subscriptions update SUBSCRIPTION --ack-deadline= --min-retry-delay=
     --max-retry-delay= --message-retention-duration= --expiration-period= --dead-letter-topic=
     --max-delivery-attempts=
+gcloud pubsub topics add-iam-policy-binding TOPIC --member=! --role=!
+gcloud pubsub topics create TOPIC --message-storage-policy-allowed-regions=
 gcloud secrets create SECRET --data-file= --replication-policy= --locations=
+gcloud storage buckets add-iam-policy-binding URL --member=! --role=!
+gcloud storage buckets notifications create URL --topic= --skip-topic-setup --payload-format=
+    --event-types= --object-prefix=
 gcloud storage buckets notifications delete URL
 gcloud storage buckets notifications list URL
 gcloud storage buckets remove-iam-policy-binding URL --member=! --role=!
 gcloud storage cp SOURCE DESTINATION
 gcloud storage ls URL --long
+gcloud storage service-agent --project=
 gcloud storage objects update URL --clear-encryption-key --decryption-keys= --custom-metadata=
 terraform apply -var= -target= -replace=
 terraform destroy

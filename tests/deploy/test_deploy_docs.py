@@ -37,7 +37,7 @@ def variables() -> str:
     for name, body in blocks("variable").items():
         kind, fields = body["type"].removeprefix("${").removesuffix("}"), ""
         if "object(" in kind:
-            kind, fields = "object", kind
+            kind, fields = "map(object)" if kind.startswith("map(") else "object", kind
         default = "required" if "default" not in body else _default(body["default"])
         lines.append(f"| `{name}` | {kind} | {default} | {_text(body['description'])} |")
         lines += [
@@ -66,7 +66,7 @@ def _text(quoted: str) -> str:
 
 def _fields(kind: str) -> Iterator[tuple[str, str, str]]:
     """Yield name, type and default of each field of an object's type."""
-    inside = re.sub(r"^object\(\{|\}\)$", "", kind)
+    inside = re.sub(r"^(?:map\()?object\(\{|\}\)\)?$", "", kind)
     inside = re.sub(r"optional\(object\(\{.*?\}\)\)", "optional(object)", inside)
     for field, text in re.findall(r"(\w+) = (optional\((?:\w+\(\w+\)|\w+)[^)]*\)|\w+)", inside):
         match = re.fullmatch(r"optional\((\w+\(\w+\)|\w+)(?:, (.*))?\)", text)
@@ -117,6 +117,13 @@ def test_each_reason_to_ignore_an_event_is_explained() -> None:
     section = OPERATIONS.partition("\n### Ignored events\n")[2].partition("\n## ")[0]
     shown = re.findall(r"^\| `(\w+)` \| ", section, re.MULTILINE)
     assert sorted(shown) == sorted(Ignored)
+
+
+def test_each_reason_to_ignore_an_event_is_a_metric() -> None:
+    text = (ROOT / "tf" / "monitoring.tf").read_text()
+    reasons = re.search(r"^  ignored = (\[.*\])$", text, re.MULTILINE)
+    assert reasons
+    assert sorted(json.loads(reasons[1])) == sorted(Ignored)
 
 
 def test_the_picture_is_that_of_its_source() -> None:

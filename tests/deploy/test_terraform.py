@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def examples() -> list[str]:
     for page in DOCS:
         text = page.read_text().replace("\\|", "|")
         for block in re.findall(r"```hcl\n(.*?)```", text, re.DOTALL):
-            found += re.findall(r"^\w+ *= *(?:\{.*\}|\S+)", block, re.MULTILINE)
+            found += re.findall(r"^\w+ *= *(?:\{.*\}|\{\n(?: .*\n)+\}|\S+)", block, re.MULTILINE)
         found += re.findall(r"`(\w+ = (?:\{.*?\}|\"[^\"]*\"|true|false))`", text)
     return sorted(set(found))
 
@@ -30,17 +31,25 @@ def examples() -> list[str]:
 @pytest.mark.parametrize("example", examples())
 def test_examples_set_variables_that_exist(example: str) -> None:
     ((name, value),) = ((k, v) for k, v in hcl2.loads(example + "\n").items() if k[0] != "_")
-    declared = {
-        key.strip('"'): body
+    assert name in types()
+    _fields_exist(value, types()[name])
+
+
+@cache
+def types() -> dict[str, str]:
+    """Return the types of the variables by name; parsing them takes a second or more."""
+    return {
+        name.strip('"'): body["type"]
         for each in hcl2.loads((TF / "variables.tf").read_text())["variable"]
-        for key, body in each.items()
+        for name, body in each.items()
     }
-    assert name in declared
-    _fields_exist(value, declared[name]["type"])
 
 
 def _fields_exist(value: Any, type_: str) -> None:
-    if isinstance(value, dict) and "object(" in type_:
+    if isinstance(value, dict) and "map(object(" in type_:
+        for element in value.values():
+            _fields_exist(element, type_.replace("map(object(", "object("))
+    elif isinstance(value, dict) and "object(" in type_:
         for field in value:
             assert re.search(rf"\b{field} = ", type_), field
 
@@ -58,7 +67,7 @@ def test_what_was_moved_is_declared_at_its_new_address_only() -> None:
             for type_, named in block.items():
                 declared |= {f"{type_}.{name}".replace('"', "") for name in named}
         moves += content.get("moved", [])
-    assert len(moves) == 24
+    assert len(moves) == 40
     for move in moves:
         before, after = (
             re.sub(r"^\$\{|\}$", "", str(move[end])).partition("[") for end in ("from", "to")
@@ -87,7 +96,7 @@ def test_an_open_dataset_is_reported(
     text = (TF / "dataset.tf").read_text().partition('check "dataset_is_closed"')[2]
     (condition,) = re.findall(r"condition += (.*)\n", text.partition("\n}\n")[0])
     entries = [{"special_group": group} for group in groups]
-    expression = condition.replace("google_bigquery_dataset.dicom.access", json.dumps(entries))
+    expression = condition.replace("local.dataset_access", json.dumps(entries))
     assert expression != condition
     done = subprocess.run(
         ["terraform", f"-chdir={tmp_path}", "console"],
@@ -97,3 +106,84 @@ def test_an_open_dataset_is_reported(
         check=True,
     )
     assert done.stdout.strip() == json.dumps(closed)
+
+
+MISTAKES = {
+    "buckets and bucket exclude each other": {"ct": {}},
+    "at most 20 lower case letters": {"dcm2bq-source": {}, "staging": {}, "C T": {}},
+    "give each existing bucket its name": {"ct": {"existing": True}, "mr": {"name": "gs://mr"}},
+    "names a bucket twice": {"ct": {"name": "scans"}, "mr": {"name": "scans"}},
+    "via must be": {"ct": {"via": "queue"}},
+    "Eventarc cannot filter": {"ct": {"prefix": "ct/"}},
+    "prefix must be the beginning": {"ct": {"via": "pubsub", "prefix": "/ct/"}},
+    "topic and subscription take via": {"ct": {"subscription": "push"}},
+    "topic must be the full name": {"ct": {"via": "pubsub", "topic": "push"}},
+    "subscription must be the name": {
+        "ct": {"via": "pubsub", "subscription": "projects/p/subscriptions/s"}
+    },
+    "managed_elsewhere takes": {
+        "ct": {"name": "scans", "existing": True, "via": "pubsub", "managed_elsewhere": True}
+    },
+    "project_number is for a bucket": {"ct": {"project_number": "1"}},
+}
+"""Buckets that cannot work, by a part of the sentence that says why."""
+
+FINE = {
+    "dicom": {},
+    "ct": {"via": "pubsub", "prefix": "ct/", "location": "EU"},
+    "pet": {
+        "name": "pet-scans",
+        "existing": True,
+        "via": "pubsub",
+        "managed_elsewhere": True,
+        "project_number": "888888888888",
+        "topic": "projects/p/topics/t",
+        "subscription": "dcm2bq-push",
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def declarations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the variables alone, whose validations need no provider."""
+    if shutil.which("terraform") is None:
+        pytest.skip("terraform is not installed")
+    folder = tmp_path_factory.mktemp("variables")
+    shutil.copy(TF / "variables.tf", folder)
+    return folder
+
+
+def refusal(folder: Path, **variables: Any) -> str:
+    """Return what Terraform says of values of variables, on one line; nothing if it takes them."""
+    given = {"project_id": "my-project", "region": "us-central1", **variables}
+    (folder / "terraform.tfvars.json").write_text(json.dumps(given))
+    done = subprocess.run(
+        ["terraform", f"-chdir={folder}", "plan", "-no-color"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return " ".join(re.sub(r"[│╷╵]", " ", done.stderr).split()) if done.returncode else ""
+
+
+@pytest.mark.parametrize("sentence", MISTAKES)
+def test_buckets_that_cannot_work_are_refused_with_the_reason(
+    declarations: Path, sentence: str
+) -> None:
+    bucket = {"location": "EU"} if "bucket exclude" in sentence else {}
+    said = refusal(declarations, buckets=MISTAKES[sentence], bucket=bucket)
+    assert sentence in said
+    assert [each for each in MISTAKES if each in said] == [sentence]
+
+
+def test_buckets_and_datasets_that_work_are_taken(declarations: Path) -> None:
+    dataset = {"id": "dicom", "existing": True, "readers": ["group:g@example.org"]}
+    assert refusal(declarations, buckets=FINE, dataset=dataset) == ""
+
+
+def test_what_the_owner_of_a_dataset_sets_is_refused_beside_an_existing_one(
+    declarations: Path,
+) -> None:
+    said = refusal(declarations, dataset={"existing": True, "location": "EU"})
+    assert "dataset.id must name the dataset" in said
+    assert "dataset.existing excludes location" in said

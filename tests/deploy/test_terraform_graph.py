@@ -28,6 +28,7 @@ GRANTS = (
     "google_bigquery_dataset_iam_member.this",
     "google_bigquery_table_iam_member.dead_letter",
     "google_pubsub_topic_iam_member.dead_letter",
+    "google_pubsub_topic_iam_member.objects",
     "google_secret_manager_secret_iam_member.this",
 )
 LATE_GRANTS = (  # on what exists after the function and the triggers only
@@ -46,6 +47,7 @@ ENCRYPTED = (
     "google_storage_bucket.staging",
     "google_bigquery_dataset.dicom",
     "google_pubsub_topic.dead_letter",
+    "google_pubsub_topic.objects",
     "google_cloudfunctions2_function.ingest",
     "google_artifact_registry_repository.images",
     "google_eventarc_google_channel_config.this",
@@ -61,7 +63,11 @@ WAITS: dict[str, tuple[str, ...]] = {
     "time_sleep.grants": GRANTS,
     "time_sleep.keys": (KEY_GRANT,),
     "google_pubsub_subscription.dead_letter": ("time_sleep.grants",),
-    "google_cloudfunctions2_function.ingest": ("time_sleep.grants", "terraform_data.columns"),
+    "google_cloudfunctions2_function.ingest": (
+        "time_sleep.grants",
+        "terraform_data.columns",
+        "terraform_data.existing_table",
+    ),
     "google_eventarc_trigger.event": (
         "time_sleep.grants",
         "google_cloud_run_v2_service_iam_member.trigger",
@@ -75,7 +81,19 @@ WAITS: dict[str, tuple[str, ...]] = {
         "google_pubsub_subscription.dead_letter",
         "data.google_pubsub_subscription.event",
     ),
-    "time_sleep.ready": ("google_eventarc_trigger.event",),
+    # A push needs the right to call the function; a notification, somewhere to be kept.
+    "google_pubsub_subscription.objects": (
+        "time_sleep.grants",
+        "google_cloud_run_v2_service_iam_member.trigger",
+        "google_pubsub_subscription.dead_letter",
+        "google_cloudfunctions2_function.ingest",
+    ),
+    "google_storage_notification.objects": (
+        "time_sleep.grants",
+        "google_pubsub_topic_iam_member.objects",
+        "google_pubsub_subscription.objects",
+    ),
+    "time_sleep.ready": ("google_eventarc_trigger.event", "google_storage_notification.objects"),
     # a view of new columns needs the columns
     "terraform_data.columns": ("google_bigquery_table.table",),
     "google_bigquery_table.view": ("terraform_data.columns",),
@@ -141,7 +159,11 @@ def test_everything_waits_for_what_it_needs() -> None:
 
 def test_every_resource_waits_for_the_apis() -> None:
     resources = [name for name in graph() if name.startswith(("google_", "data.google_"))]
-    first = {"google_project_service.this", "data.google_storage_bucket.existing"}
+    first = {
+        "google_project_service.this",
+        "data.google_storage_bucket.existing",
+        "data.google_bigquery_dataset.existing",
+    }
     for name in set(resources) - first:
         assert "google_project_service.this" in upstream(graph(), name), name
 
@@ -175,6 +197,12 @@ def test_a_dependency_that_is_taken_back_is_found(name: str, awaited: str) -> No
         each: refers - {awaited} if each in paths else refers for each, refers in graph().items()
     }
     assert (name, awaited) in missing(edges)
+
+
+def test_nothing_is_created_before_it_is_destroyed() -> None:
+    """Terraform would do the same with everything that it waits for, and a view exists once."""
+    text = "\n".join(file.read_text() for file in TF.glob("*.tf"))
+    assert "create_before_destroy" not in text
 
 
 def test_no_pause_is_named_without_need() -> None:

@@ -21,7 +21,7 @@ pytestmark = [
         RUNNER is None or shutil.which("terraform") is None,
         reason="TERRAFORM_RUNNER names no runner that has the providers",
     ),
-    pytest.mark.timeout(2400),  # 14 applies and plans take a minute on an idle machine
+    pytest.mark.timeout(2400),  # 16 applies and plans take a minute on an idle machine
 ]
 
 KEY = "projects/p/locations/us-central1/keyRings/r/cryptoKeys/k"
@@ -30,6 +30,12 @@ COMBINATIONS = {
     "nothing_else": "",
     "a_suffix": 'suffix = "west-1"',
     "an_existing_bucket": 'bucket = { name = "scans", existing = true }',
+    "buckets_by_both_ways": """buckets = {
+        dicom = {}
+        ct    = { via = "pubsub", prefix = "ct/" }
+        mr    = { name = "scans", existing = true, via = "pubsub", topic = "projects/p/topics/t" }
+    }""",
+    "an_existing_dataset": 'suffix = "west"\ndataset = { id = "dicom", existing = true }',
     "a_multi_region": 'bucket = { location = "US", versioning = true }',
     "privacy": 'privacy = { hash = ["PatientID"], hash_key = { secret = "k", version = "1" } }',
     "reindexing": "reindex_on_metadata_update = true",
@@ -85,6 +91,7 @@ def run(
     for name, text in files.items():
         (tf / "tests" / f"{name}.tftest.hcl").write_text(text)
     for name, text in (more or {}).items():
+        (tf / name).parent.mkdir(exist_ok=True)
         (tf / name).write_text(text)
     assert RUNNER is not None
     done = subprocess.run(
@@ -128,7 +135,10 @@ def endpoints(url: str) -> dict[str, str]:
 
 def answer(request: Request) -> Answer:
     if request.method == "GET":
-        return 200, {"etag": "1", "schema": {"fields": []}}
+        table = request.path.rpartition("/")[2]
+        file = terraform.ROOT / f"dcm2bq/schema/tables/{table}.json"
+        schema = json.loads(file.read_text())["schema"]
+        return 200, {"etag": "1", "schema": schema}
     return 200, {}
 
 
@@ -139,7 +149,7 @@ def test_a_second_plan_shows_nothing(plans: Changes, name: str) -> None:
 
 DRIFT = """
 override_data {
-  target = data.google_pubsub_subscription.event["deleted"]
+  target = data.google_pubsub_subscription.event["dicom/deleted"]
   values = {
     ack_deadline_seconds       = 10
     message_retention_duration = "604800s"
@@ -162,7 +172,7 @@ def test_a_drift_shows_in_a_plan_and_is_healed_by_an_apply(tmp_path: Path) -> No
         shown = run(tmp_path, {"drift": text + healed}, api=api)
         patched = [each for each in api.requests if "subscriptions/" in each.path]
     assert shown["drift_again"] == {
-        'terraform_data.subscription["deleted"]': ["delete", "create"],
+        'terraform_data.subscription["dicom/deleted"]': ["delete", "create"],
     }
     assert [each.path.rpartition("/")[2] for each in patched[3:]] == ["none-of-dcm2bq-deleted"]
     assert patched[3].body["subscription"]["ackDeadlineSeconds"] == 600
@@ -199,7 +209,7 @@ import {
   id = "projects/my-project/datasets/dicom/tables/instances"
 }
 import {
-  to = google_bigquery_dataset.dicom
+  to = google_bigquery_dataset.dicom[0]
   id = "projects/my-project/datasets/dicom"
 }
 """
@@ -210,7 +220,7 @@ override_resource {
   values = { effective_labels = { ward = "7", dcm2bq_privacy = "%s" } }
 }
 override_resource {
-  target = google_bigquery_dataset.dicom
+  target = google_bigquery_dataset.dicom[0]
 }
 """
 
@@ -231,3 +241,63 @@ def test_an_imported_table_is_accepted_by_its_label_and_left_as_it_is(tmp_path: 
     assert not any("delete" in actions for actions in shown["same"].values())
     assert shown["same"]['google_bigquery_table.table["dead_letter"]'] == ["create"]
     assert shown["same"].get('google_bigquery_table.table["instances"]', []) in ([], ["update"])
+
+
+BEFORE = """
+resource "google_storage_bucket" "dicom" {
+  count    = 1
+  name     = "my-project-dicom"
+  location = "us-central1"
+}
+resource "google_eventarc_trigger" "event" {
+  for_each = toset(["finalized", "deleted", "archived"])
+  name     = "dcm2bq-${each.key}"
+  location = "us-central1"
+  matching_criteria {
+    attribute = "bucket"
+    value     = "my-project-dicom"
+  }
+  destination {}
+}
+resource "google_bigquery_dataset" "dicom" {
+  dataset_id = "dicom"
+}
+resource "google_storage_bucket_iam_member" "this" {
+  for_each = toset(["runtime", "backfill"])
+  bucket   = "my-project-dicom"
+  role     = "roles/storage.objectViewer"
+  member   = "serviceAccount:${each.key}"
+}
+"""
+"""What had other addresses while there was one bucket, as far as anything could be lost with it."""
+
+
+def test_several_buckets_after_one_replace_nothing(tmp_path: Path) -> None:
+    """One state is planned by both configurations; the second moves what the first made."""
+    given = 'project_id = "my-project"\nregion = "us-central1"\nbackfill = { enabled = true }'
+    buckets = 'buckets = { dicom = {}, ct = { via = "pubsub" } }'
+    runs = """
+run "before" {
+  state_key = "one"
+  module {
+    source = "./tests/before"
+  }
+}
+run "after" {
+  command   = plan
+  state_key = "one"
+}
+"""
+    text = f"{HEAD}\nvariables {{\n{given}\n{buckets}\n}}\n{runs}"
+    shown = run(tmp_path, {"moved": text}, more={"tests/before/main.tf": BEFORE})["after"]
+    assert not any("delete" in actions for actions in shown.values())
+    created = {name for name, actions in shown.items() if actions == ["create"]}
+    assert 'google_storage_bucket.dicom["ct"]' in created
+    assert created.isdisjoint(
+        {
+            'google_storage_bucket.dicom["dicom"]',
+            'google_eventarc_trigger.event["dicom/deleted"]',
+            "google_bigquery_dataset.dicom[0]",
+            'google_storage_bucket_iam_member.this["runtime/dicom"]',
+        }
+    )

@@ -259,6 +259,51 @@ def test_whoever_may_not_change_the_table_is_told_which_role_it_takes(api: Api) 
     assert "roles/bigquery.dataOwner" in failed.stderr
 
 
+def look(
+    api: Api, columns: list[dict[str, Any]], fingerprint: str = "f0"
+) -> subprocess.CompletedProcess[str]:
+    given = {"DCM2BQ_COLUMNS": json.dumps(columns), "DCM2BQ_PRIVACY": fingerprint}
+    return run("existing_table", api, DCM2BQ_TABLE=TABLE, **given)
+
+
+def test_a_table_of_another_deployment_is_read_and_left_alone(api: Api) -> None:
+    api.answer = Table([column("path"), column("ward")])
+    done = look(api, [column("path")])
+    assert done.stdout == f"{TABLE}: as needed\n"
+    assert [request.method for request in api.requests] == ["GET"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "fingerprint", "reason"),
+    [
+        (["path", "StudyDate"], "f0", "lacks columns of this release: StudyDate. Upgrade the"),
+        (["path"], "f1", "holds rows made by other privacy options: use the options"),
+        (["path"], "", "holds rows made by other privacy options: use the options"),
+    ],
+)
+def test_a_table_of_another_deployment_that_would_mix_rows_is_refused(
+    api: Api, columns: list[str], fingerprint: str, reason: str
+) -> None:
+    api.answer = Table([column("path")])
+    failed = look(api, [column(name) for name in columns], fingerprint)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith(f"dcm2bq: the table {TABLE} {reason}")
+    assert [request.method for request in api.requests] == ["GET"]
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [(403, "roles/bigquery.metadataViewer"), (404, "apply the deployment that owns it first")],
+)
+def test_a_table_of_another_deployment_that_cannot_be_read_is_named(
+    api: Api, status: int, advice: str
+) -> None:
+    api.answer = lambda _: (status, {"error": {"message": "Google's reason"}})
+    failed = look(api, [column("path")])
+    assert f"the table {TABLE} was not read: HTTP {status}: Google's reason" in failed.stderr
+    assert advice in failed.stderr
+
+
 def test_the_token_is_in_no_state() -> None:
     """An ephemeral value can only be in provisioners and providers; a data source is in states."""
     text = "\n".join(file.read_text() for file in (ROOT / "tf").glob("*.tf"))
@@ -284,4 +329,5 @@ def test_the_steps_run_on_python_3_8_alone(file: Path) -> None:
             else []
         )
     }
-    assert modules <= {"__future__", "json", "os", "sys", "time", "typing", "urllib", "google_api"}
+    own = {file.stem for file in STEPS.glob("*.py")}
+    assert modules - own <= {"__future__", "json", "os", "sys", "time", "typing", "urllib"}

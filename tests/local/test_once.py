@@ -221,21 +221,24 @@ def test_ignored_names_that_may_be_dicom_are_listed(
     for name in ("IM0001", "1.2.840.5", "scan.dcm", "sub/IM0002"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(dicom_files / "MR_small.dcm", tmp_path / name)
-    for name in ("study.zip", "more.tar.gz", "notes.txt"):
+    for name in ("study.zip", "more.tar.gz", "notes.txt", "CHANGES"):
         (tmp_path / name).write_text("no DICOM")
     done = cli.run("local", str(tmp_path), "--once")
-    assert "1 in BigQuery, 0 dead letters, 6 ignored" in done.stdout
+    assert "1 in BigQuery, 0 dead letters, 7 ignored" in done.stdout
     assert (
         "  2 archives: more.tar.gz, study.zip; --option input.archives=read opens them\n"
         in done.stdout
     )
     assert (
-        "  3 extensionless names: 1.2.840.5, IM0001, sub/IM0002; "
-        "--option input.namePattern=. accepts every name\n" in done.stdout
+        "  3 of 7 files that input.namePattern excludes begin with DICM: 1.2.840.5, IM0001, "
+        "sub/IM0002; --option input.otherNames=sniff records them\n" in done.stdout
     )
-    done = cli.run("local", str(tmp_path), "--once", "--option", "input.namePattern=.")
-    assert "4 in BigQuery, 3 dead letters, 0 ignored" in done.stdout
-    assert "Ignored" not in done.stdout
+    done = cli.run("local", str(tmp_path), "--once", "--option", "input.otherNames=sniff")
+    assert "4 in BigQuery, 0 dead letters, 4 ignored" in done.stdout
+    assert (
+        "Ignored: empty objects, and content that does not begin like DICOM "
+        "(option input.otherNames)\n  2 archives: " in done.stdout
+    )
 
 
 def test_archives_are_expanded_and_counted(cli: Cli, tmp_path: Path) -> None:

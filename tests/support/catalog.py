@@ -21,6 +21,7 @@ _KINDS = {
     "DATE": 10,
     "TIMESTAMP": 19,
     "TIME": 20,
+    "DATETIME": 21,
     "NUMERIC": 23,
     "JSON": 26,
 }

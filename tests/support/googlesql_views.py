@@ -24,6 +24,7 @@ from dcm2bq.schema import Definition, DefinitionKind
 from tests.support.googlesql import Parameter, engine
 
 _CASTS = {"TIMESTAMP", "DATE", "TIME", "INTEGER"}
+_RECURSIVE = "/* recursive */"
 _ENGINE_NAMES = {"INTEGER": "INT64"}
 
 
@@ -75,14 +76,29 @@ def _expand(
 ) -> tuple[str, dict[str, Sequence[str]]]:
     """Return a query with the definitions of all that it reads, and the rows as parameters."""
     needed = _needed(query)
-    expressions = ",\n".join(f"`{name}` AS (\n{_expressions()[name]}\n)" for name in needed)
+    expressions = ",\n".join(_as_table_expression(name) for name in needed)
     rows: dict[str, Sequence[str]] = {
         f"{name}_rows": [json.dumps(row) for row in tables[name]]
         for name in needed
         if name in tables
     }
     separator = "," if query.lstrip().startswith("WITH") else "\n"
-    return f"WITH {expressions}{separator}{query.lstrip().removeprefix('WITH')}", rows
+    with_ = "WITH RECURSIVE" if _RECURSIVE in expressions else "WITH"
+    query = query.lstrip().removeprefix("WITH")
+    return f"{with_} {expressions}{separator}{query}".replace(_RECURSIVE, ""), rows
+
+
+def _as_table_expression(name: str) -> str:
+    """Return the definition of an object as a common table expression.
+
+    A recursion may stand only at the top of a statement, so the expressions of a recursive view
+    go before it, as its siblings; their names must not be used elsewhere.
+    """
+    sql = _expressions()[name].strip()
+    if not sql.startswith("WITH RECURSIVE"):
+        return f"`{name}` AS (\n{sql}\n)"
+    before, _, last = sql.removeprefix("WITH RECURSIVE").rpartition("\n)\n\n")
+    return f"{_RECURSIVE}{before}\n),\n`{name}` AS (\n{last}\n)"
 
 
 def _needed(query: str) -> list[str]:

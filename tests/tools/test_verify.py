@@ -27,6 +27,10 @@ from tests.support.proxy import Fault
 from tests.tools.conftest import Command
 
 DOWNLOAD = "alt=media"
+SAMPLED = (
+    "input.namePattern excludes begin with DICM (2 with no extension, 1 with .img): "
+    "set input.otherNames to sniff, or widen input.namePattern"
+)
 
 
 class Place:
@@ -86,11 +90,48 @@ def versioned(stack: Stack, command: Command) -> Place:
 
 def test_no_difference_is_success(place: Place, ct_small: bytes) -> None:
     for name in ("a.dcm", "ä.dcm", "ﬀ.dcm", "😀.dcm", "notes.txt", "empty.dcm"):
-        place.upload(name, b"" if name == "empty.dcm" else ct_small)
+        place.upload(name, {"empty.dcm": b"", "notes.txt": b"text"}.get(name, ct_small))
     done = place.verify()
     assert (done.status, done.out) == (0, "")
     assert done.err == "6 objects (2 ignored), no differences\n"
     assert place.found(status=0) == []
+
+
+def test_ignored_objects_that_begin_with_dicm_are_reported_by_a_sample(
+    place: Place, ct_small: bytes
+) -> None:
+    """More than three of them are a finding."""
+    for name in ("2.25.1", "IM0001", "IM0002.img"):
+        place.upload(name, ct_small, deliver=False)
+    place.bucket.upload(f"{place.folder}/old", ct_small, storage_class="COLDLINE")
+    place.upload("report.pdf", b"%PDF-1.7" * 99, deliver=False)
+    done = place.verify()
+    reason = "begins with DICM, but its name does not match input.namePattern"
+    names = ("2.25.1", "IM0001", "IM0002.img")
+    assert [re.sub("#[0-9]+:", ":", line) for line in done.out.splitlines()] == [
+        f"ignored        {place.root}{name}: {reason}" for name in names
+    ]
+    assert done.err.splitlines() == [
+        "5 objects (5 ignored), no differences",
+        f"3 of 4 sampled objects that {SAMPLED}",
+        "not sampled: 1 object in Nearline, Coldline or Archive, where reading costs retrieval",
+    ]
+    assert done.status == 0
+    place.upload("Z", ct_small, deliver=False)
+    entries = [("ignored", name, reason, None) for name in (*names, "Z")]
+    assert place.found() == entries  # all of the sample; without --json, a few examples
+    assert place.verify().out.count("\n") == 3
+    done = place.verify("--no-sample")
+    assert (done.status, done.out) == (0, "")
+    assert done.err == "6 objects (6 ignored), no differences\n"
+
+
+def test_a_sample_that_cannot_be_read_is_no_difference(place: Place, stack: Stack) -> None:
+    place.upload("notes.txt", b"text")
+    stack.storage.faults = [Fault(DOWNLOAD, 403, times=100)]
+    done = place.verify()
+    assert done.status == 0
+    assert done.err.splitlines()[1:] == ["sampled, but not readable: 1 object"]
 
 
 def test_every_kind_of_difference_is_reported(place: Place, ct_small: bytes) -> None:

@@ -54,7 +54,7 @@ run "staged_files_expire_for_good" {
   }
 
   assert {
-    condition     = [google_storage_bucket.staging[0].name, google_storage_bucket.staging[0].location] == ["my-project-dcm2bq-staging-west-1", google_bigquery_dataset.dicom.location]
+    condition     = [google_storage_bucket.staging[0].name, google_storage_bucket.staging[0].location] == ["my-project-dcm2bq-staging-west-1", google_bigquery_dataset.dicom[0].location]
     error_message = "the staging bucket has another name, or is not where load jobs can read it"
   }
   assert {

@@ -38,7 +38,7 @@ run "existing_service_accounts_are_used_as_they_are" {
   assert {
     condition = [
       google_cloudfunctions2_function.ingest.service_config[0].service_account_email,
-      google_eventarc_trigger.event["deleted"].service_account,
+      google_eventarc_trigger.event["dicom/deleted"].service_account,
       google_cloudfunctions2_function.ingest.build_config[0].service_account,
       google_project_iam_member.this["build_log"].member,
       google_bigquery_dataset_iam_member.this["runtime"].member,
@@ -125,6 +125,7 @@ run "the_grants_made_are_those_of_the_list" {
       "google_project_iam_member.this",
       "google_pubsub_subscription_iam_member.dead_letter",
       "google_pubsub_topic_iam_member.dead_letter",
+      "google_pubsub_topic_iam_member.objects",
       "google_secret_manager_secret_iam_member.this",
       "google_storage_bucket_iam_binding.owners_only",
       "google_storage_bucket_iam_member.this",
@@ -175,6 +176,7 @@ run "without_grants_nothing_is_granted_and_the_list_remains" {
     kms_key    = "projects/p/locations/us-central1/keyRings/r/cryptoKeys/k"
     backfill   = { enabled = true }
     dataset    = { readers = ["group:research@example.org"] }
+    buckets    = { dicom = {}, ct = { via = "pubsub" } }
   }
 
   assert {
@@ -187,6 +189,7 @@ run "without_grants_nothing_is_granted_and_the_list_remains" {
       google_bigquery_dataset_iam_member.this,
       google_bigquery_table_iam_member.dead_letter,
       google_pubsub_topic_iam_member.dead_letter,
+      google_pubsub_topic_iam_member.objects,
       google_pubsub_subscription_iam_member.dead_letter,
       google_secret_manager_secret_iam_member.this,
       google_kms_crypto_key_iam_member.agents,
@@ -195,7 +198,7 @@ run "without_grants_nothing_is_granted_and_the_list_remains" {
     error_message = "something is granted"
   }
   assert {
-    condition     = length(output.grants) == 30 && contains([for grant in output.grants : grant.role], "a custom role of bigquery.datasets.get, bigquery.tables.get, bigquery.tables.updateData")
+    condition     = length(output.grants) == 34 && contains([for grant in output.grants : grant.role], "a custom role of bigquery.datasets.get, bigquery.tables.get, bigquery.tables.updateData")
     error_message = "the list does not say what has to be granted"
   }
 }

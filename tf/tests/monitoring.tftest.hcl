@@ -25,7 +25,7 @@ run "metrics_count_the_log_lines_of_this_function" {
   assert {
     condition = jsonencode({ for key, metric in google_logging_metric.this : key => [
       metric.name, metric.filter, coalesce(metric.value_extractor, "-"), metric.label_extractors, metric.metric_descriptor[0].value_type,
-      ] }) == jsonencode({
+      ] if !startswith(key, "ignored_") }) == jsonencode({
       events = [
         "dcm2bq/events",
         "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"dcm2bq\" AND jsonPayload.outcome:*",
@@ -48,6 +48,15 @@ run "metrics_count_the_log_lines_of_this_function" {
       ]
     })
     error_message = "the metrics are others"
+  }
+  assert {
+    condition = jsonencode({ for key, metric in google_logging_metric.this : key => [metric.filter, metric.value_extractor, metric.metric_descriptor[0].value_type] if startswith(key, "ignored_") }) == jsonencode({
+      for reason in ["content", "empty", "folder", "metadata", "name", "temporary"] : "ignored_${reason}" => [
+        "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"dcm2bq\" AND jsonPayload.message=\"events ignored\" AND jsonPayload.ignored.${reason}>=0",
+        "EXTRACT(jsonPayload.ignored.${reason})", "DISTRIBUTION",
+      ]
+    })
+    error_message = "ignored events are counted by other metrics"
   }
   assert {
     condition = alltrue([for metric in google_logging_metric.this :
@@ -117,21 +126,29 @@ run "metrics_count_the_log_lines_of_this_function" {
       "Events by outcome",
       "Dead letters by error",
       "Answers of the function",
-      "Age of the oldest event, by trigger",
+      "Age of the oldest event, by subscription",
       "Time for an event",
       "Bytes read from an object",
       "Instances",
       "CPU of an instance",
       "Memory of an instance",
+      "Deliveries, by subscription",
+      "Ignored in the hour before, by reason",
       "What went wrong",
     ]
     error_message = "the dashboard shows something else"
   }
   assert {
     condition = toset(regexall("logging.googleapis.com/user/[a-z0-9/_-]+", google_monitoring_dashboard.this.dashboard_json)) == toset([
-      for metric in google_logging_metric.this : "logging.googleapis.com/user/${metric.name}"
+      for key, metric in google_logging_metric.this : "logging.googleapis.com/user/${metric.name}" if !startswith(key, "ignored_")
     ])
     error_message = "the dashboard shows metrics that are not there, or leaves one out"
+  }
+  assert {
+    condition = toset(regexall("logging_googleapis_com:user_dcm2bq_[a-z0-9_]+", google_monitoring_dashboard.this.dashboard_json)) == toset([
+      for reason in ["content", "empty", "folder", "metadata", "name", "temporary"] : "logging_googleapis_com:user_dcm2bq_ignored_${reason}_sum"
+    ])
+    error_message = "the dashboard leaves a reason out for which events are ignored"
   }
 }
 

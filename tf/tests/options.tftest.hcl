@@ -23,12 +23,12 @@ run "deployments_stand_side_by_side" {
 
   assert {
     condition = [
-      google_storage_bucket.dicom[0].name,
+      google_storage_bucket.dicom["dicom"].name,
       google_storage_bucket.source.name,
-      google_bigquery_dataset.dicom.dataset_id,
+      google_bigquery_dataset.dicom[0].dataset_id,
       google_cloudfunctions2_function.ingest.name,
-      google_eventarc_trigger.event["deleted"].name,
-      google_eventarc_trigger.event["archived"].name,
+      google_eventarc_trigger.event["dicom/deleted"].name,
+      google_eventarc_trigger.event["dicom/archived"].name,
       google_pubsub_topic.dead_letter.name,
       google_pubsub_subscription.dead_letter.name,
       google_project_iam_custom_role.inserter[0].role_id,
@@ -58,7 +58,7 @@ run "deployments_stand_side_by_side" {
     error_message = "something has a name that another deployment could have"
   }
   assert {
-    condition     = alltrue([for labels in [google_storage_bucket.dicom[0].labels, google_bigquery_dataset.dicom.labels, google_cloudfunctions2_function.ingest.labels] : labels == tomap({ application = "dcm2bq-west-1" })])
+    condition     = alltrue([for labels in [google_storage_bucket.dicom["dicom"].labels, google_bigquery_dataset.dicom[0].labels, google_cloudfunctions2_function.ingest.labels] : labels == tomap({ application = "dcm2bq-west-1" })])
     error_message = "the labels do not tell the deployment"
   }
 }
@@ -74,9 +74,9 @@ run "a_bucket_that_exists_is_used_as_it_is" {
   }
   assert {
     condition = [
-      google_storage_bucket_iam_member.this["runtime"].bucket,
-      one([for criterion in google_eventarc_trigger.event["finalized"].matching_criteria : criterion.value if criterion.attribute == "bucket"]),
-      google_eventarc_trigger.event["deleted"].location,
+      google_storage_bucket_iam_member.this["runtime/dicom"].bucket,
+      one([for criterion in google_eventarc_trigger.event["dicom/finalized"].matching_criteria : criterion.value if criterion.attribute == "bucket"]),
+      google_eventarc_trigger.event["dicom/deleted"].location,
       output.bucket,
     ] == ["scans", "scans", "europe-west4", "scans"]
     error_message = "the bucket, or its location, is not followed"
@@ -97,9 +97,9 @@ run "triggers_follow_a_multi_region_and_the_function_stays_within" {
 
   assert {
     condition = [
-      google_eventarc_trigger.event["deleted"].location,
+      google_eventarc_trigger.event["dicom/deleted"].location,
       google_cloudfunctions2_function.ingest.location,
-      google_bigquery_dataset.dicom.location,
+      google_bigquery_dataset.dicom[0].location,
     ] == ["eu", "europe-west4", "EU"]
     error_message = "the locations are different"
   }
@@ -114,9 +114,9 @@ run "triggers_follow_a_dual_region" {
 
   assert {
     condition = [
-      google_eventarc_trigger.event["deleted"].location,
+      google_eventarc_trigger.event["dicom/deleted"].location,
       google_cloudfunctions2_function.ingest.location,
-      google_bigquery_dataset.dicom.location,
+      google_bigquery_dataset.dicom[0].location,
     ] == ["nam4", "us-central1", "us-central1"]
     error_message = "the locations are different"
   }
@@ -131,9 +131,9 @@ run "everything_goes_into_the_region" {
 
   assert {
     condition = [
-      google_storage_bucket.dicom[0].location,
+      google_storage_bucket.dicom["dicom"].location,
       google_cloudfunctions2_function.ingest.location,
-      google_bigquery_dataset.dicom.location,
+      google_bigquery_dataset.dicom[0].location,
       google_storage_bucket.source.location,
     ] == ["asia-southeast1", "asia-southeast1", "asia-southeast1", "asia-southeast1"]
     error_message = "the locations are different"
@@ -146,11 +146,11 @@ run "metadata_updates_have_a_trigger_on_request" {
   }
 
   assert {
-    condition     = keys(google_eventarc_trigger.event) == ["archived", "deleted", "finalized", "metadataUpdated"] && google_eventarc_trigger.event["metadataUpdated"].name == "dcm2bq-metadataupdated"
+    condition     = keys(google_eventarc_trigger.event) == ["dicom/archived", "dicom/deleted", "dicom/finalized", "dicom/metadataUpdated"] && google_eventarc_trigger.event["dicom/metadataUpdated"].name == "dcm2bq-metadataupdated"
     error_message = "metadataUpdated has no trigger"
   }
   assert {
-    condition     = keys(terraform_data.subscription) == ["archived", "deleted", "finalized", "metadataUpdated"]
+    condition     = keys(terraform_data.subscription) == ["dicom/archived", "dicom/deleted", "dicom/finalized", "dicom/metadataUpdated"]
     error_message = "the subscription of metadataUpdated is not completed"
   }
   assert {
@@ -205,14 +205,16 @@ run "a_key_encrypts_everything" {
   variables {
     kms_key  = "projects/p/locations/us-central1/keyRings/r/cryptoKeys/k"
     backfill = { enabled = true }
+    buckets  = { dicom = {}, ct = { via = "pubsub" } }
   }
 
   assert {
     condition = toset(concat(
-      [for bucket in concat(google_storage_bucket.dicom, google_storage_bucket.staging, [google_storage_bucket.source]) : bucket.encryption[0].default_kms_key_name],
+      [for bucket in concat(values(google_storage_bucket.dicom), google_storage_bucket.staging, [google_storage_bucket.source]) : bucket.encryption[0].default_kms_key_name],
       [
-        google_bigquery_dataset.dicom.default_encryption_configuration[0].kms_key_name,
+        google_bigquery_dataset.dicom[0].default_encryption_configuration[0].kms_key_name,
         google_pubsub_topic.dead_letter.kms_key_name,
+        google_pubsub_topic.objects["ct"].kms_key_name,
         google_cloudfunctions2_function.ingest.kms_key_name,
       ],
       [for repository in google_artifact_registry_repository.images : repository.kms_key_name],
@@ -224,7 +226,7 @@ run "a_key_encrypts_everything" {
     condition = [for type, declared in {
       bucket = [for file in fileset(path.module, "*.tf") : regexall("resource \"google_storage_bucket\" ", file("${path.module}/${file}"))]
       topic  = [for file in fileset(path.module, "*.tf") : regexall("resource \"google_pubsub_topic\" ", file("${path.module}/${file}"))]
-    } : "${type} ${length(flatten(declared))}" if length(local.names) > 0] == ["bucket 3", "topic 1"]
+    } : "${type} ${length(flatten(declared))}" if length(local.names) > 0] == ["bucket 3", "topic 2"]
     error_message = "there is a bucket or a topic that the assertion above does not look at"
   }
   assert {
@@ -314,7 +316,7 @@ run "guard_rails_of_storage_and_costs" {
     error_message = "other log lines are excluded"
   }
   assert {
-    condition     = [google_bigquery_dataset.dicom.max_time_travel_hours, google_bigquery_dataset.dicom.storage_billing_model] == ["48", "PHYSICAL"]
+    condition     = [google_bigquery_dataset.dicom[0].max_time_travel_hours, google_bigquery_dataset.dicom[0].storage_billing_model] == ["48", "PHYSICAL"]
     error_message = "the dataset is stored otherwise"
   }
   assert {
@@ -334,14 +336,16 @@ run "labels_are_everywhere" {
     kms_key  = "projects/p/locations/us-central1/keyRings/r/cryptoKeys/k"
     alerts   = { emails = ["radiology@example.org"], silence_hours = 12 }
     backfill = { enabled = true }
+    buckets  = { dicom = {}, ct = { via = "pubsub" } }
   }
 
   assert {
     condition = alltrue([for labels in concat(
-      google_storage_bucket.dicom[*].labels,
+      values(google_storage_bucket.dicom)[*].labels,
       google_storage_bucket.staging[*].labels,
-      [google_storage_bucket.source.labels, google_bigquery_dataset.dicom.labels, google_cloudfunctions2_function.ingest.labels],
+      [google_storage_bucket.source.labels, google_bigquery_dataset.dicom[0].labels, google_cloudfunctions2_function.ingest.labels],
       [google_pubsub_topic.dead_letter.labels, google_pubsub_subscription.dead_letter.labels],
+      [google_pubsub_topic.objects["ct"].labels, google_pubsub_subscription.objects["ct"].labels],
       [for resource in local.created_views : resource.labels],
       [for step in terraform_data.columns : step.triggers_replace.labels], # which sets those of the tables
       [for resource in google_eventarc_trigger.event : resource.labels],

@@ -43,11 +43,11 @@ run "the_apis_are_enabled_and_stay" {
 run "the_bucket_is_private" {
   assert {
     condition = [
-      google_storage_bucket.dicom[0].name,
-      google_storage_bucket.dicom[0].location,
-      google_storage_bucket.dicom[0].uniform_bucket_level_access,
-      google_storage_bucket.dicom[0].public_access_prevention,
-      google_storage_bucket.dicom[0].force_destroy,
+      google_storage_bucket.dicom["dicom"].name,
+      google_storage_bucket.dicom["dicom"].location,
+      google_storage_bucket.dicom["dicom"].uniform_bucket_level_access,
+      google_storage_bucket.dicom["dicom"].public_access_prevention,
+      google_storage_bucket.dicom["dicom"].force_destroy,
     ] == ["my-project-dicom", "us-central1", true, "enforced", false]
     error_message = "the bucket has other properties"
   }
@@ -149,7 +149,7 @@ run "there_is_a_trigger_for_each_type" {
         trigger.destination[0].cloud_run_service[0].service,
         trigger.destination[0].cloud_run_service[0].region,
       ]
-      } == { for event in ["finalized", "deleted", "archived"] : event => [
+      } == { for event in ["finalized", "deleted", "archived"] : "dicom/${event}" => [
         "dcm2bq-${event}", "us-central1", "trigger@",
         { type = "google.cloud.storage.object.v1.${event}", bucket = "my-project-dicom" },
         "dcm2bq", "us-central1",
@@ -163,7 +163,7 @@ run "each_subscription_retries_for_long_and_has_a_dead_letter_topic" {
     condition = {
       for event in keys(terraform_data.subscription) :
       event => trimspace(file("build/steps/${local.subscriptions[event]}"))
-      } == { for event in ["archived", "deleted", "finalized"] : event => join("\n", [
+      } == { for event in ["archived", "deleted", "finalized"] : "dicom/${event}" => join("\n", [
         "./steps/subscription.py",
         "projects/my-project/subscriptions/none-of-dcm2bq-${event}",
         jsonencode({
@@ -215,7 +215,7 @@ run "a_setting_that_drifted_is_restored" {
   }
 
   override_data {
-    target = data.google_pubsub_subscription.event["deleted"]
+    target = data.google_pubsub_subscription.event["dicom/deleted"]
     values = {
       ack_deadline_seconds       = 10
       message_retention_duration = "604800s"
@@ -226,7 +226,7 @@ run "a_setting_that_drifted_is_restored" {
   }
 
   assert {
-    condition     = local.drift["deleted"] == ["ackDeadlineSeconds"] && fileset("build/steps_again", "*") == toset(["none-of-dcm2bq-deleted"])
+    condition     = local.drift["dicom/deleted"] == ["ackDeadlineSeconds"] && fileset("build/steps_again", "*") == toset(["none-of-dcm2bq-deleted"])
     error_message = "the step ran for another subscription, or not at all"
   }
 }
@@ -237,7 +237,7 @@ run "and_the_next_plan_is_quiet" {
   }
 
   assert {
-    condition     = terraform_data.subscription["deleted"].triggers_replace.settings.ackDeadlineSeconds == "600"
+    condition     = terraform_data.subscription["dicom/deleted"].triggers_replace.settings.ackDeadlineSeconds == "600"
     error_message = "the drift is remembered, and the step runs again"
   }
 }

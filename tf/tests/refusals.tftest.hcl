@@ -246,7 +246,7 @@ run "unless_nobody_renames_them" {
   }
 
   assert {
-    condition     = local.bucket == "scans"
+    condition     = output.bucket == "scans"
     error_message = "the bucket is another"
   }
 }

@@ -106,7 +106,7 @@ run "the_table_functions_take_their_arguments" {
 run "the_dataset_is_never_deleted_with_its_contents" {
   assert {
     condition = [
-      google_bigquery_dataset.dicom.dataset_id, google_bigquery_dataset.dicom.location, google_bigquery_dataset.dicom.delete_contents_on_destroy,
+      google_bigquery_dataset.dicom[0].dataset_id, google_bigquery_dataset.dicom[0].location, google_bigquery_dataset.dicom[0].delete_contents_on_destroy,
     ] == ["radiology", "us-central1", false]
     error_message = "the dataset has other properties"
   }
@@ -125,7 +125,7 @@ run "protection_can_be_taken_off" {
 
 run "the_dataset_is_closed_to_basic_roles" {
   assert {
-    condition     = [for entry in google_bigquery_dataset.dicom.access : [entry.role, entry.special_group]] == [["OWNER", "projectOwners"]]
+    condition     = [for entry in google_bigquery_dataset.dicom[0].access : [entry.role, entry.special_group]] == [["OWNER", "projectOwners"]]
     error_message = "others than owners of the project can read the dataset"
   }
 }

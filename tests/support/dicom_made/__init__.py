@@ -6,9 +6,9 @@ folder of a name is the subject, so that a test can choose: `reports/dose/ct.dcm
 
 from collections.abc import Iterator
 
-from tests.support.dicom_made import reports
+from tests.support.dicom_made import mistakes, reports, scanners, series
 
-SUBJECTS = (reports,)
+SUBJECTS = (reports, series, scanners, mistakes)
 
 
 def files() -> Iterator[tuple[str, bytes]]:

@@ -34,10 +34,14 @@ mock_data "google_storage_bucket" {
   }
 }
 
+mock_data "google_bigquery_dataset" {
+  defaults = { location = "europe-west4", access = [] }
+}
+
 mock_resource "google_cloudfunctions2_function" {
   defaults = {
     update_time    = "2024-01-01T00:00:00Z"
-    service_config = { service = "projects/my-project/locations/us-central1/services/dcm2bq" }
+    service_config = { service = "projects/my-project/locations/us-central1/services/dcm2bq", uri = "https://dcm2bq-x-uc.a.run.app" }
   }
 }
 
