@@ -31,12 +31,12 @@ NAMES = (
     "analysis/reports/sr_measurements",
     "analysis/reports/dose_events",
     "analysis/reports/dose_summary",
-    "live/study",
-    "live/ingested_between",
-    "live/changes_between",
     "analysis/series/series_attributes",
     "analysis/series/series_geometry",
     "analysis/quality/quality_findings",
+    "live/study",
+    "live/ingested_between",
+    "live/changes_between",
 )
 """The files, in an order in which their objects can be created."""
 

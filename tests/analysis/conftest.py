@@ -9,23 +9,20 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.config import from_overrides
 from dcm2bq.tools.backfill import staged_files
 from tests.support.analysis_objects import all_objects
-from tests.support.datasets import fresh_dataset
-from tests.support.function_stack import unique
+from tests.support.datasets import borrowed_dataset
 from tests.support.googlesql_views import EngineDataset
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def analysis_dataset(bigquery_url: str) -> Iterator[Dataset]:
     """A dataset of the local BigQuery with a row for each of `all_objects()`; for reading only.
 
     Query it with `analysis_dataset.query("SELECT ... FROM sr_content")`. A statement costs the
     server 0.1 s of CPU: read a view whole, once, by a fixture of the module.
     """
-    config = from_overrides({"bigQuery": {"datasetId": unique("analysis_")}})
-    with fresh_dataset(bigquery_url, config) as dataset:
+    with borrowed_dataset(bigquery_url) as dataset:
         lines = b"".join(staged_files.encode(each.row) for each in all_objects())
         client = bigquery.Client(
             project="local",

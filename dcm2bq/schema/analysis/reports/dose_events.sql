@@ -1,6 +1,6 @@
--- One row for each irradiation event and plane. Cumulative reports repeat events, and so do copies of
--- a report: the row comes from the report that says most about the event. A report is read once: its
--- sections are the children of its root (TID 10001, TID 10011).
+-- One row for each irradiation event and plane. Cumulative reports repeat events, and so do copies
+-- of a report: the row comes from the report that says most about the event. A report is read once,
+-- by sections, the children of its root (PS3.16 TID 10001 and 10011).
 WITH items AS (
   SELECT
     *,
@@ -43,9 +43,9 @@ measured AS (
 ${dose_units}
   ) AS units ON units.unit = items.plain_unit
   WINDOW
-    report AS (PARTITION BY path),
+    report AS (PARTITION BY path, member),
     in_order AS (
-      PARTITION BY path, section
+      PARTITION BY path, member, section
       ORDER BY reading_order
       ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
     )
@@ -54,6 +54,7 @@ ${dose_units}
 events AS (
   SELECT
     path,
+    member,
     StudyInstanceUID,
     SeriesInstanceUID,
     SOPInstanceUID,
@@ -106,7 +107,7 @@ events AS (
   FROM measured
   WHERE section IS NOT NULL
   GROUP BY
-    path, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID, PatientID, StudyDate, section
+    path, member, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID, PatientID, StudyDate, section
   HAVING LOGICAL_OR(
     depth = 1 AND ValueType = 'CONTAINER' AND concept IN ('DCM:113819', 'DCM:113706')
   )
@@ -114,6 +115,7 @@ events AS (
 
 SELECT
   path,
+  member,
   StudyInstanceUID,
   SeriesInstanceUID,
   SOPInstanceUID,
@@ -151,6 +153,13 @@ SELECT
 FROM events
 WHERE TRUE
 QUALIFY ROW_NUMBER() OVER (
-  PARTITION BY COALESCE(event_uid, CONCAT(COALESCE(SOPInstanceUID, path), ' ', position)), plane
-  ORDER BY items DESC, SOPInstanceUID, path
+  PARTITION BY
+    COALESCE(
+      event_uid,
+      CONCAT(
+        COALESCE(SOPInstanceUID, CONCAT(path, ' ', IFNULL(member, ''))), ' ', position
+      )
+    ),
+    plane
+  ORDER BY items DESC, SOPInstanceUID, path, member
 ) = 1

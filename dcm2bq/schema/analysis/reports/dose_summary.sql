@@ -44,7 +44,7 @@ items AS (
     StudyInstanceUID,
     PatientID,
     StudyDate,
-    COALESCE(SOPInstanceUID, path) AS report,
+    COALESCE(SOPInstanceUID, CONCAT(path, ' ', IFNULL(member, ''))) AS report,
     position,
     parent,
     parent_concept_code,

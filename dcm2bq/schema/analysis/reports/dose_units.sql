@@ -1,5 +1,5 @@
-    -- Units without points, spaces and signs, and how to make them mGy, mGy.cm, Gy.m2, s, mm, kV and
-    -- mA: one division or multiplication, so that no digit is lost.
+    -- Units without points and spaces, and what makes them mGy, mGy.cm, Gy.m2, s, mm, kV and mA: one
+    -- multiplication or division by a power of ten, since a product with 0.001 is rounded twice.
     SELECT unit, quantity, times, per
     FROM UNNEST([
       STRUCT('Gy' AS unit, 'dose' AS quantity, 1e3 AS times, 1.0 AS per),

@@ -3,6 +3,7 @@
 WITH RECURSIVE items AS (
   SELECT
     path,
+    member,
     StudyInstanceUID,
     SeriesInstanceUID,
     SOPInstanceUID,
@@ -26,6 +27,7 @@ WITH RECURSIVE items AS (
   UNION ALL
   SELECT
     p.path,
+    p.member,
     p.StudyInstanceUID,
     p.SeriesInstanceUID,
     p.SOPInstanceUID,
@@ -93,6 +95,7 @@ texts AS (
 
 SELECT
   path,
+  member,
   StudyInstanceUID,
   SeriesInstanceUID,
   SOPInstanceUID,

@@ -1,6 +1,6 @@
--- One row for each result of a measurement group, in one pass: what belongs to a group or to a result
--- is found by position among its children, so that a result needs neither a site nor a tracking id.
--- Of several objects with the same instance, only the first path is read.
+-- One row for each result of a measurement group. What belongs to a group or to a result is found
+-- among its children by windows, not joins: a result needs neither a site nor a tracking id, and the
+-- reports are read once. Of several objects with the same instance, only the first counts.
 WITH items AS (
   SELECT
     *,
@@ -14,16 +14,25 @@ WITH items AS (
     REGEXP_EXTRACT(parent, '^(.+)[.]') AS grandparent
   FROM `${project}.${dataset}.sr_content`
   WHERE depth > 0
-  QUALIFY path = MIN(path) OVER (
-    PARTITION BY StudyInstanceUID, SeriesInstanceUID, COALESCE(SOPInstanceUID, path)
-  )
+  QUALIFY DENSE_RANK() OVER (
+    PARTITION BY
+      StudyInstanceUID,
+      SeriesInstanceUID,
+      SOPInstanceUID,
+      IF(SOPInstanceUID IS NULL, CONCAT(path, ' ', IFNULL(member, '')), NULL)
+    ORDER BY path, member
+  ) = 1
 ),
 
 owners AS (
   SELECT
     *,
     IF(in_group, parent, grandparent) AS group_position,
-    CASE WHEN in_group THEN position WHEN in_site THEN grandparent ELSE parent END AS result_position
+    CASE
+      WHEN in_group THEN position
+      WHEN in_site THEN grandparent
+      ELSE parent
+    END AS result_position
   FROM items
 ),
 
@@ -70,12 +79,12 @@ results AS (
   FROM owners
   WINDOW
     of_group AS (
-      PARTITION BY path, group_position
+      PARTITION BY path, member, group_position
       ORDER BY reading_order
       ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
     ),
     of_result AS (
-      PARTITION BY path, result_position
+      PARTITION BY path, member, result_position
       ORDER BY reading_order
       ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
     )
@@ -83,6 +92,7 @@ results AS (
 
 SELECT
   path,
+  member,
   StudyInstanceUID,
   SeriesInstanceUID,
   SOPInstanceUID,
