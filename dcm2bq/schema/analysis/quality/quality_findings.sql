@@ -1,6 +1,6 @@
--- One row for each finding, from the cheapest kinds to those that read metadata. A filter on `kind`
--- leaves out the other parts of the union. No detail has a value of a header, only numbers and names
--- of attributes.
+-- One row for each finding, beginning with the kinds that do not read metadata. They are parts of a
+-- union, so that a filter on `kind` can leave the others out. No detail has a value of a header, only
+-- numbers and names of attributes.
 
 -- Contents of one SOPInstanceUID, by checksum. Members of archives have none of their own.
 SELECT
