@@ -1,5 +1,5 @@
 # All that a newcomer needs is `make run` and `make test`. Everything is written to .venv,
-# .venv-backfill and .work.
+# .venv-backfill and .work, and to dcm2bq in the user's cache folder.
 #
 # PYTHON=/path/to/python chooses the interpreter; without it, scripts/find_python.sh does.
 

@@ -107,7 +107,9 @@ def bigquery_url(server_folder: Path, storage_url: str) -> Iterator[str]:
     """A running BigQuery, whose load jobs read from the running Cloud Storage."""
     if sys.version_info[:2] != (3, 13):
         pytest.skip("the local BigQuery runs on Python 3.13 only")
-    with servers.bigquery_server(server_folder, storage=storage_url) as url:
+    from tests.support.datasets import server_with_dataset  # noqa: PLC0415 - slow
+
+    with server_with_dataset(server_folder, storage_url) as url:
         yield url
 
 

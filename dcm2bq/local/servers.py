@@ -74,15 +74,16 @@ def bigquery_server(folder: Path, port: int | None = None, *, storage: str = "")
     Storage at the URL `storage`.
     """
     program = _script("local-bigquery")
-    home = folder / "bigquery"
+    home = (folder / "bigquery").absolute()
     _provide_duckdb_extensions(home)
     port = port or free_port()
     command = [
         *(program, "serve", "--host", _HOST, "--port", str(port), "--grpc-port", "0"),
-        *("--project", emulators.PROJECT, "--data-dir", str(home / "data")),
+        # Relative, because the database contains the path: a copy of it elsewhere works as well.
+        *("--project", emulators.PROJECT, "--data-dir", bigquery_data(folder).name),
     ]
     environ = {"HOME": str(home), emulators.STORAGE: storage}
-    with _server(command, port, BIGQUERY_PROBE, home / "log", environ):
+    with _server(command, port, BIGQUERY_PROBE, home / "log", environ, cwd=home):
         yield url(port)
 
 
@@ -128,6 +129,11 @@ def function_server(
         yield url(port)
 
 
+def bigquery_data(folder: Path) -> Path:
+    """Return where the BigQuery of a folder keeps its database."""
+    return folder / "bigquery" / "data"
+
+
 def url(port: int) -> str:
     """Return the URL of the server at a port."""
     return f"http://{_HOST}:{port}"
@@ -163,7 +169,11 @@ def is_listening(port: int) -> bool:
 
 
 def answers(port: int, path: str) -> bool:
-    """Return whether the server on a port answers a GET with anything but a server error."""
+    """Return whether the server on a port works, by its answer to a GET.
+
+    It does not after a server error, nor after HTTP 400, with which the BigQuery answers if it
+    cannot open its database; the function answers with HTTP 405.
+    """
     connection = http.client.HTTPConnection(_HOST, port, timeout=_START_SECONDS)
     with contextlib.closing(connection):
         try:
@@ -171,7 +181,8 @@ def answers(port: int, path: str) -> bool:
             status = connection.getresponse().status
         except (OSError, http.client.HTTPException):
             return False
-    return status < http.HTTPStatus.INTERNAL_SERVER_ERROR
+    is_error = status >= http.HTTPStatus.INTERNAL_SERVER_ERROR
+    return not is_error and status != http.HTTPStatus.BAD_REQUEST
 
 
 def _script(name: str) -> str:
@@ -190,6 +201,8 @@ def _server(
     probe: str,
     log: Path,
     environ: Mapping[str, str] | None = None,
+    *,
+    cwd: Path | None = None,
 ) -> Iterator[None]:
     """Run `command` until the block ends; enter the block once it has answered `probe`.
 
@@ -204,6 +217,7 @@ def _server(
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**isolated(os.environ), **(environ or {})},
+            cwd=cwd,
             start_new_session=True,
         )
     pid = log.with_name("pid")

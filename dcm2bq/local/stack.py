@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
@@ -28,6 +28,7 @@ from dcm2bq.local import servers, storage
 from dcm2bq.local.bucket import Bucket, is_object_name
 from dcm2bq.local.eventarc import Event, EventDelivery, Trigger
 from dcm2bq.local.mirror import Mirror
+from dcm2bq.local.prepared_database import PreparedDatabase
 from dcm2bq.local.scratch_folder import scratch_folder
 from dcm2bq.local.watched_folder import Changes
 from dcm2bq.parallel import in_parallel
@@ -199,6 +200,7 @@ def running(config: Config) -> Iterator[Stack]:
     )
     ports = Ports()
     mirror = Mirror(BUCKET)
+    prepared = PreparedDatabase(config)
     with ExitStack() as exits:
         folder = exits.enter_context(scratch_folder())
         exits.enter_context(environment(_emulators(ports)))
@@ -207,7 +209,13 @@ def running(config: Config) -> Iterator[Stack]:
         # together with the thread that started it.
         pool = exits.enter_context(ThreadPoolExecutor())
         starting: list[Future[Any]] = [
-            pool.submit(exits.enter_context, _bigquery_server(folder, ports)),
+            pool.submit(
+                prepared.start_server,
+                exits,
+                folder,
+                ports.bigquery,
+                storage=servers.url(ports.storage),
+            ),
             pool.submit(_start_storage, exits, folder, mirror, ports),
             pool.submit(_start_function, exits, folder, config, ports),
         ]
@@ -224,6 +232,7 @@ def running(config: Config) -> Iterator[Stack]:
         from dcm2bq.tools.init import init  # noqa: PLC0415
 
         init(dataset, config)
+        prepared.keep(folder)
         with closing(Stack(config, ports, dataset, folder, mirror)) as stack:
             yield stack
 
@@ -246,10 +255,6 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-def _bigquery_server(folder: Path, ports: Ports) -> AbstractContextManager[str]:
-    return servers.bigquery_server(folder, ports.bigquery, storage=servers.url(ports.storage))
 
 
 def _start_storage(exits: ExitStack, folder: Path, mirror: Mirror, ports: Ports) -> None:

@@ -15,7 +15,7 @@ from tests.support.datasets import borrowed_dataset
 from tests.support.googlesql_views import EngineDataset
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def analysis_dataset(bigquery_url: str) -> Iterator[Dataset]:
     """A dataset of the local BigQuery with a row for each of `all_objects()`; for reading only.
 

@@ -1,6 +1,7 @@
 """ZIP: the directory, local headers, and members that can or cannot be read."""
 
 import io
+import random
 import struct
 import threading
 import warnings
@@ -13,6 +14,7 @@ import pytest
 from dcm2bq import dicom
 from dcm2bq.archives import is_archive_name, members
 from dcm2bq.config import Limits
+from dcm2bq.dicom.read.source import StreamSource
 from dcm2bq.errors import ArchiveTooLargeError, ReadFailedError, UnreadableArchiveError
 from tests.archives.reading import FILES, contents, members_of, whole
 from tests.dicom.build import dicom as part10
@@ -60,9 +62,9 @@ def test_an_archive_is_known_by_the_end_of_its_name(name: str, is_archive: bool)
 
 @pytest.mark.parametrize("method", [STORED, DEFLATED])
 def test_members_have_their_names_and_contents_in_the_order_of_the_archive(method: int) -> None:
-    found = contents(zipped(method=method), "x.zip")
-    assert found == FILES
-    assert list(found) == list(FILES)
+    read = contents(zipped(method=method), "x.zip")
+    assert read == FILES
+    assert list(read) == list(FILES)
 
 
 def test_a_comment_and_data_before_the_archive_do_not_matter() -> None:
@@ -201,6 +203,15 @@ def test_a_deflated_member_that_is_broken_is_no_failure_of_the_service(
         whole(member.source)
 
 
+def test_members_before_the_first_byte_are_not_read() -> None:
+    archive = zipped({"a": b"x" * 50, "b": b"y" * 50}, STORED)
+    start = archive.index(b"PK\1\2")
+    assert contents(edited(archive, b"PK\5\6", 16, "<L", start + 10), "x.zip") == {
+        "a": "the member is outside the archive",
+        "b": "no local header where the directory says",
+    }
+
+
 def test_members_that_share_bytes_are_not_read() -> None:
     """As in bombs whose members overlap, so that a few bytes inflate to many members."""
     archive = zipped({"a": b"x" * 5000, "b": b"y" * 5000}, STORED)
@@ -255,6 +266,12 @@ def test_a_dicomdir_and_what_is_not_dicom_are_members_as_any_other() -> None:
     directory, readme = members_of(zipped(files), "x.zip")
     assert dicom.convert(directory.source).columns["SOPInstanceUID"] == "1.2.3.4"
     assert readme.source.read_at(0, readme.size) == b"no DICOM"
+
+
+def test_a_local_file_is_read_by_several_threads_as_by_one() -> None:
+    files = {str(n): random.Random(n).randbytes(150_000) for n in range(100)}
+    stream = io.BytesIO(zipped(files, STORED))
+    assert contents(StreamSource(stream), "x.zip") == files
 
 
 def test_a_consumer_that_stops_leaves_no_thread_and_few_requests() -> None:

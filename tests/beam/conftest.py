@@ -14,9 +14,9 @@ PYTHON = ROOT / ".venv" / "bin" / "python"
 @pytest.fixture(scope="session")
 def urls(server_folder: Path) -> Iterator[list[str]]:
     """The URLs of a running Cloud Storage and a running BigQuery."""
-    command = [str(PYTHON), str(ROOT / "tests" / "support" / "serve.py"), str(server_folder)]
+    command = [str(PYTHON), "-m", "tests.support.serve", str(server_folder)]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -28,10 +28,14 @@ from tests.support.cloud import (
 from tests.support.function_stack import Stack, unique
 from tests.support.leaks import leaks, windows
 from tests.support.proxy import Fault
+from tests.support.pubsub import Notification
 
 THREADS = 16
 
-NAMES = ("a.dcm", "b c#1?.dcm", "ü/%41'.DCM", "notes.txt")
+NAMES = ("a.dcm", "b c#1?.dcm", "ü/%41'.DCM", "IM0001", "notes.txt")
+ARCHIVE_NAMES = ("s.zip", "t.TAR")
+MEMBER = "MEMBER/ü #"
+"""The name of a member: it must not turn up in logs."""
 LONG_AGO = timedelta(hours=13)
 """Longer than `retry.maxAgeSeconds`: an event of that age is not retried."""
 
@@ -62,6 +66,14 @@ CONTENTS = {
     "cut": dicom(3)[:-7],
     "empty": b"",
 }
+ARCHIVES: dict[str, dict[str, str]] = {
+    "two members": {"a": "one instance", MEMBER: "another instance"},
+    "one instance twice": {"a": "one instance", "b": "one instance"},
+    "a broken member": {"a": "another instance", "empty": "empty", MEMBER: "cut", "c": "no DICOM"},
+    "nothing": {"a": "no DICOM"},
+    "no archive": {},
+}
+"""The contents of the members of an archive, by their names."""
 FAULTS: dict[str, Callable[[], tuple[str, Fault]]] = {
     "the object cannot be read": lambda: ("storage", Fault("alt=media", 403)),
     "the row is refused": lambda: (
@@ -75,6 +87,15 @@ FAULTS: dict[str, Callable[[], tuple[str, Fault]]] = {
     ),
     "no dead letter can be written": lambda: ("bigquery", Fault("dead_letter/insertAll", 403)),
 }
+WAYS: dict[str, Callable[[Event, str], requests.Response]] = {
+    "Eventarc": Event.post,
+    "pushed": lambda event, url: Notification(event=event).push(url),
+    "pushed without payload": lambda event, url: Notification(event=event, has_payload=False).push(
+        url
+    ),
+    "by a trigger of the topic": lambda event, url: Notification(event=event).trigger(url),
+}
+"""How an event reaches the function; each delivery of it may take another way."""
 WEATHER = st.sampled_from(["fair", *sorted(FAULTS)])
 
 
@@ -112,25 +133,56 @@ class Generation:
 
     event: Event
     content: str
+    is_sniffed: bool
+    """Whether the function reads objects of any name."""
 
     @property
     def generation(self) -> str:
         return str(self.event.data["generation"])
 
     @property
-    def counts(self) -> bool:
-        """Whether the function records it."""
-        name = self.event.data["name"].lower()
-        return bool(CONTENTS[self.content]) and name.endswith((".dcm", ".dicom"))
+    def is_archive(self) -> bool:
+        return self.content in ARCHIVES
 
     @property
-    def is_dicom(self) -> bool:
-        return self.counts and "instance" in self.content
+    def counts(self) -> bool:
+        """Whether the function records it."""
+        if self.is_archive:
+            return True
+        if self.event.data["name"].lower().endswith(".dcm"):
+            return bool(CONTENTS[self.content])
+        return self.is_sniffed and CONTENTS[self.content][128:132] == b"DICM"
+
+    @property
+    def instances(self) -> set[str | None]:
+        """The members that are live; None for an object that is not an archive."""
+        if self.is_archive:
+            return {name for name, kind in ARCHIVES[self.content].items() if "instance" in kind}
+        return {None} if self.counts and "instance" in self.content else set()
+
+    @property
+    def broken(self) -> set[str | None]:
+        """The members that have a dead letter; None for the object as a whole."""
+        if self.is_archive and ARCHIVES[self.content]:
+            return {name for name, kind in ARCHIVES[self.content].items() if kind == "cut"}
+        return set() if self.instances else {None}
+
+
+def content_of(name: str, content: str) -> bytes:
+    """Return the bytes of an object that is stored under a name."""
+    if content not in ARCHIVES:
+        return CONTENTS[content]
+    members = {member: CONTENTS[kind] for member, kind in ARCHIVES[content].items()}
+    if not members:
+        return b"PK" * 1000
+    return zip_of(members) if name.endswith(".zip") else tar_of(members)
 
 
 def assert_privacy(stack: Stack) -> None:
     """Assert that patient data left the function only in rows of `instances`."""
-    assert SENTINEL not in stack.log_file.read_text()
+    log = stack.log_file.read_text()
+    assert SENTINEL not in log
+    assert MEMBER.partition("/")[0] not in log
     letters = stack.dataset.query(
         "SELECT COUNTIF(STRPOS(attributes, @sentinel) > 0 "
         "OR STRPOS(SAFE_CONVERT_BYTES_TO_STRING(data), @sentinel) > 0) AS n FROM dead_letter",
@@ -172,12 +224,17 @@ class Machine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES), content=st.sampled_from(sorted(CONTENTS)))
     def upload(self, name: str, content: str) -> None:
         """Upload or overwrite; one instance may be stored at two paths."""
-        event = self.bucket.upload(f"{self.folder}/{name}", CONTENTS[content])
+        event = self.bucket.upload(f"{self.folder}/{name}", content_of(name, content))
         before = self.live.get(name)
-        self.live[name] = Generation(event, content)
+        is_sniffed = self.stack.config.input.other_names == "sniff"
+        self.live[name] = Generation(event, content, is_sniffed)
         self._emit(event)
         if before:
             self._retire(before)
+
+    @rule(name=st.sampled_from(ARCHIVE_NAMES), content=st.sampled_from(sorted(ARCHIVES)))
+    def upload_archive(self, name: str, content: str) -> None:
+        self.upload(name, content)
 
     @precondition(lambda self: self.live)
     @rule(index=st.integers(0, 99))
@@ -210,12 +267,15 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def live_a_while(self) -> None:
-        """Make several of these changes."""
+        """Make several of these changes; some events arrive in between, as rows to be hidden."""
+        acts = ("upload", "upload", "delete", "touch", "restore", "purge", "deliver")
         for _ in range(self.chance.randint(4, 12)):
-            act = self.chance.choice(("upload", "upload", "delete", "touch", "restore", "purge"))
+            act = self.chance.choice(acts)
             index = self.chance.randrange(100)
             if act == "upload":
                 self.upload(self.chance.choice(NAMES), self.chance.choice(sorted(CONTENTS)))
+            elif act == "deliver":
+                self._post(self._some_pending(), "fair")
             elif self.live if act in {"delete", "touch"} else self.archived:
                 getattr(self, act)(index)
 
@@ -225,9 +285,7 @@ class Machine(RuleBasedStateMachine):
     @rule(weather=WEATHER, old=st.booleans())
     def deliver(self, weather: str, *, old: bool) -> None:
         """Deliver some pending events concurrently; `old` ones are not retried."""
-        self.chance.shuffle(self.pending)
-        part = self.chance.randrange(len(self.pending))
-        events, self.pending = self.pending[part:], self.pending[:part]
+        events = self._some_pending()
         self._post([self._now(event, LONG_AGO) if old else event for event in events], weather)
 
     @precondition(lambda self: self.acknowledged)
@@ -335,6 +393,13 @@ class Machine(RuleBasedStateMachine):
         self.figures.events += 1
         self.pending.append(event)
 
+    def _some_pending(self) -> list[Event]:
+        """Return at least one of the pending events, if there are any, for their delivery."""
+        self.chance.shuffle(self.pending)
+        part = self.chance.randrange(len(self.pending)) if self.pending else 0
+        events, self.pending = self.pending[part:], self.pending[:part]
+        return events
+
     def _post(self, events: list[Event], weather: str) -> None:
         """Deliver at once; events that are not acknowledged become pending again."""
         faults: dict[str, list[Fault]] = {"storage": [*self.purged], "bigquery": []}
@@ -343,8 +408,9 @@ class Machine(RuleBasedStateMachine):
             proxy, fault = FAULTS[weather]()
             faults[proxy].append(fault)
         self.stack.storage.faults, self.stack.bigquery.faults = faults.values()
+        ways = self.chance.choices(sorted(WAYS), k=len(events))
         with ThreadPoolExecutor(THREADS) as pool:
-            answers = list(pool.map(self._post_one, events))
+            answers = list(pool.map(self._post_one, events, ways))
         self.figures.deliveries += len(events)
         for event, answer in zip(events, answers, strict=True):
             assert SENTINEL not in answer.text
@@ -353,5 +419,5 @@ class Machine(RuleBasedStateMachine):
                 self.figures.failures[weather] += 1
             (self.acknowledged if answer.status_code == 200 else self.pending).append(event)
 
-    def _post_one(self, event: Event) -> requests.Response:
-        return event.post(self.stack.url)
+    def _post_one(self, event: Event, way: str) -> requests.Response:
+        return WAYS[way](event, self.stack.url)

@@ -58,13 +58,13 @@ def connect(bigquery_url: str) -> Callable[[Config], Dataset]:
 @pytest.fixture
 def tables_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `init` make no views and functions: each takes the local BigQuery a quarter second."""
-    monkeypatch.setattr(schema, "NAMES", ("instances", "dead_letter"))
+    monkeypatch.setattr(schema, "NAMES", ("tables/instances", "tables/dead_letter"))
 
 
 @pytest.fixture
 def live_view_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `init` make only `instances` and its view `instances_live`."""
-    monkeypatch.setattr(schema, "NAMES", ("instances", "instances_live"))
+    monkeypatch.setattr(schema, "NAMES", ("tables/instances", "live/instances_live"))
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ there are. Tests therefore borrow datasets that are emptied and lent again; only
 other definitions, or change them, have a dataset made for them, which is then dropped.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -17,6 +17,7 @@ import requests
 
 from dcm2bq import config, schema
 from dcm2bq.bigquery.dataset import Dataset
+from dcm2bq.local.prepared_database import PreparedDatabase
 from dcm2bq.tools.init import init
 
 _TIMEOUT_SECONDS = 300
@@ -61,12 +62,14 @@ def borrowed_dataset(
     `overrides` are those of the configuration; its dataset is the one that is lent. If they change
     the definitions, the dataset is made for this block only.
     """
-    idle = _idle[bigquery_url]
     if schema.load(_settings("d", overrides), "p") != schema.load(_settings("d"), "p"):
         with fresh_dataset(bigquery_url, _settings(_new_id(), overrides)) as dataset:
             yield dataset
         return
-    lent = idle.pop() if idle else _prepare(bigquery_url)
+    if bigquery_url not in _idle:
+        _idle[bigquery_url] = [_prepare(bigquery_url, _FIRST)]
+    idle = _idle[bigquery_url]
+    lent = idle.pop() if idle else _prepare(bigquery_url, _new_id())
     try:
         yield connect(bigquery_url, _settings(lent.dataset_id, overrides))
     finally:
@@ -78,6 +81,24 @@ def borrowed_dataset(
             _drop(bigquery_url, lent.dataset_id)
 
 
+@contextmanager
+def server_with_dataset(folder: Path, storage_url: str) -> Iterator[str]:
+    """Run a BigQuery with a dataset to lend, whose tables come from an earlier run if possible.
+
+    Its load jobs read from the Cloud Storage at `storage_url`.
+    """
+    prepared = PreparedDatabase(_settings(_FIRST))
+    with ExitStack() as exits:
+        url = prepared.start_server(exits, folder, storage=storage_url)
+        _idle[url] = [_prepare(url, _FIRST)]
+        prepared.keep(folder)
+        yield url
+
+
+_FIRST = "test_first"
+"""The dataset that a server of `server_with_dataset` has, also for the tests of other processes."""
+
+
 @dataclass(frozen=True)
 class _Prepared:
     """A dataset as `init` left it; `etags` change with any definition."""
@@ -86,12 +107,12 @@ class _Prepared:
     etags: Mapping[str, str]
 
 
-_idle: defaultdict[str, list[_Prepared]] = defaultdict(list)
+_idle: dict[str, list[_Prepared]] = {}
 """Datasets to lend, by the URL of their server; they live as long as that."""
 
 
-def _prepare(bigquery_url: str) -> _Prepared:
-    settings = _settings(_new_id())
+def _prepare(bigquery_url: str, dataset_id: str) -> _Prepared:
+    settings = _settings(dataset_id)
     dataset = connect(bigquery_url, settings)
     init(dataset, settings)
     return _Prepared(dataset.dataset_id, _etags(bigquery_url, dataset.dataset_id))

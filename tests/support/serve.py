@@ -1,6 +1,6 @@
 """Run the local servers for a process of another environment, until its end of the pipe closes.
 
-    python tests/support/serve.py FOLDER
+    python -m tests.support.serve FOLDER
 
 Prints the URLs of Cloud Storage and BigQuery.
 """
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from dcm2bq.local import servers
+from tests.support.datasets import server_with_dataset
 
 
 def main() -> None:
@@ -16,7 +17,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     with (
         servers.storage_server(folder) as storage,
-        servers.bigquery_server(folder, storage=storage) as bigquery,
+        server_with_dataset(folder, storage) as bigquery,
     ):
         sys.stdout.write(f"{storage} {bigquery}\n")
         sys.stdout.flush()

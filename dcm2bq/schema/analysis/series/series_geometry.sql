@@ -6,8 +6,25 @@ WITH image AS (
     SeriesInstanceUID,
     PatientID,
     Modality,
-    metadata,
-    IFNULL(REGEXP_CONTAINS(TO_JSON_STRING(metadata.ImageType), 'LOCALIZER|MIP'), FALSE) AS excluded
+    IFNULL(REGEXP_CONTAINS(TO_JSON_STRING(metadata.ImageType), 'LOCALIZER|MIP'), FALSE) AS excluded,
+    COALESCE(
+      metadata.SharedFunctionalGroupsSequence[0].PlanePositionSequence[0].ImagePositionPatient,
+      metadata.ImagePositionPatient
+    ) AS position,
+    COALESCE(
+      metadata.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient,
+      metadata.ImageOrientationPatient
+    ) AS orientation,
+    COALESCE(
+      metadata.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing,
+      metadata.PixelSpacing
+    ) AS pixel_spacing,
+    CONCAT(JSON_VALUE(metadata.Rows), 'x', JSON_VALUE(metadata.Columns)) AS matrix,
+    IF(
+      JSON_TYPE(metadata.PerFrameFunctionalGroupsSequence) = 'array',
+      JSON_QUERY_ARRAY(metadata.PerFrameFunctionalGroupsSequence),
+      NULL
+    ) AS frames
   FROM `${project}.${dataset}.instances_live`
   WHERE SeriesInstanceUID IS NOT NULL
     AND SOPClassUID IN (
@@ -23,56 +40,39 @@ WITH image AS (
       '1.2.840.10008.5.1.4.1.1.130' -- Enhanced PET
     )
   QUALIFY ROW_NUMBER() OVER (
-    PARTITION BY StudyInstanceUID, SeriesInstanceUID, COALESCE(SOPInstanceUID, path)
-    ORDER BY path
+    PARTITION BY
+      StudyInstanceUID, SeriesInstanceUID, COALESCE(SOPInstanceUID, CONCAT(path, IFNULL(member, '')))
+    ORDER BY path, member
   ) = 1
 ),
 
--- An excluded image has no header from here on, so that it takes part in nothing but its count.
-included AS (
-  SELECT
-    * REPLACE (IF(excluded, NULL, metadata) AS metadata),
-    IF(excluded, NULL, metadata.SharedFunctionalGroupsSequence[0]) AS shared
-  FROM image
-),
-
+-- The local BigQuery forgets that an item of an array is JSON, hence the cast.
 framed AS (
-  SELECT i.*, frame AS item
-  FROM included AS i
-  LEFT JOIN UNNEST(
-    IF(
-      JSON_TYPE(i.metadata.PerFrameFunctionalGroupsSequence) = 'array',
-      JSON_QUERY_ARRAY(i.metadata.PerFrameFunctionalGroupsSequence),
-      NULL
-    )
-  ) AS frame ON TRUE
+  SELECT i.*, CAST(frame AS JSON) AS item
+  FROM image AS i
+  LEFT JOIN UNNEST(i.frames) AS frame ON TRUE
 ),
 
--- The attributes of each slice: its own, those that all frames share, or those of the object.
+-- A slice has its own attributes, or those of the object. An excluded image has none, so that it
+-- takes part in nothing but its count.
 slice AS (
   SELECT
-    f.StudyInstanceUID,
-    f.SeriesInstanceUID,
-    f.PatientID,
-    f.Modality,
-    f.excluded,
-    COALESCE(
-      f.item.PlanePositionSequence[0].ImagePositionPatient,
-      f.shared.PlanePositionSequence[0].ImagePositionPatient,
-      f.metadata.ImagePositionPatient
+    StudyInstanceUID,
+    SeriesInstanceUID,
+    PatientID,
+    Modality,
+    excluded,
+    IF(
+      excluded, NULL, COALESCE(item.PlanePositionSequence[0].ImagePositionPatient, position)
     ) AS position,
-    COALESCE(
-      f.item.PlaneOrientationSequence[0].ImageOrientationPatient,
-      f.shared.PlaneOrientationSequence[0].ImageOrientationPatient,
-      f.metadata.ImageOrientationPatient
+    IF(
+      excluded, NULL, COALESCE(item.PlaneOrientationSequence[0].ImageOrientationPatient, orientation)
     ) AS orientation,
-    COALESCE(
-      f.item.PixelMeasuresSequence[0].PixelSpacing,
-      f.shared.PixelMeasuresSequence[0].PixelSpacing,
-      f.metadata.PixelSpacing
+    IF(
+      excluded, NULL, COALESCE(item.PixelMeasuresSequence[0].PixelSpacing, pixel_spacing)
     ) AS pixel_spacing,
-    CONCAT(JSON_VALUE(f.metadata.Rows), 'x', JSON_VALUE(f.metadata.Columns)) AS matrix
-  FROM framed AS f
+    IF(excluded, NULL, matrix) AS matrix
+  FROM framed
 ),
 
 written AS (

@@ -1,0 +1,91 @@
+"""The tables of a new stack are made once, and copied for each later start."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from dcm2bq import emulators, schema
+from dcm2bq.config import Config, from_overrides
+from dcm2bq.local.prepared_database import MOST_KEPT, PreparedDatabase
+from dcm2bq.tools.init import SchemaAction, init
+from tests.support.datasets import connect
+
+CONFIG = from_overrides({"bigQuery": {"projectId": emulators.PROJECT}})
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the copies, empty."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "dcm2bq" / "local"
+
+
+FILE = Path("bigquery", "data", "local.ducklake")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder of a server that has something like a database."""
+    file = tmp_path / "server" / FILE
+    file.parent.mkdir(parents=True)
+    file.write_text("tables")
+    return tmp_path / "server"
+
+
+def start(folder: Path) -> set[SchemaAction]:
+    """Start the BigQuery of a stack and run `init`; return what `init` did to each object."""
+    prepared = PreparedDatabase(CONFIG)
+    with ExitStack() as exits:
+        url = prepared.start_server(exits, folder)
+        dataset = connect(url, CONFIG)
+        entries = init(dataset, CONFIG)
+        prepared.keep(folder)
+        dataset.query("INSERT INTO dead_letter (message_id) VALUES ('x')")
+        assert dataset.query("SELECT COUNT(*) AS n FROM dead_letter") == [{"n": 1}]
+    return {entry.action for entry in entries}
+
+
+def test_later_starts_begin_with_empty_tables(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after the copy has been damaged."""
+    monkeypatch.setattr(
+        schema, "NAMES", ("tables/instances", "tables/dead_letter")
+    )  # views take seconds
+    assert start(tmp_path / "first") == {SchemaAction.CREATED}
+    assert start(tmp_path / "second") == {SchemaAction.UNCHANGED}
+    for file in cache.glob("*/*"):
+        file.write_text("damaged")
+    assert start(tmp_path / "third") == {SchemaAction.CREATED}
+    assert start(tmp_path / "fourth") == {SchemaAction.UNCHANGED}
+
+
+def test_another_configuration_has_another_copy(folder: Path, tmp_path: Path) -> None:
+    PreparedDatabase(CONFIG).keep(folder)
+    other = from_overrides({"bigQuery": {"datasetId": "other"}})
+    assert not PreparedDatabase(other).lend(tmp_path / "lent")
+    assert PreparedDatabase(CONFIG).lend(tmp_path / "lent")
+    assert (tmp_path / "lent" / FILE).read_text() == "tables"
+
+
+def test_no_digest_of_a_key_is_kept(folder: Path, cache: Path) -> None:
+    PreparedDatabase(from_overrides({"privacy": {"hash": ["PatientID"]}})).keep(folder)
+    assert not cache.exists()
+
+
+def test_the_copies_are_private_and_few(folder: Path, cache: Path) -> None:
+    for number in range(MOST_KEPT + 2):
+        PreparedDatabase(from_overrides({"bigQuery": {"datasetId": f"d{number}"}})).keep(folder)
+    assert len([*cache.iterdir()]) == MOST_KEPT
+    assert cache.stat().st_mode & 0o777 == 0o700
+
+
+def test_without_a_cache_folder_nothing_is_kept(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / FILE))  # a file
+    prepared = PreparedDatabase(Config())
+    prepared.keep(folder)
+    assert not prepared.lend(tmp_path / "lent")
+    assert not (tmp_path / "lent").exists()
