@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, of 
 
 SOP_CLASSES = {
     f"1.2.840.10008.5.1.4.1.1.{suffix}"
-    for suffix in "2 2.1 2.2 4 4.1 4.3 4.4 128 128.1 130".split()
+    for suffix in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4", "128", "128.1", "130")
 }
 EXPECTED: dict[str, tuple[int | None, list[str]]] = {
     "regular": (0, []),
