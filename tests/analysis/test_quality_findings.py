@@ -5,8 +5,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import date
+from typing import Any
 
 import google_crc32c
+import msgspec
 import pytest
 from pydicom import Dataset as Header
 
@@ -268,3 +270,26 @@ def test_googles_engine_and_the_local_bigquery_agree(findings: list[Finding]) ->
     patients = {text(each.header, "PatientID") for each in made_objects("mistakes/")}
     local = [each for each in findings if each[1] in patients]
     assert sorted(read(engine_dataset("mistakes/")), key=str) == sorted(local, key=str)
+
+
+def member(of: AnalysisObject, name: str) -> dict[str, Any]:
+    """Return the row of an object that is a member of an archive, whose checksum it has."""
+    row: dict[str, Any] = msgspec.to_builtins(of.row)
+    row["info"]["input"]["crc32c"] = "AAAAAA=="
+    return {**row, "path": "gs://analysis/scans.zip", "member": name}
+
+
+@pytest.mark.timeout(googlesql.TIMEOUT)
+def test_members_of_archives_are_named_and_not_compared_by_checksum() -> None:
+    dataset = EngineDataset()
+    for number, each in enumerate(made_objects("mistakes/saved screens/")):
+        dataset.insert("instances", member(each, f"{number}.dcm"))
+    for each in made_objects("mistakes/copies/"):
+        dataset.insert("instances", msgspec.to_builtins(each.row), member(each, "copy.dcm"))
+    (found,) = dataset.query("SELECT kind, path, member, detail FROM quality_findings")
+    assert found == {
+        "kind": "burned_in_risk",
+        "path": "gs://analysis/scans.zip",
+        "member": "0.dcm",
+        "detail": "ImageType names a saved screen (objects: 2)",
+    }

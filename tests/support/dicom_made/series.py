@@ -20,7 +20,8 @@ TILTED = [1, 0, 0, 0, 0.939693, -0.34202]
 THINNED = 12
 """How many series have slices taken out at random."""
 _UNREADABLE = b"-77777.7"
-"""Written where a value that is not a number must be: pydicom refuses to write one."""
+"""Written in place of `_READS`, which pydicom refuses to write."""
+_READS = {"unreadable position": b"unknown.", "position that is not a number": b"NaN     "}
 
 type Slices = list[Dataset]
 
@@ -129,9 +130,15 @@ def _odd() -> Iterator[tuple[str, Slices]]:
         each.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     yield "only localizers", slices
 
-    slices = stack("unreadable position", evenly(5))
-    slices[2].ImagePositionPatient = [float(_UNREADABLE)] * 3
-    yield "unreadable position", slices
+    for name in _READS:
+        slices = stack(name, evenly(5))
+        slices[2].ImagePositionPatient = [float(_UNREADABLE)] * 3
+        yield name, slices
+
+    slices = stack("position of enormous numbers", evenly(5))
+    slices[2].ImagePositionPatient = [1e200, -1e200, 1e300]
+    slices[2].ImageOrientationPatient = [1e300] * 6
+    yield "position of enormous numbers", slices
 
     slices = stack("empty position", evenly(5))
     slices[2].ImagePositionPatient = None
@@ -206,7 +213,7 @@ def files() -> Iterator[tuple[str, bytes]]:
             yield f"series/{name}/{position}.dcm", content(each)
     for name, slices in chain(_positioned(), _misaligned(), _odd(), _multi_frame()):
         for number, each in enumerate(slices):
-            made = content(each).replace(_UNREADABLE, b"unknown.")
+            made = content(each).replace(_UNREADABLE, _READS.get(name, _UNREADABLE))
             yield f"series/{name}/{number}.dcm", made
             if name == "regular":
                 yield f"series/copy of {name}/{number}.dcm", made
