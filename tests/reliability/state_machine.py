@@ -33,6 +33,9 @@ from tests.support.pubsub import Notification
 THREADS = 16
 
 NAMES = ("a.dcm", "b c#1?.dcm", "ü/%41'.DCM", "IM0001", "notes.txt")
+ARCHIVE_NAMES = ("s.zip", "t.TAR")
+MEMBER = "MEMBER/ü #"
+"""The name of a member: it must not turn up in logs."""
 LONG_AGO = timedelta(hours=13)
 """Longer than `retry.maxAgeSeconds`: an event of that age is not retried."""
 
@@ -63,6 +66,14 @@ CONTENTS = {
     "cut": dicom(3)[:-7],
     "empty": b"",
 }
+ARCHIVES: dict[str, dict[str, str]] = {
+    "two members": {"a": "one instance", MEMBER: "another instance"},
+    "one instance twice": {"a": "one instance", "b": "one instance"},
+    "a broken member": {"a": "another instance", "empty": "empty", MEMBER: "cut", "c": "no DICOM"},
+    "nothing": {"a": "no DICOM"},
+    "no archive": {},
+}
+"""The contents of the members of an archive, by their names."""
 FAULTS: dict[str, Callable[[], tuple[str, Fault]]] = {
     "the object cannot be read": lambda: ("storage", Fault("alt=media", 403)),
     "the row is refused": lambda: (
@@ -130,20 +141,48 @@ class Generation:
         return str(self.event.data["generation"])
 
     @property
+    def is_archive(self) -> bool:
+        return self.content in ARCHIVES
+
+    @property
     def counts(self) -> bool:
         """Whether the function records it."""
+        if self.is_archive:
+            return True
         if self.event.data["name"].lower().endswith(".dcm"):
             return bool(CONTENTS[self.content])
         return self.is_sniffed and CONTENTS[self.content][128:132] == b"DICM"
 
     @property
-    def is_dicom(self) -> bool:
-        return self.counts and "instance" in self.content
+    def instances(self) -> set[str | None]:
+        """The members that are live; None for an object that is not an archive."""
+        if self.is_archive:
+            return {name for name, kind in ARCHIVES[self.content].items() if "instance" in kind}
+        return {None} if self.counts and "instance" in self.content else set()
+
+    @property
+    def broken(self) -> set[str | None]:
+        """The members that have a dead letter; None for the object as a whole."""
+        if self.is_archive and ARCHIVES[self.content]:
+            return {name for name, kind in ARCHIVES[self.content].items() if kind == "cut"}
+        return set() if self.instances else {None}
+
+
+def content_of(name: str, content: str) -> bytes:
+    """Return the bytes of an object that is stored under a name."""
+    if content not in ARCHIVES:
+        return CONTENTS[content]
+    members = {member: CONTENTS[kind] for member, kind in ARCHIVES[content].items()}
+    if not members:
+        return b"PK" * 1000
+    return zip_of(members) if name.endswith(".zip") else tar_of(members)
 
 
 def assert_privacy(stack: Stack) -> None:
     """Assert that patient data left the function only in rows of `instances`."""
-    assert SENTINEL not in stack.log_file.read_text()
+    log = stack.log_file.read_text()
+    assert SENTINEL not in log
+    assert MEMBER.partition("/")[0] not in log
     letters = stack.dataset.query(
         "SELECT COUNTIF(STRPOS(attributes, @sentinel) > 0 "
         "OR STRPOS(SAFE_CONVERT_BYTES_TO_STRING(data), @sentinel) > 0) AS n FROM dead_letter",
@@ -185,13 +224,17 @@ class Machine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES), content=st.sampled_from(sorted(CONTENTS)))
     def upload(self, name: str, content: str) -> None:
         """Upload or overwrite; one instance may be stored at two paths."""
-        event = self.bucket.upload(f"{self.folder}/{name}", CONTENTS[content])
+        event = self.bucket.upload(f"{self.folder}/{name}", content_of(name, content))
         before = self.live.get(name)
         is_sniffed = self.stack.config.input.other_names == "sniff"
         self.live[name] = Generation(event, content, is_sniffed)
         self._emit(event)
         if before:
             self._retire(before)
+
+    @rule(name=st.sampled_from(ARCHIVE_NAMES), content=st.sampled_from(sorted(ARCHIVES)))
+    def upload_archive(self, name: str, content: str) -> None:
+        self.upload(name, content)
 
     @precondition(lambda self: self.live)
     @rule(index=st.integers(0, 99))
