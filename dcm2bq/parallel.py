@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 def in_parallel[T, R](
     pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int
-) -> Generator[R, None, None]:
+) -> Generator[R]:
     """Yield `work(item)` for each item, in order; read at most `ahead` items ahead.
 
     Raises what `work` raises, and cancels what has not begun when the consumer stops.

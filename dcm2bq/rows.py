@@ -182,11 +182,11 @@ def dead_letter_row(
 ) -> DeadLetterRow:
     """Return the dead letter of a delivery, with the reason as two more attributes.
 
-    A third attribute names the member if only one member of an archive has failed. Attributes of
-    a message have names that anyone may choose, so those of a resolution are left out.
+    A third attribute names the member if only one member of an archive has failed. The attributes
+    of a message may have any name, so those with a name of ours are left out.
     """
     kept = delivery.excerpt
-    received = {key: value for key, value in kept.attributes.items() if key not in _OF_RESOLUTIONS}
+    received = {key: value for key, value in kept.attributes.items() if key not in _OURS}
     reason = {"error_type": error_type, "error": error}
     if member is not None:
         reason["member"] = member
@@ -233,8 +233,8 @@ def dismissal_row(
     return msgspec.structs.replace(resolution, attributes=text)
 
 
-_OF_RESOLUTIONS = frozenset({"resolved", "resolved_at", "dismissed"})
-"""The attributes that only resolutions and dismissals have."""
+_OURS = frozenset({"member", "resolved", "resolved_at", "dismissed"})
+"""Attributes of dead letters, resolutions and dismissals that no delivery brings."""
 
 _INDEX = re.compile(r"\[\d{1,4}\]")
 _COLUMNS = frozenset(

@@ -14,14 +14,8 @@ locals {
   requests = "run_googleapis_com:request_count{monitored_resource=\"cloud_run_revision\",service_name=\"${local.name}\"}"
   failures = replace(local.requests, "}", ",response_code_class!=\"2xx\",response_code!=\"429\"}")
 
-  # Nothing for hours: one bucket by the function's requests, several by the pushes of their subscriptions,
-  # since the uploads of one would hide that another is silent.
-  hours  = "${coalesce(var.alerts.silence_hours, 1)}h"
-  pushes = { for key in keys(local.buckets) : key => join("|", sort([for name, subscription in local.subscriptions : subscription if split("/", name)[0] == key])) }
-  silence = length(local.buckets) == 1 ? "(sum(increase(${local.requests}[${local.hours}])) or vector(0)) < 1" : join(" or ", [
-    for key, pattern in local.pushes :
-    "label_replace((sum(increase(pubsub_googleapis_com:subscription_push_request_count{monitored_resource=\"pubsub_subscription\",subscription_id=~\"${pattern}\"}[${local.hours}])) or vector(0)) < 1, \"bucket\", \"${key}\", \"\", \"\")"
-  ])
+  # The subscriptions of each bucket, as a pattern.
+  bucket_patterns = { for key in keys(local.buckets) : key => join("|", sort([for name, subscription in local.subscriptions : subscription if split("/", name)[0] == key])) }
 
   metrics = merge(local.metrics_of_ignored, {
     events = {
@@ -305,7 +299,12 @@ resource "google_monitoring_alert_policy" "silence" {
     display_name = "no event arrived for ${var.alerts.silence_hours} hours"
 
     condition_prometheus_query_language {
-      query                     = local.silence
+      # One bucket by the function's requests; several by the pushes of their subscriptions, since the
+      # uploads of one would hide that another is silent.
+      query = length(local.buckets) == 1 ? "(sum(increase(${local.requests}[${var.alerts.silence_hours}h])) or vector(0)) < 1" : join(" or ", [
+        for key, pattern in local.bucket_patterns :
+        "label_replace((sum(increase(pubsub_googleapis_com:subscription_push_request_count{monitored_resource=\"pubsub_subscription\",subscription_id=~\"${pattern}\"}[${var.alerts.silence_hours}h])) or vector(0)) < 1, \"bucket\", \"${key}\", \"\", \"\")"
+      ])
       duration                  = "0s"
       evaluation_interval       = "300s"
       disable_metric_validation = true

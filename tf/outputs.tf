@@ -18,7 +18,7 @@ output "buckets" {
 }
 
 output "notifications" {
-  description = "The command that creates the notification of each bucket that is `managed_elsewhere`."
+  description = "The command that creates the notifications of each bucket that is `managed_elsewhere`."
   value = { for key in local.managed_elsewhere : key => join(" ", compact([
     "gcloud storage buckets notifications create gs://${local.bucket_names[key]} --topic=${local.topics[key]} --skip-topic-setup",
     "--payload-format=json --event-types=${join(",", values(local.notification_types))}",

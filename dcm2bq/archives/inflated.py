@@ -63,6 +63,11 @@ class Inflated:
                 break
         return b"".join(parts)
 
+    @property
+    def reached(self) -> int:
+        """The offset after the last compressed byte that was read."""
+        return self._next
+
     def mark(self) -> None:
         """Let inflating resume from here to read backwards."""
         self._mark = self._here()

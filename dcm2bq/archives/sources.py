@@ -44,6 +44,8 @@ class Part:
 
     def __init__(self, source: Source, start: int, size: int, head: bytes = b"") -> None:
         self.size = size
+        self.reached = 0
+        """The offset after the last byte that was read."""
         self._source = source
         self._start = start
         self._head = head[:size]
@@ -54,6 +56,7 @@ class Part:
         Raises `UnreadableArchiveError` if the archive ends before.
         """
         end = min(offset + n, self.size)
+        self.reached = max(self.reached, end)
         held = self._head[offset:end]
         offset += len(held)
         if offset >= end:

@@ -10,12 +10,13 @@ from dcm2bq.archives.bounds import Bounds
 from dcm2bq.archives.inflated import Inflated
 from dcm2bq.archives.sources import Member, Part
 from dcm2bq.archives.strides import Strides
-from dcm2bq.dicom.read.source import FIRST_READ, Source
+from dcm2bq.dicom.read.source import FIRST_READ, SMALL, Source
 from dcm2bq.errors import UnreadableArchiveError
 
 _BLOCK = tarfile.BLOCKSIZE
-FIRST_WINDOW = FIRST_READ + 6 * _BLOCK
-"""First bytes of a member, with its header: 6 blocks hold that, a long name and pax attributes."""
+_HEADER_BYTES = 6 * _BLOCK
+"""Bytes that hold the header of a member, with a long name and pax attributes."""
+FIRST_WINDOW = _HEADER_BYTES + FIRST_READ
 _MOST_HEADER_BYTES = 1024 * 1024
 """Longest header of a member, with its long name, attributes and map of a sparse file."""
 _APPLE_FOLDER = "__MACOSX/"
@@ -51,7 +52,7 @@ def _tar_members(source: Source, bounds: Bounds, file: "_HeaderFile") -> Iterato
             if name in names:
                 yield Member.broken(name, info.size, "another member has the same name")
             else:
-                yield _member(source, file, info, name)
+                yield from _member(source, file, info, name)
             names.add(name)
 
 
@@ -78,16 +79,20 @@ def _headers(source: Source, file: "_HeaderFile") -> Iterator[tarfile.TarInfo]:
         raise UnreadableArchiveError("the TAR ends within a member")
 
 
-def _member(source: Source, file: "_HeaderFile", info: tarfile.TarInfo, name: str) -> Member:
-    """Return the member that a header describes."""
+def _member(
+    source: Source, file: "_HeaderFile", info: tarfile.TarInfo, name: str
+) -> Iterator[Member]:
+    """Yield the member that a header describes, and note how far it was read."""
     size = _stored_bytes(info)
-    head = file.hold(info.offset_data, min(size, FIRST_READ))
+    head = file.hold(info.offset_data, min(size, file.first))
     part = Part(source, info.offset_data, size, head)
     if _map(info) is None:
-        return Member.of(name, part)
-    if (runs := _runs(info)) is None:
-        return Member.broken(name, info.size, "the map of the sparse member is broken")
-    return Member.of(name, _SparseFile(part, runs, info.size))
+        yield Member.of(name, part)
+        file.first = SMALL if part.reached > FIRST_READ else FIRST_READ
+    elif (runs := _runs(info)) is not None:
+        yield Member.of(name, _SparseFile(part, runs, info.size))
+    else:
+        yield Member.broken(name, info.size, "the map of the sparse member is broken")
 
 
 def _stored_bytes(info: tarfile.TarInfo) -> int:
@@ -160,6 +165,12 @@ class _HeaderFile:
         self._position = 0
         self._left = 0
         """Bytes that the header may still have."""
+        self.first = FIRST_READ
+        """Bytes of a member that are read with its header.
+
+        They are more after a member that was read further, as those with encapsulated pixel data
+        are: several such members come in one request.
+        """
 
     def begin(self, offset: int) -> bool:
         """Go to the header at `offset`; return False if the archive ends there."""
@@ -188,7 +199,7 @@ class _HeaderFile:
         if offset + n > end:
             if isinstance(self._source, Inflated):
                 self._source.mark()
-            more = min(max(offset + n, offset + FIRST_WINDOW), self._source.size) - end
+            more = min(offset + max(n, _HEADER_BYTES + self.first), self._source.size) - end
             reader = self._ahead if end == offset else self._source
             data = reader.read_at(end, more) if more > 0 else b""
             self._held, self._base = self._held[offset - self._base :] + data, offset

@@ -8,7 +8,7 @@ import io
 import stat
 import struct
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -43,7 +43,11 @@ _AT_ONCE = 8
 _AHEAD = 2 * _AT_ONCE
 """Groups that are read before they are needed."""
 _GROUP_BYTES = 256 * 1024
-"""Bytes up to which neighbouring small members are read by one request."""
+"""Bytes up to which neighbouring small members are read by one request.
+
+It is also the first window where members turn out to be read beyond the usual one: those with
+encapsulated pixel data are read whole. As long as they are, they come in one request, too.
+"""
 
 _ENCRYPTED = 0x1 | 0x40 | 0x2000  # traditional, strong, and of the directory (APPNOTE 4.4.4)
 _PATCHED = 0x20
@@ -75,25 +79,69 @@ class _Entry:
     def start(self) -> int:
         return self.info.header_offset
 
-    @property
-    def window_end(self) -> int:
-        """Where the first bytes of the member end."""
+    def window_end(self, n: int) -> int:
+        """Return where the first `n` bytes of the content end, or a little later."""
         info = self.info
-        most = _HEADER_BYTES + len(info.orig_filename.encode()) + len(info.extra) + _FIRST_WINDOW
+        most = _HEADER_BYTES + len(info.orig_filename.encode()) + len(info.extra) + n
         return min(self.start + most, self.end)
+
+
+@dataclass(slots=True)
+class _Group:
+    """Members that one request reads: the bytes from `start` to `end`."""
+
+    entries: list[_Entry]
+    start: int
+    end: int
 
 
 def zip_members(content: Source, bounds: Bounds) -> Iterator[Member]:
     """Yield the members that `members` describes, and raise what it raises."""
     entries = _entries(content, bounds)
     bounds.charge(_AHEAD * _GROUP_BYTES)
+    windows = _Windows()
     with ThreadPoolExecutor(_AT_ONCE, "archive") as pool:
-        fetch = partial(_fetch, content)
-        with closing(in_parallel(pool, fetch, _groups(entries), _AHEAD)) as fetched:
+        fetch, groups = partial(_fetch, content), windows.groups(entries)
+        with closing(in_parallel(pool, fetch, groups, _AHEAD)) as fetched:
             for group, data in fetched:
-                for entry in group:
+                for entry in group.entries:
                     bounds.count_member()
-                    yield _member(content, entry, data[entry.start - group[0].start :], bounds)
+                    start, end = entry.start - group.start, entry.end - group.start
+                    member = _member(content, entry, data[start:end], bounds)
+                    yield member
+                    windows.learn(member.source)
+
+
+class _Windows:
+    """How many bytes of each member are read ahead; it depends on how far the last one was read."""
+
+    def __init__(self) -> None:
+        self._first = _FIRST_WINDOW
+
+    def learn(self, source: Source) -> None:
+        """Note how far a member was read."""
+        if isinstance(source, Part | Inflated):
+            self._first = _GROUP_BYTES if source.reached > _FIRST_WINDOW else _FIRST_WINDOW
+
+    def groups(self, entries: Iterable[_Entry]) -> Iterator[_Group]:
+        """Yield entries in their order, neighbours together that one request can read."""
+        group: _Group | None = None
+        for entry in entries:
+            end = entry.window_end(self._first) if entry.reason is None else entry.start
+            if (
+                group
+                and group.start < group.end
+                and 0 <= entry.start - group.end < HOP_READ
+                and end - group.start <= _GROUP_BYTES
+            ):
+                group.entries.append(entry)
+                group.end = end
+                continue
+            if group:
+                yield group
+            group = _Group([entry], entry.start, end)
+        if group:
+            yield group
 
 
 def _entries(content: Source, bounds: Bounds) -> list[_Entry]:
@@ -106,16 +154,16 @@ def _entries(content: Source, bounds: Bounds) -> list[_Entry]:
         raise UnreadableArchiveError("no readable directory of a ZIP at the end") from None
     starts = sorted({info.header_offset for info in infos})
     ends = {start: min(end, directory) for start, end in pairwise([*starts, directory])}
-    entries, names, taken = [], set[str](), set[int]()
+    entries, names, offsets = [], set[str](), set[int]()
     for info in infos:
         if _can_be_dicom(info):
             name, reason = _name(info), _why_unreadable(info)
             if name in names:
                 reason = "another member has the same name"
-            elif info.header_offset in taken:
+            elif info.header_offset in offsets:
                 reason = "another member has the same bytes"
             names.add(name)
-            taken.add(info.header_offset)
+            offsets.add(info.header_offset)
             entries.append(_Entry(info, name, ends[info.header_offset], reason))
     return entries
 
@@ -155,32 +203,10 @@ def _why_unreadable(info: zipfile.ZipInfo) -> str | None:
     return None
 
 
-def _groups(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:
-    """Yield entries in their order, neighbours together that one request can read."""
-    group: list[_Entry] = []
-    for entry in entries:
-        if group and not _is_near(group, entry):
-            yield group
-            group = []
-        group.append(entry)
-    if group:
-        yield group
-
-
-def _is_near(group: Sequence[_Entry], entry: _Entry) -> bool:
-    """Return whether an entry can be read together with those before it."""
-    gap = entry.start - group[-1].window_end
-    is_short = entry.window_end - group[0].start <= _GROUP_BYTES
-    is_readable = entry.reason is None and group[-1].reason is None
-    return 0 <= gap < HOP_READ and is_short and is_readable
-
-
-def _fetch(content: Source, group: list[_Entry]) -> tuple[list[_Entry], bytes]:
-    """Return a group and its bytes, from the local header of its first member on."""
-    start, end = group[0].start, group[-1].window_end
-    if group[0].reason or start >= end:
-        return group, b""
-    return group, content.read_at(start, end - start)
+def _fetch(content: Source, group: _Group) -> tuple[_Group, bytes]:
+    """Return a group and its bytes."""
+    n = group.end - group.start
+    return group, content.read_at(group.start, n) if n > 0 else b""
 
 
 def _member(content: Source, entry: _Entry, data: bytes, bounds: Bounds) -> Member:
@@ -197,7 +223,7 @@ def _member(content: Source, entry: _Entry, data: bytes, bounds: Bounds) -> Memb
     if start + info.compress_size > entry.end:
         reason = "the member is longer than the archive's structure allows"
         return Member.broken(entry.name, info.file_size, reason)
-    head = data[begin : min(entry.window_end, start + info.compress_size) - entry.start]
+    head = data[begin : begin + info.compress_size]
     part = Part(content, start, info.compress_size, head)
     if info.compress_type == zipfile.ZIP_STORED:
         return Member.of(entry.name, part)

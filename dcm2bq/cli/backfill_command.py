@@ -117,7 +117,8 @@ def backfill(
     Each object goes through the code of the function, so it is converted, ignored or refused in
     the same way. Rows and dead letters are stored under --staging and then appended to the tables
     by load jobs, which are free. Objects whose generation has a live row or a dead letter are
-    skipped, so the command can be repeated at any time, and run while events arrive.
+    skipped, so the command can be repeated at any time, and run while events arrive. Archives are
+    skipped once they were expanded; they may take longer here than in the function.
 
     A run that ends early, for example by Ctrl-C, can be resumed with --resume RUN; the command is
     printed. Nothing is loaded twice.
@@ -335,7 +336,7 @@ def _count_known(config: "Config", uri: GsUri) -> int | None:
     from dcm2bq.tools.backfill import known  # noqa: PLC0415
 
     try:
-        return known.count(Dataset(config), uri)
+        return known.count(Dataset(config), config, uri)
     except Dcm2BqError as error:
         complain(f"cannot count what BigQuery already has, so all objects count as new: {error}")
         return None
@@ -352,12 +353,14 @@ def _print(summary: "RunSummary") -> None:
         f"{results.get('skipped', 0):,} already present, {results.get('ignored', 0):,} ignored, "
         f"{results.get('superseded', 0):,} deleted in the meantime"
     )
+    if archives := results.get("expanded"):
+        say(f"{counted(archives, 'archive')} expanded; their members count as rows")
     rows = summary.rows
     say(
         f"{counted(rows.get('instances', 0), 'row')} loaded into instances, "
         f"{rows.get('dead_letter', 0):,} into dead_letter"
     )
-    if results.get("dead_lettered"):
+    if rows.get("dead_letter"):
         _tell("to see what was not converted and why, run: dcm2bq dead-letters list")
 
 

@@ -64,6 +64,9 @@ def verify(
         dismissed      an object has no row, and its dead letter was dismissed; accepted
         ignored        a sampled object begins with DICM, but is ignored because of its name
 
+    Each DICOM member of an archive that is read needs a row or a dead letter, and the archive the
+    record that it was expanded; otherwise it is missing.
+
     Without --repair, nothing is changed. With --repair, missing objects are indexed by the code of
     the function, and stale and superseded rows get a delete marker, provided Cloud Storage confirms
     that exactly this generation no longer exists. Each repair is looked up in instances_live

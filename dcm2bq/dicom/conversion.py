@@ -154,6 +154,8 @@ def convert_within(
 
 
 _GROUPS = frozenset({"json_output", "bulk_data", "limits", "privacy"})
+_NOT_OF_ONE_OBJECT = frozenset({"deadline_seconds", "members"})
+"""Limits of events, for which `convert` has `timeout`, and of archives."""
 
 
 def _option_paths() -> dict[str, tuple[str, str]]:
@@ -163,7 +165,7 @@ def _option_paths() -> dict[str, tuple[str, str]]:
         option.name: (group.encode_name, option.encode_name)
         for group in groups
         for option in msgspec.structs.fields(group.type)
-        if option.name != "deadline_seconds"  # the function's: here it is `timeout`
+        if option.name not in _NOT_OF_ONE_OBJECT
     }
 
 

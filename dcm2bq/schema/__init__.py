@@ -28,12 +28,15 @@ NAMES = (
     "dead_letters/dead_letters",
     "dead_letters/dismissed_letters",
     "analysis/reports/sr_content",
-    "live/study",
-    "live/ingested_between",
-    "live/changes_between",
+    "analysis/reports/sr_measurements",
+    "analysis/reports/dose_events",
+    "analysis/reports/dose_summary",
     "analysis/series/series_attributes",
     "analysis/series/series_geometry",
     "analysis/quality/quality_findings",
+    "live/study",
+    "live/ingested_between",
+    "live/changes_between",
 )
 """The files, in an order in which their objects can be created."""
 
@@ -43,6 +46,7 @@ FRAGMENTS = (
     "live/supersedes",
     "live/newest",
     "dead_letters/closes",
+    "analysis/reports/dose_units",
 )
 """The files `NAME.sql` that are parts of queries; they contain no names to substitute."""
 

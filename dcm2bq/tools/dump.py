@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
@@ -73,16 +74,30 @@ class Files:
         return self._unmatched - self._named  # a glob can match a file and its folder
 
     def find(self, paths: Sequence[str]) -> Iterator[File]:
-        """Yield the files in the order of the arguments; those of a folder sorted by name."""
-        for path in paths:
-            if path == "-":
-                yield File("-", self._convert_stdin)
-            elif is_uri(path):
-                yield from self._find_objects(path)
-            elif Path(path).exists() or not glob.has_magic(path):
-                yield from self._find_local(path)
-            else:
-                yield from self._find_matching(path)
+        """Yield the files in the order of the arguments; those of a folder sorted by name.
+
+        A file that several arguments name is yielded once.
+        """
+        files = chain.from_iterable(map(self._find, paths))
+        if len(paths) == 1:  # names nothing twice: a bucket's names need not be kept
+            yield from files
+            return
+        seen: set[str] = set()
+        for file in files:
+            place = file.path if is_uri(file.path) else os.path.abspath(file.path)  # noqa: PTH100 - links stay
+            if place not in seen:
+                seen.add(place)
+                yield file
+
+    def _find(self, path: str) -> Iterator[File]:
+        if path == "-":
+            yield File("-", self._convert_stdin)
+        elif is_uri(path):
+            yield from self._find_objects(path)
+        elif Path(path).exists() or not glob.has_magic(path):
+            yield from self._find_local(path)
+        else:
+            yield from self._find_matching(path)
 
     def _find_local(self, path: str) -> Iterator[File]:
         if not Path(path).is_dir():

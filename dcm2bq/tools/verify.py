@@ -29,11 +29,12 @@ from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.gcs.store import Store
 from dcm2bq.gcs.uri import GsUri
 from dcm2bq.handler import Handler, Result
-from dcm2bq.ignored import Ignored, is_sniffed, why_ignored
+from dcm2bq.ignored import Ignored, is_archive, is_sniffed, why_ignored
 from dcm2bq.parallel import in_parallel
 from dcm2bq.stored_object import SCHEME, StoredObject
 from dcm2bq.tools import attempts, indexing
 from dcm2bq.tools.ignored_names import COLD, IgnoredNames, SampleFindings, read_from
+from dcm2bq.tools.wording import counted
 
 RANGE_ROWS = 1_000_000
 """Rows that BigQuery sorts in one query: paths of up to 1 kB each, so at most about 1 GB."""
@@ -112,17 +113,23 @@ class Repair:
 
 
 class _Row(msgspec.Struct, frozen=True):
-    """A live row, a dead letter (with `reason`), or the highest `marker` of a path."""
+    """Live rows, dead letters (with `reason`), or the highest `marker` of a path.
+
+    `members` is the number of members of an archive that it stands for; 0 for the object as a
+    whole. `expanded` is the number of members that an expansion left with a row or dead letter.
+    """
 
     path: str
     version: str | None
     reason: str | None
     dismissed: bool = False
     marker: int | None = None
+    members: int = 0
+    expanded: int | None = None
 
     @property
     def is_live(self) -> bool:
-        return self.reason is None and self.marker is None
+        return self.reason is None and self.marker is None and self.expanded is None
 
 
 class Comparison:
@@ -229,15 +236,20 @@ class Comparison:
     def _unseen(self, repairs: Sequence[Repair]) -> list[Repair]:
         """Return the repairs whose effect the view does not show."""
         paths = sorted({repair.difference.object.path for repair in repairs})
-        sql = "SELECT path, version FROM instances_live WHERE path IN UNNEST(@paths)"
-        live = {
-            (row["path"], row["version"]) for row in self._dataset.stream(sql, {"paths": paths})
-        }
+        sql = f"""
+            SELECT path, version, FALSE AS expanded
+            FROM instances_live
+            WHERE path IN UNNEST(@paths)
+            UNION DISTINCT
+            SELECT path, version, TRUE
+            FROM `{self._table}`
+            WHERE event = 'expanded' AND path IN UNNEST(@paths)
+        """  # noqa: S608 - the configuration restricts the characters of a table's id
+        shown = {tuple(row.values()) for row in self._dataset.stream(sql, {"paths": paths})}
         return [
             repair
             for repair in repairs
-            if ((repair.difference.object.path, str(repair.difference.object.generation)) in live)
-            is not _SHOWN_AFTER[repair.result]
+            if (_sought(repair) in shown) is not _SHOWN_AFTER[repair.result]
         ]
 
     def _boundaries(self) -> Sequence[str]:
@@ -306,26 +318,42 @@ class Comparison:
             yield stored
 
     def _rows(self, start: str, end: str) -> Iterator[tuple[str, list[_Row]]]:
-        """Yield each path with its live rows, dead letters and highest marker, in order."""
+        """Yield each path with its live rows, dead letters and highest marker, in order.
+
+        Those of all members of an archive are one row of the answer: memory does not grow with it.
+        """
         condition = "STARTS_WITH(path, @prefix) AND path >= @start AND path < @before"
         sql = f"""
             SELECT path, version, CAST(NULL AS STRING) AS reason, FALSE AS dismissed,
-              CAST(NULL AS INT64) AS marker
+              CAST(NULL AS INT64) AS marker, COUNT(DISTINCT member) AS members,
+              CAST(NULL AS INT64) AS expanded
             FROM instances_live
             WHERE {condition}
+            GROUP BY path, version
             UNION ALL
-            SELECT path, version, reason, FALSE, NULL
+            SELECT path, version, MAX(reason), FALSE, NULL, COUNT(DISTINCT member), NULL
             FROM dead_letters
             WHERE {condition} AND event IN ('finalized', 'metadataUpdated')
+            GROUP BY path, version, member IS NULL
             UNION ALL
-            SELECT path, version, because, TRUE, NULL
+            SELECT path, version, MAX(because), TRUE, NULL, COUNT(DISTINCT member), NULL
             FROM dismissed_letters
             WHERE {condition} AND event IN ('finalized', 'metadataUpdated')
+            GROUP BY path, version, member IS NULL
             UNION ALL
-            SELECT path, NULL, NULL, FALSE, MAX(CAST(version AS INT64))
+            SELECT path, NULL, NULL, FALSE, MAX(CAST(version AS INT64)), 0, NULL
             FROM `{self._table}`
             WHERE {condition} AND {_IS_MARKER}
             GROUP BY path
+            UNION ALL
+            SELECT path, version, NULL, FALSE, NULL, 0, ARRAY_AGG(
+              IFNULL(info.archive.instances + info.archive.dead_letters, 0)
+              ORDER BY ingested_at DESC
+              LIMIT 1
+            )[OFFSET(0)]
+            FROM `{self._table}`
+            WHERE {condition} AND event = 'expanded'
+            GROUP BY path, version
             ORDER BY path
         """  # noqa: S608 - the configuration restricts the characters of a table's id
         rows = self._dataset.stream(sql, {**self._parameters, "start": start, "before": end})
@@ -337,11 +365,24 @@ class Comparison:
     ) -> Iterator[BucketDifference]:
         """Yield the differences between an object and the rows of its path."""
         version = str(stored.generation)
-        live = [row for row in rows if row.is_live]
+        own = [row for row in rows if row.version == version]
         hidden_below = max((row.marker for row in rows if row.marker is not None), default=0)
-        if any(row.version == version for row in live):
-            pass
-        elif ignored := why_ignored(self._config, stored):
+        if not self._is_complete(stored, own):
+            yield from self._incomplete(stored, own, hidden_below)
+        elif letters := [row for row in own if row.reason and row.members]:
+            yield _dead_lettered(stored, letters)
+        for row in rows:
+            if row.is_live and row.version != version:
+                yield self._extra(row, stored)
+
+    def _incomplete(
+        self, stored: StoredObject, rows: Sequence[_Row], hidden_below: int
+    ) -> Iterator[BucketDifference]:
+        """Yield the difference of an object that lacks a row, unless that is right; count it then.
+
+        `rows` are those of its generation; markers hide generations up to `hidden_below`.
+        """
+        if ignored := why_ignored(self._config, stored):
             self.ignored += 1
             if ignored is Ignored.NAME:
                 self._ignored_names.add(stored.name, stored, storage_class=stored.storage_class)
@@ -349,19 +390,25 @@ class Comparison:
             # The rows were read before the listing: the marker came first, yet the object exists.
             reason = f"by a marker of generation {hidden_below}"
             yield _lacks_row(Finding.HIDDEN, stored, reason)
-        elif letters := [row for row in rows if row.reason and row.version == version]:
-            letter = min(letters, key=attrgetter("dismissed"))  # open ones come first
-            finding = Finding.DISMISSED if letter.dismissed else Finding.DEAD_LETTERED
-            yield _lacks_row(finding, stored, letter.reason)
+        elif letters := [row for row in rows if row.reason and not row.members]:
+            yield _dead_lettered(stored, letters)
         elif stored.created and stored.created > self._settled:
             self.settling += 1
         elif is_sniffed(self._config, stored) and stored.storage_class in COLD:
             self.unread += 1
         else:
             yield _lacks_row(Finding.MISSING, stored)
-        for row in live:
-            if row.version != version:
-                yield self._extra(row, stored)
+
+    def _is_complete(self, stored: StoredObject, rows: Sequence[_Row]) -> bool:
+        """Return whether an object has its row, or an archive one or a dead letter for each member.
+
+        `rows` are those of the object's generation. An archive is complete if its expansion is
+        recorded and left no more members than there are now.
+        """
+        if not is_archive(self._config, stored.name):
+            return any(row.is_live for row in rows)
+        members = sum(row.members for row in rows)
+        return any(row.expanded is not None and row.expanded <= members for row in rows)
 
     def _without_object(self, rows: Sequence[_Row]) -> Iterator[BucketDifference]:
         """Yield the live rows of a path without an object."""
@@ -396,7 +443,9 @@ class Comparison:
         event = difference.event
         deadline = Deadline.after(self._seconds)
         if difference.finding is Finding.MISSING:
-            return self._handler.handle(events.deliver(event), is_last=False).result
+            outcome = self._handler.handle(events.deliver(event), is_last=False)
+            has_letters = outcome.archive is not None and outcome.archive.dead_letters > 0
+            return Result.DEAD_LETTERED if has_letters else outcome.result
         try:
             archived_at = self._store.archived_at(event.object, deadline)
         except SupersededError:
@@ -409,8 +458,12 @@ class Comparison:
 
 _LACKS_ROW = frozenset({Finding.MISSING, Finding.HIDDEN})
 """Findings about objects of which nothing is recorded."""
-_SHOWN_AFTER: Mapping[str | None, bool] = {Result.INSERTED: True, Result.MARKED: False}
-"""Whether the view shows a generation after a repair with this result."""
+_SHOWN_AFTER: Mapping[str | None, bool] = {
+    Result.INSERTED: True,
+    Result.EXPANDED: True,
+    Result.MARKED: False,
+}
+"""Whether a generation, or its expansion, is shown after a repair with this result."""
 
 
 def repair_all(comparison: Comparison) -> Iterator[Repair]:
@@ -429,6 +482,20 @@ def repair_all(comparison: Comparison) -> Iterator[Repair]:
         yield from comparison.confirm(pending)
         raise
     yield from comparison.confirm(pending)
+
+
+def _sought(repair: Repair) -> tuple[str, str, bool]:
+    """Return what shows the effect of a repair: a path, a generation, whether it was expanded."""
+    stored = repair.difference.object
+    return stored.path, str(stored.generation), repair.result == Result.EXPANDED
+
+
+def _dead_lettered(stored: StoredObject, letters: Sequence[_Row]) -> BucketDifference:
+    """Return the difference of an object, or of members of it, with dead letters."""
+    letter = min(letters, key=attrgetter("dismissed"))  # open ones come first
+    finding = Finding.DISMISSED if letter.dismissed else Finding.DEAD_LETTERED
+    members = f"{counted(letter.members, 'member')}: " if letter.members else ""
+    return _lacks_row(finding, stored, f"{members}{letter.reason}")
 
 
 def _lacks_row(

@@ -151,7 +151,7 @@ def computed(headers: Sequence[Header]) -> dict[str, Any]:
     if smallest:
         median = sorted(gaps)[(len(gaps) - 1) // 2]
         steps = [round(gap / smallest) for gap in gaps]
-        is_uniform = median <= 3 * smallest and all(
+        is_uniform = median < 4.5 * smallest and all(
             abs(gap - step * smallest) <= 0.01 * gap for gap, step in zip(gaps, steps, strict=True)
         )
         spacing = sum(gaps) / sum(steps) if is_uniform else median
@@ -165,9 +165,7 @@ def computed(headers: Sequence[Header]) -> dict[str, Any]:
         "largest_gap": max(gaps, default=None),
         "missing": missing,
     }
-    within = [
-        (dot(p, orientation[:3]), dot(p, orientation[3:])) for orientation, p in placed
-    ]
+    within = [(dot(p, orientation[:3]), dot(p, orientation[3:])) for orientation, p in placed]
     shifts = [max(values) - min(values) for values in zip(*within, strict=True)]
     sizes = [hypot(*series._normal(orientation)) for orientation in orientations]
     pixel_spacings = zip(*(s.pixel_spacing for s in slices if s.pixel_spacing), strict=True)
@@ -231,9 +229,7 @@ def test_the_view_agrees_with_pydicom_about_every_series(
 
 
 @pytest.mark.parametrize("defect", EXPECTED)
-def test_each_defect_is_found_by_its_name(
-    geometry: dict[Key, dict[str, Any]], defect: str
-) -> None:
+def test_each_defect_is_found_by_its_name(geometry: dict[Key, dict[str, Any]], defect: str) -> None:
     row = of_defect(geometry, defect)
     assert (row["missing"], row["why_not"]) == EXPECTED[defect]
     assert row["regular"] == (EXPECTED[defect][1] == [])

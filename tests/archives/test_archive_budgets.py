@@ -1,5 +1,6 @@
 """What 1,000 CT slices of 512 KiB cost in an archive: requests, bytes, memory and time."""
 
+import random
 import re
 import time
 import tracemalloc
@@ -23,6 +24,7 @@ from tests.archives.test_zip_members import zipped
 from tests.support.http_server import Exchange, serving
 from tests.support.patience import scaled
 from tests.support.slices import PIXELS, Pieces, head, tar_gz_of, tar_of, zip_of
+from tests.support.sparse import encapsulated
 
 MIB = 1024 * 1024
 COUNT = 1000
@@ -48,8 +50,8 @@ def convert_all(source: Source, name: str, deadline: Deadline = NO_DEADLINE) -> 
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_archives_of_slices_are_as_other_tools_write_them(name: str) -> None:
     """So that the figures below are about archives that exist."""
-    found = contents(ARCHIVES[name](3), name)
-    assert list(found.values()) == [head(number) + PIXELS for number in range(3)]
+    read = contents(ARCHIVES[name](3), name)
+    assert list(read.values()) == [head(number) + PIXELS for number in range(3)]
     assert len(ARCHIVES[name](COUNT).content(0, 100)) == 100
 
 
@@ -104,6 +106,24 @@ def test_round_trips_overlap(name: str) -> None:
     source = Distant(ARCHIVES[name](100)._pieces, 0.02)
     assert convert_all(source, name) == 100
     assert 6 <= source.most_in_flight <= 8
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, None])
+def test_members_that_are_read_whole_take_a_request_at_most(method: int | None) -> None:
+    """A conversion reads small objects with encapsulated pixel data to their end."""
+    slices = [encapsulated(180_000 + 1000 * (n % 9), 1, "basic") for n in range(100)]
+    noise = random.Random(1).randbytes(200_000)
+    files = {}
+    for number, slice_ in enumerate(slices):
+        content = slice_.read_at(0, slice_.size)
+        begin = len(slice_.head) + 8
+        files[str(number)] = content[:begin] + noise[: slice_.size - begin - 8] + content[-8:]
+    name = "x.tar" if method is None else "x.zip"
+    source = Pieces([tarred(files) if method is None else zipped(files, method)])
+    for member in members(source, name, Limits()):
+        assert not dicom.convert(member.source).warnings
+    assert source.requests <= (40 if method is None else 120)
+    assert source.bytes_read <= 1.1 * source.size
 
 
 def test_members_of_a_tar_that_are_nearly_equally_long_are_read_ahead() -> None:

@@ -92,9 +92,9 @@ def test_members_are_the_files_that_were_packed(tool: str, folder: Path) -> None
 @pytest.mark.parametrize("tool", REFUSED)
 def test_members_that_cannot_be_read_say_why(tool: str, folder: Path) -> None:
     command, reason = REFUSED[tool]
-    found = contents(*pack(command, folder))
-    assert found.keys() == FILES.keys() | {SPARSE}
+    read = contents(*pack(command, folder))
+    assert read.keys() == FILES.keys() | {SPARSE}
     # 7-Zip stores what a method does not make shorter.
-    refused = [content for content in found.values() if isinstance(content, str)]
+    refused = [content for content in read.values() if isinstance(content, str)]
     assert len(refused) >= 3
     assert all(reason in content for content in refused)

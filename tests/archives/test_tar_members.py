@@ -52,9 +52,9 @@ def test_members_have_their_names_and_contents_in_the_order_of_the_archive(
     form: str, compress: Callable[[bytes], bytes]
 ) -> None:
     files = FILES if form == "ustar" else FILES | LONG_NAMES
-    found = contents(compress(tarred(files, format=FORMATS[form])), "x.tar")
-    assert found == files
-    assert list(found) == list(files)
+    read = contents(compress(tarred(files, format=FORMATS[form])), "x.tar")
+    assert read == files
+    assert list(read) == list(files)
 
 
 def test_attributes_that_fill_the_first_window_cost_another_read_alone() -> None:

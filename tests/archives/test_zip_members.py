@@ -60,9 +60,9 @@ def test_an_archive_is_known_by_the_end_of_its_name(name: str, is_archive: bool)
 
 @pytest.mark.parametrize("method", [STORED, DEFLATED])
 def test_members_have_their_names_and_contents_in_the_order_of_the_archive(method: int) -> None:
-    found = contents(zipped(method=method), "x.zip")
-    assert found == FILES
-    assert list(found) == list(FILES)
+    read = contents(zipped(method=method), "x.zip")
+    assert read == FILES
+    assert list(read) == list(FILES)
 
 
 def test_a_comment_and_data_before_the_archive_do_not_matter() -> None:
@@ -199,6 +199,15 @@ def test_a_deflated_member_that_is_broken_is_no_failure_of_the_service(
     (member,) = members_of(archive, "x.zip")
     with pytest.raises(UnreadableArchiveError, match=reason):
         whole(member.source)
+
+
+def test_members_before_the_first_byte_are_not_read() -> None:
+    archive = zipped({"a": b"x" * 50, "b": b"y" * 50}, STORED)
+    start = archive.index(b"PK\1\2")
+    assert contents(edited(archive, b"PK\5\6", 16, "<L", start + 10), "x.zip") == {
+        "a": "the member is outside the archive",
+        "b": "no local header where the directory says",
+    }
 
 
 def test_members_that_share_bytes_are_not_read() -> None:

@@ -6,14 +6,17 @@ import signal
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from dcm2bq.events import EventKind
+from dcm2bq.events import EventKind, deliver, finalized
 from dcm2bq.local import servers
 from dcm2bq.local.eventarc import Event, EventDelivery, Trigger
-from tests.support.backfill_site import MR_SMALL, Site, finish
+from dcm2bq.rows import dead_letter_row
+from tests.support.archive_files import tar_of, zip_of
+from tests.support.backfill_site import CT_SMALL, MR_SMALL, Site, finish
 from tests.support.function_stack import ROOT
 from tests.support.patience import until
 
@@ -157,3 +160,54 @@ def test_two_concurrent_runs_leave_one_live_row_per_object(site: Site) -> None:
         worker.join()
     assert done == [0, 0]
     assert site.live() == good_objects(site, bad_paths)
+
+
+def test_archives_are_expanded_and_then_known(site: Site) -> None:
+    """Also one that took the function too long; a dead letter of a member keeps none unknown."""
+    site.overrides["input"] = {"archives": "read"}
+    broken = zip_of({"cut": CT_SMALL[:1000], "ct": CT_SMALL})
+    contents = {
+        "a.zip": zip_of({"1/ct": CT_SMALL, "1/mr": MR_SMALL, "1/report.txt": b"text"}),
+        "b/members.tgz": tar_of({"ct": CT_SMALL, "mr": MR_SMALL}, is_compressed=True),
+        "c.tar": broken,
+        "d.zip": broken,
+        "plain.dcm": MR_SMALL,
+    }
+    for name, content in contents.items():
+        site.upload(name, content)
+    (stored,) = site.store().list(site.source.name, "a.zip")
+    letter = dead_letter_row(
+        deliver(finalized(stored, "1")),
+        now=datetime.now(UTC),
+        error_type="ArchiveTooLargeError",
+        error="too slow",
+    )
+    attributes, data = letter.attributes, letter.data.decode()
+    site.dataset.query(
+        "INSERT INTO dead_letter (message_id, publish_time, attributes, data) "
+        "SELECT '1', CURRENT_TIMESTAMP(), @attributes, CAST(@data AS BYTES)",
+        {"attributes": attributes, "data": data},
+    )
+    dry = finish(site.start("--dry-run"))
+    assert "4 archives to convert: how many members they have" in dry.out
+    assert "BigQuery already has 0 of them" in dry.out
+    done = site.backfill()
+    assert done.status == 0, done.err
+    assert "5 objects: 1 inserted, 1 dead letter, 0 already present, 0 ignored," in done.out
+    assert "3 archives expanded; their members count as rows" in done.out
+    live = site.members()
+    assert live == [
+        ("a.zip", "1/ct"),
+        ("a.zip", "1/mr"),
+        ("d.zip", "ct"),
+        ("members.tgz", "ct"),
+        ("members.tgz", "mr"),
+        ("plain.dcm", ""),
+    ]
+    letters = {(row["path"][-5:], row["member"]): row["reason"] for row in site.dead_letters()}
+    assert letters == {
+        ("c.tar", None): "UnreadableArchiveError",
+        ("d.zip", "cut"): "UnreadableDicomError",
+    }
+    again = site.backfill()
+    assert "0 inserted, 0 dead letters, 5 already present, 0 ignored," in again.out

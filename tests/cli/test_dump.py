@@ -122,6 +122,12 @@ def test_files_of_other_names_are_sniffed_if_asked_to(dump: Dump, folder: Path) 
     assert dump.status == 1
 
 
+def test_a_file_that_several_arguments_name_is_printed_once(dump: Dump, folder: Path) -> None:
+    dump(folder, folder / "a.dcm", folder / "**/*", f"{folder}/sub/../a.dcm")
+    assert sorted(dump.modalities) == ["CT", "MR", "RTPLAN"]
+    assert dump(folder / "none.dcm", folder / "none.dcm").err.count("none.dcm") == 1
+
+
 def test_a_folder_with_one_file_is_printed_as_lines(dump: Dump, folder: Path) -> None:
     assert dump(folder / "sub").modalities == ["MR"]
 

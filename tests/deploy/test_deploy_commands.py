@@ -34,7 +34,7 @@ USAGES = """
 bq query --use_legacy_sql= SQL
 gcloud auth application-default login
 gcloud eventarc triggers create TRIGGER --location=! --destination-run-service=!
-    --destination-run-region= --event-filters=! --service-account=!
+    --destination-run-region= --event-filters=! --service-account=! --transport-topic=
 gcloud eventarc triggers describe TRIGGER --location=! --format=
 gcloud eventarc triggers list --location=
 gcloud functions describe NAME --gen2 --region=! --format=

@@ -136,7 +136,8 @@ def endpoints(url: str) -> dict[str, str]:
 def answer(request: Request) -> Answer:
     if request.method == "GET":
         table = request.path.rpartition("/")[2]
-        schema = json.loads((terraform.ROOT / f"dcm2bq/schema/{table}.json").read_text())["schema"]
+        file = terraform.ROOT / f"dcm2bq/schema/tables/{table}.json"
+        schema = json.loads(file.read_text())["schema"]
         return 200, {"etag": "1", "schema": schema}
     return 200, {}
 

@@ -81,7 +81,7 @@ def test_no_two_options_have_the_same_python_name() -> None:
         for group in {group for group, _ in _OPTIONS.values()}
         for option in msgspec.structs.fields(groups[group])
     ]
-    assert sorted(names) == sorted([*_OPTIONS, "deadline_seconds"])
+    assert sorted(names) == sorted([*_OPTIONS, "deadline_seconds", "members"])
     assert not {"source", "config", "bulk_data_root", "timeout", "options"} & set(_OPTIONS)
 
 

@@ -68,7 +68,11 @@ def stack(running_stack: Stack) -> Iterator[Stack]:
 
 def retry_dead_letters(stack: Stack, pattern: str) -> int:
     """Run `dcm2bq dead-letters retry` on the stack; return its exit status."""
-    overrides = {**OVERRIDES, "bigQuery": {"datasetId": stack.dataset.dataset_id}}
+    overrides = {
+        **OVERRIDES,
+        "bigQuery": {"datasetId": stack.dataset.dataset_id},
+        "input": {"otherNames": stack.config.input.other_names},
+    }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BIGQUERY_EMULATOR_HOST", stack.bigquery.url)
         patch.setenv("STORAGE_EMULATOR_HOST", stack.storage.url)

@@ -28,10 +28,11 @@ from tests.support.cloud import (
 from tests.support.function_stack import Stack, unique
 from tests.support.leaks import leaks, windows
 from tests.support.proxy import Fault
+from tests.support.pubsub import Notification
 
 THREADS = 16
 
-NAMES = ("a.dcm", "b c#1?.dcm", "ü/%41'.DCM", "notes.txt")
+NAMES = ("a.dcm", "b c#1?.dcm", "ü/%41'.DCM", "IM0001", "notes.txt")
 LONG_AGO = timedelta(hours=13)
 """Longer than `retry.maxAgeSeconds`: an event of that age is not retried."""
 
@@ -75,6 +76,15 @@ FAULTS: dict[str, Callable[[], tuple[str, Fault]]] = {
     ),
     "no dead letter can be written": lambda: ("bigquery", Fault("dead_letter/insertAll", 403)),
 }
+WAYS: dict[str, Callable[[Event, str], requests.Response]] = {
+    "Eventarc": Event.post,
+    "pushed": lambda event, url: Notification(event=event).push(url),
+    "pushed without payload": lambda event, url: Notification(event=event, has_payload=False).push(
+        url
+    ),
+    "by a trigger of the topic": lambda event, url: Notification(event=event).trigger(url),
+}
+"""How an event reaches the function; each delivery of it may take another way."""
 WEATHER = st.sampled_from(["fair", *sorted(FAULTS)])
 
 
@@ -112,6 +122,8 @@ class Generation:
 
     event: Event
     content: str
+    is_sniffed: bool
+    """Whether the function reads objects of any name."""
 
     @property
     def generation(self) -> str:
@@ -120,8 +132,9 @@ class Generation:
     @property
     def counts(self) -> bool:
         """Whether the function records it."""
-        name = self.event.data["name"].lower()
-        return bool(CONTENTS[self.content]) and name.endswith((".dcm", ".dicom"))
+        if self.event.data["name"].lower().endswith(".dcm"):
+            return bool(CONTENTS[self.content])
+        return self.is_sniffed and CONTENTS[self.content][128:132] == b"DICM"
 
     @property
     def is_dicom(self) -> bool:
@@ -174,7 +187,8 @@ class Machine(RuleBasedStateMachine):
         """Upload or overwrite; one instance may be stored at two paths."""
         event = self.bucket.upload(f"{self.folder}/{name}", CONTENTS[content])
         before = self.live.get(name)
-        self.live[name] = Generation(event, content)
+        is_sniffed = self.stack.config.input.other_names == "sniff"
+        self.live[name] = Generation(event, content, is_sniffed)
         self._emit(event)
         if before:
             self._retire(before)
@@ -210,12 +224,15 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def live_a_while(self) -> None:
-        """Make several of these changes."""
+        """Make several of these changes; some events arrive in between, as rows to be hidden."""
+        acts = ("upload", "upload", "delete", "touch", "restore", "purge", "deliver")
         for _ in range(self.chance.randint(4, 12)):
-            act = self.chance.choice(("upload", "upload", "delete", "touch", "restore", "purge"))
+            act = self.chance.choice(acts)
             index = self.chance.randrange(100)
             if act == "upload":
                 self.upload(self.chance.choice(NAMES), self.chance.choice(sorted(CONTENTS)))
+            elif act == "deliver":
+                self._post(self._some_pending(), "fair")
             elif self.live if act in {"delete", "touch"} else self.archived:
                 getattr(self, act)(index)
 
@@ -225,9 +242,7 @@ class Machine(RuleBasedStateMachine):
     @rule(weather=WEATHER, old=st.booleans())
     def deliver(self, weather: str, *, old: bool) -> None:
         """Deliver some pending events concurrently; `old` ones are not retried."""
-        self.chance.shuffle(self.pending)
-        part = self.chance.randrange(len(self.pending))
-        events, self.pending = self.pending[part:], self.pending[:part]
+        events = self._some_pending()
         self._post([self._now(event, LONG_AGO) if old else event for event in events], weather)
 
     @precondition(lambda self: self.acknowledged)
@@ -335,6 +350,13 @@ class Machine(RuleBasedStateMachine):
         self.figures.events += 1
         self.pending.append(event)
 
+    def _some_pending(self) -> list[Event]:
+        """Return at least one of the pending events, if there are any, for their delivery."""
+        self.chance.shuffle(self.pending)
+        part = self.chance.randrange(len(self.pending)) if self.pending else 0
+        events, self.pending = self.pending[part:], self.pending[:part]
+        return events
+
     def _post(self, events: list[Event], weather: str) -> None:
         """Deliver at once; events that are not acknowledged become pending again."""
         faults: dict[str, list[Fault]] = {"storage": [*self.purged], "bigquery": []}
@@ -343,8 +365,9 @@ class Machine(RuleBasedStateMachine):
             proxy, fault = FAULTS[weather]()
             faults[proxy].append(fault)
         self.stack.storage.faults, self.stack.bigquery.faults = faults.values()
+        ways = self.chance.choices(sorted(WAYS), k=len(events))
         with ThreadPoolExecutor(THREADS) as pool:
-            answers = list(pool.map(self._post_one, events))
+            answers = list(pool.map(self._post_one, events, ways))
         self.figures.deliveries += len(events)
         for event, answer in zip(events, answers, strict=True):
             assert SENTINEL not in answer.text
@@ -353,5 +376,5 @@ class Machine(RuleBasedStateMachine):
                 self.figures.failures[weather] += 1
             (self.acknowledged if answer.status_code == 200 else self.pending).append(event)
 
-    def _post_one(self, event: Event) -> requests.Response:
-        return event.post(self.stack.url)
+    def _post_one(self, event: Event, way: str) -> requests.Response:
+        return WAYS[way](event, self.stack.url)

@@ -94,6 +94,11 @@ class Site:
         rows = self._select("path, version", "instances_live")
         return [(row["path"], row["version"]) for row in rows]
 
+    def members(self) -> list[tuple[str, str]]:
+        """Return the base name and the member of each row of the live view, in order."""
+        rows = self._select("path, IFNULL(member, '') AS member", "instances_live")
+        return sorted((row["path"].rpartition("/")[2], row["member"]) for row in rows)
+
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of the table, by path."""
         return self._select("*", "instances")

@@ -16,8 +16,10 @@ from urllib.parse import unquote, urlsplit
 
 from dcm2bq.events import EventKind
 from dcm2bq.local.eventarc import Event, EventDelivery, Trigger
+from tests.support import cloud
 from tests.support.http_server import Exchange, serving
 from tests.support.proxy import end_to_end
+from tests.support.pubsub import Notification
 
 ALL_TRIGGERS = frozenset({EventKind.FINALIZED, EventKind.DELETED, EventKind.ARCHIVED})
 _PAUSE_SECONDS = 0.2
@@ -28,15 +30,18 @@ class EventSource:
     """Sends events of the kinds in `triggers`, which a test may change, to `function`.
 
     The buckets named in `versioned` keep what is overwritten or deleted without a generation.
+    With `through_pubsub` the events are notifications that a subscription pushes.
     """
 
     def __init__(self, storage: str, function: str, versioned: Collection[str] = ()) -> None:
         self.triggers = ALL_TRIGGERS
+        self.through_pubsub = False
         self._versioned = versioned
         self.url = ""
         self._storage = storage.removeprefix("http://")
         self._live: dict[tuple[str, str], dict[str, Any]] = {}
         self._kept: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._function = function
         self._trigger = Trigger(function, connections=_THREADS)
         self._pool = ThreadPoolExecutor(_THREADS)
         self._ended = threading.Event()
@@ -99,8 +104,16 @@ class EventSource:
             self._pool.submit(self._deliver, Event(kind=kind, resource=resource))
 
     def _deliver(self, event: Event) -> None:
-        delivery = EventDelivery(event=event)
-        while delivery.failure is not None and not self._ended.is_set():
-            delivery = self._trigger.deliver(delivery)
-            if delivery.failure is not None:
-                self._ended.wait(_PAUSE_SECONDS)
+        while not (self._is_acknowledged(event) or self._ended.is_set()):
+            self._ended.wait(_PAUSE_SECONDS)
+
+    def _is_acknowledged(self, event: Event) -> bool:
+        if not self.through_pubsub:
+            return self._trigger.deliver(EventDelivery(event=event)).failure is None
+        change = cloud.Event(
+            id=event.id,
+            type=cloud.TYPE_PREFIX + event.kind,
+            time=event.time.isoformat(),
+            data=event.resource,
+        )
+        return Notification(event=change).push(self._function).ok

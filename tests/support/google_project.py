@@ -15,7 +15,8 @@ NUMBER = "123456"
 AGENT = f"serviceAccount:service-{NUMBER}@gcp-sa-pubsub.iam.gserviceaccount.com"
 TOPIC = "projects/local/topics/dcm2bq-dead-letter"
 KINDS = ("finalized", "deleted", "archived")
-EVENTS = re.compile(r"jsonPayload\.event_type:\(([A-Za-z ]+)\)")
+NOTIFIED = ("OBJECT_FINALIZE", "OBJECT_DELETE", "OBJECT_ARCHIVE")
+EVENTS = re.compile(r"jsonPayload\.event_type:\(([A-Za-z_ ]+)\)")
 GENERATION = re.compile(r'jsonPayload\.generation="(\d+)"')
 
 
@@ -44,6 +45,7 @@ class GoogleProject:
                     {"role": "roles/storage.objectViewer", "members": ["serviceAccount:run@x"]}
                 ]
             },
+            f"/storage/v1/b/{bucket}/notificationConfigs": {},
             f"/v1/projects/{NUMBER}/locations/-/triggers": {"triggers": triggers},
             f"/v1/{TOPIC}/subscriptions": {"subscriptions": [_subscription("dead-letter")]},
             f"/v1/{_subscription('dead-letter')}": {
@@ -72,6 +74,24 @@ class GoogleProject:
             }
             path = f"/v1/{_subscription(kind)}:getIamPolicy"
             self.resources[path] = _policy("roles/pubsub.subscriber")
+
+    def notify(self, bucket: str) -> None:
+        """Replace the triggers of the bucket by a notification of its changes, which is pushed."""
+        self.edit("/triggers", lambda listing: listing.clear())
+        changes, subscription = "projects/local/topics/changes", _subscription("changes")
+        notification = {"topic": f"//pubsub.googleapis.com/{changes}", "event_types": [*NOTIFIED]}
+        push = {"pushEndpoint": "https://run.app/", "oidcToken": {"serviceAccountEmail": "t@x"}}
+        self.resources |= {
+            f"/storage/v1/b/{bucket}/notificationConfigs": {"items": [notification]},
+            f"/v1/{changes}/subscriptions": {"subscriptions": [subscription]},
+            f"/v1/{subscription}": {
+                **self.resources[f"/v1/{_subscription('deleted')}"],
+                "name": subscription,
+                "pushConfig": push,
+            },
+            f"/v1/{subscription}:getIamPolicy": _policy("roles/pubsub.subscriber"),
+            "/v1/projects/local": {"projectNumber": NUMBER},
+        }
 
     def edit(self, end: str, change: Callable[[Any], object]) -> None:
         """Change the resource whose path ends so."""

@@ -202,6 +202,11 @@ def _scalar(field: str, content: Any) -> Any:
             clock = content >> 30
             microsecond = (content & (1 << 30) - 1) // 1000
             return time(clock >> 12, clock >> 6 & 63, clock & 63, microsecond)
+        case "datetime_value":  # from the right: 6, 6, 5, 5 and 4 bits of s, min, h, day, month
+            bits = content.bit_field_datetime_seconds
+            day = date(bits >> 26, bits >> 22 & 15, bits >> 17 & 31)
+            clock_time = time(bits >> 12 & 31, bits >> 6 & 63, bits & 63, content.nanos // 1000)
+            return datetime.combine(day, clock_time)
         case "json_value":
             return json.loads(content)
     return content

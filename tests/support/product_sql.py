@@ -36,6 +36,8 @@ VALUES = {
     "columns": ", ".join(f"CAST({each.keyword} AS STRING) AS {each.keyword}" for each in LIFTED),
     "ranges": "4",
     "run.known_table": KNOWN_TABLE,
+    "run.config.big_query.instances_table_id": "instances",
+    "config.big_query.instances_table_id": "instances",
     "len(shards)": "3",
     "stack.config.big_query.instances_table_id": "instances",
 }

@@ -17,6 +17,8 @@ from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.handler import Result
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.verify import Comparison, Repair
+from tests.dicom.build import dicom, element, identity
+from tests.support.archive_files import tar_of, zip_of
 from tests.support.cloud import Bucket, Event
 from tests.support.commands import Done
 from tests.support.function_stack import ROOT, Stack, unique
@@ -555,3 +557,44 @@ def test_an_unreachable_service_is_reported(
     done = place.verify()
     assert (done.status, done.out) == (3, "")
     assert "HTTP 403" in done.err
+
+
+def test_an_archive_is_complete_once_it_was_expanded_and_no_member_is_missing(
+    stack: Stack, place: Place
+) -> None:
+    """Members without a row are reported by their number; deleted ones once for the archive."""
+    scan, cut = dicom(identity()), dicom(identity(), element(0x00100010, "PN", b"D", length=900))
+    full = zip_of({"a": scan, "b": scan})
+    place.upload("1 done.zip", full)
+    place.upload("2 without dicom.zip", zip_of({"a": b"text"}))
+    place.upload("3 broken members.tar", tar_of({"a": cut, "b": scan, "c": cut}))
+    place.upload("4 broken.zip", b"PK")
+    place.upload("5 missing.zip", full, deliver=False)
+    place.upload("6 half.zip", full)
+    gone = place.upload("7 gone.zip", full)
+    place.delete("7 gone.zip")
+    over = place.upload("8 overwritten.zip", full)
+    place.upload("8 overwritten.zip", zip_of({"b": scan}))
+    lost = place.upload("9 lost.zip", full)
+    stack.dataset.query(
+        "DELETE FROM instances WHERE path = @lost AND member = 'b' "
+        "OR path = @half AND event = 'expanded'",
+        {"lost": f"{place.root}9 lost.zip", "half": f"{place.root}6 half.zip"},
+    )
+    everything = [
+        ("dead-lettered", "3 broken members.tar", "2 members: UnreadableDicomError", None),
+        ("dead-lettered", "4 broken.zip", "UnreadableArchiveError", None),
+        ("missing", "5 missing.zip", None, None),
+        ("missing", "6 half.zip", None, None),
+        ("stale", "7 gone.zip", None, None),
+        ("superseded", "8 overwritten.zip", None, None),
+        ("missing", "9 lost.zip", None, None),
+    ]
+    assert place.found() == everything
+    assert {gone.data["generation"], over.data["generation"]} <= {row[1] for row in place.live()}
+    repaired = [result for *_, result in place.found("--repair")]
+    assert repaired == ["left", "left", "expanded", "expanded", "marked", "marked", "expanded"]
+    assert place.found() == everything[:2]
+    names = [name for name, _ in place.live()]
+    assert [names.count(name) for name in sorted(set(names))] == [2, 1, 2, 2, 1, 2]
+    assert lost.data["generation"] in {row[1] for row in place.live()}

@@ -74,6 +74,7 @@ def site(running_site: Site) -> Iterator[Site]:
     """The running deployment; faults planted by a test are removed after it."""
     yield running_site
     running_site.events.triggers = ALL_TRIGGERS
+    running_site.events.through_pubsub = False
     running_site.stack.storage.faults.clear()
     running_site.stack.bigquery.faults.clear()
 

@@ -56,7 +56,7 @@ def check(
 ) -> Callable[[], dict[TrialLine, TrialResult]]:
     def results() -> dict[TrialLine, TrialResult]:
         apis = apis_of(project, monkeypatch)
-        checks = DeploymentChecks(apis, dataset, CONFIG, "scans")
+        checks = DeploymentChecks(apis, dataset, CONFIG, "scans", "images/trial/")
         return {result.line: result for result in checks.results()}
 
     return results
@@ -236,6 +236,82 @@ def test_a_planted_fault_is_found(name: str, check: Check, project: GoogleProjec
     assert result.remedy
 
 
+def test_notifications_that_are_pushed_replace_triggers(
+    check: Check, project: GoogleProject
+) -> None:
+    project.notify("scans")
+    project.edit("/notificationConfigs", notification(object_name_prefix="images/"))
+    results = check()
+    rest = {result for result in results.values() if result.verdict != Verdict.CONFIRMED}
+    assert {result.line for result in rest} == {TrialLine.TRIGGER_LOCATION}, rest
+    detail = "finalized, deleted, archived through Pub/Sub"
+    assert results[TrialLine.TRIGGERS].detail == detail
+    assert results[TrialLine.DEAD_LETTER_GRANTS].detail == AGENT
+
+
+def notification(**changes: Any) -> Edit:
+    return lambda listing: listing["items"][0].update(changes)
+
+
+PUSH_FAULTS: dict[str, tuple[str, Edit, TrialLine, str]] = {
+    "no notification of deletions": (
+        "/notificationConfigs",
+        notification(event_types=["OBJECT_FINALIZE", "OBJECT_ARCHIVE"]),
+        TrialLine.TRIGGERS,
+        "no trigger for deleted, and no notification that is pushed",
+    ),
+    "a notification of another folder": (
+        "/notificationConfigs",
+        notification(object_name_prefix="reports/"),
+        TrialLine.TRIGGERS,
+        "no trigger for finalized, deleted, archived, and no",
+    ),
+    "nothing is pushed": (
+        "/changes-sub",
+        subscription(pushConfig={}),
+        TrialLine.TRIGGERS,
+        "no trigger for finalized, deleted, archived, and no",
+    ),
+    "pushes without a service account": (
+        "/changes-sub",
+        lambda resource: resource["pushConfig"].pop("oidcToken"),
+        TrialLine.SUBSCRIPTIONS,
+        "changes-sub: its pushes name no service account",
+    ),
+    "pushes without a wrapper": (
+        "/changes-sub",
+        lambda resource: resource["pushConfig"].update(noWrapper={"writeMetadata": True}),
+        TrialLine.SUBSCRIPTIONS,
+        "changes-sub: its messages have no wrapper",
+    ),
+    "acknowledgement deadline": (
+        "/changes-sub",
+        subscription(ackDeadlineSeconds=10),
+        TrialLine.SUBSCRIPTIONS,
+        "changes-sub: ackDeadlineSeconds is 10, not 600",
+    ),
+    "Pub/Sub may not acknowledge dead letters": (
+        "/changes-sub:getIamPolicy",
+        lambda policy: policy.clear(),
+        TrialLine.DEAD_LETTER_GRANTS,
+        "lacks roles/pubsub.subscriber on projects/local/subscriptions/changes-sub",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUSH_FAULTS)
+def test_a_planted_fault_of_a_push_is_found(
+    name: str, check: Check, project: GoogleProject
+) -> None:
+    end, edit, line, detail = PUSH_FAULTS[name]
+    project.notify("scans")
+    project.edit(end, edit)
+    result = check()[line]
+    assert result.verdict == Verdict.REFUTED
+    assert detail in result.detail
+    assert result.remedy
+
+
 def test_a_deleted_subscription_is_found(check: Check, project: GoogleProject) -> None:
     project.refuse("/deleted-sub", 404)
     result = check()[TrialLine.SUBSCRIPTIONS]
@@ -333,6 +409,19 @@ def test_everything_is_confirmed_that_can_be(
     }
     assert undecided == {TrialLine.PRUNING}, results
     assert results[TrialLine.LARGE_ROW].verdict == Verdict.CONFIRMED
+
+
+def test_events_that_come_through_pub_sub_are_confirmed_and_found_in_the_log(
+    site: Site, attempt: Callable[..., dict[TrialLine, TrialResult]]
+) -> None:
+    site.events.through_pubsub = True
+    results = attempt(60)
+    lines = (TrialLine.ROW, TrialLine.EVENT_NAMES, TrialLine.DEAD_LETTER, TrialLine.MARKER)
+    assert {results[line].verdict for line in lines} == {Verdict.CONFIRMED}, results
+    site.stack.bigquery.faults.append(Fault("insertAll", 403, google_error(403, "accessDenied")))
+    result = attempt(200)[TrialLine.ROW]
+    assert result.verdict == Verdict.REFUTED
+    assert "the function failed" in result.detail
 
 
 def test_a_function_that_fails_again_and_again_is_not_waited_for(

@@ -106,6 +106,24 @@ def test_an_error_names_the_option(overrides: Any, message: str) -> None:
     assert str(error.value).startswith(message)
 
 
+def test_an_error_names_every_wrong_option() -> None:
+    overrides = {
+        "input": {"otherNames": "smell", "namePatern": "x", "buckets": ["scans", "B"]},
+        "bigQuery": None,
+        "limits": {"depth": 0, "hops": 4},
+    }
+    with pytest.raises(ConfigError) as error:
+        load(overrides)
+    problems = str(error.value).split("; ")
+    assert [problem.partition(":")[0] for problem in problems] == [
+        "input.namePatern",
+        "bigQuery",
+        "input.otherNames",
+        "input.buckets[1]",
+        "limits.depth",
+    ]
+
+
 @pytest.mark.parametrize(
     ("environ", "message"),
     [

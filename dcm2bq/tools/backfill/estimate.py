@@ -47,6 +47,11 @@ def estimate(
             f"{counted(count.sniffed, 'object')} to convert with names that do not match "
             "input.namePattern: 1 read each, then ignored unless it is DICOM"
         )
+    if count.archives:
+        yield (
+            f"{counted(count.archives, 'archive')} to convert: how many members they have, and of "
+            "what size, is not known before they are read, so each counts as one object here"
+        )
     if known is not None:
         yield f"BigQuery already has {known:,} of them, as rows or dead letters; {objects:,} new"
     yield (

@@ -7,6 +7,7 @@ paths of all rows each time.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dcm2bq.bigquery.dataset import Dataset
+from dcm2bq.config import Config
 from dcm2bq.gcs.uri import GsUri
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.backfill.plan import Shard
@@ -15,19 +16,28 @@ from dcm2bq.tools.backfill.run_records import Run
 _DAYS = 7
 """Days after which an abandoned run's table expires."""
 _KNOWN = """
-SELECT path, version FROM instances_live
+SELECT path, version FROM instances_live WHERE member IS NULL
 UNION DISTINCT
-SELECT path, version FROM dead_letters WHERE event IN ('finalized', 'metadataUpdated')
+SELECT path, version FROM `{instances}` WHERE event = 'expanded'
 UNION DISTINCT
-SELECT path, version FROM dismissed_letters WHERE event IN ('finalized', 'metadataUpdated')
+SELECT path, version FROM dead_letters
+WHERE event IN ('finalized', 'metadataUpdated')
+  AND member IS NULL
+  AND reason != 'ArchiveTooLargeError'
+UNION DISTINCT
+SELECT path, version FROM dismissed_letters
+WHERE event IN ('finalized', 'metadataUpdated') AND member IS NULL
 """
+"""An archive is known once it was expanded, whatever became of its members. One that took the
+function too long is not: a backfill has the time."""
 
 
 def prepare(dataset: Dataset, run: Run, shards: Sequence[Shard]) -> None:
-    """Store the generations that have a live row or a dead letter, open or dismissed.
+    """Store the generations with a live row, an expansion, or a dead letter, open or dismissed.
 
     The table is dropped at the end of the run, or expires.
     """
+    known = _KNOWN.format(instances=run.config.big_query.instances_table_id)
     sql = f"""
         CREATE TABLE IF NOT EXISTS `{run.known_table}`
         PARTITION BY RANGE_BUCKET(shard, GENERATE_ARRAY(0, {len(shards)}, 1))
@@ -37,16 +47,17 @@ def prepare(dataset: Dataset, run: Run, shards: Sequence[Shard]) -> None:
         )
         AS
         SELECT RANGE_BUCKET(path, @starts) - 1 AS shard, path, version
-        FROM ({_KNOWN})
+        FROM ({known})
         WHERE STARTS_WITH(path, @source)
-    """  # noqa: S608 - a run's id has lowercase letters, digits and "_" only
+    """  # noqa: S608 - the configuration and the command restrict the characters of ids
     starts = [f"gs://{run.bucket}/{shard.start}" for shard in shards]
     dataset.query(sql, {"starts": starts, "source": f"gs://{run.bucket}/{run.prefix}"})
 
 
-def count(dataset: Dataset, uri: GsUri) -> int:
-    """Return how many generations under a prefix have a live row or a dead letter."""
-    sql = f"SELECT COUNT(*) AS n FROM ({_KNOWN}) WHERE STARTS_WITH(path, @source)"  # noqa: S608
+def count(dataset: Dataset, config: Config, uri: GsUri) -> int:
+    """Return how many generations under a prefix `prepare` would store."""
+    known = _KNOWN.format(instances=config.big_query.instances_table_id)
+    sql = f"SELECT COUNT(*) AS n FROM ({known}) WHERE STARTS_WITH(path, @source)"  # noqa: S608
     (row,) = dataset.query(sql, {"source": str(uri)})
     return int(row["n"])
 

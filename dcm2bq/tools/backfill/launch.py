@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.gcs.store import Store
-from dcm2bq.ignored import Ignored, is_sniffed, why_ignored
+from dcm2bq.ignored import Ignored, is_archive, is_sniffed, why_ignored
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools import indexing
 from dcm2bq.tools.backfill import known
@@ -24,13 +24,15 @@ type Runner = Callable[[Run, Sequence[Shard]], bool]
 class BucketCount:
     """The objects of a bucket by shard, and the listing's `requests` and `seconds`.
 
-    `sniffed` counts the objects that the function reads only because of `input.otherNames`.
+    `sniffed` counts the objects that the function reads only because of `input.otherNames`, and
+    `archives` the archives that it reads.
     """
 
     shards: Sequence[Shard]
     requests: int
     seconds: float
     sniffed: int = 0
+    archives: int = 0
     ignored_names: IgnoredNames[StoredObject] = field(default_factory=IgnoredNames)
 
     @property
@@ -149,7 +151,9 @@ def count(
     census = Census(Store(config), bucket, prefix, names.is_ignored, on_page)
     shards = census.shards(least=least)
     seconds = time.monotonic() - started
-    return BucketCount(shards, census.requests, seconds, names.sniffed, names.ignored)
+    return BucketCount(
+        shards, census.requests, seconds, names.sniffed, names.archives, names.ignored
+    )
 
 
 def examine_ignored(config: Config, count: BucketCount) -> SampleFindings:
@@ -163,7 +167,7 @@ class _Names:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self.sniffed = 0
+        self.sniffed = self.archives = 0
         self.ignored: IgnoredNames[StoredObject] = IgnoredNames()
 
     def is_ignored(self, stored: StoredObject) -> bool:
@@ -173,4 +177,5 @@ class _Names:
             self.ignored.add(stored.name, stored, storage_class=stored.storage_class)
         elif ignored is None:
             self.sniffed += is_sniffed(self._config, stored)
+            self.archives += is_archive(self._config, stored.name)
         return ignored is not None

@@ -54,7 +54,7 @@ class ShardStager:
         if earlier := self.records.staged(shard.number):
             return earlier
         files = StagedFiles(self.records.folder, shard.number)
-        handler = Handler(self._run.config, self._store, files, memory=self._memory)
+        handler = Handler(self._run.config, self._store, files, memory=self._memory, hurries=False)
         objects = ShardObjects(handler, on_result)
         objects.handle(self._events(shard, objects), self._pool, self._run.threads)
         files.close()
@@ -102,7 +102,7 @@ class ObjectAttempt:
     def proves_service(self) -> bool:
         """Whether the object was read, whatever it contained."""
         return self.outcome is not None and (
-            self.outcome.result in {Result.INSERTED, Result.DEAD_LETTERED}
+            self.outcome.result in {Result.INSERTED, Result.EXPANDED, Result.DEAD_LETTERED}
             or self.outcome.ignored is Ignored.CONTENT
         )
 

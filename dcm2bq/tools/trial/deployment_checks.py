@@ -3,20 +3,18 @@
 Only Google's services have these, so that a trial on local servers leaves them out.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
 from dcm2bq.bigquery.access import opening
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
-from dcm2bq.events import TYPE_PREFIX, EventKind
-from dcm2bq.tools.trial.google_apis import GoogleApis, MissingError, UntriedError, quoted
+from dcm2bq.events import EventKind
+from dcm2bq.tools.trial.google_apis import GoogleApis, MissingError, UntriedError
 from dcm2bq.tools.trial.lines import TrialLine, TrialResult, confirmed, not_tried, refuted
+from dcm2bq.tools.trial.routes import PUBSUB, STORAGE, Route, Routes
 
-STORAGE = "https://storage.googleapis.com"
-EVENTARC = "https://eventarc.googleapis.com"
-PUBSUB = "https://pubsub.googleapis.com"
 BIGQUERY = "https://bigquery.googleapis.com"
 RESOURCE_MANAGER = "https://cloudresourcemanager.googleapis.com"
 
@@ -27,7 +25,7 @@ SETTINGS: Mapping[str, Any] = {
     "retryPolicy": {"minimumBackoff": "10s", "maximumBackoff": "600s"},
     "maxDeliveryAttempts": 100,
 }
-"""The settings of a trigger's subscription, as docs/DEPLOY.md explains them."""
+"""The settings of the subscription of a trigger or topic, as docs/DEPLOY.md explains them."""
 
 _IN_WORDS = {
     "projectReaders": "every Viewer of the project",
@@ -58,9 +56,11 @@ LINES = (
 
 
 class DeploymentChecks:
-    """Reads what the deployment of a bucket consists of; each part is requested once."""
+    """Reads what the deployment of a bucket consists of, for the objects under `prefix`."""
 
-    def __init__(self, apis: GoogleApis, dataset: Dataset, config: Config, bucket: str) -> None:
+    def __init__(
+        self, apis: GoogleApis, dataset: Dataset, config: Config, bucket: str, prefix: str
+    ) -> None:
         self._apis = apis
         self._dataset = dataset
         self._bucket = bucket
@@ -68,6 +68,7 @@ class DeploymentChecks:
         self._kinds = [EventKind.FINALIZED, EventKind.DELETED, EventKind.ARCHIVED]
         if config.events.reindex_on_metadata_update:
             self._kinds.append(EventKind.METADATA_UPDATED)
+        self._routes = Routes(apis, bucket, prefix, self._kinds, dataset.project)
 
     def results(self) -> Iterator[TrialResult]:
         """Yield the lines, each as soon as it is decided."""
@@ -123,7 +124,7 @@ class DeploymentChecks:
 
     def _namespace(self) -> TrialResult:
         line = TrialLine.NAMESPACE
-        if not (self._bucket_resource.get("hierarchicalNamespace") or {}).get("enabled"):
+        if not (self._routes.bucket.get("hierarchicalNamespace") or {}).get("enabled"):
             return confirmed(line)
         return refuted(
             line,
@@ -133,24 +134,26 @@ class DeploymentChecks:
 
     def _all_triggers(self) -> TrialResult:
         line = TrialLine.TRIGGERS
-        missing = [kind for kind in self._kinds if not self._triggers[kind]]
+        notified, missing = self._routes.by_notification, self._routes.missing
         if not missing:
-            return confirmed(line, ", ".join(self._kinds))
+            by_trigger = [kind for kind in self._kinds if kind not in notified]
+            through = [f"{', '.join(notified)} through Pub/Sub"] if notified else []
+            return confirmed(line, ", ".join([*by_trigger, *through]))
         return refuted(
             line,
-            f"no trigger for {', '.join(missing)}",
+            f"no trigger for {', '.join(missing)}, and no notification that is pushed",
             "run terraform apply, or gcloud eventarc triggers create (docs/DEPLOY.md), and then "
             f"dcm2bq verify gs://{self._bucket} --repair",
         )
 
     def _trigger_location(self) -> TrialResult:
-        line, location = TrialLine.TRIGGER_LOCATION, self._bucket_resource["location"].lower()
+        line, location = TrialLine.TRIGGER_LOCATION, self._routes.bucket["location"].lower()
         elsewhere = [
             trigger["name"]
-            for trigger in self._own_triggers
+            for trigger in self._routes.triggers
             if trigger["name"].split("/")[3] != location
         ]
-        if not self._own_triggers:
+        if not self._routes.triggers:
             return not_tried(line, "there is no trigger")
         if not elsewhere:
             return confirmed(line, location)
@@ -162,23 +165,22 @@ class DeploymentChecks:
 
     def _settings(self) -> TrialResult:
         line = TrialLine.SUBSCRIPTIONS
-        if not self._own_triggers:
+        if not self._routes.all:
             return not_tried(line, "there is no trigger")
         problems = [
-            f"{trigger['name'].rpartition('/')[2]}: {problem}"
-            for trigger in self._own_triggers
-            for problem in self._problems(trigger)
+            f"{route.label}: {problem}"
+            for route in self._routes.all
+            for problem in self._problems(route)
         ]
         if not problems:
-            return confirmed(line, f"of {len(self._own_triggers)} triggers")
+            return confirmed(line, f"{len(self._routes.all)} of them")
         return refuted(line, "; ".join(problems), _APPLY)
 
-    def _problems(self, trigger: Mapping[str, Any]) -> list[str]:
-        name = _subscription_name(trigger)
-        if name is None:
+    def _problems(self, route: Route) -> list[str]:
+        if route.subscription is None:
             return ["it names no subscription"]
         try:
-            subscription = self._subscription(name)
+            subscription = self._routes.subscription(route.subscription)
         except MissingError:
             return ["its subscription was deleted: replace the trigger"]
         policy = subscription.get("deadLetterPolicy") or {}
@@ -192,12 +194,17 @@ class DeploymentChecks:
             problems.append("it has no dead-letter topic")
         if subscription.get("state", "ACTIVE") != "ACTIVE":
             problems.append(f"its state is {subscription['state']}")
+        push = subscription.get("pushConfig") or {}
+        if push.get("pushEndpoint") and not push.get("oidcToken"):
+            problems.append("its pushes name no service account")
+        if push.get("noWrapper") is not None:
+            problems.append("its messages have no wrapper")
         return problems
 
     def _dead_letter_subscription(self) -> TrialResult:
         line = TrialLine.DEAD_LETTER_SUBSCRIPTION
         if not self._dead_letter_topics:
-            return not_tried(line, "no subscription of a trigger has a dead-letter topic")
+            return not_tried(line, "no subscription has a dead-letter topic")
         problems = [
             problem for topic in self._dead_letter_topics if (problem := self._topic_problem(topic))
         ]
@@ -211,14 +218,7 @@ class DeploymentChecks:
 
     def _topic_problem(self, topic: str) -> str:
         """Return why a dead-letter topic does not reach the table; "" if it does."""
-        names = self._apis.pages(
-            PUBSUB,
-            f"/v1/{topic}/subscriptions",
-            "subscriptions",
-            needs="pubsub.topics.get",
-        )
-        subscriptions = [self._subscription(name) for name in names]
-        for subscription in subscriptions:
+        for subscription in self._routes.subscriptions_of(topic):
             bigquery = subscription.get("bigqueryConfig") or {}
             if bigquery.get("table", "").replace(":", ".") == self._dead_letter_table:
                 name = subscription["name"]
@@ -233,11 +233,9 @@ class DeploymentChecks:
     def _dead_letter_grants(self) -> TrialResult:
         line = TrialLine.DEAD_LETTER_GRANTS
         if not self._dead_letter_topics:
-            return not_tried(line, "no subscription of a trigger has a dead-letter topic")
-        number = self._bucket_resource["projectNumber"]
-        agent = f"serviceAccount:service-{number}@gcp-sa-pubsub.iam.gserviceaccount.com"
-        subscriptions = list(filter(None, map(_subscription_name, self._own_triggers)))
-        needed = [(name, "roles/pubsub.subscriber", "subscriptions") for name in subscriptions]
+            return not_tried(line, "no subscription has a dead-letter topic")
+        agent = f"serviceAccount:service-{self._number}@gcp-sa-pubsub.iam.gserviceaccount.com"
+        needed = [(name, "roles/pubsub.subscriber", "subscriptions") for name in self._subscribed]
         needed += [(t, "roles/pubsub.publisher", "topics") for t in self._dead_letter_topics]
         missing = [
             f"{role} on {name}"
@@ -266,63 +264,31 @@ class DeploymentChecks:
         )
         return _grants(policy, role, member)
 
-    @cached_property
-    def _bucket_resource(self) -> dict[str, Any]:
-        return self._apis.get(
-            STORAGE,
-            f"/storage/v1/b/{self._bucket}",
-            needs="storage.buckets.get",
-            fields="location,projectNumber,hierarchicalNamespace",
-        )
-
-    @cached_property
-    def _triggers(self) -> dict[EventKind, list[Mapping[str, Any]]]:
-        """The bucket's triggers by type of event; they are in the bucket's project."""
-        try:
-            project = self._bucket_resource["projectNumber"]
-        except UntriedError:
-            project = self._dataset.project
-        triggers: dict[EventKind, list[Mapping[str, Any]]] = {kind: [] for kind in self._kinds}
-        for trigger in self._apis.pages(
-            EVENTARC,
-            f"/v1/projects/{project}/locations/-/triggers",
-            "triggers",
-            needs="eventarc.triggers.list",
-        ):
-            filters = {
-                entry.get("attribute"): entry.get("value")
-                for entry in trigger.get("eventFilters") or []
-            }
-            if filters.get("bucket") != self._bucket:
-                continue
-            for kind in self._kinds:
-                if filters.get("type") == f"{TYPE_PREFIX}{kind}":
-                    triggers[kind].append(trigger)
-        return triggers
-
     @property
-    def _own_triggers(self) -> Sequence[Mapping[str, Any]]:
-        return [trigger for triggers in self._triggers.values() for trigger in triggers]
+    def _subscribed(self) -> list[str]:
+        return [route.subscription for route in self._routes.all if route.subscription]
+
+    @cached_property
+    def _number(self) -> str:
+        """The number of the project of the subscriptions."""
+        if self._routes.triggers:
+            return str(self._routes.bucket["projectNumber"])
+        project = self._subscribed[0].split("/")[1]
+        resource = self._apis.get(
+            RESOURCE_MANAGER, f"/v1/projects/{project}", needs="resourcemanager.projects.get"
+        )
+        return str(resource["projectNumber"])
 
     @cached_property
     def _dead_letter_topics(self) -> list[str]:
         topics = set()
-        for name in filter(None, map(_subscription_name, self._own_triggers)):
+        for name in self._subscribed:
             try:
-                policy = self._subscription(name).get("deadLetterPolicy") or {}
+                policy = self._routes.subscription(name).get("deadLetterPolicy") or {}
             except MissingError:
                 continue  # the line about the settings says so
             topics.add(policy.get("deadLetterTopic"))
         return sorted(filter(None, topics))
-
-    def _subscription(self, name: str) -> dict[str, Any]:
-        path = "/".join(map(quoted, name.split("/")))
-        return self._apis.get(PUBSUB, f"/v1/{path}", needs="pubsub.subscriptions.get")
-
-
-def _subscription_name(trigger: Mapping[str, Any]) -> str | None:
-    name = ((trigger.get("transport") or {}).get("pubsub") or {}).get("subscription")
-    return str(name) if name else None
 
 
 def _openness(entry: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from dcm2bq import notifications
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.trial.google_apis import GoogleApis, UntriedError
 
@@ -35,12 +36,13 @@ class FunctionLog:
         """Return the lines about `events` of a generation, or None if they cannot be read."""
         if self._apis is None:
             return None
+        notified = [name for name, event in notifications.KINDS.items() if event in events]
         request = {
             "resourceNames": [f"projects/{self.project}"],
             "filter": (
                 'resource.type="cloud_run_revision" '
                 f'jsonPayload.generation="{stored.generation}" '
-                f"jsonPayload.event_type:({' OR '.join(sorted(events))}) "
+                f"jsonPayload.event_type:({' OR '.join(sorted([*events, *notified]))}) "
                 f'timestamp>="{self._since.isoformat()}"'
             ),
             "orderBy": "timestamp desc",

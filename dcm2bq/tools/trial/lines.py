@@ -39,9 +39,12 @@ class TrialLine(StrEnum):
     DATASET_ACCESS = "dataset-access", "only owners and named principals can read the dataset"
     BUCKET_ACCESS = "bucket-access", "only named principals can read the bucket"
     NAMESPACE = "bucket-namespace", "the bucket has a flat namespace: every rename makes events"
-    TRIGGERS = "triggers", "each type of event of the bucket has a trigger"
+    TRIGGERS = (
+        "triggers",
+        "each type of event of the bucket has a trigger, or a notification that is pushed",
+    )
     TRIGGER_LOCATION = "trigger-location", "the triggers are in the location of the bucket"
-    SUBSCRIPTIONS = "subscriptions", "the subscriptions of the triggers have the five settings"
+    SUBSCRIPTIONS = "subscriptions", "the subscriptions of these have the documented settings"
     DEAD_LETTER_SUBSCRIPTION = (
         "dead-letter-subscription",
         "Pub/Sub writes events that were never acknowledged to the dead letter table",

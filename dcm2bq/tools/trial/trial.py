@@ -95,7 +95,8 @@ def results(
     else:
         yield not_tried(TrialLine.PRUNING, "the local BigQuery neither partitions nor bills")
     if apis:
-        yield from DeploymentChecks(apis, dataset, plan.config, plan.bucket).results()
+        checked = DeploymentChecks(apis, dataset, plan.config, plan.bucket, plan.prefix)
+        yield from checked.results()
     else:
         yield from (not_tried(line, _LOCAL) for line in deployment_checks.LINES)
     if checks.blocking or suffix is None:

@@ -15,7 +15,10 @@ _SEVERAL: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "copies": ({}, {"SOPInstanceUID": uid("scanned", "copies", 0)}),
     "parents of an instance": (
         {},
-        {"SOPInstanceUID": uid("scanned", "parents of an instance", 0), "SeriesInstanceUID": uid("else")},
+        {
+            "SOPInstanceUID": uid("scanned", "parents of an instance", 0),
+            "SeriesInstanceUID": uid("else"),
+        },
     ),
     "parents of a series": ({}, {"StudyInstanceUID": uid("other study")}),
     "levels": ({"SeriesInstanceUID": uid("scanned", "levels", "study")}, {}),

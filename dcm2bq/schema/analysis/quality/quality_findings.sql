@@ -205,7 +205,15 @@ SELECT
   CAST(NULL AS STRING),
   finding.detail
 FROM
-  `${project}.${dataset}.series_geometry`,
+  (
+    SELECT
+      *,
+      ARRAY_TO_STRING(why_not, ', ') AS reasons,
+      REGEXP_CONTAINS(
+        ARRAY_TO_STRING(why_not, ', '), 'no_position|differs|not_orthogonal|lateral_shift'
+      ) AS is_irregular
+    FROM `${project}.${dataset}.series_geometry`
+  ),
   UNNEST([
     STRUCT(
       'missing_slices' AS kind,
@@ -219,10 +227,8 @@ FROM
     ),
     STRUCT(
       'irregular_geometry' AS kind,
-      REGEXP_CONTAINS(
-        ARRAY_TO_STRING(why_not, ', '), 'no_position|differs|not_orthogonal|lateral_shift'
-      ) AS applies,
-      ARRAY_TO_STRING(why_not, ', ') AS detail
+      is_irregular AS applies,
+      reasons AS detail
     )
   ]) AS finding
 WHERE finding.applies

@@ -3,6 +3,7 @@
 WITH RECURSIVE items AS (
   SELECT
     path,
+    member,
     StudyInstanceUID,
     SeriesInstanceUID,
     SOPInstanceUID,
@@ -26,6 +27,7 @@ WITH RECURSIVE items AS (
   UNION ALL
   SELECT
     p.path,
+    p.member,
     p.StudyInstanceUID,
     p.SeriesInstanceUID,
     p.SOPInstanceUID,
@@ -67,29 +69,33 @@ parts AS (
     *,
     item.ConceptNameCodeSequence[0] AS concept,
     item.ConceptCodeSequence[0] AS code,
-    item.MeasuredValueSequence[0] AS measured,
+    COALESCE(
+      JSON_VALUE(item.MeasuredValueSequence[0].NumericValue),
+      JSON_VALUE(item.MeasuredValueSequence[0].NumericValue[0]),
+      JSON_VALUE(item.MeasuredValueSequence[0].FloatingPointValue)
+    ) AS number,
     item.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0] AS units,
     item.ReferencedSOPSequence[0] AS reference,
-    JSON_VALUE(item.DateTime) AS moment,
-    JSON_VALUE(item.Time) AS clock
+    -- closed by a semicolon: an end that patterns can name without the sign of a placeholder
+    CONCAT(JSON_VALUE(item.DateTime), ';') AS moment,
+    CONCAT(JSON_VALUE(item.Date), ';') AS day,
+    CONCAT(JSON_VALUE(item.Time), ';') AS clock
   FROM typed
 ),
 
 texts AS (
   SELECT
     *,
-    COALESCE(
-      JSON_VALUE(measured.NumericValue),
-      JSON_VALUE(measured.NumericValue[0]),
-      JSON_VALUE(measured.FloatingPointValue)
-    ) AS number,
-    REGEXP_EXTRACT(moment, '^[0-9]{4,14}') AS moment_digits,
-    REGEXP_EXTRACT(clock, '^[0-9]{2,6}') AS clock_digits
+    REGEXP_EXTRACT(
+      moment, '^((?:[0-9]{2}){2,7})(?:[.][0-9]{1,6})?(?:[-+][0-9]{4})?;'
+    ) AS moment_digits,
+    REGEXP_EXTRACT(clock, '^((?:[0-9]{2}){1,3})(?:[.][0-9]{1,6})?;') AS clock_digits
   FROM parts
 )
 
 SELECT
   path,
+  member,
   StudyInstanceUID,
   SeriesInstanceUID,
   SOPInstanceUID,
@@ -135,7 +141,7 @@ SELECT
   ) AS DateTime,
   SAFE_CAST(
     REGEXP_REPLACE(
-      REGEXP_EXTRACT(JSON_VALUE(item.Date), '^[0-9]{8}'), '^(....)(..)(..)', '\\1-\\2-\\3'
+      REGEXP_EXTRACT(day, '^([0-9]{8});'), '^(....)(..)(..)', '\\1-\\2-\\3'
     ) AS DATE
   ) AS Date,
   SAFE_CAST(

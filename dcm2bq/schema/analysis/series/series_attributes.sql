@@ -267,18 +267,26 @@ written AS (
   FROM header
 ),
 
+arrays AS (
+  SELECT * REPLACE (
+    IF(JSON_TYPE(spacings) = 'array', JSON_VALUE_ARRAY(spacings), NULL) AS spacings,
+    IF(JSON_TYPE(cosines) = 'array', JSON_VALUE_ARRAY(cosines), NULL) AS cosines
+  )
+  FROM written
+),
+
 separated AS (
   SELECT
     *,
-    JSON_VALUE(spacings[0]) AS row_spacing,
-    JSON_VALUE(spacings[1]) AS column_spacing,
-    JSON_VALUE(cosines[0]) AS row_x,
-    JSON_VALUE(cosines[1]) AS row_y,
-    JSON_VALUE(cosines[2]) AS row_z,
-    JSON_VALUE(cosines[3]) AS column_x,
-    JSON_VALUE(cosines[4]) AS column_y,
-    JSON_VALUE(cosines[5]) AS column_z
-  FROM written
+    spacings[SAFE_OFFSET(0)] AS row_spacing,
+    spacings[SAFE_OFFSET(1)] AS column_spacing,
+    cosines[SAFE_OFFSET(0)] AS row_x,
+    cosines[SAFE_OFFSET(1)] AS row_y,
+    cosines[SAFE_OFFSET(2)] AS row_z,
+    cosines[SAFE_OFFSET(3)] AS column_x,
+    cosines[SAFE_OFFSET(4)] AS column_y,
+    cosines[SAFE_OFFSET(5)] AS column_z
+  FROM arrays
 ),
 
 -- A number has a digit, unlike NaN and Infinity, which FLOAT64 would accept.

@@ -75,22 +75,31 @@ slice AS (
   FROM framed AS f
 ),
 
+written AS (
+  SELECT * REPLACE (
+    IF(JSON_TYPE(position) = 'array', JSON_VALUE_ARRAY(position), NULL) AS position,
+    IF(JSON_TYPE(orientation) = 'array', JSON_VALUE_ARRAY(orientation), NULL) AS orientation,
+    IF(JSON_TYPE(pixel_spacing) = 'array', JSON_VALUE_ARRAY(pixel_spacing), NULL) AS pixel_spacing
+  )
+  FROM slice
+),
+
 -- The directions of a row (r) and of a column (c), and the position of the first pixel (p), in mm.
 vector AS (
   SELECT
     *,
-    SAFE_CAST(JSON_VALUE(orientation[0]) AS FLOAT64) AS rx,
-    SAFE_CAST(JSON_VALUE(orientation[1]) AS FLOAT64) AS ry,
-    SAFE_CAST(JSON_VALUE(orientation[2]) AS FLOAT64) AS rz,
-    SAFE_CAST(JSON_VALUE(orientation[3]) AS FLOAT64) AS cx,
-    SAFE_CAST(JSON_VALUE(orientation[4]) AS FLOAT64) AS cy,
-    SAFE_CAST(JSON_VALUE(orientation[5]) AS FLOAT64) AS cz,
-    SAFE_CAST(JSON_VALUE(position[0]) AS FLOAT64) AS px,
-    SAFE_CAST(JSON_VALUE(position[1]) AS FLOAT64) AS py,
-    SAFE_CAST(JSON_VALUE(position[2]) AS FLOAT64) AS pz,
-    SAFE_CAST(JSON_VALUE(pixel_spacing[0]) AS FLOAT64) AS row_spacing,
-    SAFE_CAST(JSON_VALUE(pixel_spacing[1]) AS FLOAT64) AS column_spacing
-  FROM slice
+    SAFE_CAST(orientation[SAFE_OFFSET(0)] AS FLOAT64) AS rx,
+    SAFE_CAST(orientation[SAFE_OFFSET(1)] AS FLOAT64) AS ry,
+    SAFE_CAST(orientation[SAFE_OFFSET(2)] AS FLOAT64) AS rz,
+    SAFE_CAST(orientation[SAFE_OFFSET(3)] AS FLOAT64) AS cx,
+    SAFE_CAST(orientation[SAFE_OFFSET(4)] AS FLOAT64) AS cy,
+    SAFE_CAST(orientation[SAFE_OFFSET(5)] AS FLOAT64) AS cz,
+    SAFE_CAST(position[SAFE_OFFSET(0)] AS FLOAT64) AS px,
+    SAFE_CAST(position[SAFE_OFFSET(1)] AS FLOAT64) AS py,
+    SAFE_CAST(position[SAFE_OFFSET(2)] AS FLOAT64) AS pz,
+    SAFE_CAST(pixel_spacing[SAFE_OFFSET(0)] AS FLOAT64) AS row_spacing,
+    SAFE_CAST(pixel_spacing[SAFE_OFFSET(1)] AS FLOAT64) AS column_spacing
+  FROM written
 ),
 
 normal AS (
@@ -163,7 +172,7 @@ measure AS (
     MAX(median_gap) AS median_gap,
     SUM(gap) / SUM(ROUND(gap / smallest_gap)) AS common_gap,
     MAX(ABS(gap - ROUND(gap / smallest_gap) * smallest_gap) / gap) <= 0.01
-      AND MAX(median_gap) <= 3 * MIN(gap) AS is_uniform,
+      AND MAX(median_gap) < 4.5 * MIN(gap) AS is_uniform,
     SUM(ROUND(gap / smallest_gap) - 1) AS missing_of_smallest,
     SUM(GREATEST(ROUND(gap / median_gap) - 1, 0)) AS missing_of_median,
     GREATEST(
@@ -183,7 +192,8 @@ measure AS (
 ),
 
 -- If all gaps are multiples of the smallest one, that is the spacing, however many slices are
--- missing; otherwise the median is. Neither means anything if the slices are not parallel.
+-- missing; otherwise the median is. (A smallest gap of less than a quarter of the median, or so, is
+-- not a spacing but a slice in the wrong place.) No gap means anything if slices are not parallel.
 measured AS (
   SELECT
     StudyInstanceUID,
