@@ -191,7 +191,7 @@ class Handler:
         if member is not None:
             row = self._expander.index_member(event, content, member, deadline)
             if row is None:
-                return Outcome(result=Result.IGNORED, event=event, ignored=Ignored.MEMBER)
+                return Outcome(result=Result.IGNORED, event=event, ignored=Ignored.CONTENT)
             return Outcome(
                 result=Result.INSERTED,
                 event=event,

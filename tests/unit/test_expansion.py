@@ -305,7 +305,7 @@ def test_one_member_can_be_indexed_again() -> None:
     (row,) = rows_of(sink)
     assert (row.member, row.event) == ("study/1", "finalized")
     outcome = apply_member(zip_of(MIXED), "readme", sink)
-    assert (outcome.result, outcome.ignored) == (Result.IGNORED, Ignored.MEMBER)
+    assert (outcome.result, outcome.ignored) == (Result.IGNORED, Ignored.CONTENT)
     with pytest.raises(UnreadableArchiveError, match="no such member"):
         apply_member(zip_of(MIXED), "study", sink)
     assert len(sink.rows) == 1
