@@ -322,7 +322,7 @@ def test_a_backfill_gives_an_archive_more_time_than_an_event() -> None:
 
     content, sink = zip_of(MIXED), MemorySink()
     memory = Watched(64 * MIB)
-    handler = Handler(READ, MemoryStore(content), sink, memory=memory, hurries=False)
+    handler = Handler(READ, MemoryStore(content), sink, memory=memory, bounds_archives=False)
     assert handler.handle(events.deliver(event(content))).result is Result.EXPANDED
     assert ends[0] == float("inf")
     assert all(49 < left <= 50 for left in ends[1:])
