@@ -74,9 +74,8 @@ class Handler:
 
     `memory` is the budget that its conversions share, by default that of the process.
     `on_large` is called with the event and its memory in bytes before a conversion becomes
-    unusually large. Without `bounds_archives`, archives may take longer than the
-    deadline of an event.
-    Raises `ConfigError` for limits that the memory cannot satisfy.
+    unusually large. Without `bounds_archives`, archives may take longer than the deadline of an
+    event. Raises `ConfigError` for limits that the memory cannot satisfy.
     """
 
     def __init__(
