@@ -96,6 +96,8 @@ def value(item: Header) -> tuple[float | None, str | None]:
     with suppress(ValueError, TypeError, KeyError):  # it is not a number, or absent
         first = measured["NumericValue"].value
         number = float(first[0] if isinstance(first, pydicom.multival.MultiValue) else first)
+    if number is not None and not math.isfinite(number):
+        number = None
     return number, coded(measured, "MeasurementUnitsCodeSequence")[1]
 
 
