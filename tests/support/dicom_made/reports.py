@@ -246,8 +246,8 @@ def broken_dose_report() -> bytes:
     return made.replace(b"20240305", b"2024 5 3")
 
 
-NO_NUMBER = "987"
-"""Replaced in the file by what is not a number, which pydicom does not write."""
+NO_NUMBER, TOO_LARGE = "987", "98765"
+"""Replaced in the file by what is not a number, and by one that is infinite as a FLOAT64."""
 SITE, OLD_SITE = "SCT:363698007", "SRT:G-C0E3"
 SIDE, OLD_SIDE = "SCT:272741003", "SRT:G-C171"
 
@@ -301,7 +301,12 @@ def measurement_reports() -> Iterator[tuple[str, bytes]]:
             number("SRT:G-D7FE", "-3.25", "[hnsf'U]"),
         ),
         group("3", number("SCT:118565006", 4, "mm3"), text("112222", "spiculated")),
-        group(None, number("SCT:118565006", NO_NUMBER, "mm3"), coded("112223", concept("1"))),
+        group(
+            None,
+            number("SCT:118565006", NO_NUMBER, "mm3"),
+            number("SCT:118565006", TOO_LARGE, "mm3"),
+            coded("112223", concept("1")),
+        ),
         container("125007"),
     )
     measurements = container("126010", *groups)
@@ -315,7 +320,7 @@ def measurement_reports() -> Iterator[tuple[str, bytes]]:
         SOPClassUID=COMPREHENSIVE_3D,
         StudyDate="20240401",
     )
-    made = made.replace(NO_NUMBER.encode(), b"abc")
+    made = made.replace(TOO_LARGE.encode(), b"1e999").replace(NO_NUMBER.encode(), b"abc")
     yield "reports/measurements/lesions.dcm", made
     yield "reports/measurements/copy of lesions.dcm", made
 
