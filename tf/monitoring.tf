@@ -3,7 +3,7 @@
 # events have a line each at DEBUG only, and at INFO a line with their counts, by reason, for every
 # minute: the sums of its metrics are the numbers of events. docs/OPERATIONS.md explains each alert.
 locals {
-  ignored = ["name", "content", "empty", "folder", "metadata", "temporary"]
+  ignored = ["name", "content", "empty", "folder", "member", "metadata", "temporary"]
 
   lines_of_function = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"${local.name}\""
 
@@ -26,8 +26,8 @@ locals {
       labels      = { outcome = "What became of the event" }
     }
     dead_letters = {
-      description = "Dead letters of the function, by error"
-      filter      = "jsonPayload.outcome=\"dead_lettered\""
+      description = "Events that left dead letters of the function, by error"
+      filter      = "(jsonPayload.outcome=\"dead_lettered\" OR jsonPayload.archive.dead_letters>0)"
       value       = null
       unit        = "1"
       labels      = { error_type = "The type of the last error" }

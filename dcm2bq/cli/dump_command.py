@@ -23,7 +23,7 @@ from dcm2bq.tools.wording import counted
 
 if TYPE_CHECKING:
     from dcm2bq.dicom import Conversion
-    from dcm2bq.tools.dump import Files
+    from dcm2bq.tools.dump import File, Files
 
 
 _ADVICE = "to convert such files, add --option input.otherNames=sniff"
@@ -32,7 +32,9 @@ _ADVICE = "to convert such files, add --option input.otherNames=sniff"
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option(
-    "--envelope", is_flag=True, help="Print one line per file: its path, metadata and warnings."
+    "--envelope",
+    is_flag=True,
+    help="Print one line per file: its path, member, metadata and warnings.",
 )
 @click.option(
     "--format",
@@ -57,9 +59,11 @@ def dump(
     A PATH is a file, a folder, a glob pattern, gs://bucket/object, gs://bucket/prefix/ or -
     for standard input. In folders and under prefixes, only names that match
     input.namePattern are converted, and with --option input.otherNames=sniff also other
-    files that begin like DICOM; a file given by its own name is always converted.
+    files that begin like DICOM; a file given by its own name is always converted. Of an archive
+    given by its own name (.zip, .tar, .tar.gz, .tgz), the members that begin like DICOM are
+    converted; with --option input.archives=read also of archives in folders and under prefixes.
 
-    A single file is printed as one indented document, several files as one line each.
+    A single file is printed as one indented document, several files or members as one line each.
     Files that cannot be read are reported on stderr, and the exit status is then 1.
 
     \b
@@ -69,6 +73,7 @@ def dump(
         dcm2bq dump --option jsonOutput.ignorePrivate=true --envelope study/
         dcm2bq dump 'archive/**/*.dcm' | jq -r .PatientID
         dcm2bq dump gs://my-bucket/2026/ > headers.ndjson
+        dcm2bq dump --envelope study.zip | jq -r .member
         curl -s https://example.org/scan.dcm | dcm2bq dump -
     """  # noqa: D301 - \b tells click to keep the line breaks
     _check(paths)
@@ -94,12 +99,12 @@ def dump(
                 unlike += 1
                 continue
             except Exception as error:
-                complain(f"{file.path}: {_reason(error)}")
+                complain(f"{file.name}: {_reason(error)}")
                 status = max(status, status_of(error))
                 continue
-            say_json(_document(file.path, conversion, envelope=envelope, indent=single))
+            say_json(_document(file, conversion, envelope=envelope, indent=single))
             if verbose and conversion.warnings:
-                _report_warnings(file.path, len(conversion.warnings))
+                _report_warnings(file.name, len(conversion.warnings))
     _report_skipped(*files.skipped, unlike)
     _report_sample(files)
     return status
@@ -114,13 +119,14 @@ def _check(paths: Sequence[str]) -> None:
             GsUri.parse(path)
 
 
-def _document(path: str, conversion: "Conversion", *, envelope: bool, indent: bool) -> bytes:
+def _document(file: "File", conversion: "Conversion", *, envelope: bool, indent: bool) -> bytes:
     text = conversion.text.encode()
     if envelope:
         # A name on disk need not be valid UTF-8; JSON must be.
-        name = os.fsencode(path).decode(errors="replace")
-        content = {"path": name, "metadata": msgspec.Raw(text), "warnings": conversion.warnings}
-        return msgspec.json.encode(content)
+        path = os.fsencode(file.path).decode(errors="replace")
+        member = {} if file.member is None else {"member": file.member}
+        content = {"metadata": msgspec.Raw(text), "warnings": conversion.warnings}
+        return msgspec.json.encode({"path": path, **member, **content})
     return bytes(msgspec.json.format(text, indent=2)) if indent else text
 
 

@@ -1,7 +1,6 @@
 """What `dcm2bq local` prints: the summary, which BigQuery answers by SQL, and tables of rows."""
 
 import itertools
-import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
@@ -15,9 +14,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from dcm2bq.ignored import matches_name_pattern
+from dcm2bq.archives import is_archive_name
+from dcm2bq.ignored import is_archive, matches_name_pattern
 from dcm2bq.local import servers
 from dcm2bq.local.stack import BUCKET, Change, ChangeKind, Stack
+from dcm2bq.rows import EXPANDED
 from dcm2bq.tools.display import printable, printable_json
 from dcm2bq.tools.ignored_names import IgnoredNames
 from dcm2bq.tools.wording import counted
@@ -28,13 +29,25 @@ _PIPE_WIDTH = 10_000  # columns: no line is wrapped, since programs read pipes l
 _UNITS = ("bytes", "KB", "MB", "GB", "TB")
 _KILO = 1000
 _EXAMPLES = 3  # names shown of each kind of ignored file
-_ARCHIVES = re.compile(r"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
 _CHANGES_PER_QUERY = 500  # of 36 bytes an event id: far below BigQuery's 1 MB for a query
 
 _COUNTS_SQL = """
+WITH expanded AS (
+  SELECT DISTINCT path FROM `{instances}` WHERE event = 'expanded'
+),
+recorded AS (
+  SELECT path FROM instances_live
+  UNION DISTINCT
+  SELECT path FROM dead_letters
+  UNION DISTINCT
+  SELECT path FROM expanded
+)
 SELECT
   (SELECT COUNT(DISTINCT path) FROM instances_live) AS live,
-  (SELECT COUNT(DISTINCT path) FROM dead_letters) AS letters,
+  (SELECT COUNT(*) FROM dead_letters) AS letters,
+  (SELECT COUNT(*) FROM expanded) AS archives,
+  (SELECT COUNT(member) FROM instances_live) AS members,
+  (SELECT COUNT(*) FROM recorded) AS recorded,
   (SELECT COUNT(*) FROM studies) AS studies
 """
 _MODALITIES_SQL = """
@@ -56,17 +69,27 @@ FROM studies
 ORDER BY Instances DESC, StudyDate DESC, StudyInstanceUID
 LIMIT 10
 """
-_LETTERS_SQL = "SELECT path, reason, message FROM dead_letters ORDER BY path, version LIMIT 20"
+_LETTERS_SQL = """
+SELECT
+  IF(member IS NULL, path, CONCAT(path, ', member ', member)) AS path, reason, message
+FROM dead_letters
+ORDER BY path, version
+LIMIT 20
+"""
 _EXAMPLE_SQL = (
     "SELECT Modality, PatientID, StudyDate, Manufacturer "
     "FROM instances_live ORDER BY StudyDate DESC, path LIMIT 5"
 )
 _OUTCOMES_SQL = """
-SELECT info.event_id AS id, event, Modality AS modality, '' AS reason FROM `{instances}`
-WHERE info.event_id IN UNNEST(SPLIT(@ids))
+SELECT
+  info.event_id AS id, event, Modality AS modality, '' AS reason,
+  info.archive.instances AS members, info.archive.dead_letters AS letters
+FROM `{instances}`
+WHERE info.event_id IN UNNEST(SPLIT(@ids)) AND member IS NULL
 UNION ALL
-SELECT message_id, 'dead letter', '', CONCAT(reason, ': ', message) FROM dead_letters
-WHERE message_id IN UNNEST(SPLIT(@ids))
+SELECT message_id, 'dead letter', '', CONCAT(reason, ': ', message), NULL, NULL
+FROM dead_letters
+WHERE message_id IN UNNEST(SPLIT(@ids)) AND member IS NULL
 """
 
 
@@ -82,11 +105,15 @@ def print_summary(
     out: Console, stack: Stack, failures: Mapping[str, str], *, seconds: float, command: str
 ) -> None:
     """Print what the dataset holds; `command` is the command line to query it with."""
-    (counts,) = stack.dataset.query(_COUNTS_SQL)
+    instances = stack.config.big_query.instances_table_id
+    (counts,) = stack.dataset.query(_COUNTS_SQL.format(instances=instances))
     live, letters = counts["live"], counts["letters"]
     unacknowledged = [name for name in failures if name in stack.objects]
-    ignored = max(len(stack.objects) - live - letters - len(unacknowledged), 0)
+    ignored = max(len(stack.objects) - counts["recorded"] - len(unacknowledged), 0)
     parts = [f"{live:,} in BigQuery", counted(letters, "dead letter"), f"{ignored:,} ignored"]
+    if archives := counts["archives"]:
+        rows = counted(counts["members"], "row")
+        parts.append(f"{counted(archives, 'archive')} with {rows} of members")
     if failures:
         parts.append(f"{len(failures):,} failed")
     objects = counted(len(stack.objects), "object")
@@ -177,6 +204,9 @@ def _outcome(change: Change, outcomes: Mapping[str, Row]) -> str:
         return f"dead letter, {row['reason']}"
     if change.kind is ChangeKind.DELETED:
         return "no longer live"
+    if row["event"] == EXPANDED:
+        rows, letters = counted(row["members"], "row"), counted(row["letters"], "dead letter")
+        return f"expanded, {rows}, {letters}"
     return f"live, {row['modality'] or 'no modality'}"
 
 
@@ -193,10 +223,14 @@ def _others(stack: Stack) -> str:
 
 def _ignored_kinds(stack: Stack) -> Iterator[str]:
     """Yield a line about archives, and one about DICOM, among what is ignored."""
-    ignored = [name for name in stack.objects if not matches_name_pattern(stack.config, name)]
-    if archives := [name for name in ignored if _ARCHIVES.search(name)]:
+    ignored = [
+        name
+        for name in stack.objects
+        if not (matches_name_pattern(stack.config, name) or is_archive(stack.config, name))
+    ]
+    if archives := [name for name in ignored if is_archive_name(name)]:
         count = counted(len(archives), "archive")
-        yield f"{count}: {_some(archives)}; not opened: unpack them first"
+        yield f"{count}: {_some(archives)}; --option input.archives=read opens them"
     if stack.config.input.other_names == "sniff":
         return
     names: IgnoredNames[str] = IgnoredNames()

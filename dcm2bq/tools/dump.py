@@ -1,23 +1,28 @@
-"""The files that `dcm2bq dump` converts: local files, objects in Cloud Storage, standard input."""
+"""The files that `dcm2bq dump` converts: local files, objects in Cloud Storage, standard input.
+
+Of an archive, the members are converted.
+"""
 
 import glob
 import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
+from dcm2bq.archives import Member, is_archive_name, members
 from dcm2bq.config import Config
-from dcm2bq.deadline import Deadline
-from dcm2bq.dicom import Conversion, convert
+from dcm2bq.deadline import NO_DEADLINE, Deadline
+from dcm2bq.dicom import Conversion, Source, budget_of, convert, convert_within
 from dcm2bq.errors import Dcm2BqError
 from dcm2bq.files import open_regular
 from dcm2bq.gcs.uri import GsUri, is_uri
-from dcm2bq.ignored import matches_name_pattern
+from dcm2bq.ignored import is_archive, matches_name_pattern
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.ignored_names import IgnoredNames, SampleFindings, read_from
 
@@ -29,11 +34,18 @@ if TYPE_CHECKING:
 class File:
     """A file to convert; `convert` raises an error if it cannot be read.
 
-    That is `UnlikeDicomError` for a file to be skipped: only its first bytes could tell.
+    That is `UnlikeDicomError` for a file to be skipped: only its first bytes could tell. A
+    `member` of an archive must be converted before the next file is requested.
     """
 
     path: str
     convert: Callable[[], Conversion]
+    member: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The path, and the member of the archive there."""
+        return self.path if self.member is None else f"{self.path}, member {self.member}"
 
 
 class Files:
@@ -49,7 +61,12 @@ class Files:
         self._empty_objects = 0
 
     def names_one(self, path: str) -> bool:
-        """Return whether an argument names exactly one file, not a folder, prefix or pattern."""
+        """Return whether an argument names exactly one file, not a folder, prefix or pattern.
+
+        Nor an archive.
+        """
+        if is_archive_name(path):
+            return False
         if is_uri(path):
             return _names_object(GsUri.parse(path))
         return not Path(path).is_dir() and (Path(path).exists() or not glob.has_magic(path))
@@ -102,7 +119,10 @@ class Files:
     def _find_local(self, path: str) -> Iterator[File]:
         if not Path(path).is_dir():
             self._named.add(path)
-            yield File(path, partial(self._convert_file, Path(path)))
+            if is_archive_name(path):
+                yield from self._open_file(Path(path))
+            else:
+                yield File(path, partial(self._convert_file, Path(path)))
             return
         errors: list[OSError] = []
         names = sorted(
@@ -114,6 +134,9 @@ class Files:
         chosen = names if self._sniffs else [name for name in names if name in matching]
         self._unmatched.update(map(str, set(names).difference(chosen)))
         for name in chosen:
+            if is_archive(self._config, name.name):
+                yield from self._open_file(name)
+                continue
             convert_ = partial(self._convert_file, name, sniff=name not in matching)
             yield File(str(name), convert_)
         for error in errors:
@@ -151,6 +174,11 @@ class Files:
                 else:
                     count += 1
                     sniff = not matches
+                    if is_archive_name(stored.name) and (
+                        is_one or is_archive(self._config, stored.name)
+                    ):
+                        yield from self._open_object(stored)
+                        continue
                     yield File(stored.path, partial(self._convert_object, stored, sniff=sniff))
         except Dcm2BqError as error:
             yield _failing(path, error)
@@ -159,7 +187,45 @@ class Files:
                 yield _failing(path, FileNotFoundError("no such object"))
 
     def _matches(self, name: str) -> bool:
-        return matches_name_pattern(self._config, name)
+        return matches_name_pattern(self._config, name) or is_archive(self._config, name)
+
+    def _open_file(self, path: Path) -> Iterator[File]:
+        """Yield the members of a local archive."""
+        try:
+            stream = open_regular(path)
+        except OSError as error:
+            yield _failing(str(path), error)
+            return
+        with stream:
+            yield from self._members(str(path), path.name, _LocalContent(stream))
+
+    def _open_object(self, stored: StoredObject) -> Iterator[File]:
+        """Yield the members of an archive in Cloud Storage, however long that takes."""
+        content = self._get_store().open(stored, NO_DEADLINE)
+        yield from self._members(stored.path, stored.name, content, stored.bulk_data_root)
+
+    def _members(self, path: str, name: str, content: Source, root: str = "") -> Iterator[File]:
+        try:
+            with closing(members(content, name, self._config.limits)) as found:
+                for member in found:
+                    convert_ = partial(self._convert_member, member, root)
+                    yield File(path, convert_, member.name)
+        except Dcm2BqError as error:
+            yield _failing(path, error)
+
+    def _convert_member(self, member: Member, root: str) -> Conversion:
+        if member.error:
+            raise member.error
+        limits = self._config.limits
+        with budget_of(limits).claim(Deadline.after(limits.deadline_seconds)) as claim:
+            return convert_within(
+                claim,
+                member.source,
+                self._config,
+                bulk_data_root=root,
+                member=member.name,
+                sniff=True,
+            )
 
     def _convert_stdin(self) -> Conversion:
         return self._convert_stream(sys.stdin.buffer)
@@ -188,6 +254,18 @@ class Files:
 
             self._store = Store(self._config)
         return self._store
+
+
+class _LocalContent:
+    """The content of a local file, which several threads can read at once."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._number = stream.fileno()
+        self.size = os.fstat(self._number).st_size
+
+    def read_at(self, offset: int, n: int, /) -> bytes:
+        """Return up to `n` bytes from `offset` on."""
+        return os.pread(self._number, n, offset)
 
 
 def _first_bytes(path: Path, n: int) -> bytes:

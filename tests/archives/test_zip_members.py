@@ -1,6 +1,7 @@
 """ZIP: the directory, local headers, and members that can or cannot be read."""
 
 import io
+import random
 import struct
 import threading
 import warnings
@@ -13,6 +14,7 @@ import pytest
 from dcm2bq import dicom
 from dcm2bq.archives import is_archive_name, members
 from dcm2bq.config import Limits
+from dcm2bq.dicom.read.source import StreamSource
 from dcm2bq.errors import ArchiveTooLargeError, ReadFailedError, UnreadableArchiveError
 from tests.archives.reading import FILES, contents, members_of, whole
 from tests.dicom.build import dicom as part10
@@ -264,6 +266,12 @@ def test_a_dicomdir_and_what_is_not_dicom_are_members_as_any_other() -> None:
     directory, readme = members_of(zipped(files), "x.zip")
     assert dicom.convert(directory.source).columns["SOPInstanceUID"] == "1.2.3.4"
     assert readme.source.read_at(0, readme.size) == b"no DICOM"
+
+
+def test_a_local_file_is_read_by_several_threads_as_by_one() -> None:
+    files = {str(n): random.Random(n).randbytes(150_000) for n in range(100)}
+    stream = io.BytesIO(zipped(files, STORED))
+    assert contents(StreamSource(stream), "x.zip") == files
 
 
 def test_a_consumer_that_stops_leaves_no_thread_and_few_requests() -> None:

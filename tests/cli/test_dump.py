@@ -17,6 +17,7 @@ from click import progressbar
 
 from dcm2bq import cli
 from dcm2bq.dicom import convert
+from tests.support.archive_files import tar_of, zip_of
 from tests.support.cloud import Bucket
 from tests.support.http_server import serving
 
@@ -394,6 +395,45 @@ def test_objects_of_other_names_are_sniffed_if_asked_to(dump: Dump, bucket: Buck
 
 
 @pytest.mark.usefixtures("refusing")
+def test_the_members_of_an_archive_are_printed_as_lines(dump: Dump, bucket: Bucket) -> None:
+    """Also of a single one; what does not begin like DICOM is skipped."""
+    content = zip_of(
+        {
+            "a/ct": (FILES / "CT_small.dcm").read_bytes(),
+            "cut": (FILES / "CT_small.dcm").read_bytes()[:1000],
+            "notes": b"text",
+            "mr": (FILES / "MR_small.dcm").read_bytes(),
+        }
+    )
+    bucket.upload("study/1.zip", content)
+    uri = f"gs://{bucket.name}/study/1.zip"
+    dump("--envelope", uri)
+    assert [(line["path"], line["member"]) for line in dump.lines] == [(uri, "a/ct"), (uri, "mr")]
+    reference = dump.lines[0]["metadata"]["PixelData"]["BulkDataURI"]
+    assert reference.startswith("?member=a/ct&offset=")
+    failed, skipped = dump.err.splitlines()
+    assert failed.startswith(f"{uri}, member cut: ")
+    assert skipped == "skipped: 1 file that does not begin like DICOM"
+    assert dump.status == 1
+    assert dump(f"gs://{bucket.name}/study/").lines == []
+    read = ("--option", "input.archives=read")
+    assert dump(*read, f"gs://{bucket.name}/study/").modalities == ["CT", "MR"]
+
+
+def test_a_local_archive_is_read_like_a_folder(dump: Dump, tmp_path: Path) -> None:
+    archive = tmp_path / "a" / "scans.TAR"
+    archive.parent.mkdir()
+    archive.write_bytes(tar_of({"ct": (FILES / "CT_small.dcm").read_bytes()}))
+    assert dump(archive).modalities == ["CT"]
+    assert "member" not in dump(FILES / "CT_small.dcm").out
+    assert dump("--option", "input.archives=read", archive.parent).modalities == ["CT"]
+    assert dump(archive.parent).status == 1
+    archive.with_suffix(".zip").write_bytes(b"PK")
+    dump(archive.with_suffix(".zip"))
+    message = "no readable directory of a ZIP at the end"
+    assert (dump.status, dump.err) == (1, f"{archive.with_suffix('.zip')}: {message}\n")
+
+
 @pytest.mark.parametrize("uri", ["gs://", "gs:///x", "gs://UPPER", "gs://a", "GS://bucket/a.dcm"])
 def test_an_invalid_uri_is_refused_before_anything_is_read(dump: Dump, uri: str) -> None:
     dump(FILES / "CT_small.dcm", uri)

@@ -22,6 +22,7 @@ from dcm2bq.local import servers, session, stack
 from dcm2bq.local.sql import first_words
 from tests.dicom.build import dicom, element, identity
 from tests.local.conftest import COMMAND, ODD_NAMES, Cli
+from tests.support.archive_files import tar_of, zip_of
 
 
 def test_odd_names_and_broken_files_are_ingested_and_reported(cli: Cli, odd_folder: Path) -> None:
@@ -224,7 +225,10 @@ def test_ignored_names_that_may_be_dicom_are_listed(
         (tmp_path / name).write_text("no DICOM")
     done = cli.run("local", str(tmp_path), "--once")
     assert "1 in BigQuery, 0 dead letters, 7 ignored" in done.stdout
-    assert "  2 archives: more.tar.gz, study.zip; not opened: unpack them first\n" in done.stdout
+    assert (
+        "  2 archives: more.tar.gz, study.zip; --option input.archives=read opens them\n"
+        in done.stdout
+    )
     assert (
         "  3 of 7 files that input.namePattern excludes begin with DICM: 1.2.840.5, IM0001, "
         "sub/IM0002; --option input.otherNames=sniff records them\n" in done.stdout
@@ -235,6 +239,25 @@ def test_ignored_names_that_may_be_dicom_are_listed(
         "Ignored: empty objects, and content that does not begin like DICOM "
         "(option input.otherNames)\n  2 archives: " in done.stdout
     )
+
+
+def test_archives_are_expanded_and_counted(cli: Cli, tmp_path: Path) -> None:
+    scan = dicom(identity(), element(0x00080060, "CS", "CT"))
+    (tmp_path / "study.zip").write_bytes(
+        zip_of({"1": scan, "2": scan, "cut": scan[:-3], "x": b"x"})
+    )
+    (tmp_path / "text.tgz").write_bytes(tar_of({"a.txt": b"text"}, is_compressed=True))
+    (tmp_path / "broken.zip").write_bytes(b"PK")
+    (tmp_path / "scan.dcm").write_bytes(scan)
+    (tmp_path / "notes.txt").write_bytes(b"text")
+    done = cli.run("local", str(tmp_path), "--once", "--option", "input.archives=read")
+    first = done.stdout.strip().splitlines()[0]
+    assert first.startswith("5 objects in ")
+    assert first.endswith(
+        ": 2 in BigQuery, 2 dead letters, 1 ignored, 2 archives with 2 rows of members"
+    )
+    assert "gs://dicom/study.zip, member cut" in done.stdout
+    assert "opens them" not in done.stdout
 
 
 def test_missing_packages_are_reported_with_the_command_that_installs_them() -> None:

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from pydicom import Dataset, FileMetaDataset, dcmwrite
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from tests.support.archive_files import tar_of, zip_of
 from tests.support.cloud import (
     SENTINEL,
     Bucket,
@@ -30,9 +31,15 @@ from tests.support.leaks import leaks, windows
 from tests.support.proxy import Fault
 from tests.support.pubsub import Notification
 
+type Letter = tuple[str, str, str | None, str]
+"""Path, version, member and event of a dead letter."""
+
 THREADS = 16
 
 NAMES = ("a.dcm", "b c#1?.dcm", "ü/%41'.DCM", "IM0001", "notes.txt")
+ARCHIVE_NAMES = ("s.zip", "t.TAR")
+MEMBER = "MEMBER/ü #"
+"""The name of a member: it must not turn up in logs."""
 LONG_AGO = timedelta(hours=13)
 """Longer than `retry.maxAgeSeconds`: an event of that age is not retried."""
 
@@ -63,6 +70,14 @@ CONTENTS = {
     "cut": dicom(3)[:-7],
     "empty": b"",
 }
+ARCHIVES: dict[str, dict[str, str]] = {
+    "two members": {"a": "one instance", MEMBER: "another instance"},
+    "one instance twice": {"a": "one instance", "b": "one instance"},
+    "a broken member": {"a": "another instance", "empty": "empty", MEMBER: "cut", "c": "no DICOM"},
+    "nothing": {"a": "no DICOM"},
+    "no archive": {},
+}
+"""The contents of the members of an archive, by their names."""
 FAULTS: dict[str, Callable[[], tuple[str, Fault]]] = {
     "the object cannot be read": lambda: ("storage", Fault("alt=media", 403)),
     "the row is refused": lambda: (
@@ -85,6 +100,7 @@ WAYS: dict[str, Callable[[Event, str], requests.Response]] = {
     "by a trigger of the topic": lambda event, url: Notification(event=event).trigger(url),
 }
 """How an event reaches the function; each delivery of it may take another way."""
+ACTS = (*("upload", "upload", "upload archive", "delete", "touch", "restore", "purge", "deliver"),)
 WEATHER = st.sampled_from(["fair", *sorted(FAULTS)])
 
 
@@ -130,20 +146,48 @@ class Generation:
         return str(self.event.data["generation"])
 
     @property
+    def is_archive(self) -> bool:
+        return self.content in ARCHIVES
+
+    @property
     def counts(self) -> bool:
         """Whether the function records it."""
+        if self.is_archive:
+            return True
         if self.event.data["name"].lower().endswith(".dcm"):
             return bool(CONTENTS[self.content])
         return self.is_sniffed and CONTENTS[self.content][128:132] == b"DICM"
 
     @property
-    def is_dicom(self) -> bool:
-        return self.counts and "instance" in self.content
+    def instances(self) -> set[str | None]:
+        """The members that are live; None for an object that is not an archive."""
+        if self.is_archive:
+            return {name for name, kind in ARCHIVES[self.content].items() if "instance" in kind}
+        return {None} if self.counts and "instance" in self.content else set()
+
+    @property
+    def broken(self) -> set[str | None]:
+        """The members that have a dead letter; None for the object as a whole."""
+        if self.is_archive and ARCHIVES[self.content]:
+            return {name for name, kind in ARCHIVES[self.content].items() if kind == "cut"}
+        return set() if self.instances else {None}
+
+
+def content_of(name: str, content: str) -> bytes:
+    """Return the bytes of an object that is stored under a name."""
+    if content not in ARCHIVES:
+        return CONTENTS[content]
+    members = {member: CONTENTS[kind] for member, kind in ARCHIVES[content].items()}
+    if not members:
+        return b"PK" * 1000
+    return zip_of(members) if name.endswith(".zip") else tar_of(members)
 
 
 def assert_privacy(stack: Stack) -> None:
     """Assert that patient data left the function only in rows of `instances`."""
-    assert SENTINEL not in stack.log_file.read_text()
+    log = stack.log_file.read_text()
+    assert SENTINEL not in log
+    assert MEMBER.partition("/")[0] not in log
     letters = stack.dataset.query(
         "SELECT COUNTIF(STRPOS(attributes, @sentinel) > 0 "
         "OR STRPOS(SAFE_CONVERT_BYTES_TO_STRING(data), @sentinel) > 0) AS n FROM dead_letter",
@@ -185,13 +229,17 @@ class Machine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES), content=st.sampled_from(sorted(CONTENTS)))
     def upload(self, name: str, content: str) -> None:
         """Upload or overwrite; one instance may be stored at two paths."""
-        event = self.bucket.upload(f"{self.folder}/{name}", CONTENTS[content])
+        event = self.bucket.upload(f"{self.folder}/{name}", content_of(name, content))
         before = self.live.get(name)
         is_sniffed = self.stack.config.input.other_names == "sniff"
         self.live[name] = Generation(event, content, is_sniffed)
         self._emit(event)
         if before:
             self._retire(before)
+
+    @rule(name=st.sampled_from(ARCHIVE_NAMES), content=st.sampled_from(sorted(ARCHIVES)))
+    def upload_archive(self, name: str, content: str) -> None:
+        self.upload(name, content)
 
     @precondition(lambda self: self.live)
     @rule(index=st.integers(0, 99))
@@ -225,12 +273,13 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def live_a_while(self) -> None:
         """Make several of these changes; some events arrive in between, as rows to be hidden."""
-        acts = ("upload", "upload", "delete", "touch", "restore", "purge", "deliver")
         for _ in range(self.chance.randint(4, 12)):
-            act = self.chance.choice(acts)
+            act = self.chance.choice(ACTS)
             index = self.chance.randrange(100)
             if act == "upload":
                 self.upload(self.chance.choice(NAMES), self.chance.choice(sorted(CONTENTS)))
+            elif act == "upload archive":
+                self.upload(self.chance.choice(ARCHIVE_NAMES), self.chance.choice(sorted(ARCHIVES)))
             elif act == "deliver":
                 self._post(self._some_pending(), "fair")
             elif self.live if act in {"delete", "touch"} else self.archived:
@@ -284,13 +333,19 @@ class Machine(RuleBasedStateMachine):
     def _check_accounts(self) -> None:
         """Every object is live or has a dead letter, and so has a live row whose object is gone."""
         """Compare the tables with the bucket, before and after `dead-letters retry`."""
-        live, dead = self._live_rows(), self._dead_letters()
+        live, dead, expanded = self._live_rows(), self._dead_letters(), self._expanded()
         for stored in self._objects():
             key = self._path(stored), stored.generation
-            assert key in live or (*key, "finalized") in dead, f"unaccounted: {stored.content}"
+            if stored.is_archive and key not in expanded:
+                assert (*key, None, "finalized") in dead, f"not expanded: {stored.content}"
+                continue
+            for member in stored.instances | stored.broken:
+                assert (*key, member) in live or (*key, member, "finalized") in dead, (
+                    f"unaccounted: {stored.content}"
+                )
         there = {(self._path(stored), stored.generation) for stored in self._objects()}
-        not_marked = {(path, version) for path, version, event in dead if event != "finalized"}
-        assert set(live) - there <= not_marked
+        not_marked = {(path, version) for path, version, _, event in dead if event != "finalized"}
+        assert {(path, version) for path, version, _ in live} - there <= not_marked
         given_up = dead - self._broken()
         if given_up:
             self.figures.given_up += len(given_up)
@@ -298,7 +353,9 @@ class Machine(RuleBasedStateMachine):
             live, dead = self._live_rows(), self._dead_letters()
         assert dead == self._broken()
         assert live == Counter(
-            (self._path(stored), stored.generation) for stored in self._objects() if stored.is_dicom
+            (self._path(stored), stored.generation, member)
+            for stored in self._objects()
+            for member in stored.instances
         )
 
     def _check_listing(self) -> None:
@@ -312,28 +369,32 @@ class Machine(RuleBasedStateMachine):
     def _objects(self) -> Iterable[Generation]:
         return (row for row in self.live.values() if row.counts)
 
-    def _broken(self) -> set[tuple[str, str, str]]:
+    def _broken(self) -> set[Letter]:
         return {
-            (self._path(stored), stored.generation, "finalized")
+            (self._path(stored), stored.generation, member, "finalized")
             for stored in self._objects()
-            if not stored.is_dicom
+            for member in stored.broken
         }
 
     def _path(self, each: Generation) -> str:
         return f"gs://{self.bucket.name}/{each.event.data['name']}"
 
-    def _live_rows(self) -> Counter[tuple[str, str]]:
-        rows = self._query("SELECT path, version FROM instances_live")
-        return Counter((row["path"], row["version"]) for row in rows)
+    def _live_rows(self) -> Counter[tuple[str, str, str | None]]:
+        rows = self._query("SELECT path, version, member FROM instances_live WHERE TRUE")
+        return Counter((row["path"], row["version"], row["member"]) for row in rows)
 
-    def _dead_letters(self) -> set[tuple[str, str, str]]:
-        rows = self._query("SELECT path, version, event FROM dead_letters")
-        return {(row["path"], row["version"], row["event"]) for row in rows}
+    def _dead_letters(self) -> set[Letter]:
+        rows = self._query("SELECT path, version, member, event FROM dead_letters WHERE TRUE")
+        return {(row["path"], row["version"], row["member"], row["event"]) for row in rows}
+
+    def _expanded(self) -> set[tuple[str, str]]:
+        rows = self._query("SELECT path, version FROM instances WHERE event = 'expanded'")
+        return {(row["path"], row["version"]) for row in rows}
 
     def _query(self, sql: str) -> list[dict[str, Any]]:
         prefix = f"gs://{self.bucket.name}/{self.folder}/"
         return self.stack.dataset.query(
-            f"{sql} WHERE STARTS_WITH(path, @prefix)",
+            f"{sql} AND STARTS_WITH(path, @prefix)",
             {"prefix": prefix},
         )
 

@@ -108,7 +108,7 @@ def test_an_error_names_the_option(overrides: Any, message: str) -> None:
 
 def test_an_error_names_every_wrong_option() -> None:
     overrides = {
-        "input": {"otherNames": "smell", "namePatern": "x", "buckets": ["scans", "B"]},
+        "input": {"otherNames": "smell", "namePatterns": "x", "buckets": ["scans", "B"]},
         "bigQuery": None,
         "limits": {"depth": 0, "hops": 4},
     }
@@ -116,7 +116,7 @@ def test_an_error_names_every_wrong_option() -> None:
         load(overrides)
     problems = str(error.value).split("; ")
     assert [problem.partition(":")[0] for problem in problems] == [
-        "input.namePatern",
+        "input.namePatterns",
         "bigQuery",
         "input.otherNames",
         "input.buckets[1]",

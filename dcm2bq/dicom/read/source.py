@@ -1,5 +1,6 @@
 """Sources of bytes that are read by range, and the window that the reader looks through."""
 
+import threading
 from typing import BinaryIO, Protocol, cast
 
 from dcm2bq.deadline import NO_DEADLINE, Deadline
@@ -31,22 +32,24 @@ class Source(Protocol):
 
 
 class StreamSource:
-    """A seekable binary stream as a source."""
+    """A seekable binary stream as a source, which any thread may read."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
+        self._lock = threading.Lock()
         self.size = stream.seek(0, 2)
 
     def read_at(self, offset: int, n: int, /) -> bytes:
         """Return the `n` bytes from `offset` on; an unbuffered stream may need several reads."""
-        self._stream.seek(offset)
-        answer = self._stream.read(n)
-        while answer and len(answer) < n:
-            more = self._stream.read(n - len(answer))
-            if not more:
-                break
-            answer += more
-        return answer
+        with self._lock:  # members of an archive are read by several threads
+            self._stream.seek(offset)
+            answer = self._stream.read(n)
+            while answer and len(answer) < n:
+                more = self._stream.read(n - len(answer))
+                if not more:
+                    break
+                answer += more
+            return answer
 
 
 def as_source(stream: BinaryIO | Source) -> Source:

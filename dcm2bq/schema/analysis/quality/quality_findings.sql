@@ -1,8 +1,8 @@
--- One row for each finding, from the cheapest kinds to those that read metadata. A filter on `kind`
--- leaves out the other parts of the union. No detail has a value of a header, only numbers and names
--- of attributes.
+-- One row for each finding, beginning with the kinds that do not read metadata. They are parts of a
+-- union, so that a filter on `kind` can leave the others out. No detail has a value of a header, only
+-- numbers and names of attributes.
 
--- Contents of one SOPInstanceUID, by checksum.
+-- Contents of one SOPInstanceUID, by checksum. Members of archives have none of their own.
 SELECT
   'several_contents' AS kind,
   MAX(PatientID) AS PatientID,
@@ -11,9 +11,10 @@ SELECT
   MAX(SeriesInstanceUID) AS SeriesInstanceUID,
   SOPInstanceUID,
   MIN(path) AS path,
+  CAST(NULL AS STRING) AS member,
   FORMAT('distinct contents: %d, objects: %d', COUNT(DISTINCT info.input.crc32c), COUNT(*)) AS detail
 FROM `${project}.${dataset}.instances_live`
-WHERE SOPInstanceUID IS NOT NULL
+WHERE SOPInstanceUID IS NOT NULL AND member IS NULL
 GROUP BY SOPInstanceUID
 HAVING COUNT(DISTINCT info.input.crc32c) > 1
 
@@ -27,6 +28,7 @@ SELECT
   MAX(SeriesInstanceUID),
   SOPInstanceUID,
   MIN(path),
+  ARRAY_AGG(member ORDER BY path, member LIMIT 1)[SAFE_OFFSET(0)],
   FORMAT(
     'distinct StudyInstanceUID: %d, SeriesInstanceUID: %d',
     COUNT(DISTINCT StudyInstanceUID),
@@ -47,6 +49,7 @@ SELECT
   SeriesInstanceUID,
   CAST(NULL AS STRING),
   MIN(path),
+  ARRAY_AGG(member ORDER BY path, member LIMIT 1)[SAFE_OFFSET(0)],
   FORMAT('distinct StudyInstanceUID: %d', COUNT(DISTINCT StudyInstanceUID))
 FROM `${project}.${dataset}.instances_live`
 WHERE SeriesInstanceUID IS NOT NULL
@@ -63,6 +66,7 @@ SELECT
   MAX(IF(level = 'SeriesInstanceUID', uid, NULL)),
   MAX(IF(level = 'SOPInstanceUID', uid, NULL)),
   MIN(path),
+  ARRAY_AGG(member ORDER BY path, member LIMIT 1)[SAFE_OFFSET(0)],
   CONCAT('one UID as ', STRING_AGG(DISTINCT level, ', ' ORDER BY level))
 FROM
   `${project}.${dataset}.instances_live`,
@@ -85,6 +89,7 @@ SELECT
   CAST(NULL AS STRING),
   CAST(NULL AS STRING),
   CAST(NULL AS STRING),
+  CAST(NULL AS STRING),
   FORMAT('distinct PatientID: %d', COUNT(DISTINCT PatientID))
 FROM `${project}.${dataset}.instances_live`
 WHERE StudyInstanceUID IS NOT NULL
@@ -97,6 +102,7 @@ SELECT
   difference.kind,
   PatientID,
   IssuerOfPatientID,
+  CAST(NULL AS STRING),
   CAST(NULL AS STRING),
   CAST(NULL AS STRING),
   CAST(NULL AS STRING),
@@ -128,6 +134,7 @@ SELECT
   SeriesInstanceUID,
   CAST(NULL AS STRING),
   MIN(path),
+  ARRAY_AGG(member ORDER BY path, member LIMIT 1)[SAFE_OFFSET(0)],
   FORMAT(
     '%s (days from StudyDate: %d)', attribute, MAX(ABS(DATE_DIFF(day, StudyDate, DAY)))
   )
@@ -137,6 +144,7 @@ FROM (
     StudyInstanceUID,
     SeriesInstanceUID,
     path,
+    member,
     StudyDate,
     written.attribute,
     SAFE_CAST(
@@ -152,7 +160,7 @@ FROM (
       STRUCT('AcquisitionDateTime' AS attribute, JSON_VALUE(metadata.AcquisitionDateTime) AS day)
     ]) AS written
   WHERE JSON_VALUE(metadata.Rows) IS NOT NULL
-    AND IFNULL(JSON_VALUE(metadata.ImageType[0]), 'ORIGINAL') != 'DERIVED'
+    AND NOT REGEXP_CONTAINS(IFNULL(TO_JSON_STRING(metadata.ImageType), ''), '^[[]?"DERIVED')
 )
 WHERE ABS(DATE_DIFF(day, StudyDate, DAY)) > 1
 GROUP BY StudyInstanceUID, SeriesInstanceUID, attribute
@@ -168,6 +176,7 @@ SELECT
   SeriesInstanceUID,
   CAST(NULL AS STRING),
   MIN(path),
+  ARRAY_AGG(member ORDER BY path, member LIMIT 1)[SAFE_OFFSET(0)],
   FORMAT('%s (objects: %d)', reason, COUNT(*))
 FROM (
   SELECT
@@ -175,6 +184,7 @@ FROM (
     StudyInstanceUID,
     SeriesInstanceUID,
     path,
+    member,
     CASE
       WHEN JSON_VALUE(metadata.BurnedInAnnotation) = 'YES' THEN 'BurnedInAnnotation is YES'
       WHEN REGEXP_CONTAINS(TO_JSON_STRING(metadata.ImageType), 'SAVE|SCREEN')
@@ -201,6 +211,7 @@ SELECT
   CAST(NULL AS STRING),
   StudyInstanceUID,
   SeriesInstanceUID,
+  CAST(NULL AS STRING),
   CAST(NULL AS STRING),
   CAST(NULL AS STRING),
   finding.detail

@@ -1,11 +1,25 @@
 -- One row for each series of each study; where its objects have different values, the greatest one.
 -- Several values of one element are joined by a backslash, as in DICOM; of a number, the first is
--- taken. Enhanced objects have many attributes in the functional groups that all frames share.
+-- taken. Enhanced objects have many attributes in the functional groups that all frames share. The
+-- local BigQuery forgets that a derived column is JSON, hence the casts.
 WITH header AS (
   SELECT
-    *,
-    metadata.SharedFunctionalGroupsSequence[0] AS shared,
-    metadata.RadiopharmaceuticalInformationSequence[0] AS dose
+    StudyInstanceUID,
+    SeriesInstanceUID,
+    SOPInstanceUID,
+    SOPClassUID,
+    PatientID,
+    StudyDate,
+    Modality,
+    SeriesNumber,
+    Manufacturer,
+    ManufacturerModelName,
+    StationName,
+    SeriesDescription,
+    BodyPartExamined,
+    metadata,
+    CAST(metadata.SharedFunctionalGroupsSequence[0] AS JSON) AS shared,
+    CAST(metadata.RadiopharmaceuticalInformationSequence[0] AS JSON) AS dose
   FROM `${project}.${dataset}.instances_live`
   WHERE SeriesInstanceUID IS NOT NULL
 ),
@@ -289,49 +303,50 @@ separated AS (
   FROM arrays
 ),
 
--- A number has a digit, unlike NaN and Infinity, which FLOAT64 would accept.
+-- A number begins like one, unlike NaN and Infinity, which FLOAT64 would accept. Products of
+-- directions must not overflow, which would be an error.
 typed AS (
   SELECT * REPLACE (
-    SAFE_CAST(REGEXP_EXTRACT(PatientWeight, '.*[0-9].*') AS FLOAT64) AS PatientWeight,
-    SAFE_CAST(REGEXP_EXTRACT(`Rows`, '.*[0-9].*') AS INT64) AS `Rows`,
-    SAFE_CAST(REGEXP_EXTRACT(Columns, '.*[0-9].*') AS INT64) AS Columns,
-    SAFE_CAST(REGEXP_EXTRACT(NumberOfFrames, '.*[0-9].*') AS INT64) AS NumberOfFrames,
-    SAFE_CAST(REGEXP_EXTRACT(SliceThickness, '.*[0-9].*') AS FLOAT64) AS SliceThickness,
-    SAFE_CAST(REGEXP_EXTRACT(SpacingBetweenSlices, '.*[0-9].*') AS FLOAT64) AS SpacingBetweenSlices,
-    SAFE_CAST(REGEXP_EXTRACT(KVP, '.*[0-9].*') AS FLOAT64) AS KVP,
-    SAFE_CAST(REGEXP_EXTRACT(XRayTubeCurrent, '.*[0-9].*') AS FLOAT64) AS XRayTubeCurrent,
-    SAFE_CAST(REGEXP_EXTRACT(ExposureTime, '.*[0-9].*') AS FLOAT64) AS ExposureTime,
-    SAFE_CAST(REGEXP_EXTRACT(Exposure, '.*[0-9].*') AS FLOAT64) AS Exposure,
-    SAFE_CAST(REGEXP_EXTRACT(CTDIvol, '.*[0-9].*') AS FLOAT64) AS CTDIvol,
-    SAFE_CAST(REGEXP_EXTRACT(ReconstructionDiameter, '.*[0-9].*') AS FLOAT64) AS ReconstructionDiameter,
-    SAFE_CAST(REGEXP_EXTRACT(SpiralPitchFactor, '.*[0-9].*') AS FLOAT64) AS SpiralPitchFactor,
-    SAFE_CAST(REGEXP_EXTRACT(GantryDetectorTilt, '.*[0-9].*') AS FLOAT64) AS GantryDetectorTilt,
-    SAFE_CAST(REGEXP_EXTRACT(DistanceSourceToDetector, '.*[0-9].*') AS FLOAT64) AS DistanceSourceToDetector,
-    SAFE_CAST(REGEXP_EXTRACT(DistanceSourceToPatient, '.*[0-9].*') AS FLOAT64) AS DistanceSourceToPatient,
-    SAFE_CAST(REGEXP_EXTRACT(BodyPartThickness, '.*[0-9].*') AS FLOAT64) AS BodyPartThickness,
-    SAFE_CAST(REGEXP_EXTRACT(CompressionForce, '.*[0-9].*') AS FLOAT64) AS CompressionForce,
-    SAFE_CAST(REGEXP_EXTRACT(ExposureIndex, '.*[0-9].*') AS FLOAT64) AS ExposureIndex,
-    SAFE_CAST(REGEXP_EXTRACT(DeviationIndex, '.*[0-9].*') AS FLOAT64) AS DeviationIndex,
-    SAFE_CAST(REGEXP_EXTRACT(MagneticFieldStrength, '.*[0-9].*') AS FLOAT64) AS MagneticFieldStrength,
-    SAFE_CAST(REGEXP_EXTRACT(RepetitionTime, '.*[0-9].*') AS FLOAT64) AS RepetitionTime,
-    SAFE_CAST(REGEXP_EXTRACT(EchoTime, '.*[0-9].*') AS FLOAT64) AS EchoTime,
-    SAFE_CAST(REGEXP_EXTRACT(InversionTime, '.*[0-9].*') AS FLOAT64) AS InversionTime,
-    SAFE_CAST(REGEXP_EXTRACT(FlipAngle, '.*[0-9].*') AS FLOAT64) AS FlipAngle,
-    SAFE_CAST(REGEXP_EXTRACT(EchoTrainLength, '.*[0-9].*') AS INT64) AS EchoTrainLength,
-    SAFE_CAST(REGEXP_EXTRACT(NumberOfAverages, '.*[0-9].*') AS FLOAT64) AS NumberOfAverages,
-    SAFE_CAST(REGEXP_EXTRACT(RadionuclideTotalDose, '.*[0-9].*') AS FLOAT64) AS RadionuclideTotalDose,
-    SAFE_CAST(REGEXP_EXTRACT(RadionuclideHalfLife, '.*[0-9].*') AS FLOAT64) AS RadionuclideHalfLife,
-    SAFE_CAST(REGEXP_EXTRACT(FrameTime, '.*[0-9].*') AS FLOAT64) AS FrameTime,
-    SAFE_CAST(REGEXP_EXTRACT(TotalPixelMatrixColumns, '.*[0-9].*') AS INT64) AS TotalPixelMatrixColumns,
-    SAFE_CAST(REGEXP_EXTRACT(TotalPixelMatrixRows, '.*[0-9].*') AS INT64) AS TotalPixelMatrixRows,
-    SAFE_CAST(REGEXP_EXTRACT(row_spacing, '.*[0-9].*') AS FLOAT64) AS row_spacing,
-    SAFE_CAST(REGEXP_EXTRACT(column_spacing, '.*[0-9].*') AS FLOAT64) AS column_spacing,
-    SAFE_CAST(REGEXP_EXTRACT(row_x, '.*[0-9].*') AS FLOAT64) AS row_x,
-    SAFE_CAST(REGEXP_EXTRACT(row_y, '.*[0-9].*') AS FLOAT64) AS row_y,
-    SAFE_CAST(REGEXP_EXTRACT(row_z, '.*[0-9].*') AS FLOAT64) AS row_z,
-    SAFE_CAST(REGEXP_EXTRACT(column_x, '.*[0-9].*') AS FLOAT64) AS column_x,
-    SAFE_CAST(REGEXP_EXTRACT(column_y, '.*[0-9].*') AS FLOAT64) AS column_y,
-    SAFE_CAST(REGEXP_EXTRACT(column_z, '.*[0-9].*') AS FLOAT64) AS column_z
+    SAFE_CAST(REGEXP_EXTRACT(PatientWeight, '^[-+]?[0-9.].*') AS FLOAT64) AS PatientWeight,
+    SAFE_CAST(REGEXP_EXTRACT(`Rows`, '^[-+]?[0-9.].*') AS INT64) AS `Rows`,
+    SAFE_CAST(REGEXP_EXTRACT(Columns, '^[-+]?[0-9.].*') AS INT64) AS Columns,
+    SAFE_CAST(REGEXP_EXTRACT(NumberOfFrames, '^[-+]?[0-9.].*') AS INT64) AS NumberOfFrames,
+    SAFE_CAST(REGEXP_EXTRACT(SliceThickness, '^[-+]?[0-9.].*') AS FLOAT64) AS SliceThickness,
+    SAFE_CAST(REGEXP_EXTRACT(SpacingBetweenSlices, '^[-+]?[0-9.].*') AS FLOAT64) AS SpacingBetweenSlices,
+    SAFE_CAST(REGEXP_EXTRACT(KVP, '^[-+]?[0-9.].*') AS FLOAT64) AS KVP,
+    SAFE_CAST(REGEXP_EXTRACT(XRayTubeCurrent, '^[-+]?[0-9.].*') AS FLOAT64) AS XRayTubeCurrent,
+    SAFE_CAST(REGEXP_EXTRACT(ExposureTime, '^[-+]?[0-9.].*') AS FLOAT64) AS ExposureTime,
+    SAFE_CAST(REGEXP_EXTRACT(Exposure, '^[-+]?[0-9.].*') AS FLOAT64) AS Exposure,
+    SAFE_CAST(REGEXP_EXTRACT(CTDIvol, '^[-+]?[0-9.].*') AS FLOAT64) AS CTDIvol,
+    SAFE_CAST(REGEXP_EXTRACT(ReconstructionDiameter, '^[-+]?[0-9.].*') AS FLOAT64) AS ReconstructionDiameter,
+    SAFE_CAST(REGEXP_EXTRACT(SpiralPitchFactor, '^[-+]?[0-9.].*') AS FLOAT64) AS SpiralPitchFactor,
+    SAFE_CAST(REGEXP_EXTRACT(GantryDetectorTilt, '^[-+]?[0-9.].*') AS FLOAT64) AS GantryDetectorTilt,
+    SAFE_CAST(REGEXP_EXTRACT(DistanceSourceToDetector, '^[-+]?[0-9.].*') AS FLOAT64) AS DistanceSourceToDetector,
+    SAFE_CAST(REGEXP_EXTRACT(DistanceSourceToPatient, '^[-+]?[0-9.].*') AS FLOAT64) AS DistanceSourceToPatient,
+    SAFE_CAST(REGEXP_EXTRACT(BodyPartThickness, '^[-+]?[0-9.].*') AS FLOAT64) AS BodyPartThickness,
+    SAFE_CAST(REGEXP_EXTRACT(CompressionForce, '^[-+]?[0-9.].*') AS FLOAT64) AS CompressionForce,
+    SAFE_CAST(REGEXP_EXTRACT(ExposureIndex, '^[-+]?[0-9.].*') AS FLOAT64) AS ExposureIndex,
+    SAFE_CAST(REGEXP_EXTRACT(DeviationIndex, '^[-+]?[0-9.].*') AS FLOAT64) AS DeviationIndex,
+    SAFE_CAST(REGEXP_EXTRACT(MagneticFieldStrength, '^[-+]?[0-9.].*') AS FLOAT64) AS MagneticFieldStrength,
+    SAFE_CAST(REGEXP_EXTRACT(RepetitionTime, '^[-+]?[0-9.].*') AS FLOAT64) AS RepetitionTime,
+    SAFE_CAST(REGEXP_EXTRACT(EchoTime, '^[-+]?[0-9.].*') AS FLOAT64) AS EchoTime,
+    SAFE_CAST(REGEXP_EXTRACT(InversionTime, '^[-+]?[0-9.].*') AS FLOAT64) AS InversionTime,
+    SAFE_CAST(REGEXP_EXTRACT(FlipAngle, '^[-+]?[0-9.].*') AS FLOAT64) AS FlipAngle,
+    SAFE_CAST(REGEXP_EXTRACT(EchoTrainLength, '^[-+]?[0-9.].*') AS INT64) AS EchoTrainLength,
+    SAFE_CAST(REGEXP_EXTRACT(NumberOfAverages, '^[-+]?[0-9.].*') AS FLOAT64) AS NumberOfAverages,
+    SAFE_CAST(REGEXP_EXTRACT(RadionuclideTotalDose, '^[-+]?[0-9.].*') AS FLOAT64) AS RadionuclideTotalDose,
+    SAFE_CAST(REGEXP_EXTRACT(RadionuclideHalfLife, '^[-+]?[0-9.].*') AS FLOAT64) AS RadionuclideHalfLife,
+    SAFE_CAST(REGEXP_EXTRACT(FrameTime, '^[-+]?[0-9.].*') AS FLOAT64) AS FrameTime,
+    SAFE_CAST(REGEXP_EXTRACT(TotalPixelMatrixColumns, '^[-+]?[0-9.].*') AS INT64) AS TotalPixelMatrixColumns,
+    SAFE_CAST(REGEXP_EXTRACT(TotalPixelMatrixRows, '^[-+]?[0-9.].*') AS INT64) AS TotalPixelMatrixRows,
+    SAFE_CAST(REGEXP_EXTRACT(row_spacing, '^[-+]?[0-9.].*') AS FLOAT64) AS row_spacing,
+    SAFE_CAST(REGEXP_EXTRACT(column_spacing, '^[-+]?[0-9.].*') AS FLOAT64) AS column_spacing,
+    IF(ABS(SAFE_CAST(row_x AS FLOAT64)) < 1e6, SAFE_CAST(row_x AS FLOAT64), NULL) AS row_x,
+    IF(ABS(SAFE_CAST(row_y AS FLOAT64)) < 1e6, SAFE_CAST(row_y AS FLOAT64), NULL) AS row_y,
+    IF(ABS(SAFE_CAST(row_z AS FLOAT64)) < 1e6, SAFE_CAST(row_z AS FLOAT64), NULL) AS row_z,
+    IF(ABS(SAFE_CAST(column_x AS FLOAT64)) < 1e6, SAFE_CAST(column_x AS FLOAT64), NULL) AS column_x,
+    IF(ABS(SAFE_CAST(column_y AS FLOAT64)) < 1e6, SAFE_CAST(column_y AS FLOAT64), NULL) AS column_y,
+    IF(ABS(SAFE_CAST(column_z AS FLOAT64)) < 1e6, SAFE_CAST(column_z AS FLOAT64), NULL) AS column_z
   )
   FROM separated
 ),

@@ -1,13 +1,30 @@
--- One row for each series of CT, MR or PT images: whether they are the slices of one regular volume.
--- An instance that is stored at several paths counts once. The frames of enhanced objects are slices.
+-- One row for each series of CT, MR or PT images: whether they are the slices of a regular volume. An
+-- instance that is stored at several paths counts once. The frames of enhanced objects are slices.
 WITH image AS (
   SELECT
     StudyInstanceUID,
     SeriesInstanceUID,
     PatientID,
     Modality,
-    metadata,
-    IFNULL(REGEXP_CONTAINS(TO_JSON_STRING(metadata.ImageType), 'LOCALIZER|MIP'), FALSE) AS excluded
+    IFNULL(REGEXP_CONTAINS(TO_JSON_STRING(metadata.ImageType), 'LOCALIZER|MIP'), FALSE) AS excluded,
+    COALESCE(
+      metadata.SharedFunctionalGroupsSequence[0].PlanePositionSequence[0].ImagePositionPatient,
+      metadata.ImagePositionPatient
+    ) AS position,
+    COALESCE(
+      metadata.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient,
+      metadata.ImageOrientationPatient
+    ) AS orientation,
+    COALESCE(
+      metadata.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing,
+      metadata.PixelSpacing
+    ) AS pixel_spacing,
+    CONCAT(JSON_VALUE(metadata.Rows), 'x', JSON_VALUE(metadata.Columns)) AS matrix,
+    IF(
+      JSON_TYPE(metadata.PerFrameFunctionalGroupsSequence) = 'array',
+      JSON_QUERY_ARRAY(metadata.PerFrameFunctionalGroupsSequence),
+      NULL
+    ) AS frames
   FROM `${project}.${dataset}.instances_live`
   WHERE SeriesInstanceUID IS NOT NULL
     AND SOPClassUID IN (
@@ -23,56 +40,43 @@ WITH image AS (
       '1.2.840.10008.5.1.4.1.1.130' -- Enhanced PET
     )
   QUALIFY ROW_NUMBER() OVER (
-    PARTITION BY StudyInstanceUID, SeriesInstanceUID, COALESCE(SOPInstanceUID, path)
-    ORDER BY path
+    PARTITION BY
+      StudyInstanceUID,
+      SeriesInstanceUID,
+      COALESCE(SOPInstanceUID, CONCAT(path, IFNULL(member, '')))
+    ORDER BY path, member
   ) = 1
 ),
 
--- An excluded image has no header from here on, so that it takes part in nothing but its count.
-included AS (
-  SELECT
-    * REPLACE (IF(excluded, NULL, metadata) AS metadata),
-    IF(excluded, NULL, metadata.SharedFunctionalGroupsSequence[0]) AS shared
-  FROM image
-),
-
+-- The local BigQuery forgets that an item of an array is JSON, hence the cast.
 framed AS (
-  SELECT i.*, frame AS item
-  FROM included AS i
-  LEFT JOIN UNNEST(
-    IF(
-      JSON_TYPE(i.metadata.PerFrameFunctionalGroupsSequence) = 'array',
-      JSON_QUERY_ARRAY(i.metadata.PerFrameFunctionalGroupsSequence),
-      NULL
-    )
-  ) AS frame ON TRUE
+  SELECT i.*, CAST(frame AS JSON) AS item
+  FROM image AS i
+  LEFT JOIN UNNEST(i.frames) AS frame ON TRUE
 ),
 
--- The attributes of each slice: its own, those that all frames share, or those of the object.
+-- A slice has its own attributes, or those of the object. An excluded image has none, so that it
+-- takes part in nothing but its count.
 slice AS (
   SELECT
-    f.StudyInstanceUID,
-    f.SeriesInstanceUID,
-    f.PatientID,
-    f.Modality,
-    f.excluded,
-    COALESCE(
-      f.item.PlanePositionSequence[0].ImagePositionPatient,
-      f.shared.PlanePositionSequence[0].ImagePositionPatient,
-      f.metadata.ImagePositionPatient
+    StudyInstanceUID,
+    SeriesInstanceUID,
+    PatientID,
+    Modality,
+    excluded,
+    IF(
+      excluded, NULL, COALESCE(item.PlanePositionSequence[0].ImagePositionPatient, position)
     ) AS position,
-    COALESCE(
-      f.item.PlaneOrientationSequence[0].ImageOrientationPatient,
-      f.shared.PlaneOrientationSequence[0].ImageOrientationPatient,
-      f.metadata.ImageOrientationPatient
+    IF(
+      excluded,
+      NULL,
+      COALESCE(item.PlaneOrientationSequence[0].ImageOrientationPatient, orientation)
     ) AS orientation,
-    COALESCE(
-      f.item.PixelMeasuresSequence[0].PixelSpacing,
-      f.shared.PixelMeasuresSequence[0].PixelSpacing,
-      f.metadata.PixelSpacing
+    IF(
+      excluded, NULL, COALESCE(item.PixelMeasuresSequence[0].PixelSpacing, pixel_spacing)
     ) AS pixel_spacing,
-    CONCAT(JSON_VALUE(f.metadata.Rows), 'x', JSON_VALUE(f.metadata.Columns)) AS matrix
-  FROM framed AS f
+    IF(excluded, NULL, matrix) AS matrix
+  FROM framed
 ),
 
 written AS (
@@ -102,23 +106,36 @@ vector AS (
   FROM written
 ),
 
+-- Products must not overflow, which would be an error. Comparisons with NaN are not true.
+bounded AS (
+  SELECT * REPLACE (
+    IF(ABS(rx) < 1e6, rx, NULL) AS rx,
+    IF(ABS(ry) < 1e6, ry, NULL) AS ry,
+    IF(ABS(rz) < 1e6, rz, NULL) AS rz,
+    IF(ABS(cx) < 1e6, cx, NULL) AS cx,
+    IF(ABS(cy) < 1e6, cy, NULL) AS cy,
+    IF(ABS(cz) < 1e6, cz, NULL) AS cz,
+    IF(ABS(px) < 1e6, px, NULL) AS px,
+    IF(ABS(py) < 1e6, py, NULL) AS py,
+    IF(ABS(pz) < 1e6, pz, NULL) AS pz,
+    IF(ABS(row_spacing) < 1e6, row_spacing, NULL) AS row_spacing,
+    IF(ABS(column_spacing) < 1e6, column_spacing, NULL) AS column_spacing
+  )
+  FROM vector
+),
+
 normal AS (
   SELECT
     *,
     ry * cz - rz * cy AS nx,
     rz * cx - rx * cz AS ny,
     rx * cy - ry * cx AS nz
-  FROM vector
+  FROM bounded
 ),
 
--- Where the slice is along its normal. Comparisons with NULL and NaN are not true, and 10 m (in mm)
--- is more than any scanner has, so that a position that cannot be used is NULL.
+-- Where the slice is along its normal.
 placed AS (
-  SELECT
-    *,
-    IF(
-      ABS(px * nx + py * ny + pz * nz) < 10000, px * nx + py * ny + pz * nz, NULL
-    ) AS along
+  SELECT *, px * nx + py * ny + pz * nz AS along
   FROM normal
 ),
 
@@ -126,7 +143,9 @@ placed AS (
 stepped AS (
   SELECT
     *,
-    along - LAG(along) OVER (PARTITION BY StudyInstanceUID, SeriesInstanceUID ORDER BY along) AS step
+    along - LAG(along) OVER (
+      PARTITION BY StudyInstanceUID, SeriesInstanceUID ORDER BY along
+    ) AS step
   FROM placed
 ),
 

@@ -1,0 +1,76 @@
+"""Each query of docs/ANALYSIS.md runs, and has the rows that the page shows among its answers.
+
+Google's own engine analyses them in tests/schema.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from dcm2bq.bigquery.dataset import Dataset
+
+PAGE = Path(__file__).parents[2] / "docs" / "ANALYSIS.md"
+_QUESTION = re.compile(
+    r"### (?P<title>.*?)\n(?P<text>.*?)```sql\n(?P<query>.*?)```\n\n(?P<table>(?:\|[^\n]*\n)+)",
+    re.DOTALL,
+)
+
+
+class Question(NamedTuple):
+    """A question of the page with its query and the answer that is shown."""
+
+    title: str
+    text: str
+    query: str
+    table: str
+
+    @property
+    def columns(self) -> list[str]:
+        return _cells(self.table.splitlines()[0])
+
+    @property
+    def answer(self) -> list[list[str]]:
+        return [_cells(line) for line in self.table.splitlines()[2:]]
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:.10g}"
+        case list():
+            return ", ".join(map(_shown, value))
+    return str(value)
+
+
+QUESTIONS = [Question(**match.groupdict()) for match in _QUESTION.finditer(PAGE.read_text())]
+
+
+def test_every_query_of_the_page_is_part_of_a_question() -> None:
+    text = PAGE.read_text()
+    assert len(QUESTIONS) == text.count("```sql\n") == text.count("\n### ")
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.title)
+def test_what_a_query_reads_is_stated(question: Question) -> None:
+    assert re.search(r"Reads keys( and headers)? of all rows\.", " ".join(question.text.split()))
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.title)
+def test_the_rows_shown_are_among_the_answers(
+    analysis_dataset: Dataset, question: Question
+) -> None:
+    rows = analysis_dataset.query(re.sub(r"\bdicom\.", f"{analysis_dataset.name}.", question.query))
+    assert question.answer
+    assert list(rows[0]) == question.columns
+    answers = [[_shown(value) for value in row.values()] for row in rows]
+    assert [row for row in question.answer if row not in answers] == []
