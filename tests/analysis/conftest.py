@@ -15,6 +15,12 @@ from tests.support.datasets import borrowed_dataset
 from tests.support.googlesql_views import EngineDataset
 
 
+@pytest.fixture(scope="session")
+def bigquery_url(complete_bigquery_url: str) -> str:
+    """A running BigQuery, whose datasets have every view."""
+    return complete_bigquery_url
+
+
 @pytest.fixture(scope="package")
 def analysis_dataset(bigquery_url: str) -> Iterator[Dataset]:
     """A dataset of the local BigQuery with a row for each of `all_objects()`; for reading only.
