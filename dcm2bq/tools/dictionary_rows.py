@@ -16,7 +16,7 @@ from dcm2bq.tools.init import SchemaAction, SchemaEntry
 LABEL = "dcm2bq_dictionary"
 """The label of `dicom_dictionary` with the digest of its rows."""
 _DIGEST_DIGITS = 16
-"""Of SHA-256: enough to tell releases of the dictionary apart; a label has at most 63 characters."""
+"""Of SHA-256: enough to tell dictionaries apart; a label has at most 63 characters."""
 
 
 def encoded() -> bytes:
@@ -43,5 +43,7 @@ def fill_dictionary(dataset: Dataset, config: Config, *, dry_run: bool = False) 
         return SchemaEntry("rows", definition.name, SchemaAction.UNCHANGED)
     if not dry_run:
         dataset.replace_rows(definition.resource, content)
-        dataset.patch_table({**definition.resource, "labels": {**labels, LABEL: digest}}, ["labels"])
+        dataset.patch_table(
+            {**definition.resource, "labels": {**labels, LABEL: digest}}, ["labels"]
+        )
     return SchemaEntry("rows", definition.name, SchemaAction.UPDATED, (f"{count} rows",))

@@ -1,4 +1,4 @@
-"""`devices`, `protocols` and `protocol_deviations`, and what pydicom computes from the same files."""
+"""`devices`, `protocols` and `protocol_deviations`, and what pydicom computes from the files."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -155,9 +155,7 @@ def test_of_equally_frequent_values_the_first_in_order_is_usual(protocols: Rows)
 def changed(rows: list[Row], protocol: str) -> set[tuple[Any, ...]]:
     columns = ("StudyDate", "parameter", "value", "expected_value", "from_reference")
     return {
-        tuple(row[column] for column in columns)
-        for row in rows
-        if row["ProtocolName"] == protocol
+        tuple(row[column] for column in columns) for row in rows if row["ProtocolName"] == protocol
     }
 
 
@@ -207,8 +205,10 @@ def test_googles_engine_and_the_local_bigquery_agree(devices: Rows, protocols: R
     assert evaluated == {device: devices[device] for device in evaluated}
     names = ("Manufacturer", "ManufacturerModelName", "Modality", "ProtocolName", "parameter")
     columns = (*names, "value", "tolerance", "note")
-    reference = eval(f"[{REFERENCE.replace('NULL', 'None')}]")  # noqa: S307 - a constant
-    dataset.insert("protocol_reference", *(dict(zip(columns, row)) for row in reference))
+    reference = eval(f"[{REFERENCE.replace('NULL', 'None')}]")
+    dataset.insert(
+        "protocol_reference", *(dict(zip(columns, row, strict=True)) for row in reference)
+    )
     evaluated = read_protocols(dataset)
     fleet = {key: row for key, row in protocols.items() if key[1] == "Fleet CT"}
     assert evaluated == fleet

@@ -37,7 +37,7 @@ def private(header: Header, *, nested: bool) -> Iterator[tuple[Header, DataEleme
         if tag.is_private or nested:
             try:
                 element = header[tag]
-            except Exception:  # noqa: BLE001, S112 - pydicom raises anything
+            except Exception:  # pydicom raises anything
                 continue
             if tag.is_private:
                 yield header, element

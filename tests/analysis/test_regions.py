@@ -68,9 +68,7 @@ def once(objects: Iterable[AnalysisObject], sop_class: str) -> list[AnalysisObje
 
 def segments_of(each: AnalysisObject) -> Rows:
     header = each.header
-    shared = first(
-        first(header, "SharedFunctionalGroupsSequence"), "SegmentIdentificationSequence"
-    )
+    shared = first(first(header, "SharedFunctionalGroupsSequence"), "SegmentIdentificationSequence")
     frames = Counter(
         text(first(frame, "SegmentIdentificationSequence"), "ReferencedSegmentNumber")
         or text(shared, "ReferencedSegmentNumber")
@@ -112,8 +110,9 @@ def rois_of(each: AnalysisObject) -> Rows:
             return [item for item in same if key and text(item, "ReferencedROINumber") == key]
 
         def distinct(keyword: str, about: Callable[[str], list[Header]] = about) -> str | None:
-            values = {text(item, keyword) for item in about("RTROIObservationsSequence")}
-            return "\\".join(sorted(values - {None})) or None
+            observations = about("RTROIObservationsSequence")
+            values = {value for item in observations if (value := text(item, keyword))}
+            return "\\".join(sorted(values)) or None
 
         contours = [
             contour

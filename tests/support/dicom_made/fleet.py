@@ -43,10 +43,11 @@ def _scans() -> Iterator[tuple[str, Dataset]]:
             yield f"scans/{number}/{instance}.dcm", made
         if number == 0:
             yield f"scans/{number}/copy.dcm", made
-    nameless = dict.fromkeys(
+    nameless: dict[str, Any] = dict.fromkeys(
         ("Manufacturer", "ManufacturerModelName", "StationName", "DeviceSerialNumber")
     )
-    yield "scans/nameless.dcm", image(*("nameless", 0, CT, "CT"), **nameless, SoftwareVersions=None)
+    nameless["SoftwareVersions"] = None
+    yield "scans/nameless.dcm", image("nameless", 0, CT, "CT", **nameless)
 
 
 def _private(number: int, *elements: tuple[int, str, Any], **attributes: Any) -> Dataset:

@@ -140,7 +140,8 @@ def _structure_sets() -> Iterator[Dataset]:
         ReferencedFrameOfReferenceSequence=[referenced],
     )
     yield _object(
-        *("bare structures", STRUCTURE_SET, "RTSTRUCT"), StructureSetROISequence=[header(ROINumber=9)]
+        *("bare structures", STRUCTURE_SET, "RTSTRUCT"),
+        StructureSetROISequence=[header(ROINumber=9)],
     )
     yield _object("no structures", STRUCTURE_SET, "RTSTRUCT", RTROIObservationsSequence=[])
 
@@ -149,7 +150,9 @@ def files() -> Iterator[tuple[str, bytes]]:
     """Yield each object as `regions/NAME.dcm`; two are stored twice."""
     for made in (*_segmentations(), *_structure_sets()):
         name = made.PatientID.removeprefix("regions ")
-        written = content(made).replace(_LETTERS, b"IV", 1) if name == "structures" else content(made)
+        written = (
+            content(made).replace(_LETTERS, b"IV", 1) if name == "structures" else content(made)
+        )
         yield f"regions/{name}.dcm", written
         if name in {"organs", "structures"}:
             yield f"regions/z copy of {name}.dcm", written
