@@ -69,9 +69,7 @@ def test_what_a_query_reads_is_stated(question: Question) -> None:
 def test_the_rows_shown_are_among_the_answers(
     analysis_dataset: Dataset, question: Question
 ) -> None:
-    rows = analysis_dataset.query(
-        re.sub(r"\bdicom\.", f"{analysis_dataset.name}.", question.query)
-    )
+    rows = analysis_dataset.query(re.sub(r"\bdicom\.", f"{analysis_dataset.name}.", question.query))
     assert question.answer
     assert list(rows[0]) == question.columns
     answers = [[_shown(value) for value in row.values()] for row in rows]
