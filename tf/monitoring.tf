@@ -26,8 +26,8 @@ locals {
       labels      = { outcome = "What became of the event" }
     }
     dead_letters = {
-      description = "Dead letters of the function, by error"
-      filter      = "jsonPayload.outcome=\"dead_lettered\""
+      description = "Events that left dead letters of the function, by error"
+      filter      = "(jsonPayload.outcome=\"dead_lettered\" OR jsonPayload.archive.dead_letters>0)"
       value       = null
       unit        = "1"
       labels      = { error_type = "The type of the last error" }

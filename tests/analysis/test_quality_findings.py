@@ -2,12 +2,13 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import date
 from typing import Any
 
 import google_crc32c
+import msgspec
 import pytest
 from pydicom import Dataset as Header
 
@@ -52,7 +53,8 @@ KINDS_BY_GROUP = {
 """The kinds of findings about each group of `dicom_made.mistakes`."""
 
 type Finding = tuple[str | None, ...]
-type Key = Callable[[Header], Any]
+type Attribute = tuple[str | None, str | None, str]
+"""Study, series, and an attribute or a reason."""
 
 
 def finding(kind: str, detail: str, **where: str | None) -> Finding:
@@ -114,14 +116,14 @@ def about_uids(objects: Sequence[AnalysisObject]) -> Iterator[Finding]:
         if len(studies) > 1:
             where = {**above(same, *IDENTIFIERS[:2]), **uid, "path": first_path(same)}
             yield finding("several_parents", f"distinct StudyInstanceUID: {len(studies)}", **where)
-    users = defaultdict(lambda: defaultdict(list))
+    users: dict[str, dict[str, list[AnalysisObject]]] = defaultdict(lambda: defaultdict(list))
     for level in IDENTIFIERS[1:]:
         for uid, same in grouped(objects, level):
-            users[uid[level]][level] += same
-    for uid, levels in users.items():
+            users[str(uid[level])][level] += same
+    for reused, levels in users.items():
         if len(levels) > 1:
             same = [each for members in levels.values() for each in members]
-            where = {**above(same, "PatientID"), **dict.fromkeys(levels, uid)}
+            where = {**above(same, "PatientID"), **dict.fromkeys(levels, reused)}
             detail = f"one UID as {', '.join(sorted(levels))}"
             yield finding("uid_reused", detail, **where, path=first_path(same))
 
@@ -175,20 +177,20 @@ def reason(header: Header) -> str | None:
 
 def about_images(objects: Sequence[AnalysisObject]) -> Iterator[Finding]:
     images = [each for each in objects if text(each.header, "Rows")]
-    distances = defaultdict(dict)
-    risks = defaultdict(list)
+    distances: dict[Attribute, dict[AnalysisObject, int]] = defaultdict(dict)
+    risks: dict[Attribute, list[AnalysisObject]] = defaultdict(list)
     for each in images:
         header = each.header
-        series = (text(header, "StudyInstanceUID"), text(header, "SeriesInstanceUID"))
+        key = (text(header, "StudyInstanceUID"), text(header, "SeriesInstanceUID"))
         why = reason(header)
         if why:
-            risks[*series, why].append(each)
+            risks[*key, why].append(each)
         study_day = day(text(header, "StudyDate"))
         if text(header, "ImageType") != "DERIVED" and study_day:
             for keyword in ("SeriesDate", "AcquisitionDate", "AcquisitionDateTime"):
                 other = day(text(header, keyword))
                 if other and abs((other - study_day).days) > 1:
-                    distances[*series, keyword][each] = abs((other - study_day).days)
+                    distances[*key, keyword][each] = abs((other - study_day).days)
     for (study, series, keyword), days in distances.items():
         where = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
         where |= {**above(list(days), "PatientID"), "path": first_path(list(days))}
@@ -268,3 +270,26 @@ def test_googles_engine_and_the_local_bigquery_agree(findings: list[Finding]) ->
     patients = {text(each.header, "PatientID") for each in made_objects("mistakes/")}
     local = [each for each in findings if each[1] in patients]
     assert sorted(read(engine_dataset("mistakes/")), key=str) == sorted(local, key=str)
+
+
+def member(of: AnalysisObject, name: str) -> dict[str, Any]:
+    """Return the row of an object that is a member of an archive, whose checksum it has."""
+    row: dict[str, Any] = msgspec.to_builtins(of.row)
+    row["info"]["input"]["crc32c"] = "AAAAAA=="
+    return {**row, "path": "gs://analysis/scans.zip", "member": name}
+
+
+@pytest.mark.timeout(googlesql.TIMEOUT)
+def test_members_of_archives_are_named_and_not_compared_by_checksum() -> None:
+    dataset = EngineDataset()
+    for number, each in enumerate(made_objects("mistakes/saved screens/")):
+        dataset.insert("instances", member(each, f"{number}.dcm"))
+    for each in made_objects("mistakes/copies/"):
+        dataset.insert("instances", msgspec.to_builtins(each.row), member(each, "copy.dcm"))
+    (found,) = dataset.query("SELECT kind, path, member, detail FROM quality_findings")
+    assert found == {
+        "kind": "burned_in_risk",
+        "path": "gs://analysis/scans.zip",
+        "member": "0.dcm",
+        "detail": "ImageType names a saved screen (objects: 2)",
+    }

@@ -111,7 +111,9 @@ def number(header: Header, keyword: str, index: int = 0) -> float | None:
 def orientation(header: Header) -> str | None:
     cosines = [number(header, "ImageOrientationPatient", index) for index in range(6)]
     match cosines:
-        case [float(a), float(b), float(c), float(d), float(e), float(f)]:
+        case [float(a), float(b), float(c), float(d), float(e), float(f)] if (
+            max(map(abs, (a, b, c, d, e, f))) < 1e6
+        ):
             normal = {"sagittal": b * f - c * e, "coronal": c * d - a * f, "axial": a * e - b * d}
             return next((name for name, size in normal.items() if abs(size) > 0.8), "oblique")
     return None

@@ -14,7 +14,11 @@ from tests.support.function_stack import ROOT, Stack, function_stack
 from tests.support.patience import scaled
 
 THREADS = 16
-OVERRIDES = {"bigQuery": {"timeoutSeconds": scaled(3)}, "limits": {"deadlineSeconds": scaled(4)}}
+OVERRIDES: dict[str, Any] = {
+    "bigQuery": {"timeoutSeconds": scaled(3)},
+    "limits": {"deadlineSeconds": scaled(4)},
+    "input": {"archives": "read"},
+}
 
 MakeStack = Callable[..., AbstractContextManager[Stack]]
 
@@ -71,7 +75,7 @@ def retry_dead_letters(stack: Stack, pattern: str) -> int:
     overrides = {
         **OVERRIDES,
         "bigQuery": {"datasetId": stack.dataset.dataset_id},
-        "input": {"otherNames": stack.config.input.other_names},
+        "input": {"archives": "read", "otherNames": stack.config.input.other_names},
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BIGQUERY_EMULATOR_HOST", stack.bigquery.url)

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from pydicom import Dataset, FileMetaDataset, dcmwrite
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from tests.support.archive_files import tar_of, zip_of
 from tests.support.cloud import (
     SENTINEL,
     Bucket,
@@ -29,6 +30,9 @@ from tests.support.function_stack import Stack, unique
 from tests.support.leaks import leaks, windows
 from tests.support.proxy import Fault
 from tests.support.pubsub import Notification
+
+type Letter = tuple[str, str, str | None, str]
+"""Path, version, member and event of a dead letter."""
 
 THREADS = 16
 
@@ -96,6 +100,7 @@ WAYS: dict[str, Callable[[Event, str], requests.Response]] = {
     "by a trigger of the topic": lambda event, url: Notification(event=event).trigger(url),
 }
 """How an event reaches the function; each delivery of it may take another way."""
+ACTS = (*("upload", "upload", "upload archive", "delete", "touch", "restore", "purge", "deliver"),)
 WEATHER = st.sampled_from(["fair", *sorted(FAULTS)])
 
 
@@ -268,12 +273,13 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def live_a_while(self) -> None:
         """Make several of these changes; some events arrive in between, as rows to be hidden."""
-        acts = ("upload", "upload", "delete", "touch", "restore", "purge", "deliver")
         for _ in range(self.chance.randint(4, 12)):
-            act = self.chance.choice(acts)
+            act = self.chance.choice(ACTS)
             index = self.chance.randrange(100)
             if act == "upload":
                 self.upload(self.chance.choice(NAMES), self.chance.choice(sorted(CONTENTS)))
+            elif act == "upload archive":
+                self.upload(self.chance.choice(ARCHIVE_NAMES), self.chance.choice(sorted(ARCHIVES)))
             elif act == "deliver":
                 self._post(self._some_pending(), "fair")
             elif self.live if act in {"delete", "touch"} else self.archived:
@@ -327,13 +333,19 @@ class Machine(RuleBasedStateMachine):
     def _check_accounts(self) -> None:
         """Every object is live or has a dead letter, and so has a live row whose object is gone."""
         """Compare the tables with the bucket, before and after `dead-letters retry`."""
-        live, dead = self._live_rows(), self._dead_letters()
+        live, dead, expanded = self._live_rows(), self._dead_letters(), self._expanded()
         for stored in self._objects():
             key = self._path(stored), stored.generation
-            assert key in live or (*key, "finalized") in dead, f"unaccounted: {stored.content}"
+            if stored.is_archive and key not in expanded:
+                assert (*key, None, "finalized") in dead, f"not expanded: {stored.content}"
+                continue
+            for member in stored.instances | stored.broken:
+                assert (*key, member) in live or (*key, member, "finalized") in dead, (
+                    f"unaccounted: {stored.content}"
+                )
         there = {(self._path(stored), stored.generation) for stored in self._objects()}
-        not_marked = {(path, version) for path, version, event in dead if event != "finalized"}
-        assert set(live) - there <= not_marked
+        not_marked = {(path, version) for path, version, _, event in dead if event != "finalized"}
+        assert {(path, version) for path, version, _ in live} - there <= not_marked
         given_up = dead - self._broken()
         if given_up:
             self.figures.given_up += len(given_up)
@@ -341,7 +353,9 @@ class Machine(RuleBasedStateMachine):
             live, dead = self._live_rows(), self._dead_letters()
         assert dead == self._broken()
         assert live == Counter(
-            (self._path(stored), stored.generation) for stored in self._objects() if stored.is_dicom
+            (self._path(stored), stored.generation, member)
+            for stored in self._objects()
+            for member in stored.instances
         )
 
     def _check_listing(self) -> None:
@@ -355,28 +369,32 @@ class Machine(RuleBasedStateMachine):
     def _objects(self) -> Iterable[Generation]:
         return (row for row in self.live.values() if row.counts)
 
-    def _broken(self) -> set[tuple[str, str, str]]:
+    def _broken(self) -> set[Letter]:
         return {
-            (self._path(stored), stored.generation, "finalized")
+            (self._path(stored), stored.generation, member, "finalized")
             for stored in self._objects()
-            if not stored.is_dicom
+            for member in stored.broken
         }
 
     def _path(self, each: Generation) -> str:
         return f"gs://{self.bucket.name}/{each.event.data['name']}"
 
-    def _live_rows(self) -> Counter[tuple[str, str]]:
-        rows = self._query("SELECT path, version FROM instances_live")
-        return Counter((row["path"], row["version"]) for row in rows)
+    def _live_rows(self) -> Counter[tuple[str, str, str | None]]:
+        rows = self._query("SELECT path, version, member FROM instances_live WHERE TRUE")
+        return Counter((row["path"], row["version"], row["member"]) for row in rows)
 
-    def _dead_letters(self) -> set[tuple[str, str, str]]:
-        rows = self._query("SELECT path, version, event FROM dead_letters")
-        return {(row["path"], row["version"], row["event"]) for row in rows}
+    def _dead_letters(self) -> set[Letter]:
+        rows = self._query("SELECT path, version, member, event FROM dead_letters WHERE TRUE")
+        return {(row["path"], row["version"], row["member"], row["event"]) for row in rows}
+
+    def _expanded(self) -> set[tuple[str, str]]:
+        rows = self._query("SELECT path, version FROM instances WHERE event = 'expanded'")
+        return {(row["path"], row["version"]) for row in rows}
 
     def _query(self, sql: str) -> list[dict[str, Any]]:
         prefix = f"gs://{self.bucket.name}/{self.folder}/"
         return self.stack.dataset.query(
-            f"{sql} WHERE STARTS_WITH(path, @prefix)",
+            f"{sql} AND STARTS_WITH(path, @prefix)",
             {"prefix": prefix},
         )
 

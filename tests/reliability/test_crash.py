@@ -16,9 +16,12 @@ import requests
 
 from tests.reliability.conftest import THREADS, MakeStack
 from tests.reliability.state_machine import CONTENTS
+from tests.support.archive_files import zip_of
 from tests.support.cloud import Event
 from tests.support.function_process import OURS, descendants, function
 from tests.support.function_stack import Stack, unique
+from tests.support.patience import until
+from tests.support.proxy import Fault
 
 Report = Callable[[str], None]
 
@@ -106,7 +109,12 @@ def start(stack: Stack) -> AbstractContextManager[tuple[int, int]]:
     environ = {
         "BIGQUERY_EMULATOR_HOST": stack.bigquery.url,
         "STORAGE_EMULATOR_HOST": stack.storage.url,
-        "DCM2BQ_CONFIG": json.dumps({"bigQuery": {"datasetId": stack.dataset.dataset_id}}),
+        "DCM2BQ_CONFIG": json.dumps(
+            {
+                "bigQuery": {"datasetId": stack.dataset.dataset_id},
+                "input": {"archives": "read"},
+            }
+        ),
     }
     return function(OURS, 0, THREADS, environ=environ)
 
@@ -159,3 +167,32 @@ def crash(stack: Stack, number: signal.Signals, wanted: int) -> str:
         f"{kills} times ended, {during_inserts} of them during inserts, "
         f"{load.acknowledged} events acknowledged, {len(live)} objects live, 0 lost"
     )
+
+
+@pytest.mark.timeout(600)
+def test_an_archive_is_expanded_again_after_its_process_was_killed(stack: Stack) -> None:
+    """Killed when some of its rows are stored; at the end, each member has one live row."""
+    members = {str(number): CONTENTS["one instance"] for number in range(40)}
+    event = stack.bucket.upload(f"{unique('crash-')}/a.zip", zip_of(members))
+    events = (
+        "SELECT event, COUNT(*) AS n FROM {} WHERE path = @path GROUP BY event ORDER BY event",
+        {"path": f"gs://{stack.bucket.name}/{event.data['name']}"},
+    )
+    stack.bigquery.faults = [Fault("instances/insertAll", how="stall")]
+    with start(stack) as (port, pid), ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(event.post, f"http://127.0.0.1:{port}")
+        until(lambda: stack.bigquery.is_under_way("insertAll"))
+        until(lambda: bool(stack.dataset.query(events[0].format("instances"), events[1])))
+        for victim in descendants(pid):
+            os.kill(victim, signal.SIGKILL)
+        assert isinstance(answer.exception(), requests.RequestException)
+    stack.bigquery.faults = []
+    (stored,) = stack.dataset.query(events[0].format("instances"), events[1])
+    assert stored["event"] == "finalized"
+    with start(stack) as (port, _):
+        assert event.post(f"http://127.0.0.1:{port}").status_code == 200
+    expanded, again = stack.dataset.query(events[0].format("instances"), events[1])
+    assert (expanded["event"], expanded["n"]) == ("expanded", 1)
+    assert again["n"] > stored["n"]
+    live = stack.dataset.query(events[0].format("instances_live"), events[1])
+    assert live == [{"event": "finalized", "n": 40}]

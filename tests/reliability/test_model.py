@@ -46,7 +46,7 @@ def test_the_live_view_and_the_dead_letters_account_for_the_bucket(
     """
     figures = Figures()
     while figures.deliveries < (LONG_DELIVERIES if is_long else 1):
-        with make_stack(input={"otherNames": "sniff"}) as stack:
+        with make_stack(input={"archives": "read", "otherNames": "sniff"}) as stack:
             figures += run(
                 stack,
                 most_again=300 if is_long else 40,
@@ -81,6 +81,27 @@ PLANTED = {
         "dcm2bq/notifications.py",
         '"OBJECT_FINALIZE": "finalized"',
         '"OBJECT_FINALIZE": "metadataUpdated"',
+        "",
+    ),
+    "an archive called expanded before its rows are stored": (
+        "dcm2bq/expansion.py",
+        "                    expansion = self._store_members(event, content, claim, deadline)\n",
+        (
+            "                    none = rows.ArchiveInfo(\n"
+            "                        members=0, instances=0, dead_letters=0, others=0)\n"
+            "                    early = rows.expanded_row(event, none, now=datetime.now(UTC))\n"
+            "                    self._sink.insert(early, deadline)\n"
+            "                    expansion = self._store_members(event, content, claim, deadline)\n"
+        ),
+        "the object cannot be read",
+    ),
+    "markers of another generation": (
+        "dcm2bq/rows.py",
+        "        version=str(event.object.generation),\n",
+        (
+            "        version=str(event.object.generation\n"
+            "            - (event.kind.value in ('deleted', 'archived'))),\n"
+        ),
         "",
     ),
 }
@@ -136,4 +157,15 @@ def test_markers_compared_by_time_are_detected(make_stack: MakeStack) -> None:
         right = "CAST(m.version AS INT64) >= CAST(r.version AS INT64)"
         assert view.ddl.count(right) == 1
         stack.dataset.query(view.ddl.replace(right, "m.timestamp >= r.timestamp"))
+        assert finds_a_bug(stack)
+
+
+@pytest.mark.timeout(1800)
+def test_members_left_out_of_the_key_are_detected(make_stack: MakeStack) -> None:
+    with make_stack() as stack:
+        definitions = schema.load(stack.config, stack.dataset.project)
+        view = next(definition for definition in definitions if definition.name == "instances_live")
+        right = "r.SOPInstanceUID, r.path, r.member"
+        assert view.ddl.count(right) == 1
+        stack.dataset.query(view.ddl.replace(right, "r.SOPInstanceUID, r.path"))
         assert finds_a_bug(stack)

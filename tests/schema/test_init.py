@@ -126,6 +126,30 @@ def test_init_creates_everything_once(place: Place) -> None:
     assert place.snapshot() == before
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "need"),
+    [
+        ("format", "dicom-json", "jsonOutput.format flat"),
+        ("useCommonNames", False, "jsonOutput.useCommonNames true"),
+        ("useArrayWithSingleValue", True, "jsonOutput.useArrayWithSingleValue false"),
+    ],
+)
+def test_analysis_views_are_left_out_if_headers_have_another_shape(
+    ready: Place, option: str, value: Any, need: str
+) -> None:
+    """One that exists was made for other rows: it is neither changed nor dropped."""
+    dataset = {"datasetId": ready.config.big_query.dataset_id}
+    other = from_overrides({"bigQuery": dataset, "jsonOutput": {option: value}})
+    analysis = {name for name, each in ready.definitions.items() if each.is_analysis}
+    entries = {each.name: each for each in init(ready.dataset, other, dry_run=True)[1:]}
+    assert entries.keys() == ready.definitions.keys()
+    assert actions(entries) == dict.fromkeys(analysis, SchemaAction.LEFT_OUT)
+    for name in analysis:
+        assert entries[name].outcome(dry_run=True) == "left out"
+        assert entries[name].details[0] == f"needs {need}"
+        assert "left alone" in entries[name].details[1]
+
+
 def test_created_objects_match_the_schema_files(ready: Place) -> None:
     for definition in ready.definitions.values():
         is_function = definition.kind is DefinitionKind.FUNCTION

@@ -47,9 +47,10 @@ def test_a_selection_of_tests_has_no_least_coverage(environ: dict[str, str]) -> 
     assert calls(environ, "tests/unit", "-x")[1:] == ["combine --quiet", "report --fail-under=0"]
 
 
-def test_coverage_is_not_reported_if_tests_fail(environ: dict[str, str]) -> None:
-    program(Path(environ["BIN"]) / "pytest", f"echo failed >> {environ['BIN']}/../calls; exit 1")
-    assert calls(environ, "tests/unit", status=1) == ["failed"]
+def test_a_run_with_a_failed_test_is_reported_and_fails(environ: dict[str, str]) -> None:
+    program(Path(environ["BIN"]) / "pytest", f"echo failed >> {environ['BIN']}/../calls; exit 3")
+    report = ["combine --quiet", "report --fail-under=0"]
+    assert calls(environ, "tests/unit", status=3) == ["failed", *report]
 
 
 def test_a_process_that_ends_by_exit_is_measured(tmp_path: Path) -> None:

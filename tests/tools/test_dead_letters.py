@@ -121,12 +121,12 @@ def test_a_filter_without_a_match_is_reported(stack: Stack, command: Command, fo
         listed = command("dead-letters", "list", *filters)
         assert (listed.status, listed.out) == (0, "")
         assert message.fullmatch(listed.err)
-        as_json = command("dead-letters", "list", "--json", *filters)
-        assert (as_json.status, as_json.out) == (0, "[]\n")
-        assert message.fullmatch(as_json.err)
-        retried = command("dead-letters", "retry", *filters)
-        assert (retried.status, retried.err) == (0, "")
-        assert message.fullmatch(retried.out)
+    as_json = command("dead-letters", "list", "--json", *filters)
+    assert (as_json.status, as_json.out) == (0, "[]\n")
+    assert message.fullmatch(as_json.err)
+    retried = command("dead-letters", "retry", *filters)
+    assert (retried.status, retried.err) == (0, "")
+    assert message.fullmatch(retried.out)
 
 
 def test_an_unknown_reason_is_refused_and_case_is_ignored(

@@ -140,3 +140,36 @@ run "readers_can_query_the_dataset" {
     error_message = "a reader has another role"
   }
 }
+
+run "analysis_views_read_by_levels" {
+  assert {
+    condition = [
+      contains(keys(google_bigquery_table.aggregate), "sr_content"), contains(keys(google_bigquery_table.aggregate_2), "dose_events"),
+      contains(keys(google_bigquery_table.aggregate_3), "dose_summary"),
+    ] == [true, true, true]
+    error_message = "a view is created before one that it reads"
+  }
+  assert {
+    condition     = length(output.views_left_out) == 0
+    error_message = "views are left out"
+  }
+}
+
+run "analysis_views_are_left_out_if_headers_have_another_shape" {
+  variables {
+    config = { jsonOutput = { format = "dicom-json" } }
+  }
+
+  assert {
+    condition     = length(local.created_views) + length(output.views_left_out) == length(local.view_names) + length([for name, file in local.files : name if startswith(file, "analysis/") && !contains(local.view_names, name)])
+    error_message = "views are neither created nor left out"
+  }
+  assert {
+    condition     = !anytrue([for name in keys(local.created_views) : startswith(local.files[name], "analysis/")])
+    error_message = "views that cannot read the headers are created"
+  }
+  assert {
+    condition     = contains(output.views_left_out, "dose_summary")
+    error_message = "the views that are left out are not named"
+  }
+}

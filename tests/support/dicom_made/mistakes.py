@@ -9,7 +9,7 @@ from tests.support.dicom_made.series import uid
 
 RADIOGRAPH = "1.2.840.10008.5.1.4.1.1.1.1"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-_USUAL = {"sop_class": RADIOGRAPH, "modality": "DX"}
+_USUAL: Mapping[str, Any] = {"sop_class": RADIOGRAPH, "modality": "DX"}
 _SEVERAL: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "contents": ({}, {"SOPInstanceUID": uid("scanned", "contents", 0), "KVP": 100}),
     "copies": ({}, {"SOPInstanceUID": uid("scanned", "copies", 0)}),

@@ -19,7 +19,7 @@ _INFINITE = b"88888888"
 
 def image(series: str, number: int, sop_class: str, modality: str, **attributes: Any) -> Dataset:
     """Return an image of a series, from a scanner whose values other attributes replace."""
-    usual = {
+    usual: dict[str, Any] = {
         "SOPClassUID": sop_class,
         "SOPInstanceUID": uid("scanned", series, number),
         "StudyInstanceUID": uid("scanned", series, "study"),
@@ -44,7 +44,7 @@ def image(series: str, number: int, sop_class: str, modality: str, **attributes:
 
 
 def _ct() -> Iterator[Dataset]:
-    usual = {
+    usual: dict[str, Any] = {
         "ProtocolName": "Thorax",
         "SeriesDescription": "Lung 1.0",
         "BodyPartExamined": "CHEST",
@@ -73,7 +73,7 @@ def _ct() -> Iterator[Dataset]:
 
 
 def _mr() -> Iterator[Dataset]:
-    usual = {
+    usual: dict[str, Any] = {
         "MagneticFieldStrength": 3,
         "ScanningSequence": ["SE", "IR"],
         "SequenceName": "tse2d1_15",
@@ -100,7 +100,7 @@ def _mr() -> Iterator[Dataset]:
         MRModifierSequence=[header(InversionTimes=[900.0, 1800.0])],
         MRAveragesSequence=[header(NumberOfAverages=2)],
     )
-    enhanced = {"SharedFunctionalGroupsSequence": [shared], "NumberOfFrames": 40}
+    enhanced: dict[str, Any] = {"SharedFunctionalGroupsSequence": [shared], "NumberOfFrames": 40}
     yield image("enhanced MR", 1, ENHANCED_MR, "MR", **enhanced)
 
 
@@ -112,7 +112,7 @@ def _pet() -> Iterator[Dataset]:
         RadionuclideHalfLife=6586.2,
         RadionuclideCodeSequence=[code("C-111A1", "SRT", "^18^Fluorine")],
     )
-    usual = {
+    usual: dict[str, Any] = {
         "Units": "BQML",
         "DecayCorrection": "START",
         "CorrectedImage": ["ATTN", "DECY", "SCAT"],
@@ -140,7 +140,7 @@ def _others() -> Iterator[Dataset]:
         KVP=28,
     )
     yield image("US", 1, ULTRASOUND, "US", TransducerType="SECTOR_PHASED", FrameTime=33.3)
-    slide = {"ContainerIdentifier": "S24-1", "NumberOfFrames": 12}
+    slide: dict[str, Any] = {"ContainerIdentifier": "S24-1", "NumberOfFrames": 12}
     for number, width in enumerate((40000, 10000, 2500)):
         yield image(
             *("SM", number, SLIDE, "SM"),

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
@@ -20,7 +20,8 @@ TILTED = [1, 0, 0, 0, 0.939693, -0.34202]
 THINNED = 12
 """How many series have slices taken out at random."""
 _UNREADABLE = b"-77777.7"
-"""Written where a value that is not a number must be: pydicom refuses to write one."""
+"""Written in place of `_READS`, which pydicom refuses to write."""
+_READS = {"unreadable position": b"unknown.", "position that is not a number": b"NaN     "}
 
 type Slices = list[Dataset]
 
@@ -70,8 +71,8 @@ def evenly(count: int, spacing: float = 2.5) -> list[float]:
     return [number * spacing for number in range(count)]
 
 
-def _defects() -> Iterator[tuple[str, Slices]]:
-    """Yield the slices of each series by its name, which says what is wrong with it."""
+def _positioned() -> Iterator[tuple[str, Slices]]:
+    """Yield series that differ in the positions of their slices."""
     yield "regular", stack("regular", evenly(6))
     yield "reversed order", stack("reversed order", evenly(6)[::-1])
     yield "sagittal MR", stack("sagittal MR", evenly(5, 3.3), SAGITTAL, MR, "MR")
@@ -85,6 +86,9 @@ def _defects() -> Iterator[tuple[str, Slices]]:
     yield "duplicate position", stack("duplicate position", [0, 2.5, 2.5, 5, 7.5])
     yield "almost duplicate position", stack("almost duplicate", [0, 2.5, 2.504, 5, 7.5])
 
+
+def _misaligned() -> Iterator[tuple[str, Slices]]:
+    """Yield series that are shifted, turned, or mixed."""
     slices = stack("lateral drift", evenly(5))
     for number, each in enumerate(slices):
         each.ImagePositionPatient[0] += number * 0.05
@@ -113,6 +117,9 @@ def _defects() -> Iterator[tuple[str, Slices]]:
         each.ImageOrientationPatient = [1, 0, 0, 0.2, 0.979796, 0]
     yield "not orthogonal", slices
 
+
+def _odd() -> Iterator[tuple[str, Slices]]:
+    """Yield series with localizers, with values that are absent or broken, and with arrays."""
     slices = stack("localizer inside", [*evenly(5), 100])
     slices[5].ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     slices[5].ImageOrientationPatient = SAGITTAL
@@ -123,9 +130,15 @@ def _defects() -> Iterator[tuple[str, Slices]]:
         each.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     yield "only localizers", slices
 
-    slices = stack("unreadable position", evenly(5))
-    slices[2].ImagePositionPatient = [float(_UNREADABLE)] * 3
-    yield "unreadable position", slices
+    for name in _READS:
+        slices = stack(name, evenly(5))
+        slices[2].ImagePositionPatient = [float(_UNREADABLE)] * 3
+        yield name, slices
+
+    slices = stack("position of enormous numbers", evenly(5))
+    slices[2].ImagePositionPatient = [1e200, -1e200, 1e300]
+    slices[2].ImageOrientationPatient = [1e300] * 6
+    yield "position of enormous numbers", slices
 
     slices = stack("empty position", evenly(5))
     slices[2].ImagePositionPatient = None
@@ -142,6 +155,9 @@ def _defects() -> Iterator[tuple[str, Slices]]:
     slices[3].Rows = [4, 4]  # and one value here
     yield "single values and arrays", slices
 
+
+def _multi_frame() -> Iterator[tuple[str, Slices]]:
+    """Yield series of one object."""
     yield "enhanced", [_enhanced("enhanced", evenly(6))]
     yield "enhanced missing slice", [_enhanced("enhanced missing", [0, 2.5, 7.5, 10])]
     slices = [_enhanced("enhanced own groups", evenly(3))]
@@ -195,9 +211,9 @@ def files() -> Iterator[tuple[str, bytes]]:
         name = f"thinned {number}"
         for position, each in enumerate(stack(name, thinned(number)[0])):
             yield f"series/{name}/{position}.dcm", content(each)
-    for name, slices in _defects():
+    for name, slices in chain(_positioned(), _misaligned(), _odd(), _multi_frame()):
         for number, each in enumerate(slices):
-            made = content(each).replace(_UNREADABLE, b"unknown.")
+            made = content(each).replace(_UNREADABLE, _READS.get(name, _UNREADABLE))
             yield f"series/{name}/{number}.dcm", made
             if name == "regular":
                 yield f"series/copy of {name}/{number}.dcm", made

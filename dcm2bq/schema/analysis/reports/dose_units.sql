@@ -1,5 +1,5 @@
-    -- Units without points and spaces, and what makes them mGy, mGy.cm, Gy.m2, s, mm, kV and mA: one
-    -- multiplication or division by a power of ten, since a product with 0.001 is rounded twice.
+    -- Units without points and spaces, and what makes them mGy, mGy.cm, Gy.m2, s, mm, kV and mA:
+    -- multiply, or divide, by a whole number, since 0.001 is not exact.
     SELECT unit, quantity, times, per
     FROM UNNEST([
       STRUCT('Gy' AS unit, 'dose' AS quantity, 1e3 AS times, 1.0 AS per),

@@ -1,6 +1,6 @@
 -- One row for each result of a measurement group. What belongs to a group or to a result is found
--- among its children by windows, not joins: a result needs neither a site nor a tracking id, and the
--- reports are read once. Of several objects with the same instance, only the first counts.
+-- among its children by windows, not joins: a result needs neither a site nor a tracking id, and
+-- the reports are read once. Of several objects with the same instance, only the first counts.
 WITH items AS (
   SELECT
     *,

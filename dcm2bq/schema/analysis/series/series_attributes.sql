@@ -303,7 +303,8 @@ separated AS (
   FROM arrays
 ),
 
--- A number begins like one, unlike NaN and Infinity, which FLOAT64 would accept.
+-- A number begins like one, unlike NaN and Infinity, which FLOAT64 would accept. Products of
+-- directions must not overflow, which would be an error.
 typed AS (
   SELECT * REPLACE (
     SAFE_CAST(REGEXP_EXTRACT(PatientWeight, '^[-+]?[0-9.].*') AS FLOAT64) AS PatientWeight,
@@ -340,12 +341,12 @@ typed AS (
     SAFE_CAST(REGEXP_EXTRACT(TotalPixelMatrixRows, '^[-+]?[0-9.].*') AS INT64) AS TotalPixelMatrixRows,
     SAFE_CAST(REGEXP_EXTRACT(row_spacing, '^[-+]?[0-9.].*') AS FLOAT64) AS row_spacing,
     SAFE_CAST(REGEXP_EXTRACT(column_spacing, '^[-+]?[0-9.].*') AS FLOAT64) AS column_spacing,
-    SAFE_CAST(REGEXP_EXTRACT(row_x, '^[-+]?[0-9.].*') AS FLOAT64) AS row_x,
-    SAFE_CAST(REGEXP_EXTRACT(row_y, '^[-+]?[0-9.].*') AS FLOAT64) AS row_y,
-    SAFE_CAST(REGEXP_EXTRACT(row_z, '^[-+]?[0-9.].*') AS FLOAT64) AS row_z,
-    SAFE_CAST(REGEXP_EXTRACT(column_x, '^[-+]?[0-9.].*') AS FLOAT64) AS column_x,
-    SAFE_CAST(REGEXP_EXTRACT(column_y, '^[-+]?[0-9.].*') AS FLOAT64) AS column_y,
-    SAFE_CAST(REGEXP_EXTRACT(column_z, '^[-+]?[0-9.].*') AS FLOAT64) AS column_z
+    IF(ABS(SAFE_CAST(row_x AS FLOAT64)) < 1e6, SAFE_CAST(row_x AS FLOAT64), NULL) AS row_x,
+    IF(ABS(SAFE_CAST(row_y AS FLOAT64)) < 1e6, SAFE_CAST(row_y AS FLOAT64), NULL) AS row_y,
+    IF(ABS(SAFE_CAST(row_z AS FLOAT64)) < 1e6, SAFE_CAST(row_z AS FLOAT64), NULL) AS row_z,
+    IF(ABS(SAFE_CAST(column_x AS FLOAT64)) < 1e6, SAFE_CAST(column_x AS FLOAT64), NULL) AS column_x,
+    IF(ABS(SAFE_CAST(column_y AS FLOAT64)) < 1e6, SAFE_CAST(column_y AS FLOAT64), NULL) AS column_y,
+    IF(ABS(SAFE_CAST(column_z AS FLOAT64)) < 1e6, SAFE_CAST(column_z AS FLOAT64), NULL) AS column_z
   )
   FROM separated
 ),

@@ -1,5 +1,5 @@
--- One row for each series of CT, MR or PT images: whether they are the slices of one regular volume.
--- An instance that is stored at several paths counts once. The frames of enhanced objects are slices.
+-- One row for each series of CT, MR or PT images: whether they are the slices of a regular volume. An
+-- instance that is stored at several paths counts once. The frames of enhanced objects are slices.
 WITH image AS (
   SELECT
     StudyInstanceUID,
@@ -41,7 +41,9 @@ WITH image AS (
     )
   QUALIFY ROW_NUMBER() OVER (
     PARTITION BY
-      StudyInstanceUID, SeriesInstanceUID, COALESCE(SOPInstanceUID, CONCAT(path, IFNULL(member, '')))
+      StudyInstanceUID,
+      SeriesInstanceUID,
+      COALESCE(SOPInstanceUID, CONCAT(path, IFNULL(member, '')))
     ORDER BY path, member
   ) = 1
 ),
@@ -66,7 +68,9 @@ slice AS (
       excluded, NULL, COALESCE(item.PlanePositionSequence[0].ImagePositionPatient, position)
     ) AS position,
     IF(
-      excluded, NULL, COALESCE(item.PlaneOrientationSequence[0].ImageOrientationPatient, orientation)
+      excluded,
+      NULL,
+      COALESCE(item.PlaneOrientationSequence[0].ImageOrientationPatient, orientation)
     ) AS orientation,
     IF(
       excluded, NULL, COALESCE(item.PixelMeasuresSequence[0].PixelSpacing, pixel_spacing)
@@ -102,23 +106,36 @@ vector AS (
   FROM written
 ),
 
+-- Products must not overflow, which would be an error. Comparisons with NaN are not true.
+bounded AS (
+  SELECT * REPLACE (
+    IF(ABS(rx) < 1e6, rx, NULL) AS rx,
+    IF(ABS(ry) < 1e6, ry, NULL) AS ry,
+    IF(ABS(rz) < 1e6, rz, NULL) AS rz,
+    IF(ABS(cx) < 1e6, cx, NULL) AS cx,
+    IF(ABS(cy) < 1e6, cy, NULL) AS cy,
+    IF(ABS(cz) < 1e6, cz, NULL) AS cz,
+    IF(ABS(px) < 1e6, px, NULL) AS px,
+    IF(ABS(py) < 1e6, py, NULL) AS py,
+    IF(ABS(pz) < 1e6, pz, NULL) AS pz,
+    IF(ABS(row_spacing) < 1e6, row_spacing, NULL) AS row_spacing,
+    IF(ABS(column_spacing) < 1e6, column_spacing, NULL) AS column_spacing
+  )
+  FROM vector
+),
+
 normal AS (
   SELECT
     *,
     ry * cz - rz * cy AS nx,
     rz * cx - rx * cz AS ny,
     rx * cy - ry * cx AS nz
-  FROM vector
+  FROM bounded
 ),
 
--- Where the slice is along its normal. Comparisons with NULL and NaN are not true, and 10 m (in mm)
--- is more than any scanner has, so that a position that cannot be used is NULL.
+-- Where the slice is along its normal.
 placed AS (
-  SELECT
-    *,
-    IF(
-      ABS(px * nx + py * ny + pz * nz) < 10000, px * nx + py * ny + pz * nz, NULL
-    ) AS along
+  SELECT *, px * nx + py * ny + pz * nz AS along
   FROM normal
 ),
 
@@ -126,7 +143,9 @@ placed AS (
 stepped AS (
   SELECT
     *,
-    along - LAG(along) OVER (PARTITION BY StudyInstanceUID, SeriesInstanceUID ORDER BY along) AS step
+    along - LAG(along) OVER (
+      PARTITION BY StudyInstanceUID, SeriesInstanceUID ORDER BY along
+    ) AS step
   FROM placed
 ),
 
