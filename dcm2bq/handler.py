@@ -74,8 +74,8 @@ class Handler:
 
     `memory` is the budget that its conversions share, by default that of the process.
     `on_large` is called with the event and its memory in bytes before a conversion becomes
-    unusually large. With `hurries` false, archives may take longer than the deadline of an event.
-    Raises `ConfigError` for limits that the memory cannot satisfy.
+    unusually large. Without `bounds_archives`, archives may take longer than the deadline of an
+    event. Raises `ConfigError` for limits that the memory cannot satisfy.
     """
 
     def __init__(
@@ -86,14 +86,14 @@ class Handler:
         *,
         memory: dicom.Budget | None = None,
         on_large: Callable[[ObjectEvent, int], object] | None = None,
-        hurries: bool = True,
+        bounds_archives: bool = True,
     ) -> None:
         self._config = config
         self._store = store
         self._sink = sink
         self._memory = memory or dicom.budget_of(config.limits)
         self._on_large = on_large
-        self._hurries = hurries
+        self._bounds_archives = bounds_archives
 
     def handle(self, delivery: Delivery, *, is_last: bool | None = None) -> Outcome:
         """Do what the event asks for; return its outcome if it may be acknowledged.
@@ -159,7 +159,7 @@ class Handler:
             if ignored := self._why_ignored(event):
                 return Outcome(result=Result.IGNORED, event=event, ignored=ignored)
         if is_archive(self._config, event.object.name):
-            return self._expand(event, deadline if self._hurries else NO_DEADLINE, member)
+            return self._expand(event, deadline if self._bounds_archives else NO_DEADLINE, member)
         on_large = self._on_large and partial(self._on_large, event)
         with self._memory.claim(deadline.share(_CONVERT_SHARE), on_large) as claim:
             return self._insert(event, deadline, claim)
@@ -191,7 +191,7 @@ class Handler:
         if member is not None:
             row = self._expander.index_member(event, content, member, deadline)
             if row is None:
-                return Outcome(result=Result.IGNORED, event=event, ignored=Ignored.MEMBER)
+                return Outcome(result=Result.IGNORED, event=event, ignored=Ignored.CONTENT)
             return Outcome(
                 result=Result.INSERTED,
                 event=event,

@@ -17,7 +17,6 @@ class Ignored(StrEnum):
     CONTENT = "content"  # nor do the first bytes look like DICOM; with input.otherNames: sniff
     TEMPORARY = "temporary"  # a part of one of gcloud's parallel composite uploads
     EMPTY = "empty"
-    MEMBER = "member"  # a member of an archive that is not DICOM, handled again by itself
     FOLDER = "folder"  # the placeholder that a console creates for a folder
 
 

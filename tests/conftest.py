@@ -114,6 +114,18 @@ def bigquery_url(server_folder: Path, storage_url: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def complete_bigquery_url(server_folder: Path, storage_url: str) -> Iterator[str]:
+    """Another running BigQuery, whose datasets have every view; see `tests.support.datasets`."""
+    if sys.version_info[:2] != (3, 13):
+        pytest.skip("the local BigQuery runs on Python 3.13 only")
+    from dcm2bq import schema  # noqa: PLC0415 - slow
+    from tests.support.datasets import server_with_dataset  # noqa: PLC0415 - slow
+
+    with server_with_dataset(server_folder / "complete", storage_url, schema.NAMES) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
 def storage_url(server_folder: Path) -> Iterator[str]:
     """A running Cloud Storage."""
     with servers.storage_server(server_folder) as url:

@@ -1,6 +1,6 @@
 """One dataset with the rows of all objects, for every test of the views to read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 
 import msgspec
@@ -10,9 +10,15 @@ from google.cloud import bigquery
 
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.tools.backfill import staged_files
-from tests.support.analysis_objects import all_objects
+from tests.support.analysis_objects import AnalysisObject, all_objects
 from tests.support.datasets import borrowed_dataset
 from tests.support.googlesql_views import EngineDataset
+
+
+@pytest.fixture(scope="session")
+def bigquery_url(complete_bigquery_url: str) -> str:
+    """A running BigQuery, whose datasets have every view."""
+    return complete_bigquery_url
 
 
 @pytest.fixture(scope="package")
@@ -23,21 +29,26 @@ def analysis_dataset(bigquery_url: str) -> Iterator[Dataset]:
     server 0.1 s of CPU: read a view whole, once, by a fixture of the module.
     """
     with borrowed_dataset(bigquery_url) as dataset:
-        lines = b"".join(staged_files.encode(each.row) for each in all_objects())
-        client = bigquery.Client(
-            project="local",
-            credentials=AnonymousCredentials(),
-            client_options={"api_endpoint": bigquery_url},
-        )
-        table = client.get_table(f"{dataset.name}.instances")
-        options = bigquery.LoadJobConfig(
-            schema=table.schema,
-            source_format=bigquery.SourceFormat.NEWLINE_DELIMITED_JSON,
-            write_disposition="WRITE_APPEND",
-        )
-        client.load_table_from_file(BytesIO(lines), table, job_config=options).result()
-        client.close()
+        load(bigquery_url, dataset, all_objects())
         yield dataset
+
+
+def load(bigquery_url: str, dataset: Dataset, objects: Iterable[AnalysisObject]) -> None:
+    """Load the rows of objects into `instances` by one job."""
+    lines = b"".join(staged_files.encode(each.row) for each in objects)
+    client = bigquery.Client(
+        project="local",
+        credentials=AnonymousCredentials(),
+        client_options={"api_endpoint": bigquery_url},
+    )
+    table = client.get_table(f"{dataset.name}.instances")
+    options = bigquery.LoadJobConfig(
+        schema=table.schema,
+        source_format=bigquery.SourceFormat.NEWLINE_DELIMITED_JSON,
+        write_disposition="WRITE_APPEND",
+    )
+    client.load_table_from_file(BytesIO(lines), table, job_config=options).result()
+    client.close()
 
 
 def engine_dataset(prefix: str) -> EngineDataset:

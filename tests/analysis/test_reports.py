@@ -2,12 +2,14 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import date, datetime, time
 from functools import cache
 from typing import Any
 
+import msgspec
 import pydicom
 import pytest
 from pydicom.dataset import Dataset as Header
@@ -17,6 +19,7 @@ from dcm2bq.bigquery.dataset import Dataset
 from tests.analysis.conftest import engine_dataset
 from tests.support import googlesql
 from tests.support.analysis_objects import AnalysisObject, all_objects, made_objects
+from tests.support.googlesql_views import EngineDataset
 
 pytestmark = [
     pytest.mark.timeout(googlesql.TIMEOUT),
@@ -93,6 +96,8 @@ def value(item: Header) -> tuple[float | None, str | None]:
     with suppress(ValueError, TypeError, KeyError):  # it is not a number, or absent
         first = measured["NumericValue"].value
         number = float(first[0] if isinstance(first, pydicom.multival.MultiValue) else first)
+    if number is not None and not math.isfinite(number):
+        number = None
     return number, coded(measured, "MeasurementUnitsCodeSequence")[1]
 
 
@@ -463,6 +468,24 @@ def test_totals_are_shown_as_the_reports_state_them(local: Rows, file: str, stat
 
 
 # --- both engines ---
+
+
+def test_members_of_one_archive_are_reports_of_their_own() -> None:
+    """Their windows and events must not mix, since they have the same path."""
+    dataset = EngineDataset()
+    for name in ("reports/dose/ct.dcm", "reports/dose/biplane.dcm"):
+        (document,) = made_objects(name)
+        row = msgspec.structs.replace(document.row, path="gs://analysis/a.zip", member=name)
+        dataset.insert("instances", msgspec.to_builtins(row))
+    rows = dataset.query("SELECT member, radiation, device_manufacturer FROM dose_events")
+    assert Counter((row["member"], row["radiation"]) for row in rows) == {
+        ("reports/dose/ct.dcm", "CT"): 3,
+        ("reports/dose/biplane.dcm", "projection"): 4,
+    }
+    assert {row["device_manufacturer"] for row in rows if row["radiation"] == "projection"} == {
+        "Angio Makers",
+        "Workstation Makers",
+    }
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -1,5 +1,6 @@
 """`series_geometry` and what pydicom computes from the same files."""
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -274,6 +275,20 @@ def test_googles_engine_and_the_local_bigquery_agree(
     assert evaluated.keys() == {key(each.header) for each in objects}
     for group, row in evaluated.items():
         assert agrees(row, geometry[group])
+
+
+@pytest.mark.timeout(googlesql.TIMEOUT)
+def test_frames_that_were_left_in_the_object_are_not_judged() -> None:
+    """The row of a header that is too long has a BulkDataURI in place of its largest parts."""
+    (enhanced,) = made_objects("series/enhanced/")
+    row = msgspec.to_builtins(enhanced.row)
+    metadata = json.loads(row["metadata"])
+    metadata["PerFrameFunctionalGroupsSequence"] = {"BulkDataURI": "?offset=1&length=2", "vr": "SQ"}
+    dataset = EngineDataset()
+    dataset.insert("instances", {**row, "metadata": metadata})
+    (geometry,) = read(dataset).values()
+    assert (geometry["slices"], geometry["unplaced"], geometry["missing"]) == (1, 1, None)
+    assert geometry["why_not"] == ["one_slice", "no_position"]
 
 
 THINNED_SERIES = st.integers(4, 9).flatmap(

@@ -5,25 +5,18 @@ import hashlib
 import hmac
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from dcm2bq import config, emulators, hash_key, schema
+from dcm2bq import config, emulators, hash_key
 from dcm2bq.dicom import privacy_rules
 from dcm2bq.gcs.run_folder import RunFolder
 from tests.backfill.test_dataflow import specify
 from tests.support.backfill_site import CT_SMALL, Site
-from tests.support.datasets import fresh_dataset
-from tests.support.function_stack import unique
+from tests.support.datasets import borrowed_dataset, in_dataset
 from tests.support.http_server import Exchange, serving
 from tests.support.proxy import LoadingBigQuery, Proxy
 
-READ = (
-    *("tables/instances", "tables/dead_letter", "live/instances_live"),
-    *("dead_letters/dead_letters", "dead_letters/dismissed_letters"),
-)
-"""What a backfill reads of the dataset; the other views would take `init` seconds for each test."""
 KEY = b"SENTINEL-key-of-the-pseudonyms"
 SECRET = "projects/my-project/secrets/dcm2bq/versions/3"
 PRIVACY = {"hash": ["PatientID"], "hashKeySecret": SECRET}
@@ -59,23 +52,16 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> Iterator[SecretManager]:
 
 
 @pytest.fixture
-def hashing(
-    storage_url: str, bigquery_url: str, secrets: SecretManager, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Site]:
+def hashing(storage_url: str, bigquery_url: str, secrets: SecretManager) -> Iterator[Site]:
     """A source with one object, and a dataset whose table is labelled with the key's digest."""
-    monkeypatch.setattr(schema, "NAMES", READ)
-    overrides: dict[str, Any] = {
-        "bigQuery": {"datasetId": unique("test_")},
-        "privacy": PRIVACY,
-    }
-    settings = config.from_overrides(overrides)
     with (
         Proxy(storage_url).running() as storage,
         LoadingBigQuery(bigquery_url).running() as bigquery,
-        fresh_dataset(bigquery_url, settings) as dataset,
+        borrowed_dataset(bigquery_url, {"privacy": PRIVACY}) as dataset,
     ):
         site = Site(storage, storage_url, bigquery.url, dataset)
-        site.overrides, site.config = overrides, settings
+        site.overrides = in_dataset(dataset.dataset_id, {"privacy": PRIVACY})
+        site.config = config.from_overrides(site.overrides)
         site.environ[emulators.SECRET_MANAGER] = secrets.url
         site.upload("ct.dcm", CT_SMALL)
         secrets.requests = 0

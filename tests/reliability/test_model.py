@@ -83,7 +83,7 @@ PLANTED = {
         '"OBJECT_FINALIZE": "metadataUpdated"',
         "",
     ),
-    "an archive called expanded before its rows are stored": (
+    "an archive recorded as expanded before its rows are stored": (
         "dcm2bq/expansion.py",
         "                    expansion = self._store_members(event, content, claim, deadline)\n",
         (

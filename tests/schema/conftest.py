@@ -20,6 +20,12 @@ EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="session")
+def bigquery_url(complete_bigquery_url: str) -> str:
+    """A running BigQuery, whose datasets have every view."""
+    return complete_bigquery_url
+
+
+@pytest.fixture(scope="session")
 def client(bigquery_url: str) -> Iterator[bigquery.Client]:
     """A client of the local BigQuery."""
     client = bigquery.Client(

@@ -98,6 +98,7 @@ def filled(dataset: Dataset, insert: Insert, row: MakeRow) -> Dataset:
         "ProcedureCodeSequence": [{"CodeMeaning": "Knee"}],
         "PixelData": {"BulkDataURI": "?offset=1&length=2"}}"""
     info = {"warnings": ["odd"], "input": {"size": 5}}
+    counts = {"members": 3, "instances": 1, "dead_letters": 1, "others": 1}
     about: dict[str, Any] = {"metadata": header, "info": info, "study": "1.2.3", "PatientID": "P"}
     insert(
         dataset,
@@ -115,6 +116,14 @@ def filled(dataset: Dataset, insert: Insert, row: MakeRow) -> Dataset:
         row("gs://bucket/notified.dcm", 1, "deleted", study=None, series=None, instance=None),
         row("gs://bucket/wide.dcm", 1, "deleted", study=None, series=None, instance=None),
         row("gs://other/bad.dcm", 1, "deleted", study=None, series=None, instance=None),
+        *(
+            row(f"gs://bucket/{name}.zip", 1, event, study=None, series=None, instance=None, info=i)
+            for name, event, i in (
+                ("full", "expanded", {"archive": counts}),
+                ("gone", "expanded", {"archive": counts}),
+                ("gone", "deleted", None),
+            )
+        ),
         row("gs://planted", 9 * 10**15, "deleted", study=None, series=None, instance=None),
     )
     notified = {
@@ -373,6 +382,7 @@ def test_compaction_changes_neither_live_rows_nor_open_dead_letters(filled: Data
         ("gs://bucket/a.dcm", "2", "finalized"),
         ("gs://bucket/bad.dcm", "1", "deleted"),
         ("gs://bucket/copy.dcm", "1", "finalized"),
+        ("gs://bucket/full.zip", "1", "expanded"),
         ("gs://bucket/half.dcm", "3", "finalized"),
         ("gs://bucket/no uid.dcm", "1", "finalized"),
         ("gs://bucket/notified.dcm", "1", "deleted"),

@@ -57,6 +57,12 @@ class Report:
 Try = Callable[..., Report]
 
 
+@pytest.fixture(scope="session")
+def bigquery_url(complete_bigquery_url: str) -> str:
+    """A running BigQuery, whose datasets have every view."""
+    return complete_bigquery_url
+
+
 @pytest.fixture(scope="package")
 def running_site(
     tmp_path_factory: pytest.TempPathFactory, bigquery_url: str, storage_url: str

@@ -305,7 +305,7 @@ def test_one_member_can_be_indexed_again() -> None:
     (row,) = rows_of(sink)
     assert (row.member, row.event) == ("study/1", "finalized")
     outcome = apply_member(zip_of(MIXED), "readme", sink)
-    assert (outcome.result, outcome.ignored) == (Result.IGNORED, Ignored.MEMBER)
+    assert (outcome.result, outcome.ignored) == (Result.IGNORED, Ignored.CONTENT)
     with pytest.raises(UnreadableArchiveError, match="no such member"):
         apply_member(zip_of(MIXED), "study", sink)
     assert len(sink.rows) == 1
@@ -322,7 +322,7 @@ def test_a_backfill_gives_an_archive_more_time_than_an_event() -> None:
 
     content, sink = zip_of(MIXED), MemorySink()
     memory = Watched(64 * MIB)
-    handler = Handler(READ, MemoryStore(content), sink, memory=memory, hurries=False)
+    handler = Handler(READ, MemoryStore(content), sink, memory=memory, bounds_archives=False)
     assert handler.handle(events.deliver(event(content))).result is Result.EXPANDED
     assert ends[0] == float("inf")
     assert all(49 < left <= 50 for left in ends[1:])

@@ -288,3 +288,25 @@ def test_a_refusal_quotes_only_reasons_and_columns(
     body = f'{{"insertErrors": [{{"index": 0, "errors": [{error}]}}]}}'.encode()
     bigquery.fail = lambda _n, _rows: (200, body)
     assert str(insert(writer, row(0))) == f"instances: the row was refused ({told})"
+
+
+def test_many_rows_are_inserted_in_batches_and_each_has_a_verdict(
+    writer: RowSink, bigquery: InsertAll
+) -> None:
+    """Rows of other callers fit in between; a bad row does not affect the others of its batch."""
+    bigquery.is_bad = lambda each: each["path"].endswith("/7.dcm")
+    many = [row(number) for number in range(BATCH_ROWS + 20)]
+    large = [row(-number, "x" * 2_000_000) for number in range(1, 4)]
+    with ThreadPoolExecutor(4) as pool:
+        lone = pool.submit(insert, writer, row(9999))
+        verdicts = writer.insert_all([*many, *large], Deadline.after(300))
+    assert lone.result() is None
+    assert [n for n, verdict in enumerate(verdicts) if verdict] == [7]
+    assert isinstance(verdicts[7], WriteFailedError)
+    assert len(bigquery.stored) == BATCH_ROWS + 20 + 3
+    assert max(bigquery.batches) <= BATCH_ROWS
+
+
+def test_many_rows_without_time_all_fail(writer: RowSink) -> None:
+    verdicts = writer.insert_all([row(1), row(2)], Deadline.after(-1))
+    assert [type(verdict) for verdict in verdicts] == [WriteFailedError] * 2

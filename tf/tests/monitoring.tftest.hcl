@@ -33,7 +33,7 @@ run "metrics_count_the_log_lines_of_this_function" {
       ]
       dead_letters = [
         "dcm2bq/dead_letters",
-        "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"dcm2bq\" AND jsonPayload.outcome=\"dead_lettered\"",
+        "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"dcm2bq\" AND (jsonPayload.outcome=\"dead_lettered\" OR jsonPayload.archive.dead_letters>0)",
         "-", { error_type = "EXTRACT(jsonPayload.error_type)" }, "INT64",
       ]
       bytes_read = [

@@ -28,8 +28,10 @@ UNION DISTINCT
 SELECT path, version FROM dismissed_letters
 WHERE event IN ('finalized', 'metadataUpdated') AND member IS NULL
 """
-"""An archive is known once it was expanded, whatever became of its members. One that took the
-function too long is not: a backfill has the time."""
+"""An archive is known once it was expanded, whatever became of its members.
+
+It is not known if it was too large for the function, since a backfill gives it more time.
+"""
 
 
 def prepare(dataset: Dataset, run: Run, shards: Sequence[Shard]) -> None:

@@ -54,7 +54,9 @@ class ShardStager:
         if earlier := self.records.staged(shard.number):
             return earlier
         files = StagedFiles(self.records.folder, shard.number)
-        handler = Handler(self._run.config, self._store, files, memory=self._memory, hurries=False)
+        handler = Handler(
+            self._run.config, self._store, files, memory=self._memory, bounds_archives=False
+        )
         objects = ShardObjects(handler, on_result)
         objects.handle(self._events(shard, objects), self._pool, self._run.threads)
         files.close()

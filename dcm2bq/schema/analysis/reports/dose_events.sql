@@ -151,7 +151,7 @@ SELECT
   device_serial,
   unknown_units
 FROM events
-WHERE TRUE
+WHERE TRUE  -- QUALIFY may need a WHERE, GROUP BY or HAVING before it
 QUALIFY ROW_NUMBER() OVER (
   PARTITION BY
     COALESCE(

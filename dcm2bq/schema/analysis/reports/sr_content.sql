@@ -1,7 +1,7 @@
 -- One row for each content item of each report, the root included. An item carries its concept
 -- apart: if its children took their parent's from the item, each would have a copy of it, 1.2 GB of
--- a root of 2 MB with 600 children. A number is NULL unless its text begins like one: FLOAT64 would
--- accept `inf` and `nan`, which are not numbers in DICOM.
+-- a root of 2 MB with 600 children. A number is NULL unless its text begins like one and is finite:
+-- FLOAT64 would accept `nan`, `inf` and `1e999`, and one of them would spoil a sum.
 WITH RECURSIVE items AS (
   SELECT
     path,
@@ -18,7 +18,7 @@ WITH RECURSIVE items AS (
     JSON_VALUE(metadata.DeviceSerialNumber) AS DeviceSerialNumber,
     '1' AS position,
     CAST(NULL AS STRING) AS parent,
-    '00001' AS reading_order,
+    '0000001' AS reading_order,  -- 7 digits: limits.elements is 2,000,000
     0 AS depth,
     CAST(NULL AS JSON) AS parent_concept,
     metadata.ConceptNameCodeSequence AS concept,
@@ -42,7 +42,7 @@ WITH RECURSIVE items AS (
     p.DeviceSerialNumber,
     CONCAT(p.position, '.', CAST(n + 1 AS STRING)) AS position,
     p.position AS parent,
-    CONCAT(p.reading_order, '.', LPAD(CAST(n + 1 AS STRING), 5, '0')) AS reading_order,
+    CONCAT(p.reading_order, '.', LPAD(CAST(n + 1 AS STRING), 7, '0')) AS reading_order,
     p.depth + 1 AS depth,
     p.concept AS parent_concept,
     child.ConceptNameCodeSequence AS concept,
@@ -83,10 +83,15 @@ parts AS (
       JSON_VALUE(parent_concept[0].URNCodeValue)
     ) AS parent_concept_code,
     item.ConceptCodeSequence[0] AS code,
-    COALESCE(
-      JSON_VALUE(item.MeasuredValueSequence[0].NumericValue),
-      JSON_VALUE(item.MeasuredValueSequence[0].NumericValue[0]),
-      JSON_VALUE(item.MeasuredValueSequence[0].FloatingPointValue)
+    SAFE_CAST(
+      REGEXP_EXTRACT(
+        COALESCE(
+          JSON_VALUE(item.MeasuredValueSequence[0].NumericValue),
+          JSON_VALUE(item.MeasuredValueSequence[0].NumericValue[0]),
+          JSON_VALUE(item.MeasuredValueSequence[0].FloatingPointValue)
+        ),
+        '^[-+]?[0-9.].*'
+      ) AS FLOAT64
     ) AS number,
     item.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0] AS units,
     item.ReferencedSOPSequence[0] AS reference,
@@ -131,7 +136,7 @@ SELECT
   concept_meaning,
   parent_concept_scheme,
   parent_concept_code,
-  SAFE_CAST(REGEXP_EXTRACT(number, '^[-+]?[0-9.].*') AS FLOAT64) AS NumericValue,
+  IF(IS_INF(number), NULL, number) AS NumericValue,
   COALESCE(JSON_VALUE(units.CodeValue), JSON_VALUE(units.LongCodeValue)) AS unit,
   JSON_VALUE(item.TextValue) AS TextValue,
   JSON_VALUE(code.CodingSchemeDesignator) AS code_scheme,
