@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TextIO
 import msgspec
 
 from dcm2bq import extras
-from dcm2bq.tools.display import say
+from dcm2bq.tools.display import printable_json, say
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,7 +105,7 @@ def _csv_cell(value: Any, field: Field) -> Any:
     if value is None:
         return None
     if field["type"] == "JSON" or isinstance(value, list | dict):
-        return to_json(value)
+        return printable_json(to_json(value))  # still the same JSON if it is printed
     match value:
         case bool():
             return str(value).lower()
