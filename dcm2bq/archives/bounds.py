@@ -43,7 +43,7 @@ class Bounds:
         """Count a member of any kind; raise `ArchiveTooLargeError` if it is one too many."""
         self._members += 1
         self.refuse_more_members(self._members)
-        self._note_progress()
+        self.count_inflated(0)  # the last member may have exceeded the limit
 
     def refuse_more_members(self, count: int) -> None:
         """Raise `ArchiveTooLargeError` if an archive may not have that many members."""

@@ -151,7 +151,9 @@ def _entries(content: Source, bounds: Bounds) -> list[_Entry]:
         with zipfile.ZipFile(cast("IO[bytes]", file)) as archive:
             infos, directory = archive.infolist(), archive.start_dir
     except _MALFORMED:
-        raise UnreadableArchiveError("no readable directory of a ZIP at the end") from None
+        raise UnreadableArchiveError(
+            "no readable directory of a ZIP at the end: the archive is cut, or is not a ZIP"
+        ) from None
     starts = sorted({info.header_offset for info in infos})
     ends = {start: min(end, directory) for start, end in pairwise([*starts, directory])}
     entries, names, repeated, offsets = [], set[str](), set[str](), set[int]()
@@ -194,7 +196,7 @@ def _name(info: zipfile.ZipInfo) -> str:
 def _why_unreadable(info: zipfile.ZipInfo) -> str | None:
     """Return why a member cannot be read, as far as the directory shows."""
     if info.flag_bits & _ENCRYPTED:
-        return "the member is encrypted"
+        return "the member is encrypted: pack it without a password"
     if info.flag_bits & _PATCHED:
         return "the member is a patch"
     if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
