@@ -65,11 +65,12 @@ def _section(definition: Definition) -> Iterator[str]:
     if definition.name == "changes_between":
         yield "Its columns are `change` (STRING) and those of `instances_live`."
         return
-    if definition.kind is DefinitionKind.FUNCTION:
+    described = resource.get("columns") or resource.get("schema", {}).get("fields")
+    if not described:
         yield "Its columns are those of `instances_live`."
         return
     yield from ("| column | type | |", "|---|---|---|")
-    yield from _rows(resource["schema"]["fields"])
+    yield from _rows(described)
 
 
 def _rows(fields: list[Mapping[str, Any]], prefix: str = "") -> Iterator[str]:
