@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from typing import Any
 
 from google.api_core.exceptions import BadRequest, GoogleAPICallError, NotFound, PreconditionFailed
@@ -83,6 +84,26 @@ class Dataset:
                 raise ServiceError(
                     f"BigQuery: {table.reference}: was changed by someone else: try again"
                 ) from None
+
+    def replace_rows(self, resource: Mapping[str, Any], lines: bytes) -> int:
+        """Replace all rows of a table at once; return their number.
+
+        `lines` is newline-delimited JSON. The columns and their descriptions are those of the
+        resource: BigQuery takes them from the job that replaces the rows.
+        """
+        table = bigquery.Table.from_api_repr(dict(resource))
+        options = bigquery.LoadJobConfig(
+            schema=table.schema,
+            source_format=bigquery.SourceFormat.NEWLINE_DELIMITED_JSON,
+            create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
+            write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
+        )
+        with mapped(f"BigQuery: {table.table_id}"):
+            job = self._client.load_table_from_file(
+                BytesIO(lines), table.reference, job_config=options, timeout=self._timeout
+            )
+            job.result(retry=self._retry, timeout=self._timeout)
+        return int(job.output_rows or 0)
 
     def get_routine(self, routine_id: str) -> dict[str, Any] | None:
         """Return a table function, or None if there is none."""

@@ -1,8 +1,10 @@
 """Look up tags in the data dictionary: keyword, VR, multiplicity (PS3.6)."""
 
+from collections.abc import Iterator
 from functools import cache, lru_cache
+from typing import NamedTuple
 
-from pydicom._dicom_dict import DicomDictionary
+from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
 from pydicom._private_dict import private_dictionaries
 from pydicom.datadict import get_entry, get_private_entry
 
@@ -125,6 +127,39 @@ def private_vr(tag: int, creator: str | None) -> str:
     except KeyError:
         return "UN"
     return _PLAIN.get(vr, vr)
+
+
+class DictionaryEntry(NamedTuple):
+    """An attribute, as the columns of the table `dicom_dictionary` describe it."""
+
+    tag: str
+    keyword: str | None
+    name: str | None
+    vr: str
+    vm: str
+    retired: bool
+    private_creator: str | None = None
+
+
+def entries() -> Iterator[DictionaryEntry]:
+    """Yield every attribute of the standard, then those of private creators.
+
+    Digits of a tag that may vary are `x`: of repeating groups, and of the block of a private
+    element.
+
+    >>> next(entry for entry in entries() if entry.keyword == "PatientID")[:5]
+    ('00100020', 'PatientID', 'Patient ID', 'LO', '1')
+    """
+    standard = {f"{tag:08X}": entry for tag, entry in DicomDictionary.items()}
+    for tag, (vr, vm, name, retired, keyword) in (standard | RepeatersDictionary).items():
+        yield DictionaryEntry(_digits(tag), keyword or None, name or None, vr, vm, bool(retired))
+    for creator, elements in private_dictionaries.items():
+        for tag, (vr, vm, name, retired) in elements.items():
+            yield DictionaryEntry(_digits(tag), None, name, vr, vm, bool(retired), creator)
+
+
+def _digits(tag: str) -> str:
+    return tag.upper().replace("X", "x")
 
 
 def known_creator(creator: str) -> str:

@@ -36,10 +36,10 @@ STATEMENTS = pages.statements()
 ELSEWHERE = [
     statement
     for place, statement in STATEMENTS
-    if place not in {"SCHEMA.md", "OPERATIONS.md", "MIGRATION.md", "ANALYSIS.md"}
+    if place not in {"SCHEMA.md", "OPERATIONS.md", "MIGRATION.md", "ANALYSIS.md", "FOR_ANALYSTS.md"}
 ]
 """The statements of other pages and of help texts; tests/deploy runs those of MIGRATION.md, and
-tests/analysis those of ANALYSIS.md."""
+tests/analysis those of ANALYSIS.md and FOR_ANALYSTS.md."""
 
 Insert = Callable[..., None]
 MakeRow = Callable[..., dict[str, Any]]
@@ -65,11 +65,12 @@ def _section(definition: Definition) -> Iterator[str]:
     if definition.name == "changes_between":
         yield "Its columns are `change` (STRING) and those of `instances_live`."
         return
-    if definition.kind is DefinitionKind.FUNCTION:
+    described = resource.get("columns") or resource.get("schema", {}).get("fields")
+    if not described:
         yield "Its columns are those of `instances_live`."
         return
     yield from ("| column | type | |", "|---|---|---|")
-    yield from _rows(resource["schema"]["fields"])
+    yield from _rows(described)
 
 
 def _rows(fields: list[Mapping[str, Any]], prefix: str = "") -> Iterator[str]:
