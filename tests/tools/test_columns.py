@@ -156,15 +156,15 @@ def test_headers_in_another_format_are_refused(
     "args",
     [
         [],
-        ["f.toml", "--suggest", "x"],
+        [__file__, "--suggest", "x"],
         ["--suggest", "x", "--create"],
-        ["f.toml", "--objects", "5"],
-        ["f.toml", "--replace"],
+        [__file__, "--objects", "5"],
+        [__file__, "--replace"],
         ["/no/such/file"],
     ],
 )
 def test_wrong_usage_is_explained(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["columns", *args]) in {1, 2}
+    assert cli.main(["columns", *args]) == 2
     assert capsys.readouterr().err
 
 
