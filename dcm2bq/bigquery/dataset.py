@@ -1,6 +1,7 @@
 """The dataset of the tables and views, for the tools, through google-cloud-bigquery."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
@@ -122,22 +123,40 @@ class Dataset:
         if only the statement is at fault. If a value is at fault, the message would quote it
         and is left out.
         """
+        _, rows = self.read(sql, parameters)
+        yield from rows
+
+    def read(
+        self, sql: str, parameters: Mapping[str, Any] | None = None
+    ) -> tuple[list[dict[str, Any]], Iterator[dict[str, Any]]]:
+        """Run a statement as `stream` does; return its columns and its rows."""
         job_config = bigquery.QueryJobConfig(
             default_dataset=self.name,
             query_parameters=[_parameter(*item) for item in (parameters or {}).items()],
         )
+        with self._explaining(sql, job_config):
+            result = self._client.query_and_wait(
+                sql,
+                job_config=job_config,
+                retry=self._retry,
+                job_retry=self._job_retry,
+                api_timeout=self._timeout,
+                page_size=_PAGE_ROWS,
+            )
+
+        def rows() -> Iterator[dict[str, Any]]:
+            with self._explaining(sql, job_config):
+                for row in result:
+                    yield dict(row.items())
+
+        return [field.to_api_repr() for field in result.schema], rows()
+
+    @contextmanager
+    def _explaining(self, sql: str, job_config: bigquery.QueryJobConfig) -> Iterator[None]:
+        """Raise `ConfigError` for a statement that BigQuery refuses while it runs."""
         with mapped(f"BigQuery: {self.name}"):
             try:
-                rows = self._client.query_and_wait(
-                    sql,
-                    job_config=job_config,
-                    retry=self._retry,
-                    job_retry=self._job_retry,
-                    api_timeout=self._timeout,
-                    page_size=_PAGE_ROWS,
-                )
-                for row in rows:
-                    yield dict(row.items())
+                yield
             except (BadRequest, NotFound) as error:
                 raise ConfigError(self._refusal(sql, job_config, error)) from None
 

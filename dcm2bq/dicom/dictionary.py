@@ -122,11 +122,8 @@ def private_vr(tag: int, creator: str | None) -> str:
         return "UL"
     if CREATOR_FIRST <= tag & 0xFFFF <= CREATOR_LAST:
         return "LO"
-    creator = creator or ""
-    if creator not in private_dictionaries:
-        creator = _spellings().get(_normalized(creator), "")
     try:
-        vr = get_private_entry(tag, creator)[0]
+        vr = get_private_entry(tag, known_creator(creator or ""))[0]
     except KeyError:
         return "UN"
     return _PLAIN.get(vr, vr)
@@ -165,11 +162,43 @@ def _digits(tag: str) -> str:
     return tag.upper().replace("X", "x")
 
 
+def known_creator(creator: str) -> str:
+    """Return a private creator as the dictionary spells it; "" if it is not there.
+
+    >>> known_creator("PHILIPS IMAGING DD 001")
+    'Philips Imaging DD 001'
+    """
+    if creator in private_dictionaries:
+        return creator
+    return _spellings().get(normalized_creator(creator), "")
+
+
+def normalized_creator(creator: str) -> str:
+    """Return a private creator without case and blanks, to compare it with others."""
+    return "".join(creator.split()).casefold()
+
+
+@cache
+def tags_by_keyword() -> dict[str, int]:
+    """Return the tag of every keyword but those of repeating groups, which have several tags."""
+    return {entry[4]: tag for tag, entry in DicomDictionary.items() if entry[4]}
+
+
+def attribute_name(tag: int) -> str:
+    """Return the name of a public attribute (PS3.6); "" if it is unknown."""
+    entry = DicomDictionary.get(tag)
+    return entry[2] if entry else ""
+
+
+def private_name(tag: int, creator: str) -> str:
+    """Return the dictionary's name of a private element in the block of `creator`; "" if none."""
+    try:
+        return get_private_entry(tag, known_creator(creator))[2]
+    except KeyError:
+        return ""
+
+
 @cache
 def _spellings() -> dict[str, str]:
     """Return the dictionary's creators by their names without case and blanks."""
-    return {_normalized(creator): creator for creator in private_dictionaries}
-
-
-def _normalized(creator: str) -> str:
-    return "".join(creator.split()).casefold()
+    return {normalized_creator(creator): creator for creator in private_dictionaries}

@@ -205,13 +205,18 @@ class Files:
         yield from self._members(stored.path, stored.name, content, stored.bulk_data_root)
 
     def _members(self, path: str, name: str, content: Source, root: str = "") -> Iterator[File]:
+        is_empty = True
         try:
             with closing(members(content, name, self._config.limits)) as found:
                 for member in found:
+                    is_empty = False
                     convert_ = partial(self._convert_member, member, root)
                     yield File(path, convert_, member.name)
         except Dcm2BqError as error:
             yield _failing(path, error)
+        else:
+            if is_empty:
+                yield _failing(path, FileNotFoundError("no file in this archive"))
 
     def _convert_member(self, member: Member, root: str) -> Conversion:
         if member.error:

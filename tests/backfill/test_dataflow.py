@@ -94,10 +94,9 @@ def specify(site: Site, folder: Path, *beam_options: str) -> Done:
     """Write the specification instead of submitting a job."""
     template = f"--template_location=gs://{site.staging.name}/job.json"
     with credentials(folder) as file:
-        command = site.start(
+        return site.backfill(
             *FLAGS, "--", template, *beam_options, GOOGLE_APPLICATION_CREDENTIALS=str(file)
         )
-        return finish(command)
 
 
 @pytest.fixture
@@ -225,8 +224,7 @@ def submit(site: Site, folder: Path, end: str) -> Done:
     """Submit a job to a Dataflow on this machine, and wait for its end."""
     with serving(jobs(end)) as url, credentials(folder) as file:
         endpoint = f"--dataflow_endpoint={url.replace('127.0.0.1', 'localhost')}"
-        command = site.start(*FLAGS, "--", endpoint, GOOGLE_APPLICATION_CREDENTIALS=str(file))
-        return finish(command)
+        return site.backfill(*FLAGS, "--", endpoint, GOOGLE_APPLICATION_CREDENTIALS=str(file))
 
 
 @pytest.mark.parametrize("state", ["FAILED", "CANCELLED"])
@@ -253,7 +251,7 @@ def test_wrong_dataflow_options_are_refused_before_any_request(site: Site, tmp_p
     unknown = specify(site, tmp_path, "--no_such_option=1")
     assert unknown.status == 2
     assert unknown.err.endswith("dcm2bq: Apache Beam has no option --no_such_option\n")
-    missing = finish(site.start("--runner", "DataflowRunner", "--project", "p"))
+    missing = site.backfill("--runner", "DataflowRunner", "--project", "p")
     assert missing.status == 2
     assert missing.err.endswith(
         "dcm2bq: --region is required: it says where Dataflow runs the job\n"

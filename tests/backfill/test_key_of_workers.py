@@ -13,6 +13,7 @@ from dcm2bq.dicom import privacy_rules
 from dcm2bq.gcs.run_folder import RunFolder
 from tests.backfill.test_dataflow import specify
 from tests.support.backfill_site import CT_SMALL, Site
+from tests.support.beam_forks import BeamForks
 from tests.support.datasets import borrowed_dataset, in_dataset
 from tests.support.http_server import Exchange, serving
 from tests.support.proxy import LoadingBigQuery, Proxy
@@ -52,14 +53,16 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> Iterator[SecretManager]:
 
 
 @pytest.fixture
-def hashing(storage_url: str, bigquery_url: str, secrets: SecretManager) -> Iterator[Site]:
+def hashing(
+    storage_url: str, bigquery_url: str, forks: BeamForks, secrets: SecretManager
+) -> Iterator[Site]:
     """A source with one object, and a dataset whose table is labelled with the key's digest."""
     with (
         Proxy(storage_url).running() as storage,
         LoadingBigQuery(bigquery_url).running() as bigquery,
         borrowed_dataset(bigquery_url, {"privacy": PRIVACY}) as dataset,
     ):
-        site = Site(storage, storage_url, bigquery.url, dataset)
+        site = Site(storage, storage_url, bigquery.url, dataset, forks)
         site.overrides = in_dataset(dataset.dataset_id, {"privacy": PRIVACY})
         site.config = config.from_overrides(site.overrides)
         site.environ[emulators.SECRET_MANAGER] = secrets.url

@@ -430,7 +430,7 @@ def test_a_local_archive_is_read_like_a_folder(dump: Dump, tmp_path: Path) -> No
     assert dump(archive.parent).status == 1
     archive.with_suffix(".zip").write_bytes(b"PK")
     dump(archive.with_suffix(".zip"))
-    message = "no readable directory of a ZIP at the end"
+    message = "no readable directory of a ZIP at the end: the archive is cut, or is not a ZIP"
     assert (dump.status, dump.err) == (1, f"{archive.with_suffix('.zip')}: {message}\n")
 
 

@@ -36,10 +36,10 @@ STATEMENTS = pages.statements()
 ELSEWHERE = [
     statement
     for place, statement in STATEMENTS
-    if place not in {"SCHEMA.md", "OPERATIONS.md", "MIGRATION.md", "ANALYSIS.md"}
+    if place not in {"SCHEMA.md", "OPERATIONS.md", "MIGRATION.md", "ANALYSIS.md", "FOR_ANALYSTS.md"}
 ]
 """The statements of other pages and of help texts; tests/deploy runs those of MIGRATION.md, and
-tests/analysis those of ANALYSIS.md."""
+tests/analysis those of ANALYSIS.md and FOR_ANALYSTS.md."""
 
 Insert = Callable[..., None]
 MakeRow = Callable[..., dict[str, Any]]
