@@ -74,7 +74,6 @@ class Expander:
         self._sink = sink
         self._memory = memory
         self._on_large = on_large
-        self._expanding = threading.Lock()
 
     def expand(self, event: ObjectEvent, content: ObjectContent, deadline: Deadline) -> Expansion:
         """Store the row or the dead letter of each member, then the row `expanded`.
@@ -119,12 +118,13 @@ class Expander:
     @contextmanager
     def _turn(self, deadline: Deadline) -> Iterator[None]:
         """Wait until no other archive is being expanded; keep others waiting in the meantime."""
-        if not self._expanding.acquire(timeout=min(max(deadline.left, 0), threading.TIMEOUT_MAX)):
+        turn = self._memory.nesting
+        if not turn.acquire(timeout=min(max(deadline.left, 0), threading.TIMEOUT_MAX)):
             raise ReadFailedError("other archives were being expanded until the deadline")
         try:
             yield
         finally:
-            self._expanding.release()
+            turn.release()
 
     def _store_members(
         self, event: ObjectEvent, content: ObjectContent, claim: Claim, deadline: Deadline

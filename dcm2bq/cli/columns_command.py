@@ -12,7 +12,12 @@ _OBJECTS = 100
 
 
 @click.command()
-@click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
+@click.argument(
+    "file",
+    metavar="[FILE]",
+    required=False,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
 @click.option("--create", is_flag=True, help="Create the view, or update it, instead.")
 @click.option(
     "--replace", is_flag=True, help="With --create: also replace a view that others have made."

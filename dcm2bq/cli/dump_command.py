@@ -173,8 +173,8 @@ class _DumpRun:
     def conversions(self, paths: Sequence[str]) -> "Iterator[tuple[File, Conversion]]":
         """Yield each file that can be converted, with its conversion."""
         unlike = 0
-        found = self._files.find(paths)
-        with click.progressbar(found, file=sys.stderr, hidden=self._is_quiet) as shown:
+        files = self._files.find(paths)
+        with click.progressbar(files, file=sys.stderr, hidden=self._is_quiet) as shown:
             for file in shown:
                 try:
                     conversion = file.convert()

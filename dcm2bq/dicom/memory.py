@@ -176,6 +176,9 @@ class Budget:
 
     def __init__(self, total: int) -> None:
         self.total = total
+        self.nesting = threading.Lock()
+        """Held by a thread that claims memory beside a claim of its own, as two could wait for each
+        other's."""
         # An eighth of a small budget is reserved for beginnings, but at least one.
         self._beginnings = max(min(_BEGINNINGS, total // _LARGE // FIRST), 1)
         self._most = total - self._beginnings * FIRST

@@ -163,14 +163,15 @@ def test_the_jobs_specification_is_complete_and_its_package_runs(
 def work_elsewhere(site: Site, specified: Specified, wheels: list[str], folder: Path) -> None:
     """Install the staged files beside nothing but Apache Beam, and run the pipeline there."""
     clean = folder / "clean"
-    subprocess.run([sys.executable, "-m", "venv", str(clean)], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(clean)], check=True)
     python = clean / "bin" / "python"
     for name in wheels:
         (folder / name).write_bytes(specified.staged[name])
     files = [str(folder / name) for name in wheels]
     # As Beam's container does: first the requirements from the staged files, then ours.
     (folder / "requirements.txt").write_bytes(specified.staged["requirements.txt"])
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
+    install = [*pip, "install", "--quiet"]
     staged = ["--no-index", "--find-links", str(folder), "-r", str(folder / "requirements.txt")]
     subprocess.run([*install, *staged], check=True)
     subprocess.run([*install, "--no-index", "--no-deps", *files], check=True)

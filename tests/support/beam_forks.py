@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import NoReturn
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG = 1  # prctl(2): a signal when the parent ends
 _FILES = 3
 """What a request sends: the files of the arguments and environment, of stdout and of stderr."""
 

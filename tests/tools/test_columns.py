@@ -19,7 +19,7 @@ from tests.dicom.build import dicom, element, identity
 from tests.support.datasets import borrowed_dataset
 
 FILE = """
-view = "protocols"
+view = "my_protocols"
 level = "series"
 
 [[columns]]
@@ -138,7 +138,7 @@ def test_types_and_descriptions_come_from_the_dictionary() -> None:
 
 @pytest.mark.parametrize("name", [each.name for each in schema.load(Config(), "p")])
 def test_a_view_cannot_have_the_name_of_one_of_ours(name: str) -> None:
-    view = column_file.parse(FILE.replace("protocols", name.upper()), "f")
+    view = column_file.parse(FILE.replace("my_protocols", name.upper()), "f")
     with pytest.raises(ConfigError, match="choose another one"):
         column_views.definition(view, Config(), "p")
 
@@ -156,15 +156,15 @@ def test_headers_in_another_format_are_refused(
     "args",
     [
         [],
-        ["f.toml", "--suggest", "x"],
+        [__file__, "--suggest", "x"],
         ["--suggest", "x", "--create"],
-        ["f.toml", "--objects", "5"],
-        ["f.toml", "--replace"],
+        [__file__, "--objects", "5"],
+        [__file__, "--replace"],
         ["/no/such/file"],
     ],
 )
 def test_wrong_usage_is_explained(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["columns", *args]) in {1, 2}
+    assert cli.main(["columns", *args]) == 2
     assert capsys.readouterr().err
 
 
@@ -186,28 +186,28 @@ def test_a_view_is_created_and_updated_and_does_not_replace_that_of_others(
         status = cli.main(["columns", "--create", str(file), *options])
         return status, *capsys.readouterr()
 
-    name = f"{dataset.name}.protocols"
+    name = f"{dataset.name}.my_protocols"
     assert create() == (0, f"created view {name}\n", "")
-    made = dataset.get_table("protocols")
+    made = dataset.get_table("my_protocols")
     assert made is not None
     assert made["labels"] == {"dcm2bq_columns": "series"}
     descriptions = {field["name"]: field["description"] for field in made["schema"]["fields"]}
     assert descriptions["SliceThickness"] == "Slice Thickness (0018,0050)"
     assert descriptions["step"] == "As scheduled"
-    assert dataset.query("SELECT SliceThickness, varying FROM protocols") == []
+    assert dataset.query("SELECT SliceThickness, varying FROM my_protocols") == []
     assert create()[1] == f"unchanged view {name}\n"
     file.write_text(FILE.replace('"SliceThickness"', '"KVP"'))
     assert create()[1] == f"updated view {name}\n"
-    assert dataset.query("SELECT KVP FROM protocols") == []
+    assert dataset.query("SELECT KVP FROM my_protocols") == []
 
-    dataset.query("CREATE OR REPLACE VIEW protocols AS SELECT 1 AS one")
+    dataset.query("CREATE OR REPLACE VIEW my_protocols AS SELECT 1 AS one")
     status, out, err = create()
     assert (status, out) == (2, "")
     assert err.startswith(f"dcm2bq: {name}: was not made by dcm2bq columns")
-    assert dataset.query("SELECT * FROM protocols") == [{"one": 1}]
+    assert dataset.query("SELECT * FROM my_protocols") == [{"one": 1}]
     assert create("--replace")[:2] == (0, f"updated view {name}\n")
     dataset.query("CREATE TABLE mine (one INT64)")
-    file.write_text(FILE.replace("protocols", "mine"))
+    file.write_text(FILE.replace("my_protocols", "mine"))
     status, _, err = create("--replace")
     assert (status, "is a table" in err) == (2, True)
 

@@ -296,10 +296,11 @@ def test_archives_do_not_wait_for_the_memory_of_one_another(count: int) -> None:
         MemorySink(),
         Budget(16 * MIB),
     )
-    handler = Handler(READ, MemoryStore(content), sink, memory=memory)
+    handlers = [Handler(READ, MemoryStore(content), sink, memory=memory) for _ in range(count)]
     delivery = events.deliver(event(content))
     with ThreadPoolExecutor(count) as pool:
-        outcomes = list(pool.map(lambda _: handler.handle(delivery, is_last=False), range(count)))
+        pending = [pool.submit(each.handle, delivery, is_last=False) for each in handlers]
+        outcomes = [future.result() for future in pending]
     assert [outcome.result for outcome in outcomes] == [Result.EXPANDED] * count
     assert memory.free == memory.total
 
