@@ -103,8 +103,14 @@ def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bigquery_url(server_folder: Path, storage_url: str) -> Iterator[str]:
+def bigquery_url(core_bigquery_url: str) -> str:
     """A running BigQuery, whose load jobs read from the running Cloud Storage."""
+    return core_bigquery_url
+
+
+@pytest.fixture(scope="session")
+def core_bigquery_url(server_folder: Path, storage_url: str) -> Iterator[str]:
+    """The BigQuery whose datasets have few views; see `tests.support.datasets`."""
     if sys.version_info[:2] != (3, 13):
         pytest.skip("the local BigQuery runs on Python 3.13 only")
     from tests.support.datasets import server_with_dataset  # noqa: PLC0415 - slow

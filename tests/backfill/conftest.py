@@ -1,11 +1,14 @@
 """A source and a staging bucket for each test, and one dataset for all of them."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
-from tests.support.backfill_site import Site
+from dcm2bq.local import servers
+from tests.support.backfill_site import PYTHON, Site
+from tests.support.beam_forks import BeamForks, beam_forks
 from tests.support.datasets import borrowed_dataset
 from tests.support.proxy import LoadingBigQuery, Proxy
 
@@ -17,11 +20,19 @@ def dataset(bigquery_url: str) -> Iterator[Dataset]:
         yield dataset
 
 
+@pytest.fixture(scope="package")
+def forks() -> Iterator[BeamForks]:
+    """A process that has imported Apache Beam."""
+    assert PYTHON.exists(), "make test makes .venv-backfill"
+    with beam_forks(PYTHON, servers.isolated(os.environ)) as forks:
+        yield forks
+
+
 @pytest.fixture
-def site(storage_url: str, bigquery_url: str, dataset: Dataset) -> Iterator[Site]:
+def site(storage_url: str, bigquery_url: str, dataset: Dataset, forks: BeamForks) -> Iterator[Site]:
     """Fresh buckets, with Cloud Storage behind a proxy."""
     with Proxy(storage_url).running() as proxy, LoadingBigQuery(bigquery_url).running() as bigquery:
-        yield Site(proxy, storage_url, bigquery.url, dataset)
+        yield Site(proxy, storage_url, bigquery.url, dataset, forks)
 
 
 @pytest.fixture

@@ -94,10 +94,9 @@ def specify(site: Site, folder: Path, *beam_options: str) -> Done:
     """Write the specification instead of submitting a job."""
     template = f"--template_location=gs://{site.staging.name}/job.json"
     with credentials(folder) as file:
-        command = site.start(
+        return site.backfill(
             *FLAGS, "--", template, *beam_options, GOOGLE_APPLICATION_CREDENTIALS=str(file)
         )
-        return finish(command)
 
 
 @pytest.fixture
@@ -164,14 +163,15 @@ def test_the_jobs_specification_is_complete_and_its_package_runs(
 def work_elsewhere(site: Site, specified: Specified, wheels: list[str], folder: Path) -> None:
     """Install the staged files beside nothing but Apache Beam, and run the pipeline there."""
     clean = folder / "clean"
-    subprocess.run([sys.executable, "-m", "venv", str(clean)], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(clean)], check=True)
     python = clean / "bin" / "python"
     for name in wheels:
         (folder / name).write_bytes(specified.staged[name])
     files = [str(folder / name) for name in wheels]
     # As Beam's container does: first the requirements from the staged files, then ours.
     (folder / "requirements.txt").write_bytes(specified.staged["requirements.txt"])
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
+    install = [*pip, "install", "--quiet"]
     staged = ["--no-index", "--find-links", str(folder), "-r", str(folder / "requirements.txt")]
     subprocess.run([*install, *staged], check=True)
     subprocess.run([*install, "--no-index", "--no-deps", *files], check=True)
@@ -225,8 +225,7 @@ def submit(site: Site, folder: Path, end: str) -> Done:
     """Submit a job to a Dataflow on this machine, and wait for its end."""
     with serving(jobs(end)) as url, credentials(folder) as file:
         endpoint = f"--dataflow_endpoint={url.replace('127.0.0.1', 'localhost')}"
-        command = site.start(*FLAGS, "--", endpoint, GOOGLE_APPLICATION_CREDENTIALS=str(file))
-        return finish(command)
+        return site.backfill(*FLAGS, "--", endpoint, GOOGLE_APPLICATION_CREDENTIALS=str(file))
 
 
 @pytest.mark.parametrize("state", ["FAILED", "CANCELLED"])
@@ -253,7 +252,7 @@ def test_wrong_dataflow_options_are_refused_before_any_request(site: Site, tmp_p
     unknown = specify(site, tmp_path, "--no_such_option=1")
     assert unknown.status == 2
     assert unknown.err.endswith("dcm2bq: Apache Beam has no option --no_such_option\n")
-    missing = finish(site.start("--runner", "DataflowRunner", "--project", "p"))
+    missing = site.backfill("--runner", "DataflowRunner", "--project", "p")
     assert missing.status == 2
     assert missing.err.endswith(
         "dcm2bq: --region is required: it says where Dataflow runs the job\n"

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from dcm2bq import config, emulators, hash_key
+from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.dicom import privacy_rules
 from dcm2bq.gcs.run_folder import RunFolder
 from tests.backfill.test_dataflow import specify
 from tests.support.backfill_site import CT_SMALL, Site
+from tests.support.beam_forks import BeamForks
 from tests.support.datasets import borrowed_dataset, in_dataset
 from tests.support.http_server import Exchange, serving
 from tests.support.proxy import LoadingBigQuery, Proxy
@@ -39,27 +41,47 @@ class SecretManager:
         exchange.answer_json({"payload": {"data": data}})
 
 
-@pytest.fixture
-def secrets(monkeypatch: pytest.MonkeyPatch) -> Iterator[SecretManager]:
-    monkeypatch.setattr(hash_key, "_contents", {})
-    monkeypatch.delenv("DCM2BQ_HASH_KEY", raising=False)
-    privacy_rules.cache_clear()
+@pytest.fixture(scope="module")
+def running_secrets() -> Iterator[SecretManager]:
     server = SecretManager()
-    with serving(server.serve) as server.url:
-        monkeypatch.setenv(emulators.SECRET_MANAGER, server.url)
+    with pytest.MonkeyPatch.context() as patch, serving(server.serve) as server.url:
+        patch.setattr(hash_key, "_contents", {})
+        patch.delenv("DCM2BQ_HASH_KEY", raising=False)
+        patch.setenv(emulators.SECRET_MANAGER, server.url)
+        privacy_rules.cache_clear()
         yield server
-    privacy_rules.cache_clear()
+        privacy_rules.cache_clear()
 
 
 @pytest.fixture
-def hashing(storage_url: str, bigquery_url: str, secrets: SecretManager) -> Iterator[Site]:
-    """A source with one object, and a dataset whose table is labelled with the key's digest."""
+def secrets(running_secrets: SecretManager) -> Iterator[SecretManager]:
+    yield running_secrets
+    running_secrets.key = KEY + b"\n"
+
+
+@pytest.fixture(scope="module")
+def labelled_dataset(bigquery_url: str, running_secrets: SecretManager) -> Iterator[Dataset]:
+    """A dataset whose table is labelled with the key's digest."""
+    del running_secrets  # only the key
+    with borrowed_dataset(bigquery_url, {"privacy": PRIVACY}) as dataset:
+        yield dataset
+
+
+@pytest.fixture
+def hashing(
+    storage_url: str,
+    bigquery_url: str,
+    labelled_dataset: Dataset,
+    forks: BeamForks,
+    secrets: SecretManager,
+) -> Iterator[Site]:
+    """A source with one object, and the labelled dataset."""
+    dataset = labelled_dataset
     with (
         Proxy(storage_url).running() as storage,
         LoadingBigQuery(bigquery_url).running() as bigquery,
-        borrowed_dataset(bigquery_url, {"privacy": PRIVACY}) as dataset,
     ):
-        site = Site(storage, storage_url, bigquery.url, dataset)
+        site = Site(storage, storage_url, bigquery.url, dataset, forks)
         site.overrides = in_dataset(dataset.dataset_id, {"privacy": PRIVACY})
         site.config = config.from_overrides(site.overrides)
         site.environ[emulators.SECRET_MANAGER] = secrets.url

@@ -25,7 +25,7 @@ def bigquery_url(complete_bigquery_url: str) -> str:
     return complete_bigquery_url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client(bigquery_url: str) -> Iterator[bigquery.Client]:
     """A client of the local BigQuery."""
     client = bigquery.Client(
@@ -55,7 +55,7 @@ def config(bigquery_url: str) -> Iterator[Callable[..., Config]]:
         yield make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def connect(bigquery_url: str) -> Callable[[Config], Dataset]:
     """Make the project's own access to a dataset."""
     return lambda config: datasets.connect(bigquery_url, config)
@@ -80,7 +80,7 @@ def dataset(bigquery_url: str) -> Iterator[Dataset]:
         yield dataset
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def insert(client: bigquery.Client) -> Callable[..., None]:
     """Stream rows into a table of a dataset."""
 
@@ -91,7 +91,7 @@ def insert(client: bigquery.Client) -> Callable[..., None]:
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def load(client: bigquery.Client) -> Callable[[Dataset, Sequence[dict[str, Any]]], None]:
     """Load any number of rows into `instances`, quickly."""
 

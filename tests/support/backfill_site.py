@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dcm2bq import config
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.local import servers
 from dcm2bq.local.bucket import Bucket
+from tests.support.beam_forks import BeamForks
 from tests.support.commands import Done
 from tests.support.function_stack import ROOT, unique
 from tests.support.processes import guarded
@@ -38,9 +40,15 @@ class Site:
     """What a backfill works on: `source` and `staging` are its own buckets."""
 
     def __init__(
-        self, storage: Proxy, storage_url: str, bigquery_url: str, dataset: Dataset
+        self,
+        storage: Proxy,
+        storage_url: str,
+        bigquery_url: str,
+        dataset: Dataset,
+        forks: BeamForks | None = None,
     ) -> None:
         self.storage = storage
+        self.forks = forks
         self.storage_url = storage_url
         self.bigquery_url = bigquery_url
         self.source = Bucket(storage_url, unique("source-"), connections=8)
@@ -64,9 +72,7 @@ class Site:
 
     def start(self, *args: str, where: str = "", **environ: str) -> subprocess.Popen[str]:
         """Start the command on the source, in a new session."""
-        command = [str(DCM2BQ), "backfill", f"gs://{self.source.name}/{where}"]
-        staging = ["--staging", f"gs://{self.staging.name}/b"]
-        return self.run([*command, *staging, *args], **environ)
+        return self.run([str(DCM2BQ), *self._arguments(args, where)], **environ)
 
     def run(self, command: list[str], **environ: str) -> subprocess.Popen[str]:
         """Start any command in the environment of the backfill."""
@@ -77,17 +83,23 @@ class Site:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env={
-                **servers.isolated(os.environ),
-                **self.environ,
-                "DCM2BQ_CONFIG": json.dumps(self.overrides),
-                **environ,
-            },
+            env={**self._variables(), **environ},
         )
 
-    def backfill(self, *args: str, where: str = "") -> Done:
-        """Run the command to its end."""
-        return finish(self.start(*args, where=where))
+    def backfill(self, *args: str, where: str = "", **environ: str) -> Done:
+        """Run the command to its end: in a fork, if there is a process to fork."""
+        if self.forks:
+            variables = {**self._variables(), **environ}
+            return Done(*self.forks.run(self._arguments(args, where), variables))
+        return finish(self.start(*args, where=where, **environ))
+
+    def _arguments(self, args: Sequence[str], where: str) -> list[str]:
+        staging = ["--staging", f"gs://{self.staging.name}/b"]
+        return ["backfill", f"gs://{self.source.name}/{where}", *staging, *args]
+
+    def _variables(self) -> dict[str, str]:
+        config_variable = {"DCM2BQ_CONFIG": json.dumps(self.overrides)}
+        return {**servers.isolated(os.environ), **self.environ, **config_variable}
 
     def live(self) -> list[tuple[str, str]]:
         """Return path and generation of each row of the live view, by path."""

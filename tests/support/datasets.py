@@ -22,7 +22,7 @@ from dcm2bq.local.prepared_database import PreparedDatabase
 from dcm2bq.tools.init import init
 
 CORE = (
-    *("tables/instances", "tables/dead_letter", "live/instances_live"),
+    *("tables/instances", "tables/dead_letter", "live/instances_live", "live/study"),
     *("dead_letters/dead_letters", "dead_letters/dismissed_letters"),
 )
 """The definitions, by file, that the function and the commands use."""

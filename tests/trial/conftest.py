@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from dcm2bq import cli
+from dcm2bq import cli, schema
 from dcm2bq.tools.trial import delivery_steps
 from tests.support.commands import Done
+from tests.support.datasets import CORE
 from tests.support.event_source import ALL_TRIGGERS, EventSource
 from tests.support.function_stack import Stack, function_stack
 from tests.support.patience import scaled
@@ -57,10 +58,10 @@ class Report:
 Try = Callable[..., Report]
 
 
-@pytest.fixture(scope="session")
-def bigquery_url(complete_bigquery_url: str) -> str:
-    """A running BigQuery, whose datasets have every view."""
-    return complete_bigquery_url
+@pytest.fixture(autouse=True)
+def core_definitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expect the views that the datasets of the running BigQuery have."""
+    monkeypatch.setattr(schema, "NAMES", CORE)
 
 
 @pytest.fixture(scope="package")

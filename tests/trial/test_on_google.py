@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dcm2bq import config, schema
+from dcm2bq import config
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.events import EventKind
 from dcm2bq.tools.trial import delivery_steps, trial
@@ -18,7 +18,7 @@ from dcm2bq.tools.trial.google_apis import GoogleApis
 from dcm2bq.tools.trial.lines import TrialLine, TrialResult, Verdict
 from dcm2bq.transport import Transport
 from tests.support.cloud import google_error
-from tests.support.datasets import CORE, connect, fresh_dataset
+from tests.support.datasets import connect, fresh_dataset
 from tests.support.event_source import ALL_TRIGGERS
 from tests.support.function_stack import unique
 from tests.support.google_project import AGENT, TOPIC, GoogleProject
@@ -439,11 +439,8 @@ def test_a_function_that_fails_again_and_again_is_not_waited_for(
 
 
 def test_a_function_that_stores_elsewhere_is_told_from_one_without_events(
-    bigquery_url: str,
-    attempt: Callable[..., dict[TrialLine, TrialResult]],
-    monkeypatch: pytest.MonkeyPatch,
+    bigquery_url: str, attempt: Callable[..., dict[TrialLine, TrialResult]]
 ) -> None:
-    monkeypatch.setattr(schema, "NAMES", CORE)  # the other views would take `init` 10 s
     other = config.from_overrides({"bigQuery": {"datasetId": unique("other_")}})
     with fresh_dataset(bigquery_url, other) as made:
         big_query = {"datasetId": made.dataset_id, "timeoutSeconds": scaled(3)}
