@@ -103,14 +103,14 @@ class Expander:
         """
         reading = deadline.share(_READ_SHARE)
         limits = self._config.limits
-        found = members(content, event.object.name, limits, reading, only=name)
-        with closing(found):
-            member = next(found, None)
+        opened = members(content, event.object.name, limits, reading, only=name)
+        with closing(opened):
+            member = next(opened, None)
             if member is None:
                 raise UnreadableArchiveError("the archive has no such member")
             with self._memory.claim(self._time_of_member(reading)) as claim:
                 row = self._row(event, member, claim)
-                for another in found:  # of the same name: the row would close its dead letter
+                for another in opened:  # of the same name: the row would close its dead letter
                     self._row(event, another, claim)
                 if row is not None:
                     self._sink.insert(row, deadline)
@@ -131,17 +131,17 @@ class Expander:
         self, event: ObjectEvent, content: ObjectContent, claim: Claim, deadline: Deadline
     ) -> Expansion:
         """Store the row or the dead letter of each member; `claim` pays for reading the archive."""
-        found = members(content, event.object.name, self._config.limits, claim.deadline, claim)
+        opened = members(content, event.object.name, self._config.limits, claim.deadline, claim)
         number = others = 0
-        with closing(found), _Writer(event, self._sink, deadline) as writer:
-            for number, member in enumerate(found, 1):
+        with closing(opened), _Writer(event, self._sink, deadline) as writer:
+            for number, member in enumerate(opened, 1):
                 if number == 1:
                     # All is charged. Claims of members wait for older ones that still convert.
                     claim.settle(claim.used)
                 try:
                     others += not self._hand_over(event, member, writer, claim)
                 except ReadFailedError as error:
-                    found.throw(error)  # it may be the archive that is too large for its time
+                    opened.throw(error)  # it may be the archive that is too large for its time
         counts = rows.ArchiveInfo(
             members=number,
             instances=writer.instances,
