@@ -12,7 +12,7 @@ and begins after it: no more often than claims were waiting to begin. A part of 
 reserved for beginnings, so that ordinary objects pass while an enormous one holds or waits for the
 rest.
 
-An archive keeps its claim while its members are converted, each with a claim of its own. So only one
+An archive keeps its claim while its members are converted, each with another claim. So only one
 archive at a time does that (`Budget.nesting`), and its members do not wait for what it holds
 (`Claim.beside`).
 """
