@@ -6,13 +6,16 @@
 Members are converted in the thread of the event, in the order of the archive. A second thread
 stores what is converted in the meantime, as much at once as one insert takes. Memory is bounded by
 claims: the archive's is for its directory, and each row has its own until it is stored.
+
+A process expands one archive at a time. Several would share its processor, so that none might meet
+its deadline, and each could hold the memory that the members of the others wait for.
 """
 
 import math
 import queue
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -78,7 +81,8 @@ class Expander:
         Raises what `archives.members` raises, and any other error for which the whole archive
         must be handled again; what has been stored by then stays.
         """
-        with self._memory.claim(deadline.share(_READ_SHARE)) as claim:
+        reading = deadline.share(_READ_SHARE)
+        with self._turn(reading), self._memory.claim(reading) as claim:
             while True:
                 try:
                     expansion = self._store_members(event, content, claim, deadline)
@@ -99,15 +103,28 @@ class Expander:
         """
         reading = deadline.share(_READ_SHARE)
         limits = self._config.limits
-        with closing(members(content, event.object.name, limits, reading)) as found:
-            member = next((member for member in found if member.name == name), None)
+        found = members(content, event.object.name, limits, reading, only=name)
+        with closing(found), self._memory.claim(reading) as claim:
+            member = next(found, None)
             if member is None:
                 raise UnreadableArchiveError("the archive has no such member")
-            with self._memory.claim(reading) as claim:
-                row = self._row(event, member, claim)
-                if row is not None:
-                    self._sink.insert(row, deadline)
-                return row
+            row = self._row(event, member, claim)
+            for another in found:  # of the same name: the row would close its dead letter
+                self._row(event, another, claim)
+            if row is not None:
+                self._sink.insert(row, deadline)
+            return row
+
+    @contextmanager
+    def _turn(self, deadline: Deadline) -> Iterator[None]:
+        """Wait until no other archive is being expanded; keep others waiting in the meantime."""
+        turn = self._memory.nesting
+        if not turn.acquire(timeout=min(max(deadline.left, 0), threading.TIMEOUT_MAX)):
+            raise ReadFailedError("other archives were being expanded until the deadline")
+        try:
+            yield
+        finally:
+            turn.release()
 
     def _store_members(
         self, event: ObjectEvent, content: ObjectContent, claim: Claim, deadline: Deadline
@@ -121,7 +138,7 @@ class Expander:
                     # All is charged. Claims of members wait for older ones that still convert.
                     claim.settle(claim.used)
                 try:
-                    others += not self._hand_over(event, member, writer, claim.deadline)
+                    others += not self._hand_over(event, member, writer, claim)
                 except ReadFailedError as error:
                     found.throw(error)  # it may be the archive that is too large for its time
         counts = rows.ArchiveInfo(
@@ -133,14 +150,17 @@ class Expander:
         return Expansion(counts, writer.warnings, content.bytes_read)
 
     def _hand_over(
-        self, event: ObjectEvent, member: Member, writer: "_Writer", deadline: Deadline
+        self, event: ObjectEvent, member: Member, writer: "_Writer", archive: Claim
     ) -> bool:
         """Give the row or the dead letter of a member to the writer; return whether it has one."""
+        deadline = archive.deadline
         if deadline.at == math.inf:  # then each member has the time of an ordinary object
             deadline = Deadline.after(self._config.limits.deadline_seconds)
         on_large = self._on_large and partial(self._on_large, event)
         with ExitStack() as held:
-            claim = held.enter_context(self._memory.claim(deadline, on_large))
+            claim = held.enter_context(
+                self._memory.claim(deadline, on_large, beside=archive.granted)
+            )
             try:
                 row = self._row(event, member, claim)
             except ArchiveTooLargeError:

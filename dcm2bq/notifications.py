@@ -72,6 +72,8 @@ def resource(delivery: Delivery) -> dict[str, Any]:
     """
     kind(delivery)  # first: other messages lack the rest as well
     named = {field: delivery.attribute(key) for key, field in _NAMES.items()}
+    if not named["generation"].isdecimal():
+        raise InvalidEventError("objectGeneration: is not an integer")
     if not delivery.data:
         return named
     resource = delivery.decoded()

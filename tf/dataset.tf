@@ -116,9 +116,13 @@ resource "google_bigquery_table" "table" {
   deletion_protection          = var.dataset.deletion_protection
   ignore_auto_generated_schema = true # also where the state is older than a column: saved plans, -refresh=false
 
-  time_partitioning {
-    type  = each.value.timePartitioning.type
-    field = each.value.timePartitioning.field
+  dynamic "time_partitioning" {
+    for_each = [for name, value in each.value : value if name == "timePartitioning"]
+
+    content {
+      type  = time_partitioning.value.type
+      field = time_partitioning.value.field
+    }
   }
 
   lifecycle {

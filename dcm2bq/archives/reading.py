@@ -33,13 +33,16 @@ def members(
     limits: Limits,
     deadline: Deadline = NO_DEADLINE,
     memory: Claim | None = None,
+    *,
+    only: str | None = None,
 ) -> Generator[Member]:
     """Yield the members of an archive that can be DICOM objects, in the archive's order.
 
     These are its files that are not empty. Folders, links (which lead to content that is another
     member's), devices and the files that macOS adds (`__MACOSX/`) are skipped. Of several
-    members of one name the first can be read; the others have an `error`, as encrypted and broken
-    members do. The checksums of members are not verified, since only headers are read.
+    members of one name the first can be read; the second has an `error`, as encrypted and broken
+    members do, and stands for the others. The checksums of members are not verified, since only
+    headers are read.
 
     Members must be read in this order, one at a time: the source of a member is valid until the
     next one is requested. Reading it raises `UnreadableArchiveError` if the member is broken.
@@ -48,31 +51,32 @@ def members(
     name: the name of the object, whose ending tells ZIP from TAR; whether a TAR is gzipped is
     seen from its content.
     memory: charged before the first member is yielded; may raise what `Claim.charge` raises.
+    only: the name of the members to yield; of a ZIP, nothing else is read but the directory.
     Raises UnreadableArchiveError for an archive that cannot be read, or not any further, and
-    ArchiveTooLargeError for one that exceeds `limits.members`, `limits.inflatedBytes` or the
-    deadline while it is being read without interruption. Sources of members raise the latter too:
+    ArchiveTooLargeError for one that exceeds `limits.members`, `limits.inflatedBytes`, the memory,
+    or the deadline while it is being read without delay. Sources of members raise the latter too:
     it is about the archive. Errors of the content pass.
     """
     bounds = Bounds(limits, deadline, memory)
     try:
-        yield from _members(content, name, bounds)
+        yield from _members(content, name, bounds, only)
     except ReadFailedError:
         bounds.refuse_if_too_slow()
         raise
 
 
-def _members(content: Source, name: str, bounds: Bounds) -> Iterator[Member]:
+def _members(content: Source, name: str, bounds: Bounds, only: str | None) -> Iterator[Member]:
     if name.lower().endswith(_ZIP):
         if hasattr(content, "advance"):
             raise UnreadableArchiveError(
                 "a ZIP with Content-Encoding gzip cannot be read by ranges: store it without"
             )
-        return zip_members(content, bounds)
+        return zip_members(content, bounds, only)
     head = content.read_at(0, min(FIRST_WINDOW, content.size)) if content.size else b""
     if not head.startswith(GZIP_MAGIC):
-        return tar_members(content, bounds, head)
+        return tar_members(content, bounds, only, head)
     bounds.charge(WINDOW * MOST_READ)
     compressed = window_over(content, NO_DEADLINE, unbounded())
     compressed.hold(0, head)
     inflated = Inflated(compressed, GZIP, bounds)
-    return tar_members(inflated, bounds)
+    return tar_members(inflated, bounds, only)

@@ -9,6 +9,9 @@ from dcm2bq.errors import RejectedEventError, UnreadableArchiveError
 _LONGEST_NAME = 4096
 """The longest path that Linux can create: a longer name was never a file's."""
 
+SAME_NAME = "another member has the same name"
+"""Why the second member of a name cannot be read; it stands for any others of that name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Member:

@@ -8,7 +8,7 @@ from typing import IO, NamedTuple, cast
 
 from dcm2bq.archives.bounds import Bounds
 from dcm2bq.archives.inflated import Inflated
-from dcm2bq.archives.sources import Member, Part
+from dcm2bq.archives.sources import SAME_NAME, Member, Part
 from dcm2bq.archives.strides import Strides
 from dcm2bq.dicom.read.source import FIRST_READ, SMALL, Source
 from dcm2bq.errors import UnreadableArchiveError
@@ -31,29 +31,36 @@ _MALFORMED = (
 """What tarfile raises for a header that it cannot read."""
 
 
-def tar_members(source: Source, bounds: Bounds, head: bytes = b"") -> Iterator[Member]:
+def tar_members(
+    source: Source, bounds: Bounds, only: str | None, head: bytes = b""
+) -> Iterator[Member]:
     """Yield the members that `members` describes, and raise what it raises.
 
     `head` is the first bytes of the source, as far as they have been read.
     """
     if isinstance(source, Inflated) or hasattr(source, "advance"):
-        yield from _tar_members(source, bounds, _HeaderFile(source, source, head))
+        yield from _tar_members(source, bounds, only, _HeaderFile(source, source, head))
     else:
         with Strides(source) as ahead:
-            yield from _tar_members(source, bounds, _HeaderFile(source, ahead, head))
+            yield from _tar_members(source, bounds, only, _HeaderFile(source, ahead, head))
 
 
-def _tar_members(source: Source, bounds: Bounds, file: "_HeaderFile") -> Iterator[Member]:
-    names = set[str]()
+def _tar_members(
+    source: Source, bounds: Bounds, only: str | None, file: "_HeaderFile"
+) -> Iterator[Member]:
+    names, repeated = set[str](), set[str]()
     for info in _headers(source, file):
         bounds.count_member()
         name = info.name.encode(errors="surrogateescape").decode(errors="backslashreplace")
-        if info.isreg() and info.size > 0 and not name.startswith(_APPLE_FOLDER):
-            if name in names:
-                yield Member.broken(name, info.size, "another member has the same name")
-            else:
-                yield from _member(source, file, info, name)
+        is_file = info.isreg() and info.size > 0 and not name.startswith(_APPLE_FOLDER)
+        if not is_file or name in repeated or only not in {None, name}:
+            continue
+        if name in names:
+            repeated.add(name)
+            yield Member.broken(name, info.size, SAME_NAME)
+        else:
             names.add(name)
+            yield from _member(source, file, info, name)
 
 
 def _headers(source: Source, file: "_HeaderFile") -> Iterator[tarfile.TarInfo]:

@@ -18,7 +18,7 @@ from typing import IO, cast
 
 from dcm2bq.archives.bounds import Bounds
 from dcm2bq.archives.inflated import RAW, Inflated
-from dcm2bq.archives.sources import Member, Part
+from dcm2bq.archives.sources import SAME_NAME, Member, Part
 from dcm2bq.dicom.read.source import FIRST_READ, HOP_READ, Source, Window
 from dcm2bq.errors import ArchiveTooLargeError, UnreadableArchiveError
 from dcm2bq.parallel import in_parallel
@@ -95,9 +95,9 @@ class _Group:
     end: int
 
 
-def zip_members(content: Source, bounds: Bounds) -> Iterator[Member]:
+def zip_members(content: Source, bounds: Bounds, only: str | None) -> Iterator[Member]:
     """Yield the members that `members` describes, and raise what it raises."""
-    entries = _entries(content, bounds)
+    entries = [entry for entry in _entries(content, bounds) if only in {None, entry.name}]
     bounds.charge(_AHEAD * _GROUP_BYTES)
     windows = _Windows()
     with ThreadPoolExecutor(_AT_ONCE, "archive") as pool:
@@ -151,15 +151,20 @@ def _entries(content: Source, bounds: Bounds) -> list[_Entry]:
         with zipfile.ZipFile(cast("IO[bytes]", file)) as archive:
             infos, directory = archive.infolist(), archive.start_dir
     except _MALFORMED:
-        raise UnreadableArchiveError("no readable directory of a ZIP at the end") from None
+        raise UnreadableArchiveError(
+            "no readable directory of a ZIP at the end: the archive is cut, or is not a ZIP"
+        ) from None
     starts = sorted({info.header_offset for info in infos})
     ends = {start: min(end, directory) for start, end in pairwise([*starts, directory])}
-    entries, names, offsets = [], set[str](), set[int]()
+    entries, names, repeated, offsets = [], set[str](), set[str](), set[int]()
     for info in infos:
         if _can_be_dicom(info):
             name, reason = _name(info), _why_unreadable(info)
+            if name in repeated:
+                continue
             if name in names:
-                reason = "another member has the same name"
+                repeated.add(name)
+                reason = SAME_NAME
             elif info.header_offset in offsets:
                 reason = "another member has the same bytes"
             names.add(name)
@@ -191,7 +196,7 @@ def _name(info: zipfile.ZipInfo) -> str:
 def _why_unreadable(info: zipfile.ZipInfo) -> str | None:
     """Return why a member cannot be read, as far as the directory shows."""
     if info.flag_bits & _ENCRYPTED:
-        return "the member is encrypted"
+        return "the member is encrypted: pack it without a password"
     if info.flag_bits & _PATCHED:
         return "the member is a patch"
     if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:

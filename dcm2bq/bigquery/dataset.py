@@ -1,6 +1,8 @@
 """The dataset of the tables and views, for the tools, through google-cloud-bigquery."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO
 from typing import Any
 
 from google.api_core.exceptions import BadRequest, GoogleAPICallError, NotFound, PreconditionFailed
@@ -83,6 +85,26 @@ class Dataset:
                     f"BigQuery: {table.reference}: was changed by someone else: try again"
                 ) from None
 
+    def replace_rows(self, resource: Mapping[str, Any], lines: bytes) -> int:
+        """Replace all rows of a table at once; return their number.
+
+        `lines` is newline-delimited JSON. The columns and their descriptions are those of the
+        resource: BigQuery takes them from the job that replaces the rows.
+        """
+        table = bigquery.Table.from_api_repr(dict(resource))
+        options = bigquery.LoadJobConfig(
+            schema=table.schema,
+            source_format=bigquery.SourceFormat.NEWLINE_DELIMITED_JSON,
+            create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
+            write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
+        )
+        with mapped(f"BigQuery: {table.table_id}"):
+            job = self._client.load_table_from_file(
+                BytesIO(lines), table.reference, job_config=options, timeout=self._timeout
+            )
+            job.result(retry=self._retry, timeout=self._timeout)
+        return int(job.output_rows or 0)
+
     def get_routine(self, routine_id: str) -> dict[str, Any] | None:
         """Return a table function, or None if there is none."""
         routine = f"{self.name}.{routine_id}"
@@ -101,22 +123,40 @@ class Dataset:
         if only the statement is at fault. If a value is at fault, the message would quote it
         and is left out.
         """
+        _, rows = self.read(sql, parameters)
+        yield from rows
+
+    def read(
+        self, sql: str, parameters: Mapping[str, Any] | None = None
+    ) -> tuple[list[dict[str, Any]], Iterator[dict[str, Any]]]:
+        """Run a statement as `stream` does; return its columns and its rows."""
         job_config = bigquery.QueryJobConfig(
             default_dataset=self.name,
             query_parameters=[_parameter(*item) for item in (parameters or {}).items()],
         )
+        with self._explaining(sql, job_config):
+            result = self._client.query_and_wait(
+                sql,
+                job_config=job_config,
+                retry=self._retry,
+                job_retry=self._job_retry,
+                api_timeout=self._timeout,
+                page_size=_PAGE_ROWS,
+            )
+
+        def rows() -> Iterator[dict[str, Any]]:
+            with self._explaining(sql, job_config):
+                for row in result:
+                    yield dict(row.items())
+
+        return [field.to_api_repr() for field in result.schema], rows()
+
+    @contextmanager
+    def _explaining(self, sql: str, job_config: bigquery.QueryJobConfig) -> Iterator[None]:
+        """Raise `ConfigError` for a statement that BigQuery refuses while it runs."""
         with mapped(f"BigQuery: {self.name}"):
             try:
-                rows = self._client.query_and_wait(
-                    sql,
-                    job_config=job_config,
-                    retry=self._retry,
-                    job_retry=self._job_retry,
-                    api_timeout=self._timeout,
-                    page_size=_PAGE_ROWS,
-                )
-                for row in rows:
-                    yield dict(row.items())
+                yield
             except (BadRequest, NotFound) as error:
                 raise ConfigError(self._refusal(sql, job_config, error)) from None
 

@@ -16,6 +16,7 @@ import click
 
 from dcm2bq.cli import (
     backfill_command,
+    columns_command,
     config_command,
     dead_letters_command,
     dump_command,
@@ -123,6 +124,7 @@ def commands(*, debug: bool) -> None:
 
 for command in (
     backfill_command.backfill,
+    columns_command.columns,
     config_command.config,
     dead_letters_command.dead_letters,
     dump_command.dump,

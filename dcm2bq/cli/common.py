@@ -5,8 +5,9 @@ import os
 import select
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 import msgspec
@@ -15,6 +16,9 @@ from dcm2bq import config as configuration
 from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError, JobFailedError, RetryableError, describe
 from dcm2bq.tools.display import printable
+
+if TYPE_CHECKING:
+    from dcm2bq.tools.tables import TableFormat
 
 FINDINGS, USAGE, UNREACHABLE, JOB_FAILED = 1, 2, 3, 4
 INTERRUPTED = 130
@@ -54,6 +58,40 @@ settings_option = click.option(
     help="Override an option of the configuration; VALUE is JSON or else text. Repeatable.",
 )
 """The command-line option that overrides the configuration; see `parse_settings`."""
+
+
+def table_options[F: Callable[..., Any]](function: F) -> F:
+    """Add the options that `table_format` and the tools' `tables` take to a command."""
+    for option in (
+        click.option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Write the table to FILE, with values unchanged; needs --csv or --parquet.",
+        ),
+        click.option("--parquet", is_flag=True, help="Write Parquet; needs --output."),
+        click.option("--csv", "as_csv", is_flag=True, help="Write or print CSV."),
+    ):
+        function = option(function)
+    return function
+
+
+def table_format(*, as_csv: bool, parquet: bool, output: Path | None) -> "TableFormat | None":
+    """Return the format that the options ask for, or None; check that it can be written."""
+    from dcm2bq.tools import tables  # noqa: PLC0415 - not needed for --help
+
+    if as_csv and parquet:
+        raise click.UsageError("--csv and --parquet are both given: use one")
+    if parquet and output is None:
+        raise click.UsageError("--parquet needs --output FILE: only text can be printed")
+    if output is not None and not (as_csv or parquet):
+        raise click.UsageError("--output needs --csv or --parquet")
+    if not (as_csv or parquet):
+        return None
+    kind = tables.TableFormat.CSV if as_csv else tables.TableFormat.PARQUET
+    tables.require(kind)
+    return kind
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:

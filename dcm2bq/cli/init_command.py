@@ -19,7 +19,7 @@ from dcm2bq.tools.display import say
 def init(
     *, project: str | None, dataset: str | None, location: str | None, close: bool, dry_run: bool
 ) -> None:
-    """Create or update the dataset, its tables and views.
+    """Create or update the dataset, its tables and views, and the rows of dicom_dictionary.
 
     What exists is compared with this release and updated where no data is lost: missing columns
     are added, views and functions replaced. Any other difference, such as another type of a
@@ -35,13 +35,16 @@ def init(
         dcm2bq init --close --dry-run
     """  # noqa: D301 - \b tells click to keep the line breaks
     from dcm2bq.bigquery.dataset import Dataset  # noqa: PLC0415
+    from dcm2bq.tools.dictionary_rows import fill_dictionary  # noqa: PLC0415
     from dcm2bq.tools.init import init as bring_up  # noqa: PLC0415
     from dcm2bq.tools.init import refuse_equal_names  # noqa: PLC0415
 
     flags = {"bigQuery.projectId": project, "bigQuery.datasetId": dataset}
     config = override({name: value for name, value in flags.items() if value is not None})
     refuse_equal_names(config)
-    entries = bring_up(Dataset(config), config, location=location, close=close, dry_run=dry_run)
+    connection = Dataset(config)
+    entries = bring_up(connection, config, location=location, close=close, dry_run=dry_run)
+    entries = (*entries, fill_dictionary(connection, config, dry_run=dry_run))
     width = 18 if dry_run else 10
     for entry in entries:
         details = f": {'; '.join(entry.details)}" if entry.details else ""

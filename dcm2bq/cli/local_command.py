@@ -5,7 +5,14 @@ from pathlib import Path
 
 import click
 
-from dcm2bq.cli.common import override, parse_settings, settings_option, startable
+from dcm2bq.cli.common import (
+    override,
+    parse_settings,
+    settings_option,
+    startable,
+    table_format,
+    table_options,
+)
 
 
 @click.command()
@@ -18,9 +25,18 @@ from dcm2bq.cli.common import override, parse_settings, settings_option, startab
 @click.option("--once", is_flag=True, help="Ingest the files, print the summary and exit.")
 @click.option("--query", "sql", metavar="SQL", help="Print the rows of a query instead.")
 @click.option("--json", "as_json", is_flag=True, help="With --query: print a JSON array.")
+@table_options
 @settings_option
 def local(
-    folder: Path | None, *, once: bool, sql: str | None, as_json: bool, settings: Sequence[str]
+    folder: Path | None,
+    *,
+    once: bool,
+    sql: str | None,
+    as_json: bool,
+    as_csv: bool,
+    parquet: bool,
+    output: Path | None,
+    settings: Sequence[str],
 ) -> int:
     """Run the bucket, the function and BigQuery on this machine.
 
@@ -48,11 +64,17 @@ def local(
         dcm2bq local ~/scans --option input.namePattern=.
         dcm2bq local --query 'SELECT Modality, COUNT(*) FROM instances_live GROUP BY 1'
         dcm2bq local --query 'SELECT path, metadata FROM instances_live' --json | jq .
+        dcm2bq local --query 'SELECT * FROM studies' --parquet -o studies.parquet
     """  # noqa: D301 - \b is click's mark for lines to keep
     from dcm2bq import extras  # noqa: PLC0415
 
     if as_json and sql is None:
         raise click.UsageError("--json needs --query")
+    kind = table_format(as_csv=as_csv, parquet=parquet, output=output)
+    if kind and sql is None:
+        raise click.UsageError("--csv and --parquet need --query")
+    if kind and as_json:
+        raise click.UsageError("--json and another format are both given: use one")
     if sql is not None:
         _require_one_query(sql)
     # Nothing leaves this machine, so the key can only come from the environment.
@@ -63,7 +85,8 @@ def local(
     if sql is None:
         return commands.ingest(folder, options, once=once)
     fresh = once or bool(settings)  # a running stack has its own options
-    return commands.query(folder, options, sql, as_json=as_json, fresh=fresh)
+    answer = commands.AnswerFormat(as_json=as_json, table=kind, path=output)
+    return commands.query(folder, options, sql, answer, fresh=fresh)
 
 
 def _require_one_query(sql: str) -> None:

@@ -103,7 +103,12 @@ def _text(value: Any) -> str | None:
     return str(value).strip(" ") or None
 
 
-def _iso_date(value: Any) -> str | None:
+def iso_date(value: Any) -> str | None:
+    """Return a DA value as YYYY-MM-DD; None if it is not a date (PS3.5 6.2).
+
+    >>> iso_date("20240229"), iso_date("2024.02.29"), iso_date("20230229")
+    ('2024-02-29', '2024-02-29', None)
+    """
     text = str(value).strip(" ")
     if not _DATE.fullmatch(text):
         return None
@@ -113,7 +118,14 @@ def _iso_date(value: Any) -> str | None:
         return None
 
 
-def _iso_time(value: Any) -> str | None:
+def iso_time(value: Any) -> str | None:
+    """Return a TM value as HH:MM:SS.FFFFFF, missing minutes and seconds as zeros (PS3.5 6.2).
+
+    None if it is not a time.
+
+    >>> iso_time("0930"), iso_time("09:30:15.25"), iso_time("2500")
+    ('09:30:00', '09:30:15.25', None)
+    """
     match = _TIME.fullmatch(str(value).strip(" "))
     if not match:
         return None
@@ -133,8 +145,8 @@ type _Column = tuple[str, Callable[[Any], str | None], str]
 
 _CONVERSIONS: dict[str, tuple[Callable[[Any], str | None], str]] = {
     "STRING": (_text, ""),
-    "DATE": (_iso_date, "not a date that a column can hold"),
-    "TIME": (_iso_time, "not a time that a column can hold"),
+    "DATE": (iso_date, "not a date that a column can hold"),
+    "TIME": (iso_time, "not a time that a column can hold"),
     "INTEGER": (_integer, "not an integer that a column can hold"),
 }
 _COLUMNS: dict[int, _Column] = {

@@ -1,8 +1,10 @@
 """Look up tags in the data dictionary: keyword, VR, multiplicity (PS3.6)."""
 
+from collections.abc import Iterator
 from functools import cache, lru_cache
+from typing import NamedTuple
 
-from pydicom._dicom_dict import DicomDictionary
+from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
 from pydicom._private_dict import private_dictionaries
 from pydicom.datadict import get_entry, get_private_entry
 
@@ -120,21 +122,83 @@ def private_vr(tag: int, creator: str | None) -> str:
         return "UL"
     if CREATOR_FIRST <= tag & 0xFFFF <= CREATOR_LAST:
         return "LO"
-    creator = creator or ""
-    if creator not in private_dictionaries:
-        creator = _spellings().get(_normalized(creator), "")
     try:
-        vr = get_private_entry(tag, creator)[0]
+        vr = get_private_entry(tag, known_creator(creator or ""))[0]
     except KeyError:
         return "UN"
     return _PLAIN.get(vr, vr)
 
 
+class DictionaryEntry(NamedTuple):
+    """An attribute, as the columns of the table `dicom_dictionary` describe it."""
+
+    tag: str
+    keyword: str | None
+    name: str | None
+    vr: str
+    vm: str
+    retired: bool
+    private_creator: str | None = None
+
+
+def entries() -> Iterator[DictionaryEntry]:
+    """Yield every attribute of the standard, then those of private creators.
+
+    Digits of a tag that may vary are `x`: of repeating groups, and of the block of a private
+    element.
+
+    >>> next(entry for entry in entries() if entry.keyword == "PatientID")[:5]
+    ('00100020', 'PatientID', 'Patient ID', 'LO', '1')
+    """
+    standard = {f"{tag:08X}": entry for tag, entry in DicomDictionary.items()}
+    for tag, (vr, vm, name, retired, keyword) in (standard | RepeatersDictionary).items():
+        yield DictionaryEntry(_digits(tag), keyword or None, name or None, vr, vm, bool(retired))
+    for creator, elements in private_dictionaries.items():
+        for tag, (vr, vm, name, retired) in elements.items():
+            yield DictionaryEntry(_digits(tag), None, name, vr, vm, bool(retired), creator)
+
+
+def _digits(tag: str) -> str:
+    return tag.upper().replace("X", "x")
+
+
+def known_creator(creator: str) -> str:
+    """Return a private creator as the dictionary spells it; "" if it is not there.
+
+    >>> known_creator("PHILIPS IMAGING DD 001")
+    'Philips Imaging DD 001'
+    """
+    if creator in private_dictionaries:
+        return creator
+    return _spellings().get(normalized_creator(creator), "")
+
+
+def normalized_creator(creator: str) -> str:
+    """Return a private creator without case and blanks, to compare it with others."""
+    return "".join(creator.split()).casefold()
+
+
+@cache
+def tags_by_keyword() -> dict[str, int]:
+    """Return the tag of every keyword but those of repeating groups, which have several tags."""
+    return {entry[4]: tag for tag, entry in DicomDictionary.items() if entry[4]}
+
+
+def attribute_name(tag: int) -> str:
+    """Return the name of a public attribute (PS3.6); "" if it is unknown."""
+    entry = DicomDictionary.get(tag)
+    return entry[2] if entry else ""
+
+
+def private_name(tag: int, creator: str) -> str:
+    """Return the dictionary's name of a private element in the block of `creator`; "" if none."""
+    try:
+        return get_private_entry(tag, known_creator(creator))[2]
+    except KeyError:
+        return ""
+
+
 @cache
 def _spellings() -> dict[str, str]:
     """Return the dictionary's creators by their names without case and blanks."""
-    return {_normalized(creator): creator for creator in private_dictionaries}
-
-
-def _normalized(creator: str) -> str:
-    return "".join(creator.split()).casefold()
+    return {normalized_creator(creator): creator for creator in private_dictionaries}

@@ -80,6 +80,7 @@ class Claim:
         "_budget",
         "_on_large",
         "age",
+        "beside",
         "count",
         "deadline",
         "granted",
@@ -93,12 +94,15 @@ class Claim:
         age: int,
         deadline: Deadline,
         on_large: Callable[[int], object] | None,
+        beside: int = 0,
     ) -> None:
         self._budget = budget
         self._on_large = on_large
         self.age = age
         """The number of the claim: the oldest has the lowest."""
         self.deadline = deadline
+        self.beside = beside
+        """Bytes that the owner of the claim holds in another one for as long."""
         self.granted = 0
         """Bytes taken from the budget."""
         self.used = AHEAD
@@ -172,6 +176,9 @@ class Budget:
 
     def __init__(self, total: int) -> None:
         self.total = total
+        self.nesting = threading.Lock()
+        """Held by a thread that claims memory beside a claim of its own, as two could wait for each
+        other's."""
         # An eighth of a small budget is reserved for beginnings, but at least one.
         self._beginnings = max(min(_BEGINNINGS, total // _LARGE // FIRST), 1)
         self._most = total - self._beginnings * FIRST
@@ -189,14 +196,19 @@ class Budget:
         self._changed = threading.Condition(self._lock)
 
     def claim(
-        self, deadline: Deadline = NO_DEADLINE, on_large: Callable[[int], object] | None = None
+        self,
+        deadline: Deadline = NO_DEADLINE,
+        on_large: Callable[[int], object] | None = None,
+        *,
+        beside: int = 0,
     ) -> Claim:
         """Return a claim for one conversion, to be used in a `with` statement.
 
         It waits until `deadline` at most. `on_large` is called once, with the number of bytes,
-        before the claim becomes unusually large.
+        before the claim becomes unusually large. `beside` is what the caller holds for as long,
+        in bytes: the claim does not wait for it.
         """
-        return Claim(self, next(self._ages), deadline, on_large)
+        return Claim(self, next(self._ages), deadline, on_large, beside)
 
     def begin(self, claim: Claim) -> None:
         """Grant a claim its first bytes, when there is memory and nobody waits for it."""
@@ -212,11 +224,12 @@ class Budget:
 
     def grow(self, claim: Claim) -> None:
         """Grant a claim what it has been charged, when its turn comes."""
-        if claim.used > self._most:
+        most = self._most - claim.beside
+        if claim.used > most:
             raise UnreadableDicomError(
                 f"the conversion takes more memory than limits.memoryBytes allows, {self.total}"
             )
-        total = min(max(claim.used, claim.granted + _BLOCK), self._most)
+        total = min(max(claim.used, claim.granted + _BLOCK), most)
         with self._lock:
             self._small.discard(claim.age)
             self._waiting.add(claim.age)

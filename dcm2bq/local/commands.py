@@ -5,8 +5,9 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,24 @@ from dcm2bq.errors import ConfigError
 from dcm2bq.local import running_stacks, servers, summary
 from dcm2bq.local.session import Session, open_session
 from dcm2bq.local.stack import connect, environment
+from dcm2bq.tools import tables
 from dcm2bq.tools.display import say, say_json
+from dcm2bq.tools.tables import TableFormat, to_json
+from dcm2bq.tools.terminal_tables import console, print_rows
 
 _POLL_SECONDS = 0.4  # a change is shown within a second: it must look the same in two scans
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerFormat:
+    """How the rows of a query are shown: as a table for people unless something else is set.
+
+    `table` is written to `path`; only CSV can be printed instead.
+    """
+
+    as_json: bool = False
+    table: TableFormat | None = None
+    path: Path | None = None
 
 
 def ingest(root: Path | None, config: Config, *, once: bool) -> int:
@@ -30,7 +46,7 @@ def ingest(root: Path | None, config: Config, *, once: bool) -> int:
     file could not be uploaded or an event was not acknowledged, else 0.
     """
     started = time.monotonic()
-    out = summary.console(sys.stdout)
+    out = console(sys.stdout)
     with open_session(root, config, notes=Console(stderr=True)) as session:
         command = f"{_command()} local" + (f" {shlex.quote(str(root))}" if once and root else "")
         seconds = time.monotonic() - started
@@ -45,7 +61,7 @@ def ingest(root: Path | None, config: Config, *, once: bool) -> int:
         return session.exit_status
 
 
-def query(root: Path | None, config: Config, sql: str, *, as_json: bool, fresh: bool) -> int:
+def query(root: Path | None, config: Config, sql: str, answer: AnswerFormat, *, fresh: bool) -> int:
     """Print the rows of a query of the running stack, or of a new one if none is running.
 
     With `root`, only a stack that watches this folder counts as running; with `fresh`, none does.
@@ -55,12 +71,12 @@ def query(root: Path | None, config: Config, sql: str, *, as_json: bool, fresh: 
     stack = None if fresh else running_stacks.find(root and root.resolve())
     if stack:
         with environment({emulators.BIGQUERY: servers.url(stack.bigquery_port)}):
-            _print_answer(connect(stack.config).query, sql, as_json=as_json)
+            _print_answer(connect(stack.config).read, sql, answer)
         return 0
     if not fresh:
         _say_that_none_runs(root)
     with open_session(root, config, notes=Console(stderr=True, quiet=True)) as session:
-        _print_answer(session.stack.dataset.query, sql, as_json=as_json)
+        _print_answer(session.stack.dataset.read, sql, answer)
         for name, failure in session.failures.items():
             say(f"{name}: {failure}", err=True)
         return session.exit_status
@@ -79,15 +95,23 @@ def _say_that_none_runs(root: Path | None) -> None:
         say("no dcm2bq local is running: querying a new stack with the samples", err=True)
 
 
-def _print_answer(run: Callable[[str], list[dict[str, Any]]], sql: str, *, as_json: bool) -> None:
+def _print_answer(
+    read: Callable[[str], tuple[list[dict[str, Any]], Iterator[dict[str, Any]]]],
+    sql: str,
+    answer: AnswerFormat,
+) -> None:
     try:
-        rows = run(sql)
+        fields, stream = read(sql)
+        if answer.table:
+            tables.deliver(answer.table, fields, stream, answer.path)
+            return
+        rows = list(stream)
     except ConfigError as error:
         raise ConfigError(" ".join(str(error).split())) from None  # BigQuery's has line breaks
-    if as_json:
-        say_json(summary.to_json(rows))
+    if answer.as_json:
+        say_json(to_json(rows))
     elif rows:
-        summary.print_rows(summary.console(sys.stdout), rows)
+        print_rows(console(sys.stdout), rows)
     else:
         say("no rows", err=True)
 

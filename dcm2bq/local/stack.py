@@ -229,9 +229,11 @@ def running(config: Config) -> Iterator[Stack]:
                 future.exception()
         for future in starting:
             future.result()
+        from dcm2bq.tools.dictionary_rows import fill_dictionary  # noqa: PLC0415
         from dcm2bq.tools.init import init  # noqa: PLC0415
 
         init(dataset, config)
+        fill_dictionary(dataset, config)
         prepared.keep(folder)
         with closing(Stack(config, ports, dataset, folder, mirror)) as stack:
             yield stack

@@ -1,31 +1,28 @@
-"""What `dcm2bq local` prints: the summary, which BigQuery answers by SQL, and tables of rows."""
+"""What `dcm2bq local` prints about a folder: the summary, which BigQuery answers by SQL."""
 
 import itertools
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime, time
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-import msgspec
-from rich import box
-from rich.console import Console, JustifyMethod
-from rich.padding import Padding
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
+from dcm2bq import schema
 from dcm2bq.archives import is_archive_name
 from dcm2bq.ignored import is_archive, matches_name_pattern
 from dcm2bq.local import servers
 from dcm2bq.local.stack import BUCKET, Change, ChangeKind, Stack
 from dcm2bq.rows import EXPANDED
-from dcm2bq.tools.display import printable, printable_json
+from dcm2bq.tools.display import printable
 from dcm2bq.tools.ignored_names import IgnoredNames
+from dcm2bq.tools.terminal_tables import print_rows
 from dcm2bq.tools.wording import counted
 
 Row = Mapping[str, Any]
 
-_PIPE_WIDTH = 10_000  # columns: no line is wrapped, since programs read pipes line by line
 _UNITS = ("bytes", "KB", "MB", "GB", "TB")
 _KILO = 1000
 _EXAMPLES = 3  # names shown of each kind of ignored file
@@ -69,6 +66,32 @@ FROM studies
 ORDER BY Instances DESC, StudyDate DESC, StudyInstanceUID
 LIMIT 10
 """
+_ANALYSIS_SQL = """
+WITH dose AS (
+  SELECT
+    COUNT(*) AS studies,
+    SUM(ct_events) AS ct_events,
+    MAX(dlp_mGy_cm) AS dlp,
+    SUM(projection_events) AS projection_events,
+    MAX(dap_Gy_m2) AS dap
+  FROM dose_summary
+)
+SELECT
+  kind,
+  COUNT(*) AS number,
+  CAST(NULL AS INT64) AS ct_events,
+  CAST(NULL AS FLOAT64) AS dlp,
+  CAST(NULL AS INT64) AS projection_events,
+  CAST(NULL AS FLOAT64) AS dap
+FROM quality_findings
+GROUP BY kind
+UNION ALL
+SELECT NULL, studies, ct_events, dlp, projection_events, dap
+FROM dose
+WHERE studies > 0
+ORDER BY kind
+"""
+"""Both parts in one statement: each one costs the local BigQuery as much as many rows."""
 _LETTERS_SQL = """
 SELECT
   IF(member IS NULL, path, CONCAT(path, ', member ', member)) AS path, reason, message
@@ -93,14 +116,6 @@ WHERE message_id IN UNNEST(SPLIT(@ids)) AND member IS NULL
 """
 
 
-def console(stream: TextIO) -> Console:
-    """Return a console that uses colours and wraps lines only on a terminal."""
-    out = Console(file=stream, highlight=False)
-    if not out.is_terminal:
-        out.width = _PIPE_WIDTH
-    return out
-
-
 def print_summary(
     out: Console, stack: Stack, failures: Mapping[str, str], *, seconds: float, command: str
 ) -> None:
@@ -120,6 +135,7 @@ def print_summary(
     _heading(out, f"{objects} in {seconds:.1f} s: {', '.join(parts)}")
     if live:
         _print_contents(out, stack, counts["studies"])
+        _print_analysis(out, stack)
     if letters:
         _print_dead_letters(out, stack, letters)
     if failures:
@@ -139,25 +155,6 @@ def print_summary(
 def print_no_files(out: Console, root: Path) -> None:
     """Print that the folder has no files, which the summary's zeros do not explain."""
     _line(out, f"There is no file in the folder {root}")
-
-
-def print_rows(out: Console, rows: Sequence[Row]) -> None:
-    """Print rows as a table, with numbers aligned to the right."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in rows[0] if rows else ():
-        numbers = any(isinstance(row[name], int | float) for row in rows)
-        justify: JustifyMethod = "right" if numbers else "left"
-        table.add_column(Text(printable(name)), justify=justify, overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    with out.capture() as captured:
-        out.print(Padding(table, (0, 0, 0, 2), expand=False))
-    out.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
-
-
-def to_json(value: Any) -> str:
-    """Return a row or rows as JSON: times in ISO 8601, bytes in base64, NUMERIC as text."""
-    return msgspec.json.encode(value, enc_hook=str).decode()
 
 
 def print_changes(out: Console, stack: Stack, changes: Iterable[Change]) -> None:
@@ -187,6 +184,34 @@ def _print_contents(out: Console, stack: Stack, study_count: int) -> None:
     is_all = len(studies) == study_count
     _heading(out, "Studies" if is_all else f"Studies (the largest {len(studies)} of {study_count})")
     print_rows(out, studies)
+
+
+def _print_analysis(out: Console, stack: Stack) -> None:
+    """Print how many findings of each kind there are, and the doses, if there are any."""
+    if schema.unmet_needs(stack.config.json_output):
+        return  # the dataset lacks the views
+    rows = stack.dataset.query(_ANALYSIS_SQL)
+    findings = [
+        {"Kind": row["kind"], "Findings": row["number"]} for row in rows if row["kind"] is not None
+    ]
+    if findings:
+        _heading(out, "Worth checking (view quality_findings)")
+        print_rows(out, findings)
+    for row in rows:
+        if row["kind"] is None:
+            _heading(out, "Radiation dose (view dose_summary)")
+            dose = {
+                "Studies": row["number"],
+                "CT events": row["ct_events"],
+                "Greatest DLP of a study (mGy.cm)": row["dlp"],
+                "X-ray events": row["projection_events"],
+                "Greatest DAP of a study (Gy.m2)": row["dap"],
+            }
+            print_rows(out, [{name: _rounded(value) for name, value in dose.items()}])
+
+
+def _rounded(value: float | None) -> float | None:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _print_dead_letters(out: Console, stack: Stack, count: int) -> None:
@@ -270,18 +295,6 @@ def _heading(out: Console, text: str) -> None:
 
 def _line(out: Console, text: str, style: str = "") -> None:
     out.print(Text(printable(text), style=style), soft_wrap=True)
-
-
-def _cell(value: Any) -> Text:
-    if value is None:
-        return Text("NULL", style="dim")
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return Text(printable(", ".join(value)))
-    if isinstance(value, str | date | time):
-        return Text(printable(str(value)))
-    if isinstance(value, list | dict):
-        return Text(printable_json(to_json(value)))
-    return Text(to_json(value).strip('"'))
 
 
 def size(count: int) -> str:

@@ -1,7 +1,9 @@
 """The tables, views and table functions as files, and the loader that substitutes their names.
 
 `NAME.json` is a resource of BigQuery's REST API: a table, a view or a table function (a routine).
-`NAME.sql` is the query of a view or table function. The files write names as
+`NAME.sql` is the query of a view or table function. A table function that does not return rows of
+`instances_live` has `columns` too: BigQuery infers them, but has no place for their descriptions.
+The files write names as
 `${project}.${dataset}.${instances}`, a form that Terraform's `templatefile` reads as well.
 `${filled}` and the other names in `FRAGMENTS` stand for parts that several queries share.
 The folders: `tables`; `live` for the objects that exist; `dead_letters`; `analysis` for views that
@@ -21,10 +23,13 @@ from dcm2bq.config import Config, JsonOutput
 NAMES = (
     "tables/instances",
     "tables/dead_letter",
+    "tables/protocol_reference",
+    "tables/dicom_dictionary",
     "live/instances_live",
     "live/studies",
     "live/series",
     "live/patients",
+    "live/storage",
     "dead_letters/dead_letters",
     "dead_letters/dismissed_letters",
     "analysis/reports/sr_content",
@@ -34,9 +39,17 @@ NAMES = (
     "analysis/series/series_attributes",
     "analysis/series/series_geometry",
     "analysis/quality/quality_findings",
+    "analysis/fleet/devices",
+    "analysis/fleet/protocols",
+    "analysis/private/private_creators",
+    "analysis/private/private_elements",
+    "analysis/regions/segments",
+    "analysis/regions/rois",
     "live/study",
     "live/ingested_between",
     "live/changes_between",
+    "analysis/fleet/protocol_deviations",
+    "analysis/private/private_element",
 )
 """The files, in an order in which their objects can be created."""
 
@@ -47,6 +60,7 @@ FRAGMENTS = (
     "live/newest",
     "dead_letters/closes",
     "analysis/reports/dose_units",
+    "analysis/fleet/parameters",
 )
 """The files `NAME.sql` that are parts of queries; they contain no names to substitute."""
 

@@ -76,8 +76,9 @@ def _compare_layout(
     actual: Mapping[str, Any], expected: Mapping[str, Any], difference: SchemaDifference
 ) -> None:
     partitioning = actual.get("timePartitioning") or {}
-    unit, column = expected["timePartitioning"]["type"], expected["timePartitioning"]["field"]
-    if (partitioning.get("type"), partitioning.get("field")) != (unit, column):
+    required = expected.get("timePartitioning")
+    if required and any(partitioning.get(key) != value for key, value in required.items()):
+        unit, column = required["type"], required["field"]
         difference.refusals.append(f"is not partitioned by {unit} of column {column}")
     if actual.get("requirePartitionFilter") or partitioning.get("requirePartitionFilter"):
         difference.refusals.append("requires a partition filter, which the views do not have")

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
@@ -61,10 +62,7 @@ class Files:
         self._empty_objects = 0
 
     def names_one(self, path: str) -> bool:
-        """Return whether an argument names exactly one file, not a folder, prefix or pattern.
-
-        Nor an archive.
-        """
+        """Return whether an argument names exactly one file; folders and archives can have more."""
         if is_archive_name(path):
             return False
         if is_uri(path):
@@ -93,18 +91,14 @@ class Files:
     def find(self, paths: Sequence[str]) -> Iterator[File]:
         """Yield the files in the order of the arguments; those of a folder sorted by name.
 
-        A file that several arguments name is yielded once.
+        A file that several arguments name is yielded once, an archive with all its members.
         """
-        files = chain.from_iterable(map(self._find, paths))
         if len(paths) == 1:  # names nothing twice: a bucket's names need not be kept
-            yield from files
+            yield from self._find(paths[0])
             return
         seen: set[str] = set()
-        for file in files:
-            place = file.path if is_uri(file.path) else os.path.abspath(file.path)  # noqa: PTH100 - links stay
-            if place not in seen:
-                seen.add(place)
-                yield file
+        for path in paths:
+            yield from _unseen(self._find(path), seen)
 
     def _find(self, path: str) -> Iterator[File]:
         if path == "-":
@@ -149,10 +143,7 @@ class Files:
         """Yield each matching file once: `**` matches a folder and also the files in it."""
         seen: set[str] = set()
         for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - absolute patterns too
-            for file in self._find_local(match):
-                if file.path not in seen:
-                    seen.add(file.path)
-                    yield file
+            yield from _unseen(self._find_local(match), seen)
         if not seen:
             yield _failing(pattern, FileNotFoundError("no file matches this pattern"))
 
@@ -205,13 +196,18 @@ class Files:
         yield from self._members(stored.path, stored.name, content, stored.bulk_data_root)
 
     def _members(self, path: str, name: str, content: Source, root: str = "") -> Iterator[File]:
+        is_empty = True
         try:
             with closing(members(content, name, self._config.limits)) as found:
                 for member in found:
+                    is_empty = False
                     convert_ = partial(self._convert_member, member, root)
                     yield File(path, convert_, member.name)
         except Dcm2BqError as error:
             yield _failing(path, error)
+        else:
+            if is_empty:
+                yield _failing(path, FileNotFoundError("no file in this archive"))
 
     def _convert_member(self, member: Member, root: str) -> Conversion:
         if member.error:
@@ -266,6 +262,15 @@ class _LocalContent:
     def read_at(self, offset: int, n: int, /) -> bytes:
         """Return up to `n` bytes from `offset` on."""
         return os.pread(self._number, n, offset)
+
+
+def _unseen(files: Iterator[File], seen: set[str]) -> Iterator[File]:
+    """Yield the files that have not been seen, and note them; members follow one another."""
+    for path, same in groupby(files, attrgetter("path")):
+        place = path if is_uri(path) else os.path.abspath(path)  # noqa: PTH100 - links stay
+        if place not in seen:
+            seen.add(place)
+            yield from same
 
 
 def _first_bytes(path: Path, n: int) -> bytes:

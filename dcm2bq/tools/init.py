@@ -95,6 +95,17 @@ def init(
     return (entry, *(step.entry for step in steps), *_left_out(dataset, config))
 
 
+def apply_view(dataset: Dataset, definition: Definition) -> SchemaEntry:
+    """Create a view that is not one of the dataset's own, or update it; its labels are added."""
+    step = _compare(dataset, definition)
+    labels = definition.resource.get("labels", {})
+    if step.existing is not None and labels.items() - (step.existing.get("labels") or {}).items():
+        step.difference.changes.append("labels")
+    _apply(dataset, step)
+    _check(dataset, step)
+    return step.entry
+
+
 def _dataset_entry(
     dataset: Dataset, existing: Mapping[str, Any] | None, *, close: bool
 ) -> SchemaEntry:
@@ -201,7 +212,9 @@ def _apply_table(dataset: Dataset, step: _Step) -> None:
 
 def _apply_view(dataset: Dataset, step: _Step) -> None:
     """Set the query, then the descriptions of columns: BigQuery accepts no call with both."""
-    resource = {**step.definition.resource, "labels": (step.existing or {}).get("labels", {})}
+    resource = step.definition.resource
+    labels = (step.existing or {}).get("labels", {}) | resource.get("labels", {})
+    resource = {**resource, "labels": labels}
     if step.existing is None:
         dataset.create_table({key: value for key, value in resource.items() if key != "schema"})
     else:

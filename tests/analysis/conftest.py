@@ -8,7 +8,10 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
+from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
+from dcm2bq.config import Config
+from dcm2bq.tools import dictionary_rows
 from dcm2bq.tools.backfill import staged_files
 from tests.support.analysis_objects import AnalysisObject, all_objects
 from tests.support.datasets import borrowed_dataset
@@ -30,7 +33,26 @@ def analysis_dataset(bigquery_url: str) -> Iterator[Dataset]:
     """
     with borrowed_dataset(bigquery_url) as dataset:
         load(bigquery_url, dataset, all_objects())
+        _fill_dictionary(dataset)
+        dataset.query(f"INSERT INTO protocol_reference VALUES {REFERENCE}")
         yield dataset
+        dataset.query("TRUNCATE TABLE dicom_dictionary; TRUNCATE TABLE protocol_reference")
+
+
+REFERENCE = """
+    ('Acme', 'Fleet CT', 'CT', 'Reference', 'SliceThickness', '1.20', 0.1, 'within the tolerance'),
+    ('Acme', NULL, NULL, 'Reference', 'SliceThickness', '9', NULL, 'less specific'),
+    (NULL, NULL, 'CT', 'Reference', 'ConvolutionKernel', 'B31f', NULL, NULL)"""
+"""Rows of `protocol_reference`, for the protocol Reference of `dicom_made.fleet`."""
+
+
+def _fill_dictionary(dataset: Dataset) -> None:
+    """Load the rows without their label, which would make the dataset look changed."""
+    (definition,) = (d for d in schema.load(Config(), "local") if d.name == "dicom_dictionary")
+    reference = {**definition.resource["tableReference"], "datasetId": dataset.dataset_id}
+    dataset.replace_rows(
+        {**definition.resource, "tableReference": reference}, dictionary_rows.encoded()
+    )
 
 
 def load(bigquery_url: str, dataset: Dataset, objects: Iterable[AnalysisObject]) -> None:

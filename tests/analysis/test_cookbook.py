@@ -1,4 +1,4 @@
-"""Each query of docs/ANALYSIS.md runs, and has the rows that the page shows among its answers.
+"""Each query of the pages of questions runs, and has the rows shown there among its answers.
 
 Google's own engine analyses them in tests/schema.
 """
@@ -11,7 +11,8 @@ import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
 
-PAGE = Path(__file__).parents[2] / "docs" / "ANALYSIS.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = (DOCS / "ANALYSIS.md", DOCS / "FOR_ANALYSTS.md")
 _QUESTION = re.compile(
     r"### (?P<title>.*?)\n(?P<text>.*?)```sql\n(?P<query>.*?)```\n\n(?P<table>(?:\|[^\n]*\n)+)",
     re.DOTALL,
@@ -19,7 +20,7 @@ _QUESTION = re.compile(
 
 
 class Question(NamedTuple):
-    """A question of the page with its query and the answer that is shown."""
+    """A question of a page with its query and the answer that is shown."""
 
     title: str
     text: str
@@ -52,17 +53,28 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-QUESTIONS = [Question(**match.groupdict()) for match in _QUESTION.finditer(PAGE.read_text())]
+def questions(page: Path) -> list[Question]:
+    return [Question(**match.groupdict()) for match in _QUESTION.finditer(page.read_text())]
 
 
-def test_every_query_of_the_page_is_part_of_a_question() -> None:
-    text = PAGE.read_text()
-    assert len(QUESTIONS) == text.count("```sql\n") == text.count("\n### ")
+QUESTIONS = [question for page in PAGES for question in questions(page)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_query_of_a_page_is_part_of_a_question(page: Path) -> None:
+    text = page.read_text()
+    assert len(questions(page)) == text.count("```sql\n") == text.count("\n### ")
+
+
+def test_no_question_is_on_two_pages() -> None:
+    assert len({question.query for question in QUESTIONS}) == len(QUESTIONS)
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.title)
 def test_what_a_query_reads_is_stated(question: Question) -> None:
-    assert re.search(r"Reads keys( and headers)? of all rows\.", " ".join(question.text.split()))
+    assert re.search(
+        r"Reads keys( and headers)? of (all rows|one study)\b", " ".join(question.text.split())
+    )
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.title)

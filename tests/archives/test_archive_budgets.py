@@ -1,7 +1,6 @@
 """What 1,000 CT slices of 512 KiB cost in an archive: requests, bytes, memory and time."""
 
 import random
-import re
 import time
 import tracemalloc
 import zipfile
@@ -21,7 +20,7 @@ from dcm2bq.stored_object import StoredObject
 from tests.archives.reading import contents
 from tests.archives.test_tar_members import tarred
 from tests.archives.test_zip_members import zipped
-from tests.support.http_server import Exchange, serving
+from tests.support.http_server import serving
 from tests.support.patience import scaled
 from tests.support.slices import PIXELS, Pieces, head, tar_gz_of, tar_of, zip_of
 from tests.support.sparse import encapsulated
@@ -155,15 +154,7 @@ def test_an_archive_in_cloud_storage_is_read_within_the_deadline(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = ARCHIVES[name](COUNT)
-
-    def serve(exchange: Exchange) -> None:
-        match = re.fullmatch(r"bytes=(\d+)-(\d+)", exchange.headers["Range"])
-        assert match
-        first, last = int(match[1]), int(match[2])
-        where = {"Content-Range": f"bytes {first}-{last}/{source.size}"}
-        exchange.answer(206, source.read_at(first, last + 1 - first), where)
-
-    with serving(serve) as url:
+    with serving(source.serve) as url:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
         stored = StoredObject(bucket="scans", name=name, generation=1, size=source.size)
         deadline = Deadline.after(scaled(50))

@@ -166,7 +166,7 @@ def test_of_two_members_of_one_name_the_first_is_read() -> None:
 @pytest.mark.parametrize(
     ("offset", "fields", "value", "reason"),
     [
-        (8, "<H", 1, "the member is encrypted"),
+        (8, "<H", 1, "the member is encrypted: pack it without a password"),
         (8, "<H", 0x20, "the member is a patch"),
         (10, "<H", 12, "compression method 12 is not supported: store or deflate"),
         (10, "<H", 0, "the member is stored, but its two sizes differ"),

@@ -430,8 +430,35 @@ def test_a_local_archive_is_read_like_a_folder(dump: Dump, tmp_path: Path) -> No
     assert dump(archive.parent).status == 1
     archive.with_suffix(".zip").write_bytes(b"PK")
     dump(archive.with_suffix(".zip"))
-    message = "no readable directory of a ZIP at the end"
+    message = "no readable directory of a ZIP at the end: the archive is cut, or is not a ZIP"
     assert (dump.status, dump.err) == (1, f"{archive.with_suffix('.zip')}: {message}\n")
+
+
+def test_several_archives_are_printed_with_all_their_members(dump: Dump, tmp_path: Path) -> None:
+    ct, mr = ((FILES / name).read_bytes() for name in ("CT_small.dcm", "MR_small.dcm"))
+    (tmp_path / "1.zip").write_bytes(zip_of({"a": ct, "b": mr}))
+    (tmp_path / "2.tar").write_bytes(tar_of({"a": mr, "b": mr}))
+    paths = [tmp_path / "1.zip", tmp_path / "2.tar"]
+    assert dump(*paths, paths[0]).modalities == ["CT", "MR", "MR", "MR"]
+    assert dump(tmp_path / "[12].*").modalities == ["CT", "MR", "MR", "MR"]
+
+
+def test_an_archive_beyond_a_limit_is_reported_and_read_no_further(
+    dump: Dump, tmp_path: Path
+) -> None:
+    file = tmp_path / "1.zip"
+    file.write_bytes(zip_of({str(n): (FILES / "CT_small.dcm").read_bytes() for n in range(9)}))
+    dump("--option", "limits.inflatedBytes=1000", file)
+    assert dump.status == 1
+    in_member, in_archive = dump.err.splitlines()
+    assert in_member.startswith(f"{file}, member 0: the archive inflates beyond")
+    assert in_archive.startswith(f"{file}: the archive inflates beyond")
+
+
+def test_an_archive_without_files_is_reported(dump: Dump, tmp_path: Path) -> None:
+    (tmp_path / "1.zip").write_bytes(zip_of({}))
+    dump(tmp_path / "1.zip")
+    assert (dump.status, dump.err) == (1, f"{tmp_path / '1.zip'}: no file in this archive\n")
 
 
 @pytest.mark.parametrize("uri", ["gs://", "gs:///x", "gs://UPPER", "gs://a", "GS://bucket/a.dcm"])

@@ -12,6 +12,7 @@ from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.errors import ReadFailedError
 from dcm2bq.local import commands
+from dcm2bq.tools.tables import TableFormat
 from tests.dicom.build import dicom, element, identity
 
 EVIL = "\x1b[31m\x7f\x9b2J\u202e\u2066\u2028\u061c\n[red]é"
@@ -104,15 +105,18 @@ def test_the_path_of_a_system_error_stays_on_its_line(
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("as_json", [True, False])
-def test_rows_are_escaped(*, as_json: bool, capfd: pytest.CaptureFixture[str]) -> None:
-    commands._print_answer(
-        lambda _: [{EVIL: EVIL, "list": [{"a": EVIL}]}], "SELECT 1", as_json=as_json
+@pytest.mark.parametrize("kind", ["json", "csv", "table"])
+def test_rows_are_escaped(kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+    row = {EVIL: EVIL, "list": [{"a": EVIL}]}
+    fields = [{"name": name, "type": "STRING"} for name in row]
+    answer = commands.AnswerFormat(
+        as_json=kind == "json", table=TableFormat.CSV if kind == "csv" else None
     )
+    commands._print_answer(lambda _: (fields, iter([row])), "SELECT 1", answer)
     out, _ = capfd.readouterr()
     assert all(line.isprintable() for line in out.split("\n"))
-    if as_json:
-        assert json.loads(out) == [{EVIL: EVIL, "list": [{"a": EVIL}]}]
+    if kind == "json":
+        assert json.loads(out) == [row]
     else:
         assert out.count(SHOWN) == 2
         assert IN_JSON in out

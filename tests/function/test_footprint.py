@@ -1,10 +1,15 @@
 """Memory and requests of the function with only requirements.txt installed, for large objects."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 import requests
 
+from dcm2bq import events
+from dcm2bq.stored_object import StoredObject
 from tests.support.function_process import (
     OURS,
     deliver,
@@ -12,6 +17,10 @@ from tests.support.function_process import (
     peak_bytes,
     stubs,
 )
+from tests.support.http_server import serving
+from tests.support.insertall import InsertAll
+from tests.support.patience import scaled
+from tests.support.slices import Pieces, tar_of, zip_of
 from tests.support.sparse import MIB, native
 
 GIB = 1024 * MIB
@@ -32,3 +41,46 @@ def test_8_objects_of_1_gib_at_once_need_little_memory_and_few_bytes(
     assert after["reads"] - before["reads"] == 64
     assert after["bytes"] - before["bytes"] <= 64 * MIB
     assert 1 <= after["inserts"] - before["inserts"] <= 64
+
+
+@pytest.mark.parametrize("name", ["deflated.zip", "stored.zip", "slices.tar"])
+def test_an_archive_of_1000_slices_needs_little_memory_and_few_requests(
+    name: str, bare_python: Path
+) -> None:
+    archive, sink = _archive(name), InsertAll()
+    stored = StoredObject(
+        bucket="scans", name=name, generation=1, size=archive.size, created=datetime.now(UTC)
+    )
+    delivery = events.deliver(events.finalized(stored, "1"))
+    config = {"input": {"archives": "read"}, "limits": {"deadlineSeconds": scaled(50)}}
+    with (
+        serving(archive.serve) as storage,
+        sink.running() as bigquery,
+        function(
+            OURS,
+            int(storage.rpartition(":")[2]),
+            8,
+            python=bare_python,
+            environ={"BIGQUERY_EMULATOR_HOST": bigquery, "DCM2BQ_CONFIG": json.dumps(config)},
+        ) as (port, pid),
+    ):
+        headers = {**delivery.attributes, "Content-Type": "application/json"}
+        answer = requests.post(
+            f"http://127.0.0.1:{port}", delivery.data, headers=headers, timeout=scaled(60)
+        )
+        memory = peak_bytes(pid)
+    assert answer.status_code == 200
+    assert archive.requests <= 1010
+    assert archive.bytes_read <= 70 * MIB
+    assert memory < 200 * 1000 * 1000
+    assert sum(sink.batches) == len(sink.stored) == 1001
+    assert len(sink.batches) <= 100, "rows are inserted many at a time"
+    *rows, expanded = sink.stored.values()
+    assert len({row["member"] for row in rows}) == 1000
+    assert expanded["info"]["archive"]["instances"] == 1000
+
+
+def _archive(name: str) -> Pieces:
+    if name == "slices.tar":
+        return tar_of(1000)
+    return zip_of(1000, deflated=name == "deflated.zip")

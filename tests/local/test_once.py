@@ -22,6 +22,7 @@ from dcm2bq.local import servers, session, stack
 from dcm2bq.local.sql import first_words
 from tests.dicom.build import dicom, element, identity
 from tests.local.conftest import COMMAND, ODD_NAMES, Cli
+from tests.support.analysis_objects import made_objects
 from tests.support.archive_files import tar_of, zip_of
 
 
@@ -258,6 +259,25 @@ def test_archives_are_expanded_and_counted(cli: Cli, tmp_path: Path) -> None:
     )
     assert "gs://dicom/study.zip, member cut" in done.stdout
     assert "opens them" not in done.stdout
+
+
+def test_the_summary_has_the_doses_and_no_heading_without_findings(
+    cli: Cli, tmp_path: Path
+) -> None:
+    reports = (*made_objects("reports/dose/ct."), *made_objects("reports/dose/biplane."))
+    for n, report in enumerate(reports):
+        (tmp_path / f"{n}.dcm").write_bytes(report.content)
+    done = cli.run("local", str(tmp_path), "--once")
+    dose = done.stdout.partition("Radiation dose (view dose_summary)\n\n")[2].splitlines()
+    names = [name for name in dose[0].strip().split("  ") if name]
+    assert dict(zip(map(str.strip, names), dose[2].split(), strict=True)) == {
+        "Studies": "2",
+        "CT events": "3",
+        "Greatest DLP of a study (mGy.cm)": "1155.0",
+        "X-ray events": "4",
+        "Greatest DAP of a study (Gy.m2)": "0.000128",
+    }
+    assert "Worth checking" not in done.stdout
 
 
 def test_missing_packages_are_reported_with_the_command_that_installs_them() -> None:

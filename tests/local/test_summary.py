@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from dcm2bq.local import summary
+from dcm2bq.tools.terminal_tables import console, print_rows
 
 
 def table(*rows: dict[str, Any]) -> list[str]:
     out = io.StringIO()
-    summary.print_rows(summary.console(out), rows)
+    print_rows(console(out), rows)
     return out.getvalue().splitlines()
 
 

@@ -6,8 +6,10 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from dcm2bq.local import running_stacks
@@ -82,6 +84,20 @@ def test_a_query_is_answered_by_the_running_stack(watching: Watching) -> None:
         ["gs://dicom/b.dcm", "MR"],
     ]
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_answer_to_a_query_can_be_written_as_a_table(
+    watching: Watching, tmp_path: Path
+) -> None:
+    sql = "SELECT Modality, StudyDate, info.input.size FROM instances_live ORDER BY path"
+    for kind in ("csv", "parquet"):
+        file = tmp_path / f"answer.{kind}"
+        done = watching.cli.run("local", "--query", sql, f"--{kind}", "-o", str(file))
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert duckdb.sql(f"SELECT * FROM '{file}'").fetchall() == [
+            ("CT", date(2004, 1, 19), 39206),
+            ("MR", date(2004, 8, 26), 9830),
+        ]
 
 
 def test_an_empty_result_is_reported_on_stderr(watching: Watching) -> None:

@@ -171,7 +171,7 @@ def crash(stack: Stack, number: signal.Signals, wanted: int) -> str:
 
 @pytest.mark.timeout(600)
 def test_an_archive_is_expanded_again_after_its_process_was_killed(stack: Stack) -> None:
-    """Killed when some of its rows are stored; at the end, each member has one live row."""
+    """Killed between its rows and their end; in the end, each member has one live row."""
     members = {str(number): CONTENTS["one instance"] for number in range(40)}
     event = stack.bucket.upload(f"{unique('crash-')}/a.zip", zip_of(members))
     events = (
@@ -191,8 +191,7 @@ def test_an_archive_is_expanded_again_after_its_process_was_killed(stack: Stack)
     assert stored["event"] == "finalized"
     with start(stack) as (port, _):
         assert event.post(f"http://127.0.0.1:{port}").status_code == 200
-    expanded, again = stack.dataset.query(events[0].format("instances"), events[1])
+    expanded, _ = stack.dataset.query(events[0].format("instances"), events[1])
     assert (expanded["event"], expanded["n"]) == ("expanded", 1)
-    assert again["n"] > stored["n"]
     live = stack.dataset.query(events[0].format("instances_live"), events[1])
     assert live == [{"event": "finalized", "n": 40}]

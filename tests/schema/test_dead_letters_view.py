@@ -216,6 +216,12 @@ def test_malformed_dead_letters_are_shown_by_message_id(dataset: Dataset, insert
     assert {row["reason"] for row in found.values()} == {"DeliveryExhausted"}
     resolved = {"attributes": '{"resolved": true}', "publish_time": at(1).isoformat()}
     insert(dataset, "dead_letter", *({**row, **resolved} for row in rows))
+    assert dataset.query(query), "the attributes of a forwarded message are its sender's"
+    insert(
+        dataset,
+        "dead_letter",
+        *({**row, **resolved, "subscription_name": None} for row in rows),
+    )
     assert dataset.query(query) == []
 
 

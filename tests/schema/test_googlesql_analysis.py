@@ -49,6 +49,17 @@ def test_table_functions_have_the_columns_of_instances_live(catalog: DatasetCata
     assert catalog.columns["changes_between"] == change + live
 
 
+@pytest.mark.parametrize(
+    "definition",
+    [definition for definition in DEFINITIONS.values() if "columns" in definition.resource],
+    ids=lambda each: each.name,
+)
+def test_a_table_function_has_the_columns_that_its_file_describes(
+    catalog: DatasetCatalog, definition: Definition
+) -> None:
+    assert catalog.columns[definition.name] == columns_of(definition.resource["columns"])
+
+
 @pytest.mark.parametrize("definition", DEFINITIONS.values(), ids=lambda each: each.name)
 def test_every_definition_can_be_evaluated(definition: Definition) -> None:
     arguments = {

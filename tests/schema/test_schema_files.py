@@ -111,7 +111,9 @@ def test_an_unqualified_table_name_is_detected() -> None:
 @pytest.mark.parametrize("definition", DEFINITIONS.values(), ids=lambda each: each.name)
 def test_every_object_and_column_has_a_description(definition: Definition) -> None:
     assert len(definition.resource["description"]) > 20
-    for name, column in columns(definition.resource.get("schema", {}).get("fields", [])):
+    described = definition.resource.get("columns") or []
+    described += definition.resource.get("schema", {}).get("fields", [])
+    for name, column in columns(described):
         assert column["description"], name
         assert len(column["description"]) <= 1024, name
 

@@ -13,6 +13,7 @@ anti-joins as nested loops: keep to some 40 rows.
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
@@ -23,9 +24,9 @@ from dcm2bq.config import Config
 from dcm2bq.schema import Definition, DefinitionKind
 from tests.support.googlesql import Parameter, engine
 
-_CASTS = {"TIMESTAMP", "DATE", "TIME", "INTEGER"}
+_CASTS = {"TIMESTAMP", "DATE", "TIME", "INTEGER", "FLOAT", "BOOLEAN"}
 _RECURSIVE = "/* recursive */"
-_ENGINE_NAMES = {"INTEGER": "INT64"}
+_ENGINE_NAMES = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}
 
 
 def evaluate(
@@ -50,7 +51,7 @@ class EngineDataset:
     name = "project.dicom"
 
     def __init__(self) -> None:
-        self._tables: dict[str, list[Mapping[str, Any]]] = {"instances": [], "dead_letter": []}
+        self._tables: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
 
     def insert(self, table: str, *rows: Mapping[str, Any]) -> None:
         """Append rows to a table; `metadata` is JSON text or the JSON itself."""
@@ -78,9 +79,9 @@ def _expand(
     needed = _needed(query)
     expressions = ",\n".join(_as_table_expression(name) for name in needed)
     rows: dict[str, Sequence[str]] = {
-        f"{name}_rows": [json.dumps(row) for row in tables[name]]
+        f"{name}_rows": [json.dumps(row) for row in tables.get(name, ())]
         for name in needed
-        if name in tables
+        if name in _tables()
     }
     separator = "," if query.lstrip().startswith("WITH") else "\n"
     with_ = "WITH RECURSIVE" if _RECURSIVE in expressions else "WITH"
@@ -111,6 +112,13 @@ def _needed(query: str) -> list[str]:
         needed |= new
         todo += [_expressions()[name] for name in new]
     return [name for name in _expressions() if name in needed]
+
+
+@cache
+def _tables() -> frozenset[str]:
+    """Return the names of the tables, which have rows and no query."""
+    definitions = schema.load(Config(), "project")
+    return frozenset(each.name for each in definitions if each.kind is DefinitionKind.TABLE)
 
 
 @cache

@@ -1,6 +1,7 @@
 """Archives of CT slices of 512 KiB that take little memory: slices share their pixels."""
 
 import random
+import re
 import struct
 import tarfile
 import threading
@@ -10,6 +11,7 @@ from itertools import accumulate
 
 from pydicom.uid import ExplicitVRLittleEndian
 
+from tests.support.http_server import Exchange
 from tests.support.sparse import header
 
 PIXEL_BYTES = 512 * 1024
@@ -38,6 +40,12 @@ class Pieces:
             self.requests += 1
             self.bytes_read += n
         return self.content(offset, n)
+
+    def serve(self, exchange: Exchange) -> None:
+        """Answer a request for a range, as Cloud Storage does."""
+        first, last = map(int, re.findall(r"\d+", exchange.headers["Range"]))
+        where = {"Content-Range": f"bytes {first}-{last}/{self.size}"}
+        exchange.answer(206, self.read_at(first, last + 1 - first), where)
 
     def content(self, offset: int, n: int) -> bytes:
         """Return bytes without counting them."""

@@ -137,6 +137,7 @@ RESTRICTED = {
     "pydicom": {"dicom", "local"},
     "click": {"cli", "tools", "local"},
     "rich": {"cli", "tools", "local"},
+    "pyarrow": {"tools"},
     "apache_beam": {"tools/backfill/runners"},
 }
 """The places that may import a package from outside the standard library."""

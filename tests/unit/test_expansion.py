@@ -5,6 +5,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -286,6 +287,74 @@ def test_members_share_a_small_budget_of_memory(name: str) -> None:
     assert memory.free == memory.total
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_archives_do_not_wait_for_the_memory_of_one_another(count: int) -> None:
+    """Each holds more than a third of the budget, and their members need the rest."""
+    large = dicom(identity(), *[element(0x00091000 + n, "LT", b"x" * 60_000) for n in range(15)])
+    content, sink, memory = (
+        zip_of({str(n): large for n in range(5)}),
+        MemorySink(),
+        Budget(16 * MIB),
+    )
+    handlers = [Handler(READ, MemoryStore(content), sink, memory=memory) for _ in range(count)]
+    delivery = events.deliver(event(content))
+    with ThreadPoolExecutor(count) as pool:
+        pending = [pool.submit(each.handle, delivery, is_last=False) for each in handlers]
+        outcomes = [future.result() for future in pending]
+    assert [outcome.result for outcome in outcomes] == [Result.EXPANDED] * count
+    assert memory.free == memory.total
+
+
+def test_a_member_that_needs_the_memory_of_its_archive_has_a_dead_letter() -> None:
+    """It would wait for its own archive, until the deadline of each delivery."""
+    huge = dicom(identity(), *[element(0x00091000 + n, "LT", b"x" * 60_000) for n in range(18)])
+    sink, memory = MemorySink(), Budget(16 * MIB)
+    assert handle(huge, sink, name="a.dcm", memory=memory).result is Result.INSERTED
+    outcome = handle(zip_of({"huge": huge, "study/1": SCAN}), sink, memory=memory)
+    assert outcome.archive == ArchiveInfo(members=2, instances=1, dead_letters=1, others=0)
+    assert "limits.memoryBytes" in letters_of(sink)["huge"]["error"]
+
+
+IMPATIENT = from_overrides({"input": {"archives": "read"}, "limits": {"deadlineSeconds": 1}})
+
+
+def test_an_archive_that_waits_for_memory_until_its_deadline_is_not_too_large() -> None:
+    content, memory = zip_of(MIXED), Budget(16 * MIB)
+    handler = Handler(IMPATIENT, MemoryStore(content), MemorySink(), memory=memory)
+    with memory.claim() as claim:
+        claim.charge(12 * MIB - claim.used)
+        with pytest.raises(ReadFailedError, match="no memory"):
+            handler.handle(events.deliver(event(content)), is_last=False)
+
+
+def test_an_archive_that_waits_for_others_until_its_deadline_is_not_too_large() -> None:
+    content, reading, is_over = zip_of(MIXED), threading.Event(), threading.Event()
+
+    class Stalled(MemoryStore):
+        def open(self, stored: StoredObject, deadline: Deadline) -> Any:
+            reader = super().open(stored, deadline)
+            read_at = reader.read_at
+
+            def read(offset: int, n: int, /) -> bytes:
+                reading.set()
+                is_over.wait()
+                return read_at(offset, n)
+
+            reader.read_at = read  # type: ignore[method-assign]
+            return reader
+
+    handler = Handler(IMPATIENT, Stalled(content), MemorySink())
+    delivery = events.deliver(event(content))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(handler.handle, delivery)
+        try:
+            assert reading.wait(10)
+            with pytest.raises(ReadFailedError, match="other archives"):
+                handler.handle(delivery, is_last=False)
+        finally:
+            is_over.set()
+
+
 def test_memory_is_returned_after_a_failure() -> None:
     memory = Budget(64 * MIB)
     sink = Failing("study/1", WriteFailedError("no"))
@@ -311,14 +380,36 @@ def test_one_member_can_be_indexed_again() -> None:
     assert len(sink.rows) == 1
 
 
+def test_one_member_of_a_zip_is_indexed_again_without_reading_the_others() -> None:
+    content = zip_of({f"{n}": SCAN for n in range(200)}, compression=zipfile.ZIP_STORED)
+    outcome = apply_member(content, "0", MemorySink())
+    assert outcome.bytes_read is not None
+    assert outcome.bytes_read < 300_000 < len(content)
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_occurs_several_times_has_a_row_and_a_dead_letter(name: str) -> None:
+    """`verify` counts both by their names; the dead letter stays open when it is retried."""
+    pack = zip_of if name == "a.zip" else tar_of
+    content, sink = pack([("a", SCAN), ("a", SCAN), ("b", SCAN), ("a", SCAN)]), MemorySink()
+    assert handle(content, sink, name=name).archive == ArchiveInfo(
+        members=3, instances=2, dead_letters=1, others=0
+    )
+    handler, count = Handler(READ, MemoryStore(content), sink), len(sink.rows)
+    with pytest.raises(UnreadableArchiveError, match="same name"):
+        handler.apply(event(content, name), Deadline.after(50), member="a")
+    assert len(sink.rows) == count
+
+
 def test_a_backfill_gives_an_archive_more_time_than_an_event() -> None:
     """Each member still has the time of an object."""
     ends: list[float] = []
 
     class Watched(Budget):
-        def claim(self, deadline: Deadline = NO_DEADLINE, on_large: Any = None) -> Any:
+        def claim(self, deadline: Deadline = NO_DEADLINE, *others: Any, **named: Any) -> Any:
             ends.append(deadline.left)
-            return super().claim(deadline, on_large)
+            return super().claim(deadline, *others, **named)
 
     content, sink = zip_of(MIXED), MemorySink()
     memory = Watched(64 * MIB)

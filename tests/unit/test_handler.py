@@ -145,9 +145,11 @@ def test_converting_leaves_time_for_the_insert() -> None:
             self,
             deadline: Deadline = NO_DEADLINE,
             on_large: Callable[[int], object] | None = None,
+            *,
+            beside: int = 0,
         ) -> Claim:
             ends.append(deadline.at)
-            return super().claim(deadline, on_large)
+            return super().claim(deadline, on_large, beside=beside)
 
     class Watching(MemorySink):
         def insert(self, row: InstanceRow, deadline: Deadline) -> None:  # noqa: ARG002

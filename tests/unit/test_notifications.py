@@ -157,7 +157,7 @@ def test_an_event_of_cloud_storage_is_never_read_as_a_message() -> None:
         (notification([SENTINEL]), "data: is not a JSON object"),
         (notification({**DATA, "generation": None}), "data.generation: is missing"),
         (notification({"bucket": "scans"}), "data.name: is missing"),
-        (notification(b"", objectGeneration=SENTINEL), "data.generation: is not an integer"),
+        (notification(b"", objectGeneration=SENTINEL), "objectGeneration: is not an integer"),
         (notification(b"", bucketId="-"), "data.bucket: is not a bucket name"),
         (notification({**DATA, "size": [SENTINEL]}), "data.size: is not an integer"),
     ],

@@ -29,10 +29,12 @@ run "nothing_of_the_schema_is_left_out" {
 run "the_tables_are_partitioned_clustered_described_and_protected" {
   assert {
     condition = { for name, table in google_bigquery_table.table : name => [
-      table.dataset_id, table.table_id, table.time_partitioning[0].type, table.time_partitioning[0].field, table.deletion_protection,
+      table.dataset_id, table.table_id, try(table.time_partitioning[0].type, null), try(table.time_partitioning[0].field, null), table.deletion_protection,
       ] } == {
-      instances   = ["radiology", "headers", "MONTH", "ingested_at", true]
-      dead_letter = ["radiology", "failures", "MONTH", "publish_time", true]
+      instances          = ["radiology", "headers", "MONTH", "ingested_at", true]
+      dead_letter        = ["radiology", "failures", "MONTH", "publish_time", true]
+      protocol_reference = ["radiology", "protocol_reference", null, null, true]
+      dicom_dictionary   = ["radiology", "dicom_dictionary", null, null, true]
     }
     error_message = "the tables have other properties"
   }
@@ -84,6 +86,7 @@ run "the_views_name_the_tables_in_full" {
       studies           = "`my-project.radiology.instances_live`"
       series            = "`my-project.radiology.instances_live`"
       patients          = "`my-project.radiology.instances_live`"
+      storage           = "`my-project.radiology.instances_live`"
     }
     error_message = "the views read from elsewhere"
   }
@@ -95,9 +98,11 @@ run "the_table_functions_take_their_arguments" {
       function.routine_id, function.routine_type, function.language, function.definition_body == templatefile("../dcm2bq/schema/${local.files[name]}.sql", local.names),
       [for argument in function.arguments : "${argument.name} ${jsondecode(argument.data_type).typeKind}"],
       ] } == {
-      study            = ["study", "TABLE_VALUED_FUNCTION", "SQL", true, ["uid STRING"]]
-      ingested_between = ["ingested_between", "TABLE_VALUED_FUNCTION", "SQL", true, ["since TIMESTAMP", "until TIMESTAMP"]]
-      changes_between  = ["changes_between", "TABLE_VALUED_FUNCTION", "SQL", true, ["since TIMESTAMP", "until TIMESTAMP"]]
+      study               = ["study", "TABLE_VALUED_FUNCTION", "SQL", true, ["uid STRING"]]
+      ingested_between    = ["ingested_between", "TABLE_VALUED_FUNCTION", "SQL", true, ["since TIMESTAMP", "until TIMESTAMP"]]
+      changes_between     = ["changes_between", "TABLE_VALUED_FUNCTION", "SQL", true, ["since TIMESTAMP", "until TIMESTAMP"]]
+      protocol_deviations = ["protocol_deviations", "TABLE_VALUED_FUNCTION", "SQL", true, ["since DATE"]]
+      private_element     = ["private_element", "TABLE_VALUED_FUNCTION", "SQL", true, ["creator STRING", "element STRING"]]
     }
     error_message = "the table functions have other properties"
   }

@@ -36,7 +36,9 @@ letters AS (
         ELSE JSON_VALUE(attribute.eventType)
       END
     ) AS event,
-    COALESCE(JSON_VALUE(attribute.resolved) = 'true', FALSE) AS resolved,
+    -- The attributes of a forwarded message are its sender's: they resolve nothing.
+    subscription_name IS NULL
+      AND COALESCE(JSON_VALUE(attribute.resolved) = 'true', FALSE) AS resolved,
     IF(subscription_name IS NULL, 'function', 'subscription') AS source,
     COALESCE(
       JSON_VALUE(attribute.error_type),

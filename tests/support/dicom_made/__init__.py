@@ -6,9 +6,9 @@ folder of a name is the subject, so that a test can choose: `reports/dose/ct.dcm
 
 from collections.abc import Iterator
 
-from tests.support.dicom_made import mistakes, reports, scanners, series
+from tests.support.dicom_made import fleet, mistakes, regions, reports, scanners, series
 
-SUBJECTS = (reports, series, scanners, mistakes)
+SUBJECTS = (reports, series, scanners, mistakes, fleet, regions)
 
 
 def files() -> Iterator[tuple[str, bytes]]:

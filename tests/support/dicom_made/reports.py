@@ -225,6 +225,16 @@ def dose_reports() -> Iterator[tuple[str, bytes]]:
         xray_event("4.2", glandular=("0.0175", "dGy"), laterality="SCT:24028007"),
     )
     yield "reports/dose/mammography.dcm", report(21, "113701", *breasts, study=4)
+    knees = [
+        ct_event(
+            f"6.{number_}", protocol="Knee", ctdi=dlp / 10, dlp=dlp, started=f"2024030{number_}"
+        )
+        for number_, dlp in enumerate((100, 95, 105, 110, 320), start=1)
+    ]
+    yield (
+        "reports/dose/knees.dcm",
+        report(23, "113701", *OBSERVER, ct_total(5, 730), *knees, study=8),
+    )
     yield "reports/dose/broken.dcm", broken_dose_report()
 
 
@@ -323,6 +333,23 @@ def measurement_reports() -> Iterator[tuple[str, bytes]]:
     made = made.replace(TOO_LARGE.encode(), b"1e999").replace(NO_NUMBER.encode(), b"abc")
     yield "reports/measurements/lesions.dcm", made
     yield "reports/measurements/copy of lesions.dcm", made
+    smaller = group(
+        "1",
+        coded("121071", concept("SCT:4147007")),
+        site(SITE, "SCT:10200004", coded(SIDE, concept("SCT:24028007"), modifies=True)),
+        item("IMAGE", "121191", ReferencedSOPSequence=[segment]),
+        number("SCT:410668003", 9, "mm", coded("121401", concept("SCT:56851009"), modifies=True)),
+        number("SCT:118565006", 1.25, "cm3"),
+    )
+    later = report(
+        *(31, "126000", container("126010", smaller)),
+        study=9,
+        SOPClassUID=COMPREHENSIVE_3D,
+        PatientID="P6",
+        StudyDate="20240701",
+        AccessionNumber="A-2024-9",
+    )
+    yield "reports/measurements/three months later.dcm", later
 
 
 def deep_report() -> bytes:

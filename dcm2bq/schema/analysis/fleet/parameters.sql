@@ -1,0 +1,30 @@
+  -- What a protocol sets. Tube current, exposure, dose and field of view follow the patient, so they
+  -- are not parameters. Ten digits: a scanner may write one number as 4500.5 and 4500.499999999999.
+  UNNEST([
+    STRUCT('BodyPartExamined' AS name, BodyPartExamined AS value),
+    ('PatientPosition', PatientPosition),
+    ('Rows', CAST(`Rows` AS STRING)),
+    ('Columns', CAST(Columns AS STRING)),
+    ('SliceThickness', FORMAT('%.10g', SliceThickness)),
+    ('SpacingBetweenSlices', FORMAT('%.10g', SpacingBetweenSlices)),
+    ('KVP', FORMAT('%.10g', KVP)),
+    ('ConvolutionKernel', ConvolutionKernel),
+    ('SpiralPitchFactor', FORMAT('%.10g', SpiralPitchFactor)),
+    ('GantryDetectorTilt', FORMAT('%.10g', GantryDetectorTilt)),
+    ('DistanceSourceToDetector', FORMAT('%.10g', DistanceSourceToDetector)),
+    ('ViewPosition', ViewPosition),
+    ('MagneticFieldStrength', FORMAT('%.10g', MagneticFieldStrength)),
+    ('ScanningSequence', ScanningSequence),
+    ('SequenceName', SequenceName),
+    ('MRAcquisitionType', MRAcquisitionType),
+    ('RepetitionTime', FORMAT('%.10g', RepetitionTime)),
+    ('EchoTime', FORMAT('%.10g', EchoTime)),
+    ('InversionTime', FORMAT('%.10g', InversionTime)),
+    ('FlipAngle', FORMAT('%.10g', FlipAngle)),
+    ('EchoTrainLength', CAST(EchoTrainLength AS STRING)),
+    ('NumberOfAverages', FORMAT('%.10g', NumberOfAverages)),
+    ('Units', Units),
+    ('DecayCorrection', DecayCorrection),
+    ('CorrectedImage', CorrectedImage),
+    ('TransducerType', TransducerType)
+  ]) AS setting
