@@ -8,8 +8,9 @@ mentions the command.
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import click
@@ -54,7 +55,8 @@ class Line:
         return f"{self.place}: {self.text}"
 
 
-def lines() -> list[Line]:
+@cache
+def lines() -> Sequence[Line]:
     """Return the distinct command lines of each page, help text and output."""
     found = [
         *(line for page in PAGES for line in in_markdown(page.name, page.read_text())),
