@@ -59,6 +59,7 @@ FRAGMENTS = (
     "live/supersedes",
     "live/newest",
     "dead_letters/closes",
+    "analysis/first_copy",
     "analysis/reports/dose_units",
     "analysis/fleet/parameters",
 )

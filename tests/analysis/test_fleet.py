@@ -1,18 +1,20 @@
 """`devices`, `protocols` and `protocol_deviations`, and what pydicom computes from the files."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import date
 from functools import cache
 from typing import Any
 
+import msgspec
 import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
 from tests.analysis import test_series_attributes as attributes
 from tests.analysis.conftest import REFERENCE, engine_dataset
 from tests.support import googlesql
-from tests.support.analysis_objects import all_objects
+from tests.support.analysis_objects import all_objects, made_objects
 from tests.support.googlesql_views import EngineDataset
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, of odd files
@@ -195,6 +197,20 @@ def test_deviations_agree_with_pydicom(deviations: list[Row]) -> None:
     found = [tuple(row[column] for column in columns) for row in deviations]
     assert len(found) == len(set(found))
     assert set(found) == computed_deviations(computed_protocols())
+
+
+@pytest.mark.timeout(googlesql.TIMEOUT)
+def test_numbers_deviate_even_if_their_difference_overflows() -> None:
+    dataset = EngineDataset()
+    for number, thickness in ((0, 1.7e308), (1, 1.7e308), (2, -1.7e308)):
+        (scan,) = made_objects(f"fleet/scans/{number}/0.dcm")
+        row = msgspec.to_builtins(scan.row)
+        metadata = {**json.loads(row["metadata"]), "SliceThickness": thickness}
+        dataset.insert("instances", {**row, "metadata": metadata})
+    deviating = dataset.query(
+        "SELECT value, expected_value FROM protocol_deviations", {"since": "2024-01-01"}
+    )
+    assert deviating == [{"value": "-1.7e+308", "expected_value": "1.7e+308"}]
 
 
 @pytest.mark.timeout(googlesql.TIMEOUT)

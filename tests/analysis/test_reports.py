@@ -307,7 +307,7 @@ PREFIXES = {"": 1, "d": 1e-1, "c": 1e-2, "m": 1e-3, "u": 1e-6, "µ": 1e-6}
 def gray_metres(number: float | None, unit: str | None, power: int) -> float | None:
     """Return a number in Gy, Gy.m or Gy.m2; None if its unit is none of that dimension."""
     match = re.fullmatch(r"([dcmuµ]?)Gy[. ]?(?:([dcm]?)m(2?))?", unit or "")
-    if number is None or match is None:
+    if number is None or match is None or abs(number) >= 1e15:  # no dose
         return None
     if power != (0 if match[2] is None else 2 if match[3] else 1):
         return None
@@ -486,6 +486,15 @@ def test_members_of_one_archive_are_reports_of_their_own() -> None:
         "Angio Makers",
         "Workstation Makers",
     }
+
+
+def test_reports_without_a_study_are_one_row() -> None:
+    dataset = EngineDataset()
+    for document in made_objects("reports/dose/c"):
+        row = msgspec.structs.replace(document.row, StudyInstanceUID=None)
+        dataset.insert("instances", msgspec.to_builtins(row))
+    (row,) = dataset.query("SELECT StudyInstanceUID, ct_events, stated_ct_events FROM dose_summary")
+    assert row == {"StudyInstanceUID": None, "ct_events": 6, "stated_ct_events": 3}
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -52,6 +52,7 @@ EXPECTED: dict[str, tuple[int | None, list[str]]] = {
     "unreadable position": (1, ["no_position", "missing_slices"]),
     "position that is not a number": (1, ["no_position", "missing_slices"]),
     "position of enormous numbers": (1, ["no_position", "missing_slices"]),
+    "position along enormous directions": (None, ["no_position"]),
     "empty position": (1, ["no_position", "missing_slices"]),
     "no position": (None, ["no_position"]),
     "single values and arrays": (0, []),
@@ -85,7 +86,8 @@ def vector(header: Header, keyword: str, length: int) -> Vector | None:
         values = [float(value) for value in header[keyword].value]
     except (KeyError, TypeError, ValueError):
         return None
-    return values if len(values) == length and all(abs(value) < 1e6 for value in values) else None
+    limit = 2 if keyword == "ImageOrientationPatient" else 1e6
+    return values if len(values) == length and all(abs(value) < limit for value in values) else None
 
 
 def matrix(header: Header) -> tuple[int, int] | None:

@@ -236,6 +236,7 @@ def dose_reports() -> Iterator[tuple[str, bytes]]:
         report(23, "113701", *OBSERVER, ct_total(5, 730), *knees, study=8),
     )
     yield "reports/dose/broken.dcm", broken_dose_report()
+    yield "reports/dose/enormous.dcm", enormous_dose_report()
 
 
 def broken_dose_report() -> bytes:
@@ -254,6 +255,21 @@ def broken_dose_report() -> bytes:
     )
     made = report(22, "113701", *events, study=5, PatientID=["a", "b"])
     return made.replace(b"20240305", b"2024 5 3")
+
+
+def enormous_dose_report() -> bytes:
+    """Return a report with finite numbers, of which the products, sums and counts overflow."""
+    ct = [
+        ct_event(f"10.{n}", protocol="Enormous", ctdi="1.7e308", dlp="-1.7e308", dlp_unit="Gy.m")
+        for n in (1, 2)
+    ]
+    dap, dose = ("1.7e308", "Gy.m2"), ("1.7e308", "mGy")
+    xray = [xray_event(f"10.{n}", dap=dap, dose=dose, glandular=dose) for n in (3, 4)]
+    totals = [
+        xray_total("113622", number("113722", *dap), number("113725", *dose)) for _ in range(2)
+    ]
+    many = container("113811", number("113812", "1e300", "{events}"), number("113813", *dap))
+    return report(24, "113701", *OBSERVER, many, *totals, *ct, *xray, study=10)
 
 
 NO_NUMBER, TOO_LARGE = "987", "98765"

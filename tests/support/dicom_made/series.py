@@ -140,6 +140,12 @@ def _odd() -> Iterator[tuple[str, Slices]]:
     slices[2].ImageOrientationPatient = [1e300] * 6
     yield "position of enormous numbers", slices
 
+    # The gaps would be 0.08 mm and 10^18 mm: more missing slices than an INT64 can count.
+    slices = stack("along enormous directions", [0, 1e-13, 2e-13, 1e6])
+    for each in slices:
+        each.ImageOrientationPatient = [9e5, 0, 0, 0, 9e5, 0]
+    yield "position along enormous directions", slices
+
     slices = stack("empty position", evenly(5))
     slices[2].ImagePositionPatient = None
     yield "empty position", slices

@@ -48,8 +48,10 @@ INNER JOIN `${project}.${dataset}.protocols` AS p
 WHERE s.value <> COALESCE(p.reference_value, p.usual_value)
   AND IFNULL(
     ABS(
-      SAFE_CAST(s.value AS FLOAT64)
-      - SAFE_CAST(COALESCE(p.reference_value, p.usual_value) AS FLOAT64)
+      SAFE_SUBTRACT(
+        SAFE_CAST(s.value AS FLOAT64),
+        SAFE_CAST(COALESCE(p.reference_value, p.usual_value) AS FLOAT64)
+      )
     ) > IFNULL(p.tolerance, 0),
     TRUE
   )

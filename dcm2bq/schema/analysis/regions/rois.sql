@@ -35,11 +35,7 @@ WITH structure_set AS (
     IFNULL(JSON_TYPE(metadata.ROIContourSequence) = 'object', FALSE) AS is_left_out
   FROM `${project}.${dataset}.instances_live`
   WHERE SOPClassUID = '1.2.840.10008.5.1.4.1.1.481.3'
-  QUALIFY ROW_NUMBER() OVER (
-    PARTITION BY
-      StudyInstanceUID, SeriesInstanceUID, COALESCE(SOPInstanceUID, CONCAT(path, IFNULL(member, '')))
-    ORDER BY path, member
-  ) = 1
+${first_copy}
 ),
 
 roi AS (

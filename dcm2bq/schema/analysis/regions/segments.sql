@@ -33,11 +33,7 @@ WITH segmentation AS (
     ) AS shared_number
   FROM `${project}.${dataset}.instances_live`
   WHERE SOPClassUID = '1.2.840.10008.5.1.4.1.1.66.4'
-  QUALIFY ROW_NUMBER() OVER (
-    PARTITION BY
-      StudyInstanceUID, SeriesInstanceUID, COALESCE(SOPInstanceUID, CONCAT(path, IFNULL(member, '')))
-    ORDER BY path, member
-  ) = 1
+${first_copy}
 ),
 
 segment AS (

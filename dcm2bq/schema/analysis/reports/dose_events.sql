@@ -1,13 +1,13 @@
 -- One row for each irradiation event and plane. Cumulative reports repeat events, and so do copies
 -- of a report: the row comes from the report that says most about the event. A report is read once,
--- by sections, the children of its root (PS3.16 TID 10001 and 10011).
+-- by sections, the children of its root (PS3.16 TID 10001 and 10011). A number of 1e15 or more is not
+-- a dose, and products and sums must not overflow, which would be an error.
 WITH items AS (
   SELECT
-    *,
+    * REPLACE (IF(ABS(NumericValue) < 1e15, NumericValue, NULL) AS NumericValue),
     CONCAT(concept_scheme, ':', concept_code) AS concept,
     STRUCT(code_value AS code, code_meaning AS meaning) AS coded,
-    REGEXP_EXTRACT(position, '^1[.][0-9]+') AS section,
-    REGEXP_REPLACE(REGEXP_REPLACE(unit, '[ .*^]', ''), '[µμ]', 'u') AS plain_unit
+    REGEXP_EXTRACT(position, '^1[.][0-9]+') AS section
   FROM `${project}.${dataset}.sr_content`
   WHERE depth > 0
 ),
@@ -39,9 +39,7 @@ measured AS (
       OVER in_order AS laterality,
     FIRST_VALUE(IF(concept = 'DCM:113835', coded, NULL) IGNORE NULLS) OVER in_order AS phantom
   FROM items
-  LEFT JOIN (
 ${dose_units}
-  ) AS units ON units.unit = items.plain_unit
   WINDOW
     report AS (PARTITION BY path, member),
     in_order AS (

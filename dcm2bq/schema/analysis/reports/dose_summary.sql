@@ -50,8 +50,9 @@ items AS (
     parent_concept_code,
     concept_code,
     code_value,
-    NumericValue,
-    REGEXP_REPLACE(REGEXP_REPLACE(unit, '[ .*^]', ''), '[µμ]', 'u') AS plain_unit
+    unit,
+    -- as in dose_events, so that products and sums do not overflow
+    IF(ABS(NumericValue) < 1e15, NumericValue, NULL) AS NumericValue
   FROM `${project}.${dataset}.sr_content`
   WHERE depth > 1
     AND parent_concept_scheme = 'DCM'
@@ -76,9 +77,7 @@ sections AS (
   FROM (
     SELECT items.*, units.quantity, NumericValue * units.times / units.per AS amount
     FROM items
-    LEFT JOIN (
 ${dose_units}
-    ) AS units ON units.unit = items.plain_unit
   )
   GROUP BY StudyInstanceUID, report, parent
 ),
@@ -118,7 +117,7 @@ stated AS (
 )
 
 SELECT
-  StudyInstanceUID,
+  COALESCE(events.StudyInstanceUID, stated.StudyInstanceUID) AS StudyInstanceUID,
   COALESCE(events.PatientID, stated.PatientID) AS PatientID,
   COALESCE(events.StudyDate, stated.StudyDate) AS StudyDate,
   events.first_started_at,
@@ -137,7 +136,7 @@ SELECT
   events.agd_right_mGy,
   events.agd_left_mGy,
   IFNULL(stated.reports, 0) AS reports_with_totals,
-  CAST(stated.ct_events AS INT64) AS stated_ct_events,
+  SAFE_CAST(stated.ct_events AS INT64) AS stated_ct_events,
   stated.dlp AS stated_dlp_mGy_cm,
   stated.dap AS stated_dap_Gy_m2,
   stated.dose_rp_a AS stated_dose_rp_a_mGy,
@@ -145,4 +144,6 @@ SELECT
   stated.fluoro_time_a AS fluoro_time_a_s,
   stated.fluoro_time_b AS fluoro_time_b_s
 FROM events
-FULL JOIN stated USING (StudyInstanceUID)
+-- Reports without a StudyInstanceUID are one row.
+FULL JOIN stated
+  ON IFNULL(stated.StudyInstanceUID, '') = IFNULL(events.StudyInstanceUID, '')

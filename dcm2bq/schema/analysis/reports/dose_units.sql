@@ -1,5 +1,6 @@
-    -- Units without points and spaces, and what makes them mGy, mGy.cm, Gy.m2, s, mm, kV and mA:
-    -- multiply, or divide, by a whole number, since 0.001 is not exact.
+  -- Joins the unit of each item, without points and spaces, and what makes it mGy, mGy.cm, Gy.m2, s,
+  -- mm, kV or mA: multiply, or divide, by a whole number, since 0.001 is not exact.
+  LEFT JOIN (
     SELECT unit, quantity, times, per
     FROM UNNEST([
       STRUCT('Gy' AS unit, 'dose' AS quantity, 1e3 AS times, 1.0 AS per),
@@ -38,3 +39,5 @@
       ('mA', 'current', 1.0, 1.0),
       ('uA', 'current', 1.0, 1e3)
     ])
+  ) AS units
+    ON units.unit = REGEXP_REPLACE(REGEXP_REPLACE(items.unit, '[ .*^]', ''), '[µμ]', 'u')

@@ -5,6 +5,7 @@ WITH image AS (
     StudyInstanceUID,
     SeriesInstanceUID,
     PatientID,
+    StudyDate,
     Modality,
     IFNULL(REGEXP_CONTAINS(TO_JSON_STRING(metadata.ImageType), 'LOCALIZER|MIP'), FALSE) AS excluded,
     COALESCE(
@@ -39,13 +40,7 @@ WITH image AS (
       '1.2.840.10008.5.1.4.1.1.128.1', -- Legacy Converted Enhanced PET
       '1.2.840.10008.5.1.4.1.1.130' -- Enhanced PET
     )
-  QUALIFY ROW_NUMBER() OVER (
-    PARTITION BY
-      StudyInstanceUID,
-      SeriesInstanceUID,
-      COALESCE(SOPInstanceUID, CONCAT(path, IFNULL(member, '')))
-    ORDER BY path, member
-  ) = 1
+${first_copy}
 ),
 
 -- The local BigQuery forgets that an item of an array is JSON, hence the cast.
@@ -62,6 +57,7 @@ slice AS (
     StudyInstanceUID,
     SeriesInstanceUID,
     PatientID,
+    StudyDate,
     Modality,
     excluded,
     IF(
@@ -106,15 +102,16 @@ vector AS (
   FROM written
 ),
 
--- Products must not overflow, which would be an error. Comparisons with NaN are not true.
+-- Products must not overflow, which would be an error, nor the number of missing slices. Directions
+-- are unit vectors, so their numbers are at most 1. Comparisons with NaN are not true.
 bounded AS (
   SELECT * REPLACE (
-    IF(ABS(rx) < 1e6, rx, NULL) AS rx,
-    IF(ABS(ry) < 1e6, ry, NULL) AS ry,
-    IF(ABS(rz) < 1e6, rz, NULL) AS rz,
-    IF(ABS(cx) < 1e6, cx, NULL) AS cx,
-    IF(ABS(cy) < 1e6, cy, NULL) AS cy,
-    IF(ABS(cz) < 1e6, cz, NULL) AS cz,
+    IF(ABS(rx) < 2, rx, NULL) AS rx,
+    IF(ABS(ry) < 2, ry, NULL) AS ry,
+    IF(ABS(rz) < 2, rz, NULL) AS rz,
+    IF(ABS(cx) < 2, cx, NULL) AS cx,
+    IF(ABS(cy) < 2, cy, NULL) AS cy,
+    IF(ABS(cz) < 2, cz, NULL) AS cz,
     IF(ABS(px) < 1e6, px, NULL) AS px,
     IF(ABS(py) < 1e6, py, NULL) AS py,
     IF(ABS(pz) < 1e6, pz, NULL) AS pz,
@@ -179,6 +176,7 @@ measure AS (
     StudyInstanceUID,
     SeriesInstanceUID,
     MAX(PatientID) AS PatientID,
+    MAX(StudyDate) AS StudyDate,
     MAX(Modality) AS Modality,
     COUNTIF(NOT excluded) AS slices,
     COUNTIF(excluded) AS excluded,
@@ -218,6 +216,7 @@ measured AS (
     StudyInstanceUID,
     SeriesInstanceUID,
     PatientID,
+    StudyDate,
     Modality,
     slices,
     excluded,
@@ -265,6 +264,7 @@ SELECT
   StudyInstanceUID,
   SeriesInstanceUID,
   PatientID,
+  StudyDate,
   Modality,
   slices,
   excluded,
