@@ -242,8 +242,11 @@ def test_a_suggestion_has_the_attributes_of_a_sample_and_no_values(
     view = column_file.read(output)
     assert column_views.definition(view, Config(), "p").sql
 
-    assert cli.main(["columns", "--suggest", str(tmp_path), "-o", str(output)]) == 1
-    assert "File exists" in capsys.readouterr().err
+    assert cli.main(["columns", "--suggest", str(tmp_path), "-o", str(output)]) == 2
+    assert "exists: choose another name" in capsys.readouterr().err
+    elsewhere = str(tmp_path / "absent" / "columns.toml")
+    assert cli.main(["columns", "--suggest", str(tmp_path), "-o", elsewhere]) == 2
+    assert "is not a folder" in capsys.readouterr().err
     for name in ("secret", "cut", "text"):
         (tmp_path / f"{name}.dcm").unlink()
     assert cli.main(["columns", "--suggest", str(tmp_path), "--objects", "1"]) == 0
