@@ -103,17 +103,18 @@ class Expander:
         """
         reading = deadline.share(_READ_SHARE)
         limits = self._config.limits
-        found = members(content, event.object.name, limits, reading, only=name)
-        with closing(found), self._memory.claim(reading) as claim:
-            member = next(found, None)
+        opened = members(content, event.object.name, limits, reading, only=name)
+        with closing(opened):
+            member = next(opened, None)
             if member is None:
                 raise UnreadableArchiveError("the archive has no such member")
-            row = self._row(event, member, claim)
-            for another in found:  # of the same name: the row would close its dead letter
-                self._row(event, another, claim)
-            if row is not None:
-                self._sink.insert(row, deadline)
-            return row
+            with self._memory.claim(self._time_of_member(reading)) as claim:
+                row = self._row(event, member, claim)
+                for another in opened:  # of the same name: the row would close its dead letter
+                    self._row(event, another, claim)
+                if row is not None:
+                    self._sink.insert(row, deadline)
+                return row
 
     @contextmanager
     def _turn(self, deadline: Deadline) -> Iterator[None]:
@@ -130,17 +131,17 @@ class Expander:
         self, event: ObjectEvent, content: ObjectContent, claim: Claim, deadline: Deadline
     ) -> Expansion:
         """Store the row or the dead letter of each member; `claim` pays for reading the archive."""
-        found = members(content, event.object.name, self._config.limits, claim.deadline, claim)
+        opened = members(content, event.object.name, self._config.limits, claim.deadline, claim)
         number = others = 0
-        with closing(found), _Writer(event, self._sink, deadline) as writer:
-            for number, member in enumerate(found, 1):
+        with closing(opened), _Writer(event, self._sink, deadline) as writer:
+            for number, member in enumerate(opened, 1):
                 if number == 1:
                     # All is charged. Claims of members wait for older ones that still convert.
                     claim.settle(claim.used)
                 try:
                     others += not self._hand_over(event, member, writer, claim)
                 except ReadFailedError as error:
-                    found.throw(error)  # it may be the archive that is too large for its time
+                    opened.throw(error)  # it may be the archive that is too large for its time
         counts = rows.ArchiveInfo(
             members=number,
             instances=writer.instances,
@@ -153,9 +154,7 @@ class Expander:
         self, event: ObjectEvent, member: Member, writer: "_Writer", archive: Claim
     ) -> bool:
         """Give the row or the dead letter of a member to the writer; return whether it has one."""
-        deadline = archive.deadline
-        if deadline.at == math.inf:  # then each member has the time of an ordinary object
-            deadline = Deadline.after(self._config.limits.deadline_seconds)
+        deadline = self._time_of_member(archive.deadline)
         on_large = self._on_large and partial(self._on_large, event)
         with ExitStack() as held:
             claim = held.enter_context(
@@ -172,6 +171,12 @@ class Expander:
                 return False
             writer.put(row, held.pop_all())
             return True
+
+    def _time_of_member(self, deadline: Deadline) -> Deadline:
+        """Return the archive's deadline; if it has none, that of an ordinary object."""
+        if deadline.at < math.inf:
+            return deadline
+        return Deadline.after(self._config.limits.deadline_seconds)
 
     def _row(self, event: ObjectEvent, member: Member, claim: Claim) -> rows.InstanceRow | None:
         """Return the row of a member; None if it is not DICOM."""

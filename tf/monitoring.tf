@@ -3,7 +3,7 @@
 # events have a line each at DEBUG only, and at INFO a line with their counts, by reason, for every
 # minute: the sums of its metrics are the numbers of events. docs/OPERATIONS.md explains each alert.
 locals {
-  ignored = ["name", "content", "empty", "folder", "member", "metadata", "temporary"]
+  ignored = ["name", "content", "empty", "folder", "metadata", "temporary"]
 
   lines_of_function = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"${local.name}\""
 

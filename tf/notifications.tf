@@ -16,7 +16,7 @@ locals {
     metadataUpdated = "OBJECT_METADATA_UPDATE"
   }[event] }
 
-  # One for each type, since no argument of a notification can be changed: another type replaces none.
+  # One for each type: a notification cannot be changed, so with one for all, a new type would replace it.
   notifications = merge([for key, bucket in local.notified : {
     for event, type in local.notification_types : "${key}/${event}" => { bucket = key, type = type }
   } if !bucket.managed_elsewhere]...)

@@ -75,7 +75,7 @@ class GroupCommit:
             self._is_busy = True
         try:
             if not caller.leads:
-                caller.woken.wait(max(deadline.left, 0))
+                caller.woken.wait(min(max(deadline.left, 0), threading.TIMEOUT_MAX))
             if caller.leads and not deadline.has_passed:
                 self._send_batch(deadline)
         finally:

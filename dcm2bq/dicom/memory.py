@@ -11,6 +11,10 @@ claim that has begun again may have to give way again, but only to a claim that 
 and begins after it: no more often than claims were waiting to begin. A part of the budget is
 reserved for beginnings, so that ordinary objects pass while an enormous one holds or waits for the
 rest.
+
+An archive keeps its claim while its members are converted, each with another claim. So only one
+archive at a time does that (`Budget.nesting`), and its members do not wait for what it holds
+(`Claim.beside`).
 """
 
 import threading

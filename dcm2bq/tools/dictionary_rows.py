@@ -38,12 +38,13 @@ def fill_dictionary(dataset: Dataset, config: Config, *, dry_run: bool = False) 
     digest = hashlib.sha256(content).hexdigest()[:_DIGEST_DIGITS]
     existing = dataset.get_table(definition.name) or {}
     labels = existing.get("labels") or {}
-    is_filled = labels.get(LABEL) == digest and int(existing.get("numRows") or 0) == count
-    if is_filled:
+    present = int(existing.get("numRows") or 0)
+    if labels.get(LABEL) == digest and present == count:
         return SchemaEntry("rows", definition.name, SchemaAction.UNCHANGED)
     if not dry_run:
         dataset.replace_rows(definition.resource, content)
         dataset.patch_table(
             {**definition.resource, "labels": {**labels, LABEL: digest}}, ["labels"]
         )
-    return SchemaEntry("rows", definition.name, SchemaAction.UPDATED, (f"{count} rows",))
+    action = SchemaAction.UPDATED if present else SchemaAction.CREATED
+    return SchemaEntry("rows", definition.name, action, (f"{count} rows",))

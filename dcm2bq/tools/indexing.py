@@ -16,7 +16,7 @@ def handler(dataset: Dataset, config: Config, sink: RowSink) -> Handler:
     Raises `ConfigError` if the table does not accept its rows; see `require_table`.
     """
     require_table(dataset, config)
-    return Handler(config, Store(config), sink)
+    return Handler(config, Store(config), sink, bounds_archives=False)
 
 
 def require_table(dataset: Dataset, config: Config) -> None:

@@ -158,7 +158,7 @@ class Comparison:
         self._dataset = dataset
         self._store = Store(config)
         self._config = config
-        self._handler = Handler(config, self._store, RowSink(config))
+        self._handler = Handler(config, self._store, RowSink(config), bounds_archives=False)
         self._seconds = config.limits.deadline_seconds
         self._patience = config.big_query.timeout_seconds
         self._table = config.big_query.instances_table_id

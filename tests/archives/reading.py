@@ -16,7 +16,7 @@ FILES = {
     "line\nbreak": b"four",
     "studies.zip": b"PK\5\6" + bytes(18),
 }
-"""Members that say all that is odd about names; the last is an archive."""
+"""Members with odd names of every kind; the last is an archive."""
 
 
 def limits_of(**limits: Any) -> Limits:
@@ -26,7 +26,7 @@ def limits_of(**limits: Any) -> Limits:
 def members_of(
     archive: bytes, name: str, deadline: Deadline = NO_DEADLINE, **limits: Any
 ) -> list[Member]:
-    """Return the members of an archive; their sources are of use for a ZIP or TAR alone."""
+    """Return the members of an archive; those of a ZIP or TAR can still be read."""
     return list(members(Pieces([archive]), name, limits_of(**limits), deadline))
 
 

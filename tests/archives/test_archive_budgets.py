@@ -170,6 +170,16 @@ def test_an_archive_that_takes_longer_than_its_deadline_is_too_large() -> None:
         list(members(source, "x.tar", Limits(), Deadline.after(0.3)))
 
 
+def test_an_archive_that_was_delayed_is_not_too_large() -> None:
+    """By slow inserts, or because other objects held the memory: the next attempt can succeed."""
+    source = Distant([tarred({str(n): bytes(n * 500) for n in range(100, 250)})], 0.02)
+    rest = members(source, "x.tar", Limits(), Deadline.after(2))
+    next(rest)
+    time.sleep(1.1)
+    with pytest.raises(ReadFailedError):
+        list(rest)
+
+
 @pytest.mark.parametrize("name", ["x.zip", "x.tar"])
 def test_a_source_that_stalls_makes_no_archive_too_large(name: str) -> None:
     """Then the service is slow, and another attempt can succeed."""

@@ -17,6 +17,7 @@ from dcm2bq.dicom.read.deflate import GunzippedSource
 from dcm2bq.dicom.read.source import Window
 from dcm2bq.errors import ArchiveTooLargeError, UnreadableArchiveError
 from tests.archives.reading import FILES, contents, members_of, whole
+from tests.support.archive_files import tar_of
 from tests.support.slices import Pieces
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
@@ -24,13 +25,7 @@ LONG_NAMES = {f"{'folder/' * 40}{number}": bytes([number]) * 1000 for number in 
 
 
 def tarred(files: Mapping[str, bytes] = FILES, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", **options) as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return stream.getvalue()
+    return tar_of(files, **options)
 
 
 def block(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:

@@ -19,6 +19,7 @@ from dcm2bq.errors import ArchiveTooLargeError, ReadFailedError, UnreadableArchi
 from tests.archives.reading import FILES, contents, members_of, whole
 from tests.dicom.build import dicom as part10
 from tests.dicom.build import identity
+from tests.support.archive_files import zip_of
 from tests.support.slices import Pieces
 
 STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
@@ -27,12 +28,7 @@ STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 def zipped(
     files: Mapping[str, bytes] = FILES, method: int = DEFLATED, comment: bytes = b""
 ) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", method) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-        archive.comment = comment
-    return stream.getvalue()
+    return zip_of(files, compression=method, comment=comment)
 
 
 def edited(archive: bytes, signature: bytes, offset: int, fields: str, *values: int) -> bytes:

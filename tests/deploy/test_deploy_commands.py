@@ -29,6 +29,7 @@ from tests.support import pages
 from tests.support.pages import ROOT, Line
 
 LINES = pages.lines()
+OUTPUTS_WITH_COMMANDS = {"tf/outputs.tf, backfill", "tf/outputs.tf, notifications"}
 
 USAGES = """
 bq query --use_legacy_sql= SQL
@@ -177,8 +178,10 @@ def written_out(words: Sequence[str]) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current directory, and a home, with the folder of scans that the documents speak of."""
+    """A current directory, and a home, with the folders and the file that the documents name."""
     (tmp_path / "scans").mkdir()
+    (tmp_path / "study").mkdir()
+    (tmp_path / "ct.toml").write_text('view = "ct"\n[[columns]]\nattribute = "KVP"\n')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
@@ -211,7 +214,7 @@ def test_a_line_of_dcm2bq_is_no_wrong_usage_when_it_runs(
     error = result.exception
     assert not isinstance(error, click.UsageError), error.format_message()
     if isinstance(error, ConfigError):
-        assert "backfill needs packages" in str(error)
+        assert re.search("backfill needs packages|there is no such bucket", str(error))
 
 
 @pytest.mark.parametrize("line", of("gcloud", "bq", "terraform"), ids=str)
@@ -368,3 +371,7 @@ def test_lines_are_found_wherever_a_page_shows_one() -> None:
         "dcm2bq verify",
         "dcm2bq dump -",
     ]
+
+
+def test_the_commands_in_terraforms_outputs_are_among_them() -> None:
+    assert {line.place for line in LINES} >= OUTPUTS_WITH_COMMANDS

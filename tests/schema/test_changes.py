@@ -226,9 +226,13 @@ FUNCTIONS = [
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda each: each.name)
 def test_no_function_argument_is_named_like_a_column(function: schema.Definition) -> None:
     """BigQuery would silently take the column instead of the argument."""
+    assert function.sql is not None
     tables = [
-        definition for definition in schema.load(Config(), "p") if "schema" in definition.resource
+        definition
+        for definition in schema.load(Config(), "p")
+        if "schema" in definition.resource and f"`{definition.qualified_name}`" in function.sql
     ]
+    assert tables
     columns = {
         field["name"].casefold() for table in tables for field in table.resource["schema"]["fields"]
     }

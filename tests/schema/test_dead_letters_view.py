@@ -310,10 +310,8 @@ def test_a_resolution_closes_earlier_dead_letters(
     assert [(entry["version"], entry["event"]) for entry in shown("resolved")] == others
 
 
-def test_a_resolution_written_by_pub_sub_closes_a_dead_letter(
-    dataset: Dataset, insert: Insert, shown: Shown
-) -> None:
-    """Attributes of Pub/Sub are strings: `"true"` counts like `true`."""
+def test_a_resolution_may_be_text(dataset: Dataset, insert: Insert, shown: Shown) -> None:
+    """`"true"` counts like `true`."""
     resolved = {"resolved": "true"}
     insert(
         dataset,

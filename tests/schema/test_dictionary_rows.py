@@ -37,7 +37,7 @@ def resource() -> dict[str, Any]:
 
 def test_the_rows_are_loaded_once_and_labelled(dataset: Dataset) -> None:
     planned = fill_dictionary(dataset, CONFIG, dry_run=True)
-    assert (planned.action, numbered(dataset)) == (SchemaAction.UPDATED, 0)
+    assert (planned.action, numbered(dataset)) == (SchemaAction.CREATED, 0)
     assert fill_dictionary(dataset, CONFIG) == planned
     assert fill_dictionary(dataset, CONFIG).action == SchemaAction.UNCHANGED
     table = dataset.get_table("dicom_dictionary")

@@ -8,7 +8,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from datetime import time
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,9 @@ import pytest
 from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
-from dcm2bq.dicom.notes import Notes
 from dcm2bq.schema import Definition, DefinitionKind
 from tests.support import googlesql, pages
 from tests.support.catalog import DatasetCatalog
-from tests.support.datasets import borrowed_dataset
 from tests.support.googlesql import engine
 
 PAGE = Path(__file__).parents[2] / "docs" / "SCHEMA.md"
@@ -251,104 +248,6 @@ def test_every_sql_block_is_analysed() -> None:
     assert len(QUERIES) == PAGE.read_text().count("```sql\n")
     shown = {" ".join(sql.split()) for _, sql in STATEMENTS}
     assert {" ".join(sql.split()) for sql in OPERATORS_QUERIES} <= shown
-
-
-@pytest.fixture(scope="module")
-def apart(bigquery_url: str) -> Iterator[Dataset]:
-    """A dataset with rows for only some queries of the cookbook."""
-    with borrowed_dataset(bigquery_url) as dataset:
-        yield dataset
-
-
-def recipe(part: str) -> str:
-    """Return the query of the cookbook that contains a text."""
-    found: list[str] = [query for query in QUERIES if part in query]
-    assert len(found) == 1
-    return found[0]
-
-
-def test_single_values_and_arrays_are_both_read(
-    apart: Dataset, insert: Insert, row: MakeRow
-) -> None:
-    headers = {
-        "several": '{"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "WindowCenter": [40, 50.5]}',
-        "single": '{"ImageType": "ORIGINAL", "WindowCenter": -600}',
-        "none": '{"ImageType": ["ORIGINAL", "PRIMARY"], "WindowCenter": null}',
-        "derived": '{"ImageType": ["DERIVED", "PRIMARY"], "WindowCenter": 1}',
-        "absent": "{}",
-    }
-    rows = (row(f"gs://values/{name}.dcm", 1, metadata=text) for name, text in headers.items())
-    insert(apart, "instances", *rows)
-    found = [tuple(result.values()) for result in run(apart, recipe("image_kind"))]
-    assert [row for row in found if "//values/" in row[0]] == [
-        ("gs://values/none.dcm", None, None),
-        ("gs://values/several.dcm", "AXIAL", 40.0),
-        ("gs://values/single.dcm", None, -600.0),
-    ]
-
-
-TIMES = {"09": "09:00:00", "0930": "09:30:00", "093015": "09:30:15", "093015.25": "09:30:15.250000"}
-ODD_TIMES = ("9:30", "93015", "noon", "", "2530")
-
-
-def test_times_with_and_without_fractions_are_read(
-    apart: Dataset, insert: Insert, row: MakeRow
-) -> None:
-    rows = (
-        row(f"gs://times/{text}", 1, metadata=json.dumps({"AcquisitionTime": text}))
-        for text in (*TIMES, *ODD_TIMES)
-    )
-    insert(apart, "instances", *rows)
-    found = {result["path"]: result["acquired_at"] for result in run(apart, recipe("acquired_at"))}
-    read = {path.rpartition("/")[2]: when.isoformat() for path, when in found.items() if when}
-    assert read == TIMES
-
-
-@pytest.mark.timeout(googlesql.TIMEOUT)
-def test_times_and_arrays_are_read_the_same_on_googles_engine() -> None:
-    cast = re.search(
-        r"SAFE_CAST\(\s*REGEXP_REPLACE.*?AS TIME\s*\)", recipe("acquired_at"), re.DOTALL
-    )
-    array = re.search(r"IF\(.*?\]\s*\)", recipe("image_kind"), re.DOTALL)
-    assert cast
-    assert array
-    for written, expected in TIMES.items():
-        text = f"FORMAT_TIME('%H:%M:%E6S', {cast[0]})"
-        ((value,),) = engine().query(f"SELECT {text} FROM (SELECT @time AS time)", time=written)
-        assert value == f"{time.fromisoformat(expected):%H:%M:%S.%f}"
-    header = "(SELECT PARSE_JSON(@header) AS metadata)"
-    for text, values in (('["A", "B"]', ["A", "B"]), ('"A"', ["A"]), ("null", [None])):
-        found = engine().query(
-            f"SELECT {array[0]} FROM {header}", header=f'{{"ImageType": {text}}}'
-        )
-        assert found == [(values,)]
-
-
-def test_warnings_are_grouped_without_offsets_sizes_and_counts(
-    apart: Dataset, insert: Insert, row: MakeRow
-) -> None:
-    first, second = Notes(), Notes()
-    for notes, offset, times, size in ((first, 10, 1, 8130), (second, 2222, 3, 12)):
-        for _ in range(times):
-            notes.add("not an odd integer", tag=0x00280008, vr="IS", offset=offset)
-            notes.add("twice odd", tag=0x00280009)
-        notes.add(f"odd: {size} of 8192 bytes", tag=0x7FE00010, vr="OW", offset=offset)
-        notes.add(f"{size} odd bytes behind")
-        notes.add(f"the first of {size} values is odd")
-    rows = (
-        row(f"gs://odd/{n}", 1, info={"warnings": list(notes.warnings)})
-        for n, notes in enumerate((first, second))
-    )
-    insert(apart, "instances", *rows)
-    found = {result["kind"]: result["objects"] for result in run(apart, recipe("AS kind"))}
-    assert {kind: count for kind, count in found.items() if "odd" in kind and kind != "odd"} == {
-        "00280008 IS: not an odd integer": 2,
-        "00280009: twice odd": 2,
-        "7FE00010 OW: odd: N bytes": 2,
-        "8130 odd bytes behind": 1,
-        "12 odd bytes behind": 1,
-        "the first of N values is odd": 2,
-    }
 
 
 def test_compaction_reads_the_path_of_a_dead_letter_like_the_view() -> None:

@@ -8,8 +8,9 @@ mentions the command.
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import click
@@ -54,7 +55,8 @@ class Line:
         return f"{self.place}: {self.text}"
 
 
-def lines() -> list[Line]:
+@cache
+def lines() -> Sequence[Line]:
     """Return the distinct command lines of each page, help text and output."""
     found = [
         *(line for page in PAGES for line in in_markdown(page.name, page.read_text())),
@@ -158,14 +160,25 @@ def _in_outputs() -> Iterator[Line]:
     text = (ROOT / "tf" / "outputs.tf").read_text()
     for output in hcl2.loads(text)["output"]:
         for name, body in output.items():
-            joined = re.search(r'join\(" ", \[(.*)\]\)', str(body["value"]), re.DOTALL)
+            joined = re.search(r'join\(" ", \w+\((.*)\)', _plain(str(body["value"])), re.DOTALL)
             if joined:
-                pieces = [json.loads(match) for match in re.findall(r'"[^"]*"', _plain(joined[1]))]
-                yield from in_shell(f"tf/outputs.tf, {name}", " ".join(pieces))
+                pieces = [json.loads(match) for match in re.findall(r'"[^"]*"', joined[1])]
+                yield from in_shell(f"tf/outputs.tf, {name.strip('"')}", " ".join(pieces))
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"\$\{[^}]*\}", "value", text)
+    """Replace what Terraform inserts into texts; the outermost braces hold the expression."""
+    plain, text = text.removeprefix("${"), ""
+    while plain != text:  # the innermost first
+        plain, text = re.sub(r"\$\{[^{}]*\}", _inserted, plain), plain
+    return plain
+
+
+def _inserted(expression: re.Match[str]) -> str:
+    """Return a word of the kind that an expression of Terraform inserts."""
+    if "notification_types" in expression[0]:
+        return "OBJECT_FINALIZE"
+    return "gs://value" if "path" in expression[0] else "value"
 
 
 def _sql_in_words(words: tuple[str, ...]) -> Iterator[str]:

@@ -20,18 +20,16 @@ from dcm2bq.events import EventKind
 from dcm2bq.local import servers
 from dcm2bq.tools.init import init
 from dcm2bq.tools.trial import delivery_steps
-from dcm2bq.tools.trial.dataset_checks import DatasetChecks
 from dcm2bq.tools.trial.delivery_steps import LINES
-from dcm2bq.tools.trial.lines import TrialLine, Verdict
+from dcm2bq.tools.trial.lines import TrialLine
 from tests.support.cloud import google_error
-from tests.support.datasets import CORE, borrowed_dataset, connect, dropped, fresh_dataset
+from tests.support.datasets import CORE, connect, dropped, fresh_dataset
 from tests.support.event_source import ALL_TRIGGERS, EventSource
 from tests.support.function_stack import ROOT, unique
 from tests.support.patience import scaled, until
 from tests.support.proxy import Fault, Proxy
 from tests.trial.conftest import FAULT_SECONDS, Report, Site, Try
 
-ALL = schema.NAMES
 WITH_CORE = f"""
 import sys
 from dcm2bq import cli, schema
@@ -246,16 +244,6 @@ def test_other_privacy_options(try_it: Try) -> None:
         report, "privacy-label", "is not set, not ", "the function's own privacy options"
     )
     assert_refuted(report, "row", "PatientName, metadata", "configuration of the function")
-
-
-def test_a_complete_dataset_is_confirmed(
-    complete_bigquery_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(schema, "NAMES", ALL)
-    with borrowed_dataset(complete_bigquery_url) as dataset:
-        settings = config.from_overrides(in_dataset(dataset))
-        results = {result.line: result for result in DatasetChecks(dataset, settings).results()}
-    assert results[TrialLine.VIEWS].verdict == Verdict.CONFIRMED, results
 
 
 # Whatever happens, the objects are removed.

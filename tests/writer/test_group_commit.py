@@ -1,11 +1,13 @@
 """Rows of concurrent callers share inserts, and each caller gets the verdict on its own row."""
 
+import math
 import random
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -76,6 +78,17 @@ def test_rows_that_arrive_during_an_insert_share_the_next_one(
     assert verdicts == [None] * 32
     assert len(bigquery.stored) == 32
     assert len(bigquery.batches) <= 4
+
+
+def test_callers_without_a_deadline_wait_for_their_turn(
+    writer: RowSink, bigquery: InsertAll
+) -> None:
+    """As those that expand an archive for a command."""
+    bigquery.seconds = 0.2
+    with ThreadPoolExecutor(4) as pool:
+        insert_one = partial(insert, writer, seconds=math.inf)
+        assert list(pool.map(insert_one, map(row, range(4)))) == [None] * 4
+    assert len(bigquery.stored) == 4
 
 
 def test_a_bad_row_does_not_affect_its_neighbours(writer: RowSink, bigquery: InsertAll) -> None:

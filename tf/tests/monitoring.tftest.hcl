@@ -51,7 +51,7 @@ run "metrics_count_the_log_lines_of_this_function" {
   }
   assert {
     condition = jsonencode({ for key, metric in google_logging_metric.this : key => [metric.filter, metric.value_extractor, metric.metric_descriptor[0].value_type] if startswith(key, "ignored_") }) == jsonencode({
-      for reason in ["content", "empty", "folder", "member", "metadata", "name", "temporary"] : "ignored_${reason}" => [
+      for reason in ["content", "empty", "folder", "metadata", "name", "temporary"] : "ignored_${reason}" => [
         "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"dcm2bq\" AND jsonPayload.message=\"events ignored\" AND jsonPayload.ignored.${reason}>=0",
         "EXTRACT(jsonPayload.ignored.${reason})", "DISTRIBUTION",
       ]
@@ -146,7 +146,7 @@ run "metrics_count_the_log_lines_of_this_function" {
   }
   assert {
     condition = toset(regexall("logging_googleapis_com:user_dcm2bq_[a-z0-9_]+", google_monitoring_dashboard.this.dashboard_json)) == toset([
-      for reason in ["content", "empty", "folder", "member", "metadata", "name", "temporary"] : "logging_googleapis_com:user_dcm2bq_ignored_${reason}_sum"
+      for reason in ["content", "empty", "folder", "metadata", "name", "temporary"] : "logging_googleapis_com:user_dcm2bq_ignored_${reason}_sum"
     ])
     error_message = "the dashboard leaves a reason out for which events are ignored"
   }

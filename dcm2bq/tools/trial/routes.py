@@ -65,7 +65,10 @@ class Routes:
         """Every trigger and, for the types of events without one, the push subscriptions."""
         pushes = {name for names in self._pushes.values() for name in names}
         return [
-            *(Route(_last(each["name"]), _subscription_of(each)) for each in self.triggers),
+            *(
+                Route(_last(trigger["name"]), _subscription_of(trigger))
+                for trigger in self.triggers
+            ),
             *(Route(_last(name), name) for name in sorted(pushes)),
         ]
 

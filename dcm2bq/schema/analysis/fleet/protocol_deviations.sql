@@ -47,7 +47,7 @@ INNER JOIN `${project}.${dataset}.protocols` AS p
   AND p.Modality IS NOT DISTINCT FROM s.Modality
 WHERE s.value <> COALESCE(p.reference_value, p.usual_value)
   AND IFNULL(
-    -- halves, since the difference of enormous numbers would be an error
+    -- Halves, since the difference of two enormous numbers would be an error.
     ABS(
       SAFE_CAST(s.value AS FLOAT64) / 2
       - SAFE_CAST(COALESCE(p.reference_value, p.usual_value) AS FLOAT64) / 2
