@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from dcm2bq.cli.common import override, startable
+from dcm2bq.cli.common import override, require_folder, startable
 from dcm2bq.tools.display import say
 
 _OBJECTS = 100
@@ -103,6 +103,10 @@ def _make(file: Path, *, create: bool, replace: bool) -> int:
 def _suggest(path: str, objects: int, output: Path | None) -> int:
     from dcm2bq.tools.column_suggestions import suggest  # noqa: PLC0415 - as above
 
+    if output is not None:
+        require_folder(output)
+    if output is not None and output.exists():
+        raise click.UsageError(f"--output: {output} exists: choose another name, or remove it")
     suggestion = suggest(path, startable(override({})), objects)
     if output is None:
         for line in suggestion.text.splitlines():

@@ -89,9 +89,17 @@ def table_format(*, as_csv: bool, parquet: bool, output: Path | None) -> "TableF
         raise click.UsageError("--output needs --csv or --parquet")
     if not (as_csv or parquet):
         return None
+    if output is not None:
+        require_folder(output)
     kind = tables.TableFormat.CSV if as_csv else tables.TableFormat.PARQUET
     tables.require(kind)
     return kind
+
+
+def require_folder(output: Path) -> None:
+    """Raise `UsageError`, before anything is read, if the folder of a file to write is absent."""
+    if not output.parent.is_dir():
+        raise click.UsageError(f"--output: {output.parent} is not a folder: create it first")
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:

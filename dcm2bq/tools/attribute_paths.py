@@ -112,11 +112,9 @@ def parse_path(text: str) -> AttributePath:
     keyword, tag, index = _step(last, text)
     vr = dictionary.public_vr(tag)
     if vr == "SQ":
-        raise ConfigError(
-            f"{text}: {keyword} is a sequence: name an attribute of an item, as in {_EXAMPLE}"
-        )
+        raise ConfigError(f"{text}: is a sequence: name an attribute of an item, as in {_EXAMPLE}")
     if vr in _REFERENCED_VRS:
-        raise ConfigError(f"{text}: {keyword} has binary values, which are not in the metadata")
+        raise ConfigError(f"{text}: has binary values, which are not in the metadata")
     return AttributePath(text, (*steps, keyword), tag, index)
 
 
@@ -148,6 +146,11 @@ def parse_paths(text: str) -> tuple[AttributePath, ...]:
     paths: list[AttributePath] = []
     errors: list[str] = []
     for part in text.split(","):
+        if not part.strip():
+            errors.append(
+                "an attribute is missing: write keywords or paths with one comma between them"
+            )
+            continue
         try:
             paths.append(parse_path(part.strip()))
         except ConfigError as error:

@@ -7,14 +7,13 @@ import re
 from contextlib import suppress
 from datetime import date, datetime, time
 from enum import StrEnum
-from math import isfinite
 from typing import Any
 
 from dcm2bq.dicom.columns import iso_date, iso_time
 
 _INTEGER = "[-+]?[0-9]+"
-_NUMBER = "[-+]?(?:[0-9]+[.]?[0-9]*|[.][0-9]+)(?:[eE][-+]?[0-9]+)?"
-"""Unlike FLOAT64, this excludes NaN and infinity, which no statistics survive."""
+_NUMBER = "[-+]?(?:[0-9]{1,99}[.]?[0-9]{0,99}|[.][0-9]{1,99})(?:[eE][-+]?[0-9]{1,2})?"
+"""Unlike FLOAT64, this excludes NaN, and infinity, as which FLOAT64 also reads 1e999."""
 _DATE = "[0-9]{4}(?:[0-9]{4}|[.][0-9]{2}[.][0-9]{2})"
 _HOUR, _SIXTY, _FRACTION = "(?:[01][0-9]|2[0-3])", "[0-5][0-9]", "[.][0-9]{1,6}"
 _TIME = f"{_HOUR}(?:{_SIXTY}(?:{_SIXTY}(?:{_FRACTION})?)?|:{_SIXTY}(?::{_SIXTY}(?:{_FRACTION})?)?)?"
@@ -131,7 +130,7 @@ def _parse(kind: ColumnType, text: str) -> Any:
                 value = text
             case ColumnType.INT64 if re.fullmatch(_INTEGER, text) and int(text) in _INT64:
                 value = int(text)
-            case ColumnType.FLOAT64 if re.fullmatch(_NUMBER, text) and isfinite(float(text)):
+            case ColumnType.FLOAT64 if re.fullmatch(_NUMBER, text):
                 value = float(text)
             case ColumnType.DATE if day := iso_date(text):
                 value = date.fromisoformat(day)

@@ -44,10 +44,13 @@ def definition(view: ViewFile, config: Config, project: str) -> Definition:
     format whose paths are others.
     """
     if needs := schema.unmet_needs(config.json_output):
-        raise ConfigError(f"columns needs {', '.join(needs)}, and the configuration has others")
+        raise ConfigError(
+            f"views of columns need {', '.join(needs)}: the configuration stores headers in a "
+            "shape that they cannot read"
+        )
     own = {each.name.casefold() for each in schema.load(config, project)}
     if view.view.casefold() in own:
-        raise ConfigError(f"{view.view}: dcm2bq has an object of this name: choose another one")
+        raise ConfigError(f"view: {view.view} is an object of dcm2bq itself: choose another name")
     dataset = f"{project}.{config.big_query.dataset_id}"
     sql = query(view, f"{dataset}.instances_live")
     default = f"Attributes of {_ROWS[view.level]}, made by dcm2bq columns."

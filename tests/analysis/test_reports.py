@@ -493,8 +493,10 @@ def test_reports_without_a_study_are_one_row() -> None:
     for document in made_objects("reports/dose/c"):
         row = msgspec.structs.replace(document.row, StudyInstanceUID=None)
         dataset.insert("instances", msgspec.to_builtins(row))
-    (row,) = dataset.query("SELECT StudyInstanceUID, ct_events, stated_ct_events FROM dose_summary")
-    assert row == {"StudyInstanceUID": None, "ct_events": 6, "stated_ct_events": 3}
+    (study,) = dataset.query(
+        "SELECT StudyInstanceUID, ct_events, stated_ct_events FROM dose_summary"
+    )
+    assert study == {"StudyInstanceUID": None, "ct_events": 6, "stated_ct_events": 3}
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -229,7 +229,7 @@ def test_values_that_are_not_numbers_are_null(attributes: dict[Series, dict[str,
     """Text, NaN and infinity; of several values, the first is taken."""
     row = of_scanner(attributes, "CT")
     assert (row["SliceThickness"], row["CTDIvol"], row["SpacingBetweenSlices"]) == (1, 7.25, 0.7)
-    assert row["Exposure"] == 120
+    assert (row["Exposure"], row["KVP"]) == (120, 120)
 
 
 def test_several_values_are_joined_as_in_dicom(attributes: dict[Series, dict[str, Any]]) -> None:

@@ -139,7 +139,7 @@ def test_types_and_descriptions_come_from_the_dictionary() -> None:
 @pytest.mark.parametrize("name", [each.name for each in schema.load(Config(), "p")])
 def test_a_view_cannot_have_the_name_of_one_of_ours(name: str) -> None:
     view = column_file.parse(FILE.replace("my_protocols", name.upper()), "f")
-    with pytest.raises(ConfigError, match="choose another one"):
+    with pytest.raises(ConfigError, match="an object of dcm2bq itself: choose another name"):
         column_views.definition(view, Config(), "p")
 
 
@@ -149,7 +149,9 @@ def test_headers_in_another_format_are_refused(
     (tmp_path / "f.toml").write_text(FILE)
     monkeypatch.setenv("DCM2BQ_CONFIG", '{"jsonOutput": {"format": "dicom-json"}}')
     assert cli.main(["columns", str(tmp_path / "f.toml")]) == 2
-    assert capsys.readouterr().err.startswith("dcm2bq: columns needs jsonOutput.format flat")
+    assert capsys.readouterr().err.startswith(
+        "dcm2bq: views of columns need jsonOutput.format flat: "
+    )
 
 
 @pytest.mark.parametrize(
@@ -242,8 +244,11 @@ def test_a_suggestion_has_the_attributes_of_a_sample_and_no_values(
     view = column_file.read(output)
     assert column_views.definition(view, Config(), "p").sql
 
-    assert cli.main(["columns", "--suggest", str(tmp_path), "-o", str(output)]) == 1
-    assert "File exists" in capsys.readouterr().err
+    assert cli.main(["columns", "--suggest", str(tmp_path), "-o", str(output)]) == 2
+    assert "exists: choose another name" in capsys.readouterr().err
+    elsewhere = str(tmp_path / "absent" / "columns.toml")
+    assert cli.main(["columns", "--suggest", str(tmp_path), "-o", elsewhere]) == 2
+    assert "is not a folder" in capsys.readouterr().err
     for name in ("secret", "cut", "text"):
         (tmp_path / f"{name}.dcm").unlink()
     assert cli.main(["columns", "--suggest", str(tmp_path), "--objects", "1"]) == 0

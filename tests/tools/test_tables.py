@@ -183,6 +183,8 @@ def test_duckdb_reads_what_dump_has_written(study: Path, tmp_path: Path) -> None
         (["dump", "--columns", "Rows", "--parquet", "x"], "--parquet needs --output FILE"),
         (["dump", "--columns", "Rows", "-o", "f", "x"], "--output needs --csv or --parquet"),
         (["dump", "--columns", "Rows,Rows", "x"], "Rows: named more than once"),
+        (["dump", "--columns", "Rows,", "x"], "an attribute is missing"),
+        (["dump", "--columns", "Rows", "--csv", "-o", "absent/x", "x"], "absent is not a folder"),
         (["dump", "--columns", "Row,Modalty", "x"], "did you mean Modality"),
         (["dump", "--columns", "Rows", "--csv", "--parquet", "x"], "are both given: use one"),
         (["local", "--csv"], "--csv and --parquet need --query"),

@@ -69,6 +69,7 @@ def _ct() -> Iterator[Dataset]:
     yield image(
         *("CT", 3, CT, "CT"),
         **{**broken, "SliceThickness": _NOT_A_NUMBER.decode(), "SpacingBetweenSlices": "88888888"},
+        KVP="1e999",
     )
 
 
