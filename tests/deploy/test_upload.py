@@ -66,7 +66,7 @@ def test_nothing_but_the_function_is_uploaded() -> None:
     assert {".python-version", "main.py", "requirements.txt"} < set(names)
     assert {name.split("/")[0] for name in names if "/" in name} == {"dcm2bq"}
     folders = {name.split("/")[1] for name in names if name.count("/") > 1}
-    assert folders == {"bigquery", "dicom", "gcs"}
+    assert folders == {"archives", "bigquery", "dicom", "gcs"}
 
 
 def test_an_archive_is_compared_file_for_file(archive: Path, tmp_path: Path) -> None:
