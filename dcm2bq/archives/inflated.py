@@ -4,15 +4,12 @@ import zlib
 from typing import NamedTuple
 
 from dcm2bq.archives.bounds import Bounds
+from dcm2bq.dicom.read.deflate import CHUNK, GZIP, UNKNOWN_SIZE, Inflating
 from dcm2bq.dicom.read.source import Window
 from dcm2bq.errors import UnreadableArchiveError
 
-GZIP_MAGIC = b"\x1f\x8b"
-RAW, GZIP = -zlib.MAX_WBITS, 16 + zlib.MAX_WBITS
-"""zlib's `wbits` for a stream without a header, and for the gzip format."""
-CHUNK = 64 * 1024
-"""Bytes that are inflated at a time: as many as the first read of a conversion needs."""
-_UNKNOWN_SIZE = 2**63
+RAW = -zlib.MAX_WBITS
+"""zlib's `wbits` for a stream without a header."""
 
 
 class _Mark(NamedTuple):
@@ -24,7 +21,7 @@ class _Mark(NamedTuple):
     chunk: bytes
 
 
-class Inflated:
+class Inflated(Inflating):
     """The content of a compressed stream, inflated in order as far as it is read.
 
     To read backwards, inflating resumes from the last mark, or begins again. The content is
@@ -33,7 +30,7 @@ class Inflated:
     """
 
     def __init__(
-        self, compressed: Window, wbits: int, bounds: Bounds, size: int = _UNKNOWN_SIZE
+        self, compressed: Window, wbits: int, bounds: Bounds, size: int = UNKNOWN_SIZE
     ) -> None:
         self.size = size
         self._compressed = compressed
@@ -41,7 +38,6 @@ class Inflated:
         self._bounds = bounds
         self._inflater = zlib.decompressobj(wbits)
         self._next = 0
-        """The offset of the next compressed byte."""
         self._chunk = b""
         """The bytes that were inflated last; the first of them is at `_at`."""
         self._at = 0
@@ -86,7 +82,7 @@ class Inflated:
             self._chunk = chunk
             return True
         end = self._at + len(self._chunk)
-        if self.size not in {end, _UNKNOWN_SIZE}:
+        if self.size not in {end, UNKNOWN_SIZE}:
             raise UnreadableArchiveError(f"the member ends after {end} of {self.size} bytes")
         self.size = end
         return False
@@ -107,27 +103,9 @@ class Inflated:
         return b""
 
     def _is_over(self) -> bool:
-        """Return whether the last stream has ended; gzip has several in a row (RFC 1952 2.2)."""
-        while self._inflater.eof:
-            if self._wbits != GZIP:
-                return True
-            self._bounds.check_time()
-            rest = self._inflater.unused_data.lstrip(b"\0") or self._read_compressed()
-            if not rest:
-                return True
-            if rest := rest.lstrip(b"\0"):  # NULs are padding
-                self._inflater = zlib.decompressobj(GZIP)
-                self._next -= len(rest)
-        return False
-
-    def _read_compressed(self) -> bytes:
-        window = self._compressed
-        window.fill(self._next, 1)
-        at = self._next - window.base
-        # No more than a chunk: zlib copies what it does not consume, each time.
-        compressed = window.data[at : at + CHUNK]
-        self._next += len(compressed)
-        return compressed
+        if self._wbits == GZIP:
+            return self._is_gzip_over(self._bounds.check_time)
+        return self._inflater.eof
 
 
 def _copy(inflater: "zlib._Decompress") -> "zlib._Decompress":

@@ -3,14 +3,14 @@
 from collections.abc import Generator, Iterator
 
 from dcm2bq.archives.bounds import Bounds
-from dcm2bq.archives.inflated import GZIP, GZIP_MAGIC, Inflated
+from dcm2bq.archives.inflated import Inflated
 from dcm2bq.archives.sources import Member
 from dcm2bq.archives.tar_members import FIRST_WINDOW, tar_members
 from dcm2bq.archives.zip_members import zip_members
 from dcm2bq.config import Limits
 from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom.memory import WINDOW, Claim, unbounded
-from dcm2bq.dicom.read.deflate import window_over
+from dcm2bq.dicom.read.deflate import GZIP, GZIP_MAGIC, window_over
 from dcm2bq.dicom.read.source import MOST_READ, Source
 from dcm2bq.errors import ReadFailedError, UnreadableArchiveError
 

@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from dcm2bq.deadline import Deadline
-from dcm2bq.dicom.read.deflate import GunzippedSource
+from dcm2bq.dicom.read.deflate import GZIP_MAGIC, GunzippedSource
 from dcm2bq.dicom.read.source import Window
 from dcm2bq.errors import ReadFailedError, RejectedEventError, SupersededError
 from dcm2bq.gcs.json_api import object_path
@@ -32,7 +32,6 @@ REQUESTER_PAYS = (
 )
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-_GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_CODINGS = frozenset({"gzip", "x-gzip"})  # one coding, two names (RFC 9110 8.4.1.3)
 _HEAD_BYTES = 64 * 1024
 """Bytes fetched to see whether an object is gzipped: the conversion's first read needs as many."""
@@ -103,7 +102,7 @@ class Generation:
         if self._stored.has_customer_key:
             raise RejectedEventError(_UNDER_CUSTOMER_KEY)
         reader = ObjectReader(self, self._stored.size)
-        if _names_gzip(self._stored.content_encoding) and reader.begins_with(_GZIP_MAGIC):
+        if _names_gzip(self._stored.content_encoding) and reader.begins_with(GZIP_MAGIC):
             return GunzippedReader(reader, inflated_limit, self._deadline)
         return reader
 

@@ -4,6 +4,7 @@ Both are inflated forwards in chunks, and never held as a whole.
 """
 
 import zlib
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from dcm2bq.deadline import Deadline
@@ -17,12 +18,13 @@ CHUNK = 64 * 1024
 FARTHEST_PEEK = 1024 * 1024
 """Bytes that are inflated ahead, and kept, to see what follows a value."""
 
-_UNKNOWN_SIZE = 2**63
+UNKNOWN_SIZE = 2**63
 """The size until the end is reached: more than any object has."""
+GZIP_MAGIC = b"\x1f\x8b"
+GZIP = 16 + zlib.MAX_WBITS
+"""zlib's `wbits` for the gzip format."""
 _ZLIB_METHOD = b"\x78"
 """The first byte of zlib's header for a stream with a window of 32 KiB (RFC 1950 2.2)."""
-_GZIP = 16 + zlib.MAX_WBITS
-"""zlib's `wbits` for the gzip format."""
 _HEAD = 64
 """Bytes that show whether a stream is deflated: any of its block headers fits."""
 
@@ -49,7 +51,39 @@ class ForwardSource(Source, Protocol):
         """Produce and drop the bytes before `offset`, or all if there are fewer."""
 
 
-class InflatedSource:
+class Inflating:
+    """Reads compressed bytes in order, through a window, and hands them to zlib.
+
+    `_next` is the offset of the next compressed byte.
+    """
+
+    _compressed: Window
+    _next: int
+    _inflater: "zlib._Decompress"
+
+    def _read_compressed(self) -> bytes:
+        window = self._compressed
+        window.fill(self._next, 1)
+        at = self._next - window.base
+        # No more than a chunk: zlib copies what it does not consume, each time.
+        compressed = window.data[at : at + CHUNK]
+        self._next += len(compressed)
+        return compressed
+
+    def _is_gzip_over(self, check_time: Callable[[], None]) -> bool:
+        """Return whether the last gzip member has ended; there may be several (RFC 1952 2.2)."""
+        while self._inflater.eof:
+            check_time()
+            rest = self._inflater.unused_data.lstrip(b"\0") or self._read_compressed()
+            if not rest:
+                return True
+            if rest := rest.lstrip(b"\0"):  # NULs are padding
+                self._inflater = zlib.decompressobj(GZIP)
+                self._next -= len(rest)
+        return False
+
+
+class InflatedSource(Inflating):
     """The data set in a raw deflate stream, produced in order.
 
     `size` is only known once the end is reached. Reading beyond `limit` raises
@@ -64,7 +98,7 @@ class InflatedSource:
         self._next = start
         self._notes = notes
         self._limit = limit
-        self.size = _UNKNOWN_SIZE
+        self.size = UNKNOWN_SIZE
         self._inflated = b""
         self._position = 0
         window_bits = _window_bits(window.peek(start, 1))
@@ -124,15 +158,6 @@ class InflatedSource:
     def _cut(self) -> None:
         self._notes.add(f"{self._name} is cut", offset=self._next)
 
-    def _read_compressed(self) -> bytes:
-        window = self._compressed
-        window.fill(self._next, 1)
-        at = self._next - window.base
-        # No more than a chunk: zlib copies what it does not consume, each time.
-        compressed = window.data[at : at + CHUNK]
-        self._next += len(compressed)
-        return compressed
-
     def _end(self) -> None:
         if self.size != self._position:
             self.size = self._position
@@ -174,10 +199,10 @@ class GunzippedSource(InflatedSource):
         return answer
 
     def _begin(self) -> None:
-        self.size = _UNKNOWN_SIZE
+        self.size = UNKNOWN_SIZE
         self._next = self._position = self._last_end = 0
         self._inflated = self._last = b""
-        self._inflater = zlib.decompressobj(_GZIP)
+        self._inflater = zlib.decompressobj(GZIP)
 
     def _inflate(self) -> bytes:
         chunk = super()._inflate()
@@ -188,16 +213,7 @@ class GunzippedSource(InflatedSource):
         return chunk
 
     def _is_over(self) -> bool:
-        """Return whether the last member has ended; a file may have several (RFC 1952 2.2)."""
-        while self._inflater.eof:
-            self._compressed.deadline.check()
-            rest = self._inflater.unused_data.lstrip(b"\0") or self._read_compressed()
-            if not rest:
-                return True
-            if rest := rest.lstrip(b"\0"):  # NULs are padding
-                self._inflater = zlib.decompressobj(_GZIP)
-                self._next -= len(rest)
-        return False
+        return self._is_gzip_over(self._compressed.deadline.check)
 
     def _cut(self) -> None:
         raise UnreadableDicomError(f"{self._name} is cut", offset=self._position)
