@@ -1,11 +1,12 @@
-"""One function for all tests of this folder; faults are cleared after each test."""
+"""The functions that the tests of this folder share; faults are cleared after each test."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.function_stack import Stack, function_stack
+from tests.support.cloud import Bucket
+from tests.support.function_stack import Stack, function_stack, unique
 from tests.support.patience import scaled
 
 OVERRIDES = {
@@ -36,3 +37,15 @@ def stack(running_stack: Stack) -> Iterator[Stack]:
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for servers that a test starts."""
     return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def guarded(
+    tmp_path_factory: pytest.TempPathFactory, bigquery_url: str, storage_url: str
+) -> Iterator[tuple[Stack, Bucket]]:
+    """A function that accepts events of one bucket."""
+    name = unique("guarded-")
+    overrides = {**OVERRIDES, "input": {"buckets": [name]}}
+    folder = tmp_path_factory.mktemp("guarded")
+    with function_stack(folder, bigquery_url, storage_url, overrides) as stack:
+        yield stack, Bucket(storage_url, name)

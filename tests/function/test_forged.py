@@ -3,7 +3,7 @@
 import base64
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,8 +14,7 @@ import requests
 from pydicom.data import get_testdata_file
 
 from tests.support.cloud import TYPE_PREFIX, Bucket, Event
-from tests.support.function_stack import Stack, function_stack, unique
-from tests.support.patience import scaled
+from tests.support.function_stack import Stack, unique
 from tests.support.proxy import Fault
 
 CT_SMALL = Path(str(get_testdata_file("CT_small.dcm"))).read_bytes()
@@ -261,22 +260,6 @@ UNREADABLE: dict[str, Forgery] = {
     ),
 }
 """Events of which nothing can be read, not even the id."""
-
-
-@pytest.fixture(scope="module")
-def guarded(
-    tmp_path_factory: pytest.TempPathFactory, bigquery_url: str, storage_url: str
-) -> Iterator[tuple[Stack, Bucket]]:
-    """A function that accepts events of one bucket."""
-    name = unique("guarded-")
-    overrides = {
-        "bigQuery": {"timeoutSeconds": scaled(3)},
-        "limits": {"deadlineSeconds": scaled(4)},
-        "input": {"buckets": [name]},
-    }
-    folder = tmp_path_factory.mktemp("guarded")
-    with function_stack(folder, bigquery_url, storage_url, overrides) as stack:
-        yield stack, Bucket(storage_url, name)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,7 @@ import requests
 from pydicom.data import get_testdata_file
 
 from tests.support.cloud import SENTINEL, Bucket
-from tests.support.function_stack import Stack, function_stack, unique
-from tests.support.patience import scaled
+from tests.support.function_stack import Stack, unique
 from tests.support.proxy import Fault
 from tests.support.pubsub import Notification
 
@@ -25,22 +24,6 @@ WAYS: dict[str, Send] = {
     "by Eventarc": Notification.trigger,
     "by Eventarc, structured": lambda it, url: it.trigger(url, structured=True),
 }
-
-
-@pytest.fixture(scope="module")
-def guarded(
-    tmp_path_factory: pytest.TempPathFactory, bigquery_url: str, storage_url: str
-) -> Iterator[tuple[Stack, Bucket]]:
-    """A function that accepts events of one bucket."""
-    name = unique("guarded-")
-    overrides = {
-        "bigQuery": {"timeoutSeconds": scaled(3)},
-        "limits": {"deadlineSeconds": scaled(4)},
-        "input": {"buckets": [name]},
-    }
-    folder = tmp_path_factory.mktemp("guarded")
-    with function_stack(folder, bigquery_url, storage_url, overrides) as stack:
-        yield stack, Bucket(storage_url, name)
 
 
 @pytest.fixture
@@ -79,14 +62,7 @@ def test_a_notification_becomes_a_row_and_its_deletion_a_marker(
         assert row["version"] == event.data["generation"]
         assert row["timestamp"] == datetime.fromisoformat(event.time)
         assert row["info"]["event_id"] == event.id
-        assert row["info"]["input"] == {
-            "size": len(CT_SMALL),
-            "type": "GCS",
-            "storage_class": "STANDARD",
-            "content_type": "application/dicom",
-            "md5_hash": event.data["md5Hash"],
-            "crc32c": event.data["crc32c"],
-        }
+        assert row["info"]["input"] == event.info_input(CT_SMALL)
         line = stack.log_lines(event.id)[-1]
         assert (line["outcome"], line["event_type"]) == ("inserted", "OBJECT_FINALIZE")
         gone = replace(sent, event=event.as_type("deleted"))

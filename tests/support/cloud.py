@@ -51,6 +51,17 @@ class Event:
         """Return the event of another type about the same generation."""
         return replace(self, type=TYPE_PREFIX + kind, id=f"{self.id}-{kind}")
 
+    def info_input(self, content: bytes) -> dict[str, Any]:
+        """Return what `info.input` of the row must be: the object, as `upload` stored it."""
+        return {
+            "size": len(content),
+            "type": "GCS",
+            "storage_class": "STANDARD",
+            "content_type": "application/dicom",
+            "md5_hash": self.data["md5Hash"],
+            "crc32c": self.data["crc32c"],
+        }
+
     @property
     def attributes(self) -> dict[str, str]:
         """The CloudEvent's attributes."""
