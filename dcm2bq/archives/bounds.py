@@ -28,7 +28,7 @@ class Bounds:
         self._delayed = self._progress_at - deadline.since
 
     def charge(self, n: int) -> None:
-        """Charge `n` bytes of memory; raise `ArchiveTooLargeError` if there are never as many."""
+        """Charge `n` bytes of memory; raise `ArchiveTooLargeError` if the budget is smaller."""
         if self._memory is None:
             return
         try:
