@@ -1,7 +1,5 @@
 """A file for `dcm2bq columns` with what a sample of objects holds: attributes, never values."""
 
-import hashlib
-import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +12,7 @@ from dcm2bq.errors import ConfigError, Dcm2BqError, NotDicomError, describe
 from dcm2bq.tools.attribute_paths import AttributePath, PrivateElement, parse_path, parse_private
 from dcm2bq.tools.column_file import COUNTS, KEYS, VARYING, Level
 from dcm2bq.tools.dump import File, Files
+from dcm2bq.tools.sampling import Sample
 from dcm2bq.tools.wording import counted
 
 _LEFT_OUT = frozenset({"ContentSequence", "PerFrameFunctionalGroupsSequence"})
@@ -58,18 +57,12 @@ def suggest(path: str, config: Config, objects: int) -> ColumnSuggestion:
 
 
 def _sample(files: Iterable[File], size: int) -> Iterator[File]:
-    """Yield the files with the smallest hashes of their paths: spread evenly, always the same."""
-    heap: list[tuple[int, str, File]] = []
+    """Yield some of the files, spread evenly over them."""
+    sample: Sample[File] = Sample(size)
     for file in files:
-        if file.member is not None:
-            continue
-        name = file.path.encode(errors="surrogateescape")
-        rank = -int.from_bytes(hashlib.blake2b(name, digest_size=8).digest())
-        if len(heap) < size:
-            heapq.heappush(heap, (rank, file.path, file))
-        else:
-            heapq.heappushpop(heap, (rank, file.path, file))
-    for _, _, file in sorted(heap, key=lambda entry: entry[1]):
+        if file.member is None:
+            sample.add(file.path, file)
+    for _, file in sample:
         yield file
 
 

@@ -1,7 +1,5 @@
 """How many of the objects that are ignored because of their names are DICOM, by a sample."""
 
-import hashlib
-import heapq
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,6 +12,7 @@ from dcm2bq.dicom import PREFIXED, has_prefix
 from dcm2bq.errors import ConfigError, Dcm2BqError
 from dcm2bq.parallel import in_parallel
 from dcm2bq.stored_object import StoredObject
+from dcm2bq.tools.sampling import Sample
 from dcm2bq.tools.wording import counted
 
 if TYPE_CHECKING:
@@ -79,15 +78,10 @@ class SampleFindings:
 
 
 class IgnoredNames[T]:
-    """Counts what is ignored because of its name, and keeps a sample of it.
-
-    The sample holds the items with the smallest hashes of their names. So it is spread evenly
-    over the listing, is the same for the same names in any order, and takes constant memory.
-    """
+    """Counts what is ignored because of its name, and keeps a sample of it."""
 
     def __init__(self, size: int = SAMPLE) -> None:
-        self._size = size
-        self._sample: list[tuple[int, str, T]] = []  # a heap, the largest hash on top
+        self._sample: Sample[T] = Sample(size)
         self._ignored = self._cold = 0
 
     @property
@@ -101,12 +95,7 @@ class IgnoredNames[T]:
         if storage_class in COLD:
             self._cold += 1
             return
-        digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()
-        entry = (-int.from_bytes(digest), name, item)
-        if len(self._sample) < self._size:
-            heapq.heappush(self._sample, entry)
-        else:
-            heapq.heappushpop(self._sample, entry)
+        self._sample.add(name, item)
 
     def examine(self, read: Callable[[T, int], bytes]) -> tuple[SampleFindings, Sequence[T]]:
         """Read the first bytes of each sampled item; return the findings, and what is DICOM.
@@ -115,15 +104,15 @@ class IgnoredNames[T]:
         failed, except that `ConfigError` ends the examination.
         """
 
-        def is_dicom(entry: tuple[int, str, T]) -> bool | None:
+        def is_dicom(entry: tuple[str, T]) -> bool | None:
             try:
-                return has_prefix(read(entry[2], PREFIXED))
+                return has_prefix(read(entry[1], PREFIXED))
             except ConfigError:
                 raise
             except (Dcm2BqError, OSError):
                 return None
 
-        sample = sorted(self._sample, key=lambda entry: entry[1])
+        sample = list(self._sample)
         with ThreadPoolExecutor(_THREADS) as pool:
             answers = list(in_parallel(pool, is_dicom, sample, 2 * _THREADS))
         dicom = [entry for entry, answer in zip(sample, answers, strict=True) if answer]
@@ -132,9 +121,9 @@ class IgnoredNames[T]:
             cold=self._cold,
             read=len(sample),
             failed=answers.count(None),
-            dicom=[name for _, name, _ in dicom],
+            dicom=[name for name, _ in dicom],
         )
-        return findings, [item for _, _, item in dicom]
+        return findings, [item for _, item in dicom]
 
 
 def read_from(store: "Store") -> Callable[[StoredObject, int], bytes]:
