@@ -62,6 +62,10 @@ class Deadline:
         now = time.monotonic()
         return Deadline(max(self.at, now + seconds), now)
 
+    def or_after(self, seconds: float) -> "Deadline":
+        """Return this deadline, or the one that many seconds from now if this one never passes."""
+        return self if self.at < math.inf else Deadline.after(seconds)
+
     def share(self, part: float) -> "Deadline":
         """Return the deadline at that part, between 0 and 1, of the time that is left."""
         now = time.monotonic()

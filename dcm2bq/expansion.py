@@ -11,7 +11,6 @@ A process expands one archive at a time. Several would share its processor, so t
 its deadline, and each could hold the memory that the members of the others wait for.
 """
 
-import math
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -174,9 +173,7 @@ class Expander:
 
     def _time_of_member(self, deadline: Deadline) -> Deadline:
         """Return the archive's deadline; if it has none, that of an ordinary object."""
-        if deadline.at < math.inf:
-            return deadline
-        return Deadline.after(self._config.limits.deadline_seconds)
+        return deadline.or_after(self._config.limits.deadline_seconds)
 
     def _row(self, event: ObjectEvent, member: Member, claim: Claim) -> rows.InstanceRow | None:
         """Return the row of a member; None if it is not DICOM."""

@@ -7,7 +7,6 @@ it.
 """
 
 import contextlib
-import math
 import re
 import threading
 from collections.abc import Mapping
@@ -158,11 +157,11 @@ class Generation:
     ) -> Answer:
         if deadline.has_passed:
             raise ReadFailedError("no time left to read the object")
-        if deadline.at == math.inf:
-            deadline = Deadline.after(_REQUEST_SECONDS)
         path = f"{self._path}?{urlencode({**parameters, **self._query})}"
         try:
-            return self._transport.request("GET", path, deadline=deadline, headers=headers)
+            return self._transport.request(
+                "GET", path, deadline=deadline.or_after(_REQUEST_SECONDS), headers=headers
+            )
         except NoAnswerError as error:
             raise ReadFailedError(f"Cloud Storage: {error}") from None
 

@@ -22,12 +22,14 @@ def test_within_only_shortens_and_at_least_only_extends_a_deadline() -> None:
     assert deadline.at_least(10).at == deadline.at
     assert deadline.at_least(1000).left == pytest.approx(1000, abs=1)
     assert deadline.share(0.25).left == pytest.approx(25, abs=1)
+    assert deadline.or_after(10) is deadline
 
 
 def test_no_deadline_never_passes() -> None:
     NO_DEADLINE.check()
     assert not NO_DEADLINE.has_passed
     assert NO_DEADLINE.within(10).left == pytest.approx(10, abs=1)
+    assert NO_DEADLINE.or_after(10).left == pytest.approx(10, abs=1)
 
 
 def test_time_spent_waiting_makes_the_object_retryable() -> None:
