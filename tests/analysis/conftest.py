@@ -1,6 +1,7 @@
 """One dataset with the rows of all objects, for every test of the views to read."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 
 import msgspec
@@ -13,7 +14,7 @@ from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.tools import dictionary_rows
 from dcm2bq.tools.backfill import staged_files
-from tests.support.analysis_objects import AnalysisObject, all_objects
+from tests.support.analysis_objects import AnalysisObject, all_objects, published_objects
 from tests.support.datasets import borrowed_dataset
 from tests.support.googlesql_views import EngineDataset
 
@@ -31,8 +32,25 @@ def analysis_dataset(bigquery_url: str) -> Iterator[Dataset]:
     Query it with `analysis_dataset.query("SELECT ... FROM sr_content")`. A statement costs the
     server 0.1 s of CPU: read a view whole, once, by a fixture of the module.
     """
+    with _filled_dataset(bigquery_url, all_objects()) as dataset:
+        yield dataset
+
+
+@pytest.fixture(scope="package")
+def published_dataset(request: pytest.FixtureRequest, bigquery_url: str) -> Iterator[Dataset]:
+    """A dataset with a row for each of `published_objects()`, whose answers never vary."""
+    if all_objects() == published_objects():
+        yield request.getfixturevalue("analysis_dataset")
+        return
+    with _filled_dataset(bigquery_url, published_objects()) as dataset:
+        yield dataset
+
+
+@contextmanager
+def _filled_dataset(bigquery_url: str, objects: Iterable[AnalysisObject]) -> Iterator[Dataset]:
+    """Lend a dataset with the rows of objects, the dictionary and the protocols."""
     with borrowed_dataset(bigquery_url) as dataset:
-        load(bigquery_url, dataset, all_objects())
+        load(bigquery_url, dataset, objects)
         _fill_dictionary(dataset)
         dataset.query(f"INSERT INTO protocol_reference VALUES {REFERENCE}")
         yield dataset

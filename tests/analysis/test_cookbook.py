@@ -79,9 +79,11 @@ def test_what_a_query_reads_is_stated(question: Question) -> None:
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.title)
 def test_the_rows_shown_are_among_the_answers(
-    analysis_dataset: Dataset, question: Question
+    published_dataset: Dataset, question: Question
 ) -> None:
-    rows = analysis_dataset.query(re.sub(r"\bdicom\.", f"{analysis_dataset.name}.", question.query))
+    rows = published_dataset.query(
+        re.sub(r"\bdicom\.", f"{published_dataset.name}.", question.query)
+    )
     assert question.answer
     assert list(rows[0]) == question.columns
     answers = [[_shown(value) for value in row.values()] for row in rows]

@@ -97,9 +97,15 @@ def made_objects(prefix: str = "") -> tuple[AnalysisObject, ...]:
 
 
 @cache
+def published_objects() -> tuple[AnalysisObject, ...]:
+    """Return the objects that are the same on every machine: the made ones and pydicom's."""
+    return (*made_objects(), *_convertible("pydicom", _PYDICOM))
+
+
+@cache
 def all_objects() -> tuple[AnalysisObject, ...]:
     """Return every object that the product can convert."""
-    return (*made_objects(), *_convertible("pydicom", _PYDICOM), *_convertible("corpus", _CORPUS))
+    return (*published_objects(), *_convertible("corpus", _CORPUS))
 
 
 def _convertible(place: str, folder: Path) -> Iterator[AnalysisObject]:
