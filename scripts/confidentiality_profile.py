@@ -1,6 +1,7 @@
-"""Write dcm2bq/dicom/basic_profile.tsv from PS3.15, which is published in DocBook.
+"""Write dcm2bq/dicom/privacy/confidentiality_profile.tsv from PS3.15, published in DocBook.
 
-    python scripts/basic_profile.py part15.xml > dcm2bq/dicom/basic_profile.tsv
+    TABLE=dcm2bq/dicom/privacy/confidentiality_profile.tsv
+    python scripts/confidentiality_profile.py part15.xml > $TABLE
 
 The input is part15.xml from https://dicom.nema.org/medical/dicom/current/source/docbook/part15/.
 The output has the columns "Tag" and "Basic Prof." of Table E.1-1, Application Level
@@ -68,7 +69,7 @@ def main() -> None:
         parser.error(f"{error.filename}: {error.strerror}")
     print(  # noqa: T201
         f"# PS3.15 {edition(root)}, Table E.1-1, column Basic Prof.: tag and action; "
-        "made by scripts/basic_profile.py"
+        "made by scripts/confidentiality_profile.py"
     )
     for tag, action in sorted(rows(root)):
         print(f"{tag}\t{action}")  # noqa: T201

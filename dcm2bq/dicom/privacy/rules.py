@@ -299,7 +299,7 @@ def check_attributes(options: Privacy) -> None:
 def _profile(name: str | None) -> list[tuple[str, Action | None]]:
     if name is None:
         return []
-    table = resources.files(__package__).joinpath(f"{name}_profile.tsv").read_text()
+    table = resources.files(__package__).joinpath("confidentiality_profile.tsv").read_text()
     rows = (line.split("\t") for line in table.splitlines() if not line.startswith("#"))
     actions = {
         selector: _ACTIONS[action]

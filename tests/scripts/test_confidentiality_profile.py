@@ -1,10 +1,10 @@
-"""The script `basic_profile.py` reads the Basic Profile from the DocBook of the standard."""
+"""The script `confidentiality_profile.py` reads its table from the DocBook of PS3.15."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "basic_profile.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "confidentiality_profile.py"
 DOCUMENT = """<?xml version="1.0"?>
 <book xmlns="http://docbook.org/ns/docbook">
   <title>PS3.15</title>
