@@ -191,8 +191,8 @@ def table() -> dict[str, str]:
     text = (
         resources.files("dcm2bq.dicom.privacy").joinpath("confidentiality_profile.tsv").read_text()
     )
-    rows = (line.split("\t") for line in text.splitlines() if not line.startswith("#"))
-    return dict(rows)
+    rows = [line.split("\t") for line in text.splitlines() if not line.startswith("#")]
+    return {tag: action for tag, action, *_ in rows[1:]}
 
 
 def test_the_table_is_complete() -> None:
