@@ -7,7 +7,7 @@ K (keep) or C (clean). Where an option has none, the action of the Basic Profile
 import re
 from collections.abc import Collection, Mapping
 from enum import Enum, auto
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import NamedTuple
 
@@ -158,6 +158,7 @@ def basic_action(tag: int) -> Action | None:
     return profile_action(tag, ())
 
 
+@lru_cache(maxsize=16)
 def deidentification_codes(options: Privacy) -> tuple[str, ...]:
     """Return the codes of CID 7050 (PS3.16) for what is done to a header; none without a profile.
 
