@@ -13,25 +13,15 @@ from pydicom.dataset import Dataset
 
 from dcm2bq.config import from_overrides
 from dcm2bq.dicom import Conversion, convert, deidentification_codes, privacy_rules
+from tests.support.privacy_options import KEY, OPTIONS, PROFILE_WITH_OPTIONS
 
-OPTIONS = [
-    "retainLongitudinalModifiedDates",
-    "retainDeviceIdentity",
-    "retainInstitutionIdentity",
-    "retainPatientCharacteristics",
-    "retainSafePrivate",
-    "cleanStructuredContent",
-    "cleanDescriptors",
-]
-"""All but `retainUids`, as UIDs contain dates, and `retainLongitudinalFullDates`."""
-PRIVACY = {"profile": "basic", "options": OPTIONS, "keptDescriptors": ["E+1"]}
 FILES = ("CT_small.dcm", "MR_small.dcm", "test-SR.dcm", "reportsi.dcm", "rtplan.dcm")
 
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     privacy_rules.cache_clear()
-    monkeypatch.setenv("DCM2BQ_HASH_KEY", "a key that is long enough")
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", KEY)
     yield
     privacy_rules.cache_clear()
 
@@ -41,7 +31,7 @@ def path(name: str) -> Path:
 
 
 def research(name: str, **privacy: Any) -> Conversion:
-    return convert(path(name), {"privacy": PRIVACY | privacy})
+    return convert(path(name), {"privacy": PROFILE_WITH_OPTIONS | privacy})
 
 
 def values(data: Dataset, vr: str, *, but: str = "") -> set[str]:
@@ -144,7 +134,7 @@ def test_remove_and_hash_precede_the_options() -> None:
 
 def test_what_was_done_is_said_by_codes() -> None:
     """113100 to 113112 of CID 7050; codes of options that concern pixels are not among them."""
-    privacy = from_overrides({"privacy": PRIVACY}).privacy
+    privacy = from_overrides({"privacy": PROFILE_WITH_OPTIONS}).privacy
     assert deidentification_codes(privacy) == (
         *("113100", "113104", "113105", "113107", "113108", "113109", "113111", "113112"),
     )
