@@ -155,12 +155,13 @@ MARKS = {
 KEPT_BY = {
     "uid": "retainUids",
     "date": "retainLongitudinalFullDates",
+    "unlisted date": "retainLongitudinalFullDates",
     "device": "retainDeviceIdentity",
     "institution": "retainInstitutionIdentity",
     "patient": "retainPatientCharacteristics",
 }
 """The options of the profile that keep a kind. Nothing keeps names, nor descriptions that are not
-listed. Dates of attributes that the table does not list stay unless dates are shifted."""
+listed."""
 _EVERY_OPTION = (*OPTIONS, "retainUids", "retainLongitudinalFullDates")
 _DATE_OPTIONS = ["retainLongitudinalModifiedDates", "retainLongitudinalFullDates"]
 _UNLISTED = {0x00100033: "LO", 0x00143076: "DA", 0x0014407A: "DT", 0x00189999: "DA"}

@@ -79,6 +79,7 @@ _BASIC = {
 """The actions of the Basic Profile; where it offers several, the strictest."""
 
 _SHIFTING: ProfileOption = "retainLongitudinalModifiedDates"
+_KEEPING_DATES: ProfileOption = "retainLongitudinalFullDates"
 _DATE_VRS = frozenset({"DA", "DT"})
 _KEEPING = {
     "AS": Action.CAP_AGE,
@@ -138,14 +139,22 @@ def profile_action(tag: int, options: Collection[ProfileOption]) -> Action | Non
     vr = public_vr(tag)
     listed = row(tag)
     if listed is None:
-        is_date = vr in _DATE_VRS or tag in DATES_IN_TEXT
-        return _shifting(tag, Action.REMOVE) if is_date and _SHIFTING in options else None
+        return _unlisted(tag, vr, options)
     cells = {option: cell for option in options if (cell := listed.cell(option))}
     if _SHIFTING in cells:
         return _shifting(tag, _BASIC[listed.basic])
     if "K" in cells.values():
         return _KEEPING.get(vr)
     return _cleaning(cells, options) or _BASIC[listed.basic]
+
+
+def _unlisted(tag: int, vr: str, options: Collection[ProfileOption]) -> Action | None:
+    """Return what happens to an attribute that the table does not list: dates are dates, too."""
+    if tag in DATES_IN_TEXT:
+        return Action.REMOVE
+    if vr not in _DATE_VRS or _KEEPING_DATES in options:
+        return None
+    return _shifting(tag, Action.EMPTY) if _SHIFTING in options else Action.EMPTY
 
 
 def _shifting(tag: int, otherwise: Action | None) -> Action | None:

@@ -55,6 +55,9 @@ class Rules:
         self.shift_days = options.shift_days
         self.descriptors = Descriptors(options.kept_descriptors)
         self.shifts_dates = "retainLongitudinalModifiedDates" in options.options
+        self.changes_dates = (
+            options.profile is not None and "retainLongitudinalFullDates" not in options.options
+        )
         self.keeps_patient = "retainPatientCharacteristics" in options.options
         self.keeps_uids = "retainUids" in options.options
         self._selections = selections(options)
@@ -179,9 +182,16 @@ class _Treatment:
 
     def _kept(self, element: Element, scope: _ItemScope) -> Element | None:
         """Return an element that is kept, without its value if this could contain others."""
-        if self._rules.shifts_dates and temporal_vr(element.tag, element.vr):
-            return modified(element, scope.item, self._days, self._notes)
-        return guarded(element, scope.item, scope.charset, self._notes)
+        return self._dated(guarded(element, scope.item, scope.charset, self._notes), scope)
+
+    def _dated(self, kept: Element | None, scope: _ItemScope) -> Element | None:
+        """Return an element that is kept, with its dates shifted or emptied, whatever its tag."""
+        if kept is None or not self._rules.changes_dates:
+            return kept
+        vr = temporal_vr(kept.tag, kept.vr)
+        if vr and self._rules.shifts_dates:
+            return modified(kept, scope.item, self._days, self._notes)
+        return kept if vr in {None, "TM"} else _emptied(kept)
 
     def _has_clean_content(self, element: Element, scope: _ItemScope) -> bool:
         """Clean the items of structured content; return False if there are none."""
@@ -204,7 +214,8 @@ class _Treatment:
             return None
         if vr == "UI" and not self._rules.keeps_uids:
             return self._hashed(element, scope, vr)
-        return guarded_safe(element, scope.item, scope.charset, self._notes, vr)
+        safe = guarded_safe(element, scope.item, scope.charset, self._notes, vr)
+        return self._dated(safe, scope)
 
     def _hashed(self, element: Element, scope: _ItemScope, vr: str) -> Element:
         """Return an element with a pseudonym for each value; emptied if the value is not text.
