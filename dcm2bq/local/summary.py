@@ -157,7 +157,7 @@ def print_no_files(out: Console, root: Path) -> None:
 
 def print_report(out: Console, path: Path) -> None:
     """Print where the report is."""
-    _heading(out, f"Report: {path}")
+    _heading(out, f"Report, for a browser: {path}")
 
 
 def print_changes(out: Console, stack: Stack, changes: Iterable[Change]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config, from_overrides
 from dcm2bq.tools.report import report as tool
-from dcm2bq.tools.report.answers import USD_PER_TIB, Answer, Interviewer
+from dcm2bq.tools.report.answers import USD_PER_TIB, Answered, Interviewer
 from dcm2bq.tools.report.page import Report, render
 from dcm2bq.tools.report.questions import OVERVIEW, SECTIONS, Question, Rows
 from tests.analysis import test_quality_findings as findings
@@ -141,7 +141,7 @@ class Tags(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def answers(published_dataset: Dataset) -> dict[str, Answer]:
+def answers(published_dataset: Dataset) -> dict[str, Answered]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:9")
         interviewer = Interviewer(published_dataset, Config(), budget=0, identifiers=True)
@@ -149,7 +149,7 @@ def answers(published_dataset: Dataset) -> dict[str, Answer]:
     return {answer.question.name: answer for answer in every}
 
 
-def rows_of(answer: Answer) -> list[dict[str, Any]]:
+def rows_of(answer: Answered) -> list[dict[str, Any]]:
     assert answer.reason is None
     assert answer.rows is not None
     return list(answer.rows)
@@ -163,7 +163,7 @@ def groups(*keywords: str) -> dict[Any, list[AnalysisObject]]:
     return by_text
 
 
-def test_the_numbers_are_those_of_the_files(answers: Mapping[str, Answer]) -> None:
+def test_the_numbers_are_those_of_the_files(answers: Mapping[str, Answered]) -> None:
     (numbers,) = rows_of(answers["overview"])
     assert numbers["instances"] == len(published_objects())
     for column, keyword in (
@@ -174,7 +174,7 @@ def test_the_numbers_are_those_of_the_files(answers: Mapping[str, Answer]) -> No
         assert numbers[column] == len(groups(keyword).keys() - {(None,)}), column
 
 
-def test_modalities_are_those_of_the_files(answers: Mapping[str, Answer]) -> None:
+def test_modalities_are_those_of_the_files(answers: Mapping[str, Answered]) -> None:
     expected = {}
     for (modality,), objects in groups("Modality").items():
         studies = {findings.text(each.header, "StudyInstanceUID") for each in objects} - {None}
@@ -189,7 +189,7 @@ def test_modalities_are_those_of_the_files(answers: Mapping[str, Answer]) -> Non
     )[: len(rows)]
 
 
-def test_years_are_those_of_the_study_dates(answers: Mapping[str, Answer]) -> None:
+def test_years_are_those_of_the_study_dates(answers: Mapping[str, Answered]) -> None:
     expected = Counter[int]()
     seen = set()
     for each in published_objects():
@@ -205,19 +205,19 @@ def test_years_are_those_of_the_study_dates(answers: Mapping[str, Answer]) -> No
     assert +shown == +expected
 
 
-def test_bytes_are_those_of_the_files(answers: Mapping[str, Answer]) -> None:
+def test_bytes_are_those_of_the_files(answers: Mapping[str, Answered]) -> None:
     (row,) = rows_of(answers["storage"])
     assert row["storage_class"] == "STANDARD"
     assert row["bytes"] == sum(len(each.content) for each in published_objects())
 
 
-def test_every_question_is_answered_about_the_objects(answers: Mapping[str, Answer]) -> None:
+def test_every_question_is_answered_about_the_objects(answers: Mapping[str, Answered]) -> None:
     empty = {"dead-letters", "dead-letter-list"}  # the objects have rows without a function
     assert {name for name, answer in answers.items() if not rows_of(answer)} == empty
 
 
 def test_a_page_without_identifiers_has_no_identifier_of_the_objects(
-    answers: Mapping[str, Answer],
+    answers: Mapping[str, Answered],
 ) -> None:
     shown = Answers({a.sql: rows_of(a) for a in answers.values()})
     html = page(shown)

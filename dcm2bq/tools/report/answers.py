@@ -14,7 +14,7 @@ _TIB = 2**40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answered:
     """A question, its query and its rows.
 
     `bytes_read` is BigQuery's upper bound, None on the local BigQuery. `rows` is None if the
@@ -70,27 +70,27 @@ class Interviewer:
         self._unmet = ", ".join(schema.unmet_needs(config.json_output))
         self.usd = 0.0
 
-    def overview(self) -> Answer:
+    def overview(self) -> Answered:
         """Return the answer that the numbers at the top of the page come from."""
         return self._answer(OVERVIEW)
 
-    def sections(self) -> Iterator[tuple[Section, list[Answer]]]:
+    def sections(self) -> Iterator[tuple[Section, list[Answered]]]:
         """Yield each section with its answers."""
         for section in SECTIONS:
             asked = (q for q in section.questions if self._identifiers or not q.identifies)
             yield section, [self._answer(question) for question in asked]
 
-    def _answer(self, question: Question) -> Answer:
+    def _answer(self, question: Question) -> Answered:
         self._on_question()
         sql = question.query(self._names)
         if question.reads_headers and self._unmet:
             reason = f"The dataset lacks the view for it, which needs {self._unmet}."
-            return Answer(question=question, sql=sql, reason=reason)
+            return Answered(question=question, sql=sql, reason=reason)
         read = None if emulators.url(emulators.BIGQUERY) else self._dataset.bytes_processed(sql)
-        answer = Answer(question=question, sql=sql, bytes_read=read)
+        answer = Answered(question=question, sql=sql, bytes_read=read)
         if self.usd + answer.usd > self._budget:
             reason = f"Not asked: it costs up to ${answer.usd:,.2f}. Raise --budget-usd to ask it."
-            return Answer(question=question, sql=sql, bytes_read=read, reason=reason)
+            return Answered(question=question, sql=sql, bytes_read=read, reason=reason)
         self.usd += answer.usd
         rows = self._dataset.query(sql)
-        return Answer(question=question, sql=sql, bytes_read=read, rows=rows)
+        return Answered(question=question, sql=sql, bytes_read=read, rows=rows)

@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from dcm2bq.dicom.sop_classes import uid_name
-from dcm2bq.tools.report.answers import Answer
+from dcm2bq.tools.report.answers import Answered
 from dcm2bq.tools.report.charts import draw
 from dcm2bq.tools.report.questions import Section
 from dcm2bq.tools.wording import size
@@ -27,8 +27,8 @@ class Report:
 
     dataset: str
     made_at: datetime
-    overview: Answer
-    sections: Sequence[tuple[Section, Sequence[Answer]]]
+    overview: Answered
+    sections: Sequence[tuple[Section, Sequence[Answered]]]
     usd: float | None
     identifiers: bool
 
@@ -60,7 +60,7 @@ def _resource(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def _chart(answer: Answer) -> Markup | None:
+def _chart(answer: Answered) -> Markup | None:
     """Return the chart of an answer; Vega has escaped the texts in it."""
     svg = draw(answer.question.drawing, [_named(row) for row in answer.rows or ()])
     return None if svg is None else Markup(svg)  # noqa: S704
