@@ -126,6 +126,16 @@ def test_retained_uids_are_those_of_the_file() -> None:
     assert "ImplementationClassUID" not in done.metadata
 
 
+@pytest.mark.parametrize("vr", ["UI", "LO", "UN"])
+def test_a_text_that_is_not_a_uid_is_not_retained_as_one(vr: str) -> None:
+    study, series = element(0x0020000D, vr, "DOE^JANE"), element(0x0020000E, vr, "1.2.3")
+    options = {"privacy": {"profile": "basic", "options": ["retainUids"]}}
+    done = convert(dicom(identity(), study, series), options)
+    assert done.metadata["SeriesInstanceUID"] == "1.2.3"
+    assert done.columns["StudyInstanceUID"] == done.metadata["StudyInstanceUID"]
+    assert re.fullmatch(r"2\.25\.\d+", done.metadata["StudyInstanceUID"])
+
+
 def test_remove_and_hash_precede_the_options() -> None:
     done = research("CT_small.dcm", remove=["StudyDate", "private"], hash=["StationName"])
     assert "StudyDate" not in done.metadata

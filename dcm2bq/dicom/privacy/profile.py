@@ -55,6 +55,8 @@ class Action(Enum):
     """Dates are shifted and times kept; a value that is neither is emptied."""
     CHECK_TIME = auto()
     """Dates and times are kept; a value that is neither is emptied."""
+    CHECK_UID = auto()
+    """UIDs are kept; other text is hashed."""
     CAP_AGE = auto()
     """Ages above 89 years are replaced (45 CFR 164.514(b)(2)(i)(C))."""
     CLEAN_DESCRIPTION = auto()
@@ -86,6 +88,7 @@ _KEEPING = {
     "DA": Action.CHECK_TIME,
     "DT": Action.CHECK_TIME,
     "TM": Action.CHECK_TIME,
+    "UI": Action.CHECK_UID,
 }
 """What K means for some VRs: a text under their tags could be anything."""
 _PRIVATE = "private"

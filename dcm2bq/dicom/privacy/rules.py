@@ -36,6 +36,8 @@ from dcm2bq.dicom.values import DECODERS, TEXT_VRS, BadValueError
 from dcm2bq.hash_key import required_key
 
 _UID_ROOT = "2.25."  # UIDs made from a 128-bit integer (PS3.5 B.2)
+_UID_CHARACTERS = b"0123456789.\\ \0"
+"""Those of UIDs, of what separates them, and of padding (PS3.5 9.1)."""
 _MOST_TAGS = 4096
 """Most tags whose actions are cached: more than real collections have."""
 SOP_INSTANCE_UID = 0x00080018
@@ -170,13 +172,19 @@ class _Treatment:
             return checked(element, scope.item, self._notes, public_vr(element.tag))
         if action is Action.CAP_AGE:
             return capped(element, scope.item, self._notes)
+        if action is Action.CHECK_UID:
+            return self._uid(element, scope)
         if action is Action.CHECK_SAFE:
             return self._safe(element, scope)
+        return self._cleaned(element, scope, action)
+
+    def _cleaned(self, element: Element, scope: _ItemScope, action: Action) -> Element | None:
+        """Return an element that is clean; otherwise what the Basic Profile makes of it."""
         if action is Action.CLEAN_CONTENT:
-            is_kept = self._has_clean_content(element, scope)
+            is_clean = self._has_clean_content(element, scope)
         else:
-            is_kept = self._rules.descriptors.keeps(element, scope.charset)
-        if is_kept:
+            is_clean = self._rules.descriptors.keeps(element, scope.charset)
+        if is_clean:
             return self._kept(element, scope)
         return None if basic_action(element.tag) is Action.REMOVE else _emptied(element)
 
@@ -206,6 +214,13 @@ class _Treatment:
                 deadline=self._deadline,
             )
         return True
+
+    def _uid(self, element: Element, scope: _ItemScope) -> Element | None:
+        """Return an element as it is if its values are UIDs, otherwise with pseudonyms."""
+        value = element.value
+        if isinstance(value, bytes) and not value.translate(None, _UID_CHARACTERS):
+            return self._kept(element, scope)
+        return self._hashed(element, scope, public_vr(element.tag))
 
     def _safe(self, element: Element, scope: _ItemScope) -> Element | None:
         """Return a private element if it is listed as safe, with UIDs replaced; otherwise None."""
