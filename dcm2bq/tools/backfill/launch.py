@@ -14,7 +14,7 @@ from dcm2bq.ignored import Ignored, is_archive, is_sniffed, why_ignored
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools import indexing
 from dcm2bq.tools.backfill import costs, known
-from dcm2bq.tools.backfill.costs import Terms
+from dcm2bq.tools.backfill.costs import Terms, Work
 from dcm2bq.tools.backfill.plan import SHARD_OBJECTS, Census, Shard
 from dcm2bq.tools.backfill.read_sample import SAMPLE, UNMEASURED, measure
 from dcm2bq.tools.backfill.run_records import Loaded, Run, RunRecords
@@ -142,16 +142,17 @@ class Backfill:
     def afford(self, terms: Terms, budget: float) -> tuple[Sequence[Shard], float, float]:
         """Return the first remaining shards that a budget covers, their cost, and that of the rest.
 
-        `prepare` is called first.
+        `prepare` is called first. Shards that an earlier attempt has staged are not read again.
         """
         by_shard = {} if self.run.takes_all else known.by_shard(self.dataset, self.run)
         works = {
             shard.number: costs.shard_work(shard, self.run.classes, by_shard.get(shard.number))
             for shard in self.remaining
         }
+        works |= {number: Work(reads={}, shards=1) for number in self._records.staged_shards()}
         shards, cost = costs.within_budget(terms, budget, self.remaining, works)
-        everything = sum(costs.cost_of(terms, work) for work in works.values())
-        return shards, cost, everything - cost
+        rest = self.remaining[len(shards) :]
+        return shards, cost, sum(costs.cost_of(terms, works[shard.number]) for shard in rest)
 
     @property
     def total(self) -> int:

@@ -12,6 +12,7 @@ record or none.
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
@@ -134,6 +135,10 @@ class RunRecords:
         """Return the record of a staged shard; None if it is not staged."""
         content = self.folder.read(f"shards/{shard:06}.json")
         return None if content is None else _decode(content, Staged)
+
+    def staged_shards(self) -> list[int]:
+        """Return the numbers of the shards that are staged, in order."""
+        return [int(PurePosixPath(name).stem) for name in self.folder.names("shards/")]
 
     def stage(self, staged: Staged) -> Staged:
         """Record which files count; return the earlier record if another process was first."""
