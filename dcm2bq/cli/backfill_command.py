@@ -468,7 +468,7 @@ def _dry_run(
         known=known,
         queried=queried,
     )
-    findings = examine_ignored(config, total).sentences() if samples else []
+    findings = examine_ignored(config, total).sentences() if may_read else []
     if as_json:
         document = {**estimate.document(), "findings": findings}
         say_json(msgspec.json.format(msgspec.json.encode(document)))
