@@ -19,7 +19,7 @@ from dcm2bq.tools.wording import counted
 
 if TYPE_CHECKING:
     from dcm2bq.tools.ignored_names import SampleFindings
-    from dcm2bq.tools.verify import Comparison, Repair
+    from dcm2bq.tools.verify.comparison import Comparison, Repair
 
 _EXAMPLES = 3  # of ignored objects that begin with DICM; --json has all of the sample
 _BAR_OBJECTS = 1000  # objects between two updates of the progress bar
@@ -94,7 +94,7 @@ def verify(
     GsUri.parse(location)  # before any request
     from dcm2bq.bigquery.dataset import Dataset  # noqa: PLC0415
     from dcm2bq.tools import indexing  # noqa: PLC0415
-    from dcm2bq.tools import verify as tool  # noqa: PLC0415
+    from dcm2bq.tools.verify import comparison as tool  # noqa: PLC0415
 
     config = startable(configuration.load()) if repair else configuration.load()
     dataset = Dataset(config)

@@ -16,7 +16,7 @@ from dcm2bq.deadline import Deadline
 from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.handler import Result
 from dcm2bq.stored_object import StoredObject
-from dcm2bq.tools.verify import Comparison, Repair
+from dcm2bq.tools.verify.comparison import Comparison, Repair
 from tests.dicom.build import dicom, element, identity
 from tests.support.archive_files import tar_of, zip_of
 from tests.support.cloud import Bucket, Event
