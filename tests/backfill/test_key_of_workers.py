@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Iterator
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,14 @@ from tests.support.proxy import LoadingBigQuery, Proxy
 
 KEY = b"SENTINEL-key-of-the-pseudonyms"
 SECRET = "projects/my-project/secrets/dcm2bq/versions/3"
-PRIVACY = {"hash": ["PatientID"], "hashKeySecret": SECRET}
+PRIVACY = {
+    "profile": "basic",
+    "options": ["retainLongitudinalModifiedDates"],
+    "hash": ["PatientID"],
+    "hashKeySecret": SECRET,
+}
+STUDY_DATE = date(2004, 1, 19)
+"""That of `CT_SMALL`."""
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -95,6 +103,8 @@ def test_each_process_reads_the_key(hashing: Site, secrets: SecretManager) -> No
     assert done.status == 0, done.err
     (row,) = hashing.rows()
     assert row["PatientID"] == hmac.digest(KEY, b"1CT1", hashlib.sha256).hex().upper()
+    days = hmac.digest(KEY, b"dcm2bq\0days of a patient\0" + b"1CT1\0", hashlib.sha256)
+    assert row["StudyDate"] == STUDY_DATE - timedelta(int.from_bytes(days) % 365 + 1)
     assert secrets.requests >= 2
     assert "SENTINEL" not in done.out + done.err
 
