@@ -292,29 +292,57 @@ class Privacy(_Options, frozen=True, kw_only=True):
     key_version: Annotated[
         str | None, Meta(description="Name of the key's version; part of the table's fingerprint")
     ] = None
+    path: Annotated[
+        Literal["full", "hash"],
+        Meta(
+            description="Names of objects and of members of archives in the tables: in full, or "
+            "replaced with a keyed hash"
+        ),
+    ] = "full"
 
     @property
     def is_on(self) -> bool:
         """Whether anything is removed or replaced."""
+        return self.changes_headers or self.hashes_paths
+
+    @property
+    def changes_headers(self) -> bool:
+        """Whether anything of a header is removed or replaced."""
         return bool(self.profile or self.remove or self.hash)
+
+    @property
+    def hashes_paths(self) -> bool:
+        """Whether names of objects and members are replaced."""
+        return self.path == "hash"
 
     @property
     def needs_key(self) -> bool:
         """Whether anything is replaced with a keyed hash."""
-        return bool(self.profile or self.hash)
+        return bool(self.profile or self.hash) or self.hashes_paths
 
     @property
     def fingerprint(self) -> str:
         """The first 16 hex digits of the SHA-256 of this group as canonical JSON.
 
-        Canonical JSON has every option but `hashKeySecret`, sorted by name, without white space;
-        Terraform's `jsonencode` writes the same. Where the key is kept does not change a row, and
-        the key itself has a label of its own, by `hash_key.digest`.
+        Canonical JSON is sorted by name, without white space; Terraform's `jsonencode` writes the
+        same. It has the options of the first release, and those of later ones that are set, so
+        that the fingerprints of existing tables stay. It lacks `hashKeySecret`: where the key is
+        kept does not change a row, and the key itself has a label of its own, by
+        `hash_key.digest`.
         """
-        options = msgspec.to_builtins(self)
-        del options["hashKeySecret"]
-        canonical = json.dumps(options, sort_keys=True, separators=(",", ":"))
+        defaults, options = msgspec.to_builtins(Privacy()), msgspec.to_builtins(self)
+        labelled = {
+            name: value
+            for name, value in options.items()
+            if name in _FIRST_PRIVACY_OPTIONS or value != defaults[name]
+        }
+        labelled.pop("hashKeySecret", None)
+        canonical = json.dumps(labelled, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+_FIRST_PRIVACY_OPTIONS = frozenset({"profile", "remove", "hash", "hashKeyVariable", "keyVersion"})
+"""Options that are part of the fingerprint whether they are set or not."""
 
 
 class Retry(_Options, frozen=True, kw_only=True):

@@ -281,14 +281,15 @@ class _Layer:
 
 @lru_cache(maxsize=16)
 def privacy_rules(options: Privacy) -> Rules | None:
-    """Return the rules that the options specify; None if they specify none.
+    """Return the rules for headers that the options specify; None if they specify none.
 
     The key is looked up once for each set of options; a secret must have been read before, by
     `secret_manager`. Raises `ConfigError`.
     """
     if not options.is_on:
         return None
-    return Rules(options, required_key(options) if options.needs_key else b"")
+    key = required_key(options) if options.needs_key else b""
+    return Rules(options, key) if options.changes_headers else None
 
 
 def check_attributes(options: Privacy) -> None:
