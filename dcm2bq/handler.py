@@ -132,8 +132,7 @@ class Handler:
 
         If the object is an archive that is read, this can be restricted to one `member`.
         """
-        if not self._config.input.admits(event.object.bucket):
-            raise InvalidEventError("data.bucket: is not one of input.buckets")
+        self._refuse_other_buckets(event)
         if ignored := self._why_ignored(event):
             return Outcome(result=Result.IGNORED, event=event, ignored=ignored)
         if event.kind in {EventKind.DELETED, EventKind.ARCHIVED}:
@@ -147,7 +146,12 @@ class Handler:
 
     def mark_as(self, event: ObjectEvent, deadline: Deadline) -> None:
         """Insert the marker of an event whose object already has the name that rows have."""
+        self._refuse_other_buckets(event)
         self._sink.insert(rows.instance_row(event, now=_now(), info=rows.info(event)), deadline)
+
+    def _refuse_other_buckets(self, event: ObjectEvent) -> None:
+        if not self._config.input.admits(event.object.bucket):
+            raise InvalidEventError("data.bucket: is not one of input.buckets")
 
     def _why_ignored(self, event: ObjectEvent) -> Ignored | None:
         """Return why nothing is recorded of an event, or None if something is."""

@@ -22,6 +22,7 @@ from dcm2bq.cli import (
     dump_command,
     init_command,
     local_command,
+    privacy_command,
     try_command,
     verify_command,
 )
@@ -130,6 +131,7 @@ for command in (
     dump_command.dump,
     init_command.init,
     local_command.local,
+    privacy_command.privacy,
     try_command.try_,
     verify_command.verify,
 ):
