@@ -1,5 +1,7 @@
-"""Numbers and durations as messages write them; needs nothing that workers lack."""
+"""Numbers, sizes and durations as messages write them; needs nothing that workers lack."""
 
+_UNITS = ("bytes", "KB", "MB", "GB", "TB")
+_KILO = 1000
 _SWITCH_AT = 1.5  # of a unit: a shorter time is written in the next smaller unit
 
 
@@ -10,6 +12,18 @@ def counted(number: int, noun: str) -> str:
     ('1 object', '1,200 objects')
     """
     return f"{number:,} {noun if number == 1 else noun + 's'}"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes with a decimal unit and three significant digits.
+
+    >>> size(999), size(324_000_000_000)
+    ('999 bytes', '324 GB')
+    """
+    value, unit = float(count), 0
+    while value >= _KILO and unit < len(_UNITS) - 1:
+        value, unit = value / _KILO, unit + 1
+    return f"{value:.3g} {_UNITS[unit]}"
 
 
 def duration(seconds: float) -> str:

@@ -16,7 +16,8 @@ from dcm2bq.deadline import Deadline
 from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.handler import Result
 from dcm2bq.stored_object import StoredObject
-from dcm2bq.tools.verify import Comparison, Repair
+from dcm2bq.tools.verify.comparison import Comparison
+from dcm2bq.tools.verify.repair import Repair, Repairer
 from tests.dicom.build import dicom, element, identity
 from tests.support.archive_files import tar_of, zip_of
 from tests.support.cloud import Bucket, Event
@@ -66,7 +67,7 @@ class Place:
                 entry["reason"],
                 entry["result"],
             )
-            for entry in json.loads(done.out)
+            for entry in map(json.loads, done.out.splitlines()[:-1])
         ]
 
     def live(self) -> list[tuple[str, str]]:
@@ -408,12 +409,13 @@ def test_verify_waits_for_a_row_that_appears_late(
         (difference,) = comparison
         early = Repair(difference, Result.INSERTED)
         asked = len(stack.bigquery.requests)
+        repairer = Repairer(Dataset(stack.config), stack.config)
         with ThreadPoolExecutor(1) as pool:
-            confirmed = pool.submit(lambda: list(comparison.confirm([early])))
+            confirmed = pool.submit(lambda: list(repairer.confirm([early])))
             # The second query comes once the first was answered without the row.
             while not confirmed.done() and queries(stack.bigquery.requests[asked:]) < 2:
                 time.sleep(0.01)
-            assert comparison.repair(difference).result == "inserted"
+            assert repairer.repair(difference).result == "inserted"
             assert confirmed.result() == [early]
 
 

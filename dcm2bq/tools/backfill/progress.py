@@ -59,7 +59,10 @@ def totals(folder: Path) -> Counter[str]:
 
 def failure(folder: Path) -> Dcm2BqError | None:
     """Return the error of a step that failed; None if there is none."""
-    kinds = {"ConfigError": ConfigError, "RetryableError": ServiceError}
+    kinds: dict[str, type[Dcm2BqError]] = {
+        "ConfigError": ConfigError,
+        "RetryableError": ServiceError,
+    }
     for file in folder.glob("*.failure"):
         recorded = msgspec.json.decode(file.read_bytes(), type=_Failure)
         return kinds.get(recorded.kind, Dcm2BqError)(recorded.text)
