@@ -11,9 +11,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterable
-from enum import Enum, auto
 from functools import lru_cache
-from importlib import resources
 from typing import Any
 
 from pydicom._dicom_dict import RepeatersDictionary
@@ -34,6 +32,7 @@ from dcm2bq.dicom.elements import (
     tag_of,
 )
 from dcm2bq.dicom.notes import Notes, is_named_in
+from dcm2bq.dicom.privacy.profile import Action, basic_action, profile_action
 from dcm2bq.dicom.values import (
     DECODERS,
     NUMBER_TEXT_VRS,
@@ -59,41 +58,6 @@ MEDIA_STORAGE_SOP_INSTANCE_UID = 0x00020003
 """The same UID under another tag (PS3.10 7.1)."""
 
 
-class Action(Enum):
-    """What happens to an element."""
-
-    REMOVE = auto()
-    EMPTY = auto()
-    HASH = auto()
-
-
-_ACTIONS = {
-    "X": Action.REMOVE,
-    "X/Z": Action.REMOVE,
-    "X/D": Action.REMOVE,
-    "X/Z/D": Action.REMOVE,
-    "Z": Action.EMPTY,
-    "Z/D": Action.EMPTY,
-    "D": Action.EMPTY,  # no dummy value: a row need not conform to an IOD
-    "U": Action.HASH,
-    "X/Z/U*": None,  # sequences of references are kept, with the UIDs in them replaced
-}
-"""The actions of Table E.1-1; where it offers several, the strictest."""
-
-_REPLACED = {
-    "00020001": None,  # File Meta Information Version
-    "00020002": None,  # Media Storage SOP Class UID
-    "00020003": Action.HASH,  # Media Storage SOP Instance UID
-    "00020010": None,  # Transfer Syntax UID
-    "0002xxxx": Action.REMOVE,
-    "0000xxxx": Action.REMOVE,
-}
-"""What a profile keeps of the File Meta Information: how the object is encoded (PS3.15 E.1.1).
-
-A command set is removed: it has AE titles and does not belong in an object (PS3.10 7.1).
-"""
-_REPLACED_GROUPS = ("0000", "0002")
-
 _SIZES = {"SS": 2, "US": 2, "US or SS": 2, "FD": 8, "SV": 8, "UV": 8}
 """Bytes of a number, if not 4."""
 _FIRST_CHARACTER = ord(" ")
@@ -113,7 +77,9 @@ class Rules:
         self._key = key
         removed = [(_selector(name, "privacy.remove"), Action.REMOVE) for name in options.remove]
         hashed = [(_hashable(name), Action.HASH) for name in options.hash]
-        self._layers = [_Layer(removed), _Layer(hashed), _Layer(_profile(options.profile))]
+        self._layers = [_Layer(removed), _Layer(hashed)]
+        self._profile = options.profile
+        self._options = frozenset(options.options)
         self._actions: dict[int, Action | None] = {}
 
     def action(self, tag: int) -> Action | None:
@@ -130,7 +96,7 @@ class Rules:
             for name in (tag, alias):
                 if name in layer:
                     return layer.action(name)
-        return None
+        return None if self._profile is None else profile_action(tag, self._options)
 
     def pseudonym(self, vr: str, value: str) -> str:
         """Return the pseudonym of a value: a UID for a UID, hex digits for other text.
@@ -171,6 +137,8 @@ class Rules:
     ) -> Element | None:
         """Return what replaces an element of an item; None if it is removed."""
         action = self.action(element.tag)
+        if action not in {None, Action.REMOVE, Action.EMPTY, Action.HASH}:
+            action = basic_action(element.tag)
         if action is None:
             return _guarded(element, item, charset, notes)
         if action is Action.REMOVE:
@@ -295,19 +263,6 @@ def privacy_rules(options: Privacy) -> Rules | None:
 def check_attributes(options: Privacy) -> None:
     """Raise `ConfigError` for attributes that cannot be removed or hashed, without the key."""
     Rules(options, b"")
-
-
-def _profile(name: str | None) -> list[tuple[str, Action | None]]:
-    if name is None:
-        return []
-    table = resources.files(__package__).joinpath(f"{name}_profile.tsv").read_text()
-    rows = (line.split("\t") for line in table.splitlines() if not line.startswith("#"))
-    actions = {
-        selector: _ACTIONS[action]
-        for selector, action in rows
-        if not selector.startswith(_REPLACED_GROUPS)
-    }
-    return [*actions.items(), *_REPLACED.items()]
 
 
 def _selector(text: str, option: str) -> str:
