@@ -19,7 +19,7 @@ from dcm2bq.stored_object import StoredObject
 MARKERS = "event IN ('deleted', 'archived')"
 """The condition of delete markers."""
 
-_DAYS = 7
+EXPIRY_DAYS = 7
 """Days after which the table of an abandoned run expires; the longest runs take a few."""
 _KEYS = """
 SELECT path, version, CAST(NULL AS STRING) AS reason, FALSE AS dismissed,
@@ -103,19 +103,33 @@ class KeyLayout:
         Shard n has the paths from `starts[n]` up to the next start. `command` is for the table's
         description.
         """
-        keys = _KEYS.format(instances=self._instances, markers=MARKERS)
-        sql = f"""
+        rows = f"SELECT RANGE_BUCKET(path, @starts) - 1 AS shard, * FROM ({self._keys})"  # noqa: S608
+        sql = self._creation(len(starts), command) + rows
+        self._dataset.query(sql, {**self._parameters, "starts": list(starts)})
+
+    def store_listed(self, listed: str, shards: int, command: str) -> None:
+        """Lay the keys out as `store` does, by the shards that the table `listed` has for paths.
+
+        Keys of other paths are left out. For paths that do not have the order of the listing.
+        """
+        rows = f"SELECT shard, k.* FROM ({self._keys}) AS k JOIN `{listed}` USING (path)"  # noqa: S608
+        self._dataset.query(self._creation(shards, command) + rows, self._parameters)
+
+    @property
+    def _keys(self) -> str:
+        return _KEYS.format(instances=self._instances, markers=MARKERS)
+
+    def _creation(self, shards: int, command: str) -> str:
+        """Return the beginning of the statement that makes the table; its query follows."""
+        return f"""
             CREATE TABLE IF NOT EXISTS `{self.table}`
-            PARTITION BY RANGE_BUCKET(shard, GENERATE_ARRAY(0, {len(starts)}, 1))
+            PARTITION BY RANGE_BUCKET(shard, GENERATE_ARRAY(0, {shards}, 1))
             OPTIONS (
-              expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL {_DAYS} DAY),
+              expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL {EXPIRY_DAYS} DAY),
               description = 'Keys that a run of dcm2bq {command} compares with the listing'
             )
             AS
-            SELECT RANGE_BUCKET(path, @starts) - 1 AS shard, *
-            FROM ({keys})
-        """  # noqa: S608 - the configuration and the command restrict the characters of ids
-        self._dataset.query(sql, {**self._parameters, "starts": list(starts)})
+        """
 
     def drop(self) -> None:
         """Drop the table, if it is there."""
@@ -133,14 +147,12 @@ class KeyLayout:
 
     def unstored(self) -> Iterator[KeyRow]:
         """Yield all keys in the order of their paths, without a table: there must be few."""
-        keys = _KEYS.format(instances=self._instances, markers=MARKERS)
-        sql = f"SELECT * EXCEPT (known) FROM ({keys}) ORDER BY path"  # noqa: S608 - as above
+        sql = f"SELECT * EXCEPT (known) FROM ({self._keys}) ORDER BY path"  # noqa: S608 - as above
         return _key_rows(self._dataset.stream(sql, self._parameters))
 
     def bytes_to_read(self) -> int:
         """Return how many bytes BigQuery reads to lay the keys out, by a dry run."""
-        keys = _KEYS.format(instances=self._instances, markers=MARKERS)
-        return self._dataset.bytes_processed(keys, self._parameters)
+        return self._dataset.bytes_processed(self._keys, self._parameters)
 
     def known(self, shard: int) -> Iterator[tuple[str, str]]:
         """Yield path and version of the known generations of a shard, in order."""
@@ -155,10 +167,9 @@ class KeyLayout:
 
     def count_known(self) -> int:
         """Return the number of known generations; this reads as much as laying the keys out."""
-        keys = _KEYS.format(instances=self._instances, markers=MARKERS)
         sql = f"""
             SELECT COUNT(*) AS n
-            FROM (SELECT DISTINCT path, version FROM ({keys}) WHERE known)
+            FROM (SELECT DISTINCT path, version FROM ({self._keys}) WHERE known)
         """  # noqa: S608 - as above
         (row,) = self._dataset.query(sql, self._parameters)
         return int(row["n"])

@@ -3,6 +3,7 @@
 import json
 import resource
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from dcm2bq.row_names import RowNames, row_names
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.hashed_names import find_objects, in_order_of_rows
+from dcm2bq.tools.verify.comparison import Comparison
 from tests.dicom.build import dicom, element, identity
 from tests.support.archive_files import zip_of
 from tests.support.cloud import Event
@@ -24,6 +26,10 @@ KEY = "the key of the tests"
 NAME = "Doe^Jane"
 SCAN = dicom(identity())
 LONG = dicom(identity(), element(0x00091010, "LT", b"x" * 9000))
+NAMES = (
+    *("in/good.dcm", "in/missing.dcm", "in/new.dcm", "in/a.zip", "in/b.zip"),
+    *("stale.dcm", "outside.dcm"),
+)
 OPTIONS: dict[str, Any] = {"privacy": {"path": "hash"}, "log": {"path": "hash"}}
 
 
@@ -151,6 +157,66 @@ def test_a_hash_leads_to_its_object_and_a_name_to_its_hash(stack: Stack, command
         2,
         "dcm2bq: privacy.path: is full, so that rows have the names themselves\n",
     )
+
+
+def differences(command: Command, location: str, *args: str) -> set[tuple[str, str, str | None]]:
+    """Return finding, path and result of what verify reports."""
+    done = command("verify", location, "--settle", "0", "--json", *args)
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert NAME not in done.out + done.err
+    return {(line["finding"], line["path"], line["result"]) for line in lines if "path" in line}
+
+
+def test_verify_compares_hashes_and_repair_makes_the_tables_equal(
+    stack: Stack, command: Command
+) -> None:
+    """Of a whole bucket: an object that was deleted has no name by which to ask for it."""
+    bucket = stack.versioned_bucket
+    whole, folder = f"gs://{bucket.name}", f"gs://{bucket.name}/{NAME}/in/"
+    events = {
+        name: bucket.upload(f"{NAME}/{name}", zip_of({NAME: SCAN}) if ".zip" in name else SCAN)
+        for name in NAMES
+    }
+    letter = bucket.upload(f"{NAME}/in/broken.dcm", b"no DICOM")
+    for name in ("in/good.dcm", "in/new.dcm", "in/a.zip", "stale.dcm"):
+        assert events[name].post(stack.url).status_code == 200
+    assert letter.post(stack.url).status_code == 200
+    bucket.delete(f"{NAME}/stale.dcm")
+    old = events["in/new.dcm"]
+    events["in/new.dcm"] = bucket.upload(old.data["name"], SCAN)
+    path = {name: path_of(stack, event) for name, event in events.items()}
+    within = {
+        ("missing", path["in/missing.dcm"]),
+        ("missing", path["in/new.dcm"]),
+        ("superseded", path["in/new.dcm"]),
+        ("missing", path["in/b.zip"]),
+        ("dead-lettered", path_of(stack, letter)),
+    }
+    beyond = {("stale", path["stale.dcm"]), ("missing", path["outside.dcm"])}
+    assert {each[:2] for each in differences(command, folder)} == within
+    assert "only verifying the whole bucket finds" in command("verify", folder).err
+    assert {each[:2] for each in differences(command, whole)} == within | beyond
+    repaired = differences(command, whole, "--repair")
+    assert {(name, result) for name, _, result in repaired} == {
+        ("missing", "inserted"),
+        ("missing", "expanded"),
+        ("superseded", "marked"),
+        ("stale", "marked"),
+        ("dead-lettered", "left"),
+    }
+    assert {each[:2] for each in differences(command, whole)} == {
+        ("dead-lettered", path_of(stack, letter))
+    }
+    live = stack.live(f"path LIKE '{whole}/%'")
+    assert {(row["path"], row["version"]) for row in live} == {
+        (path[name], event.data["generation"])
+        for name, event in events.items()
+        if name != "stale.dcm"
+    }
+    ranges = Comparison(stack.dataset, stack.config, whole, settle=timedelta(), range_rows=3)
+    with closing(ranges.keys):  # several, with one listing
+        assert [found.path for found in ranges] == [path_of(stack, letter)]
+    assert ranges.objects == 7
 
 
 def test_another_key_is_refused(
