@@ -79,6 +79,7 @@ _ONE = {
 _SINGLE = {vr: re.compile(one, re.ASCII) for vr, one in _ONE.items()}
 _RANGE = {vr: re.compile(rf"(?=.*\d)({one})?-({one})?", re.ASCII) for vr, one in _ONE.items()}
 """Two dates or times of a query, of which one may be missing (PS3.4 C.2.2.2.5)."""
+_KINDS = {"DA": "a date", "DT": "a date and time", "TM": "a time"}
 _COARSE = re.compile(rf"\d{{4}}(?:0[1-9]|1[0-2])?(?:{_OFFSET})?", re.ASCII)
 """A DT to the year or to the month."""
 _UTC_OFFSET = re.compile(_OFFSET, re.ASCII)
@@ -165,9 +166,19 @@ def modified(element: Element, item: Item, days: int | None, notes: Notes) -> El
         vr = public_vr(element.tag)
         return _mapped(element, item, notes, vr=vr, change=_offset, kind="an offset from UTC")
     if vr == "TM":
-        return _mapped(element, item, notes, vr=vr, change=_time, kind="a time")
+        return checked(element, item, notes, vr)
     shift = partial(shifted, vr, days=days or 0)
     return _mapped(element, item, notes, vr=vr, change=shift, kind="a date that can be shifted")
+
+
+def checked(element: Element, item: Item, notes: Notes, vr: str) -> Element:
+    """Return an element whose values are dates or times of a VR: DA, DT or TM.
+
+    Other values are emptied, with a warning. The item must be sorted.
+    """
+    if element.value == b"":
+        return element
+    return _mapped(element, item, notes, vr=vr, change=partial(_formatted, vr), kind=_KINDS[vr])
 
 
 def capped(element: Element, item: Item, notes: Notes) -> Element:
@@ -199,9 +210,8 @@ def _mapped(
     return made(element.tag, vr, "\\".join(text or "" for text in texts).encode())
 
 
-def _time(text: str) -> str | None:
-    is_time = _SINGLE["TM"].fullmatch(text) or _RANGE["TM"].fullmatch(text)
-    return text if is_time else None
+def _formatted(vr: str, text: str) -> str | None:
+    return text if is_temporal(vr, text) or _RANGE[vr].fullmatch(text) else None
 
 
 def _offset(text: str) -> str | None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from dcm2bq.config import Privacy, ProfileOption
 from dcm2bq.dicom.dictionary import is_private, public_vr
+from dcm2bq.dicom.privacy.dates import DATES_IN_TEXT, can_be_modified
 
 _FILE = "confidentiality_profile.tsv"
 _TAG_COLUMN = "Tag"
@@ -52,6 +53,8 @@ class Action(Enum):
     HASH = auto()
     SHIFT = auto()
     """Dates are shifted and times kept; a value that is neither is emptied."""
+    CHECK_TIME = auto()
+    """Dates and times are kept; a value that is neither is emptied."""
     CAP_AGE = auto()
     """Ages above 89 years are replaced (45 CFR 164.514(b)(2)(i)(C))."""
     CLEAN_DESCRIPTION = auto()
@@ -77,7 +80,13 @@ _BASIC = {
 
 _SHIFTING: ProfileOption = "retainLongitudinalModifiedDates"
 _DATE_VRS = frozenset({"DA", "DT"})
-_TEMPORAL_VRS = _DATE_VRS | {"TM"}
+_KEEPING = {
+    "AS": Action.CAP_AGE,
+    "DA": Action.CHECK_TIME,
+    "DT": Action.CHECK_TIME,
+    "TM": Action.CHECK_TIME,
+}
+"""What K means for some VRs: a text under their tags could be anything."""
 _PRIVATE = "private"
 _MASK = re.compile(r"[0-9A-Fx]{8}")
 _REMOVED_GROUPS = frozenset({0x0000, 0x0002})
@@ -129,14 +138,19 @@ def profile_action(tag: int, options: Collection[ProfileOption]) -> Action | Non
     vr = public_vr(tag)
     listed = row(tag)
     if listed is None:
-        is_shifted = vr in _DATE_VRS and _SHIFTING in options
-        return Action.SHIFT if is_shifted else None
+        is_date = vr in _DATE_VRS or tag in DATES_IN_TEXT
+        return _shifting(tag, Action.REMOVE) if is_date and _SHIFTING in options else None
     cells = {option: cell for option in options if (cell := listed.cell(option))}
-    if _SHIFTING in cells and vr in _TEMPORAL_VRS:
-        return Action.SHIFT
+    if _SHIFTING in cells:
+        return _shifting(tag, _BASIC[listed.basic])
     if "K" in cells.values():
-        return Action.CAP_AGE if vr == "AS" else None
+        return _KEEPING.get(vr)
     return _cleaning(cells, options) or _BASIC[listed.basic]
+
+
+def _shifting(tag: int, otherwise: Action | None) -> Action | None:
+    """Return what happens to a date or time if dates are shifted."""
+    return Action.SHIFT if can_be_modified(tag) else otherwise
 
 
 def _cleaning(

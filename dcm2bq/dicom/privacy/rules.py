@@ -1,56 +1,41 @@
-"""Remove attributes or replace them with pseudonyms: the options `privacy.*` (PS3.15 Annex E).
+"""Apply the options `privacy.*` to data sets: remove, empty, hash, shift and clean elements.
 
 Rules select elements by tag and apply at every level. A pseudonym is a keyed HMAC-SHA-256 of a
 value. Equal values have equal pseudonyms wherever they occur, so that rows can still be joined.
-
-Because rules select by tag, no value may contain other elements. While any rule is in force, a
-value that is not the text, the numbers or the bytes that its tag calls for stays in the object.
 """
 
 import hashlib
 import hmac
-import re
-from collections.abc import Iterable
-from functools import lru_cache
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
-from pydicom._dicom_dict import RepeatersDictionary
 from pydicom._uid_dict import UID_dictionary
-from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from dcm2bq.config import Privacy
 from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom.charset import DEFAULT_CHARSET, Charset, parse_charset
-from dcm2bq.dicom.dictionary import is_private, most_values, public_vr
+from dcm2bq.dicom.dictionary import public_vr
 from dcm2bq.dicom.elements import (
     CHECK_EVERY,
-    MADE,
     SPECIFIC_CHARACTER_SET,
     Element,
     Item,
     find,
+    made,
     tag_of,
 )
-from dcm2bq.dicom.notes import Notes, is_named_in
+from dcm2bq.dicom.notes import Notes
+from dcm2bq.dicom.privacy.dates import capped, checked, days_back, modified, temporal_vr
+from dcm2bq.dicom.privacy.descriptors import Descriptors
+from dcm2bq.dicom.privacy.guard import guarded
 from dcm2bq.dicom.privacy.profile import Action, basic_action, profile_action
-from dcm2bq.dicom.values import (
-    DECODERS,
-    NUMBER_TEXT_VRS,
-    NUMBER_VRS,
-    TEXT_VRS,
-    BadValueError,
-    is_text,
-)
-from dcm2bq.dicom.vr import BINARY_VRS
-from dcm2bq.errors import ConfigError
+from dcm2bq.dicom.privacy.safe_private import creator_of, guarded_safe, safe_vr
+from dcm2bq.dicom.privacy.selectors import selections
+from dcm2bq.dicom.privacy.structured_content import clean_content
+from dcm2bq.dicom.values import DECODERS, TEXT_VRS, BadValueError
 from dcm2bq.hash_key import required_key
 
-_PRIVATE = "private"
-_TAG = re.compile(r"[0-9A-Fa-f]{8}")
-_MASK = re.compile(r"[0-9A-Fa-fx]{8}")
-_ANY_PRIVATE = re.compile("[0-9A-F]{3}[13579BDF][0-9A-F]{4}")
 _UID_ROOT = "2.25."  # UIDs made from a 128-bit integer (PS3.5 B.2)
-_HASHABLE = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UR", "UT"})
 _MOST_TAGS = 4096
 """Most tags whose actions are cached: more than real collections have."""
 SOP_INSTANCE_UID = 0x00080018
@@ -58,26 +43,21 @@ MEDIA_STORAGE_SOP_INSTANCE_UID = 0x00020003
 """The same UID under another tag (PS3.10 7.1)."""
 
 
-_SIZES = {"SS": 2, "US": 2, "US or SS": 2, "FD": 8, "SV": 8, "UV": 8}
-"""Bytes of a number, if not 4."""
-_FIRST_CHARACTER = ord(" ")
-"""A tag whose four bytes are all at least this could be four characters of text."""
-_ITEM = b"\xfe\xff\0\xe0"
-"""The tag of an item, which starts a sequence; little endian, as values are."""
-
-
 class Rules:
-    """The actions by tag, and the key of the pseudonyms.
+    """The actions by tag, and the key of the pseudonyms and of the date shift.
 
     `remove` takes precedence over `hash`, and both over the profile. Raises `ConfigError`, which
     names the option, for a text that does not name an attribute and for one that cannot be hashed.
     """
 
     def __init__(self, options: Privacy, key: bytes) -> None:
-        self._key = key
-        removed = [(_selector(name, "privacy.remove"), Action.REMOVE) for name in options.remove]
-        hashed = [(_hashable(name), Action.HASH) for name in options.hash]
-        self._layers = [_Layer(removed), _Layer(hashed)]
+        self.key = key
+        self.shift_days = options.shift_days
+        self.descriptors = Descriptors(options.kept_descriptors)
+        self.shifts_dates = "retainLongitudinalModifiedDates" in options.options
+        self.keeps_patient = "retainPatientCharacteristics" in options.options
+        self.keeps_uids = "retainUids" in options.options
+        self._selections = selections(options)
         self._profile = options.profile
         self._options = frozenset(options.options)
         self._actions: dict[int, Action | None] = {}
@@ -92,10 +72,9 @@ class Rules:
 
     def _find(self, tag: int) -> Action | None:
         alias = SOP_INSTANCE_UID if tag == MEDIA_STORAGE_SOP_INSTANCE_UID else tag
-        for layer in self._layers:
-            for name in (tag, alias):
-                if name in layer:
-                    return layer.action(name)
+        for selection in self._selections:
+            if tag in selection or alias in selection:
+                return selection.action
         return None if self._profile is None else profile_action(tag, self._options)
 
     def pseudonym(self, vr: str, value: str) -> str:
@@ -106,7 +85,7 @@ class Rules:
         value = value.replace(" ", "") if vr == "UI" else value.strip()
         if vr == "UI" and value in UID_dictionary:
             return value
-        digest = hmac.digest(self._key, value.encode(), hashlib.sha256)
+        digest = hmac.digest(self.key, value.encode(), hashlib.sha256)
         return f"{_UID_ROOT}{int.from_bytes(digest[:16])}" if vr == "UI" else digest.hex().upper()
 
     def apply(self, data_set: Item, notes: Notes, deadline: Deadline = NO_DEADLINE) -> None:
@@ -114,137 +93,143 @@ class Rules:
 
         Sorts the elements by tag. Raises the errors of `deadline`.
         """
-        todo = [(data_set, DEFAULT_CHARSET)]
+        _Treatment(self, data_set, notes, deadline).run()
+
+
+class _ItemScope(NamedTuple):
+    """An item whose elements are treated, sorted by tag, and its character sets."""
+
+    item: Item
+    charset: Charset
+    is_clean: bool
+    """Whether the item is one of structured content that has been cleaned."""
+
+
+class _Treatment:
+    """The rules, applied to one data set."""
+
+    def __init__(self, rules: Rules, data_set: Item, notes: Notes, deadline: Deadline) -> None:
+        self._rules = rules
+        self._data_set = data_set
+        self._notes = notes
+        self._deadline = deadline
+        self._identity: Item = []
+        """The elements of the data set before any was changed, if dates are to be shifted."""
+
+    def run(self) -> None:
+        """Treat every element, level by level."""
+        if self._rules.shifts_dates:
+            self._identity = sorted(self._data_set, key=tag_of)
+        todo = [_ItemScope(self._data_set, DEFAULT_CHARSET, is_clean=False)]
         count = 0
-        for elements, outer in todo:
-            count += len(elements)
+        for item, outer, is_clean in todo:
+            count += len(item)
             if count >= CHECK_EVERY:
-                deadline.check()
+                self._deadline.check()
                 count = 0
-            elements.sort(key=tag_of)
-            declared = find(elements, SPECIFIC_CHARACTER_SET)
+            item.sort(key=tag_of)
+            declared = find(item, SPECIFIC_CHARACTER_SET)
             charset = outer
             if declared and isinstance(declared.value, bytes):
                 charset, _ = parse_charset(declared.value)
-            kept = (self._treated(element, elements, charset, notes) for element in elements)
-            elements[:] = [element for element in kept if element is not None]
-            for element in elements:
+            scope = _ItemScope(item, charset, is_clean)
+            kept = [self._treated(element, scope) for element in item]
+            item[:] = [element for element in kept if element is not None]
+            for element in item:
                 if isinstance(element.value, list):
-                    todo += [(item, charset) for item in element.value]
+                    cleaned = is_clean or self._rules.action(element.tag) is Action.CLEAN_CONTENT
+                    todo += [_ItemScope(inner, charset, cleaned) for inner in element.value]
 
-    def _treated(
-        self, element: Element, item: Item, charset: Charset, notes: Notes
-    ) -> Element | None:
+    @cached_property
+    def _days(self) -> int | None:
+        """The days by which dates are shifted; None if the patient is unknown."""
+        rules = self._rules
+        return days_back(self._identity, rules.key, rules.shift_days, self._notes)
+
+    def _treated(self, element: Element, scope: _ItemScope) -> Element | None:
         """Return what replaces an element of an item; None if it is removed."""
-        action = self.action(element.tag)
-        if action not in {None, Action.REMOVE, Action.EMPTY, Action.HASH}:
-            action = basic_action(element.tag)
+        action = self._rules.action(element.tag)
         if action is None:
-            return _guarded(element, item, charset, notes)
+            return self._kept(element, scope)
         if action is Action.REMOVE:
             return None
-        tag, vr, value = element.tag, element.vr, element.value
-        if isinstance(value, list) and action is Action.EMPTY:
-            return _made(tag, "SQ", [])
-        if action is Action.EMPTY or value == b"":
-            return _made(tag, vr, b"")
-        hashed = self._hashed(tag, vr, value, charset)
-        if hashed is None:
-            notes.about(element, item, "emptied: only text can be hashed", vr=vr)
-            return _made(tag, vr if vr in DECODERS else public_vr(tag), b"")
-        return _made(tag, public_vr(tag), hashed)
+        if action is Action.EMPTY:
+            return _emptied(element)
+        if action is Action.HASH:
+            return self._hashed(element, scope, public_vr(element.tag))
+        return self._modified(element, scope, action)
 
-    def _hashed(self, tag: int, vr: str, value: Any, charset: Charset) -> bytes | None:
-        """Return a value field with a pseudonym for each value; None if the value is not text.
+    def _modified(self, element: Element, scope: _ItemScope, action: Action) -> Element | None:
+        """Return what an option of the profile makes of an element; None if it is removed."""
+        if action is Action.SHIFT:
+            return modified(element, scope.item, self._days, self._notes)
+        if action is Action.CHECK_TIME:
+            return checked(element, scope.item, self._notes, public_vr(element.tag))
+        if action is Action.CAP_AGE:
+            return capped(element, scope.item, self._notes)
+        if action is Action.CHECK_SAFE:
+            return self._safe(element, scope)
+        if action is Action.CLEAN_CONTENT:
+            is_kept = self._has_clean_content(element, scope)
+        else:
+            is_kept = self._rules.descriptors.keeps(element, scope.charset)
+        if is_kept:
+            return self._kept(element, scope)
+        return None if basic_action(element.tag) is Action.REMOVE else _emptied(element)
 
-        The value is decoded by the dictionary's VR, so that pseudonyms do not depend on the VR
+    def _kept(self, element: Element, scope: _ItemScope) -> Element | None:
+        """Return an element that is kept, without its value if this could contain others."""
+        if self._rules.shifts_dates and temporal_vr(element.tag, element.vr):
+            return modified(element, scope.item, self._days, self._notes)
+        return guarded(element, scope.item, scope.charset, self._notes)
+
+    def _has_clean_content(self, element: Element, scope: _ItemScope) -> bool:
+        """Clean the items of structured content; return False if there are none."""
+        if not isinstance(element.value, list):
+            return False
+        if not scope.is_clean:  # otherwise they were cleaned with the items around them
+            clean_content(
+                element.value,
+                scope.charset,
+                self._notes,
+                keeps_patient=self._rules.keeps_patient,
+                deadline=self._deadline,
+            )
+        return True
+
+    def _safe(self, element: Element, scope: _ItemScope) -> Element | None:
+        """Return a private element if it is listed as safe, with UIDs replaced; otherwise None."""
+        vr = safe_vr(element.tag, creator_of(element, scope.item))
+        if vr is None:
+            return None
+        if vr == "UI" and not self._rules.keeps_uids:
+            return self._hashed(element, scope, vr)
+        return guarded_safe(element, scope.item, scope.charset, self._notes, vr)
+
+    def _hashed(self, element: Element, scope: _ItemScope, vr: str) -> Element:
+        """Return an element with a pseudonym for each value; emptied if the value is not text.
+
+        The value is decoded by `vr`, the dictionary's, so that pseudonyms do not depend on the VR
         that is written.
         """
-        if not isinstance(value, bytes) or vr not in TEXT_VRS:
-            return None
-        vr = public_vr(tag)
+        tag, written, value = element.tag, element.vr, element.value
+        if value == b"":
+            return made(tag, written, b"")
+        if not isinstance(value, bytes) or written not in TEXT_VRS:
+            self._notes.about(element, scope.item, "emptied: only text can be hashed", vr=written)
+            return made(tag, written if written in DECODERS else vr, b"")
         try:
-            values = DECODERS[vr](value, charset)
+            values = DECODERS[vr](value, scope.charset)
         except BadValueError as bad:
             values = bad.values or []
-        texts = [self.pseudonym(vr, text) if text else "" for text in values]
-        return "\\".join(texts).encode()
+        texts = [self._rules.pseudonym(vr, text) if text else "" for text in values]
+        return made(tag, vr, "\\".join(texts).encode())
 
 
-def _made(tag: int, vr: str, value: bytes | list[Item]) -> Element:
-    """Return an element that replaces the one in the object."""
-    return Element(tag, vr, MADE, len(value), value, vr)
-
-
-def _guarded(element: Element, item: Item, charset: Charset, notes: Notes) -> Element | None:
-    """Return an element that no rule names, without its value if this could contain elements.
-
-    None if its tag could be four characters of a value that was mistaken for a header.
-    """
-    tag, vr, value = element.tag, element.vr, element.value
-    if min(tag.to_bytes(4)) >= _FIRST_CHARACTER and not is_named_in(item, tag):
-        notes.about(element, item, "left out: its tag is unknown and could be text")
-        return None
-    if not value or not isinstance(value, bytes):
-        return element
-    is_sound = is_text(vr, value, charset) if vr in TEXT_VRS else _are_numbers(tag, vr, value)
-    if is_sound and _fits_tag(tag, vr) and not (element.was_unknown and vr in BINARY_VRS):
-        return element
-    left = "UN" if element.was_unknown else vr
-    if vr not in BINARY_VRS:
-        reason = "left in the object: it could contain what the rules remove"
-        notes.about(element, item, reason, vr=left)
-    return Element(tag, left, element.offset, element.length, None, left)
-
-
-def _are_numbers(tag: int, vr: str, value: bytes) -> bool:
-    """Return whether a value that is not text has no items, nor more numbers than allowed."""
-    if vr in BINARY_VRS:
-        return not value.startswith(_ITEM)
-    if not tag & 0xFFFF:  # a group length, of any group (PS3.5 7.2)
-        most: int | None = 1
-    else:
-        most = None if is_private(tag) else most_values(tag)
-    is_short = most is None or len(value) <= most * _SIZES.get(vr, 4)
-    return is_short and _ITEM not in value
-
-
-def _fits_tag(tag: int, vr: str) -> bool:
-    """Return whether a tag may have a value of a VR.
-
-    Private and unknown tags may have any VR but a binary one: nobody knows what it would contain.
-    """
-    known = "UN" if is_private(tag) else public_vr(tag)
-    if vr in BINARY_VRS:
-        return known in BINARY_VRS and known != "UN"
-    if known == "SQ":
-        return False
-    return vr not in NUMBER_VRS or known not in TEXT_VRS - NUMBER_TEXT_VRS
-
-
-class _Layer:
-    """The actions of one option, by exact tag, by mask and for `private`."""
-
-    def __init__(self, actions: Iterable[tuple[str, Action | None]]) -> None:
-        self._tags: dict[int, Action | None] = {}
-        self._masks: list[tuple[re.Pattern[str], Action | None]] = []
-        for selector, action in actions:
-            if _TAG.fullmatch(selector):
-                self._tags[int(selector, 16)] = action
-            elif selector == _PRIVATE:
-                self._masks.append((_ANY_PRIVATE, action))
-            else:
-                mask = re.compile(selector.upper().replace("X", "[0-9A-F]"))
-                self._masks.append((mask, action))
-
-    def __contains__(self, tag: int) -> bool:
-        return tag in self._tags or any(mask.fullmatch(f"{tag:08X}") for mask, _ in self._masks)
-
-    def action(self, tag: int) -> Action | None:
-        """Return the action for a tag in the layer: that of the exact tag, else of the mask."""
-        if tag in self._tags:
-            return self._tags[tag]
-        return next(action for mask, action in self._masks if mask.fullmatch(f"{tag:08X}"))
+def _emptied(element: Element) -> Element:
+    if isinstance(element.value, list):
+        return made(element.tag, "SQ", [])
+    return made(element.tag, element.vr, b"")
 
 
 @lru_cache(maxsize=16)
@@ -263,33 +248,3 @@ def privacy_rules(options: Privacy) -> Rules | None:
 def check_attributes(options: Privacy) -> None:
     """Raise `ConfigError` for attributes that cannot be removed or hashed, without the key."""
     Rules(options, b"")
-
-
-def _selector(text: str, option: str) -> str:
-    """Return `private`, or eight hex digits, of which `x` stands for any digit."""
-    if text == _PRIVATE or _MASK.fullmatch(text):
-        return text
-    tag = tag_for_keyword(text)
-    if tag is not None:
-        return f"{tag:08X}"
-    for mask, entry in RepeatersDictionary.items():
-        if entry[4] == text:
-            return mask
-    raise ConfigError(f"{option}: {text} is not a keyword, eight hex digits or private")
-
-
-def _hashable(text: str) -> str:
-    selector = _selector(text, "privacy.hash")
-    if not _TAG.fullmatch(selector):
-        raise ConfigError(
-            f"privacy.hash: {text} names several attributes: only single ones can be hashed"
-        )
-    try:
-        vr = dictionary_VR(int(selector, 16))
-    except KeyError:
-        raise ConfigError(f"privacy.hash: {text} is not in the data dictionary") from None
-    if vr not in _HASHABLE:
-        raise ConfigError(
-            f"privacy.hash: {text} has VR {vr}, which can only be removed, not hashed"
-        )
-    return selector
