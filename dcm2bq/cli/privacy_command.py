@@ -5,7 +5,6 @@ import click
 from dcm2bq import config as configuration
 from dcm2bq.cli.common import FINDINGS, Group, complain, startable
 from dcm2bq.cli.progress_line import ListingProgress
-from dcm2bq.errors import ConfigError
 from dcm2bq.gcs.uri import GsUri
 from dcm2bq.row_names import row_names
 from dcm2bq.tools.display import say
@@ -49,7 +48,8 @@ def name(uri: str) -> int:
     """Print the object whose hashed path is in a row, a dead letter or the log.
 
     A hash cannot be reversed. The bucket is listed until an object has this hash, which takes one
-    request for each 1,000 objects. Use the configuration and the key of the function.
+    request for each 1,000 objects. With privacy.path: full, a path has the name itself. Use the
+    configuration and the key of the function.
 
     The exit status is 1 if no live object of the bucket has this hash.
 
@@ -64,7 +64,8 @@ def name(uri: str) -> int:
     config = startable(configuration.load(), here=False)
     names = row_names(config.privacy)
     if not names.are_hashed:
-        raise ConfigError("privacy.path: is full, so that rows have the names themselves")
+        say(uri)
+        return 0
     progress = ListingProgress()
     objects = find_objects(Store(config), names, [uri], lambda: progress.add(1))
     progress.end()
