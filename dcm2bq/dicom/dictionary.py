@@ -109,6 +109,7 @@ def most_values(tag: int) -> int | None:
         return None
 
 
+@lru_cache(maxsize=4096)
 def most_private_values(tag: int, creator: str) -> int | None:
     """Return how many values a private tag may have; None if it is unknown or has no bound."""
     try:

@@ -1,12 +1,13 @@
 """The private elements that identify nobody: `retainSafePrivate` (PS3.15 E.3.10)."""
 
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 
 from dcm2bq.dicom.charset import Charset
 from dcm2bq.dicom.dictionary import (
     CREATOR_FIRST,
     CREATOR_LAST,
+    MOST_KEYS,
     creator_tag,
     most_private_values,
     normalized_creator,
@@ -20,6 +21,7 @@ from dcm2bq.dicom.vr import BINARY_VRS
 _FILE = "safe_private.tsv"
 
 
+@lru_cache(maxsize=MOST_KEYS)
 def safe_vr(tag: int, creator: str) -> str | None:
     """Return the VR of a private tag in a block of `creator`; None if Table E.3.10-1 lacks it.
 
@@ -54,8 +56,8 @@ def guarded_safe(
 ) -> Element | None:
     """Return a private element that is listed with `vr`; None if its value is of another kind.
 
-    Text must obey the VR. There may be no more numbers than the dictionary allows, or one if it
-    does not know the element. Bytes stay in the object, as those of all private elements.
+    Text must obey the VR. There may be no more numbers than the dictionary allows, and only one if
+    it has no bound. Bytes stay in the object, as those of all private elements.
     """
     value = element.value
     if isinstance(value, list):
