@@ -140,6 +140,9 @@ def test_a_hash_leads_to_its_object_and_a_name_to_its_hash(stack: Stack, command
     real = f"gs://{stack.bucket.name}/{event.data['name']}"
     hashed = command("privacy", "path", real)
     assert (hashed.status, hashed.out) == (0, f"{path_of(stack, event)}\n")
+    explained = command("privacy", "explain", real)
+    assert (explained.status, "SOPClassUID  UI  kept" in explained.out) == (0, True)
+    assert "there is no such object" in command("privacy", "explain", real[:-1]).err
     found = command("privacy", "name", path_of(stack, event))
     assert (found.status, found.out) == (0, f"{real}#{event.data['generation']}\n")
     stack.bucket.delete(event.data["name"])

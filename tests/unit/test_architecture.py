@@ -122,6 +122,10 @@ IN_DICOM_MAY_IMPORT: dict[str, set[str]] = {
     "write": {
         *("charset", "dictionary", "elements", "memory", "notes", "numbers", "values", "vr"),
     },
+    # What the rules do, in words.
+    "explanation": {
+        *("charset", "dictionary", "elements", "memory", "notes", "privacy", "read", "values"),
+    },
     # The face of the library.
     "conversion": {
         *("columns", "elements", "memory", "notes", "privacy", "read", "sop_classes", "write"),

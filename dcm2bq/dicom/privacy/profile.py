@@ -112,6 +112,25 @@ class Row(NamedTuple):
         return self.actions.get(COLUMNS[option], "")
 
 
+class Decision(NamedTuple):
+    """What happens to the elements with a tag, and why.
+
+    `option` is the option whose column decides, or None if the Basic Profile does, or no row of
+    the table. `selected_by` is the option of the configuration that names the attribute, such as
+    `privacy.remove`, whatever the profile says.
+    """
+
+    action: Action | None
+    row: Row | None = None
+    option: ProfileOption | None = None
+    selected_by: str | None = None
+
+
+def rows() -> Collection[Row]:
+    """Return all rows of Table E.1-1, in the order of the file."""
+    return _rows().values()
+
+
 def row(tag: int) -> Row | None:
     """Return the row of Table E.1-1 for a tag: its own, that of its mask or of all private tags.
 
@@ -133,19 +152,36 @@ def profile_action(tag: int, options: Collection[ProfileOption]) -> Action | Non
     Where options contradict each other, C takes precedence over K for dates and times, so that one
     calendar holds for all dates of a patient, and K over C for everything else.
     """
+    return profile_decision(tag, options).action
+
+
+def profile_decision(tag: int, options: Collection[ProfileOption]) -> Decision:
+    """Return what `profile_action` returns, with the row and the column that decide."""
     if tag >> 16 in _REMOVED_GROUPS and tag not in _ENCODING:
-        return Action.REMOVE
-    vr = public_vr(tag)
+        return Decision(Action.REMOVE)
     listed = row(tag)
-    if listed is None:
-        is_date = vr in _DATE_VRS or tag in DATES_IN_TEXT
-        return _shifting(tag, Action.REMOVE) if is_date and _SHIFTING in options else None
+    if listed is not None:
+        return _listed_decision(tag, listed, options)
+    is_date = public_vr(tag) in _DATE_VRS or tag in DATES_IN_TEXT
+    if is_date and _SHIFTING in options:
+        return Decision(_shifting(tag, Action.REMOVE), option=_SHIFTING)
+    return Decision(None)
+
+
+def _listed_decision(tag: int, listed: Row, options: Collection[ProfileOption]) -> Decision:
+    """Return what a row of the table says of a tag."""
+    basic = _BASIC[listed.basic]
     cells = {option: cell for option in options if (cell := listed.cell(option))}
     if _SHIFTING in cells:
-        return _shifting(tag, _BASIC[listed.basic])
-    if "K" in cells.values():
-        return _KEEPING.get(vr)
-    return _cleaning(cells, options) or _BASIC[listed.basic]
+        return Decision(_shifting(tag, basic), listed, _SHIFTING)
+    for option, cell in cells.items():
+        if cell == "K":
+            return Decision(_KEEPING.get(public_vr(tag)), listed, option)
+    cleaning = _cleaning(cells, options)
+    if cleaning is None:
+        return Decision(basic, listed)
+    first = "cleanDescriptors" if "cleanDescriptors" in cells else next(iter(cells))
+    return Decision(cleaning, listed, _CLEANS.get(cleaning, first))
 
 
 def _shifting(tag: int, otherwise: Action | None) -> Action | None:
@@ -165,6 +201,13 @@ def _cleaning(
     if cells and "cleanDescriptors" in options:
         return Action.CLEAN_DESCRIPTION
     return None
+
+
+_CLEANS: dict[Action, ProfileOption] = {
+    Action.CHECK_SAFE: "retainSafePrivate",
+    Action.CLEAN_CONTENT: "cleanStructuredContent",
+}
+"""The options that some actions of `_cleaning` belong to, and no others."""
 
 
 def basic_action(tag: int) -> Action | None:

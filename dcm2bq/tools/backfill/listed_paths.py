@@ -41,7 +41,9 @@ def listed_paths(dataset: Dataset, run: Run, shards: Sequence[Shard]) -> Iterato
         )
     """)
     with ThreadPoolExecutor(THREADS) as pool:
-        files = [name for names in pool.map(_Writer(run, folder).write, shards) for name in names]
+        files = [
+            name for names in pool.map(_PathFiles(run, folder).write, shards) for name in names
+        ]
     if files:
         uris = [f"{folder.uri}/{name}" for name in files]
         Loader(run.config).finish(LoadJob(run.job_id(0, _PLACE, 0), table, uris))
@@ -51,7 +53,7 @@ def listed_paths(dataset: Dataset, run: Run, shards: Sequence[Shard]) -> Iterato
         folder.delete(name)
 
 
-class _Writer:
+class _PathFiles:
     """Writes the paths of shards into files of the run's folder; used by several threads."""
 
     def __init__(self, run: Run, folder: RunFolder) -> None:
