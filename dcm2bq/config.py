@@ -300,9 +300,9 @@ class Privacy(_Options, frozen=True, kw_only=True):
     kept_descriptors: Annotated[
         tuple[Descriptor, ...],
         Meta(
-            description="What `cleanDescriptors` keeps: descriptions with exactly these values "
-            "(`CT THORAX`), and attributes with these keywords (`ProtocolName`), whatever "
-            "their value"
+            description="What `cleanDescriptors` keeps: descriptions with these values "
+            "(`CT THORAX`), without regard to case and blanks, and attributes with these "
+            "keywords (`ProtocolName`), whatever their value"
         ),
     ] = ()
     remove: Annotated[

@@ -19,6 +19,7 @@ from tests.dicom.build import (
     meta,
     sequence,
 )
+from tests.support.privacy_options import OPTIONS, PROFILE_WITH_OPTIONS
 
 SECRET = b"SENTINEL^NAME"
 NAME = 0x00100010
@@ -52,6 +53,7 @@ RULES: tuple[dict[str, Any], ...] = (
         "remove": ["PatientName", "60xx3000", "private", "0000xxxx", "0002xx16", "0002xx17"],
         "hash": ["PatientID", "StudyInstanceUID", "PatientComments"],
     },
+    PROFILE_WITH_OPTIONS | {"options": [*OPTIONS, "retainUids"]},
 )
 
 
@@ -159,11 +161,8 @@ KEPT_BY = {
 }
 """The options of the profile that keep a kind. Nothing keeps names, nor descriptions that are not
 listed. Dates of attributes that the table does not list stay unless dates are shifted."""
-PROFILE_OPTIONS = (
-    *("retainLongitudinalModifiedDates", "retainLongitudinalFullDates", "retainDeviceIdentity"),
-    *("retainInstitutionIdentity", "retainPatientCharacteristics", "retainUids"),
-    *("retainSafePrivate", "cleanStructuredContent", "cleanDescriptors"),
-)
+_EVERY_OPTION = (*OPTIONS, "retainUids", "retainLongitudinalFullDates")
+_DATE_OPTIONS = ["retainLongitudinalModifiedDates", "retainLongitudinalFullDates"]
 _UNLISTED = {0x00100033: "LO", 0x00143076: "DA", 0x0014407A: "DT", 0x00189999: "DA"}
 """Dates that the table does not list, and an unknown tag."""
 _PLACES = {
@@ -184,9 +183,9 @@ _SEQUENCES = [IMAGES, 0x0040A730, 0x0040A168, 0x00400555, 0x00189346, 0x00081084
 
 def profiles(rng: random.Random) -> dict[str, Any]:
     """Return privacy options: the Basic Profile with any options that may be combined."""
-    options = {option for option in PROFILE_OPTIONS if rng.random() < 0.5}
-    if options >= set(PROFILE_OPTIONS[:2]):
-        options.remove(rng.choice(PROFILE_OPTIONS[:2]))
+    options = {option for option in _EVERY_OPTION if rng.random() < 0.5}
+    if options >= set(_DATE_OPTIONS):
+        options.remove(rng.choice(_DATE_OPTIONS))
     listed = ["CT THORAX", "PatientWeight"] if "cleanDescriptors" in options else []
     return {"profile": "basic", "options": sorted(options), "keptDescriptors": listed}
 

@@ -79,10 +79,10 @@ def element(tag: int, text: bytes | None = None) -> Element:
     return Element(tag, vr, 0, len(value), value, vr)
 
 
-def applied(elements: Item, option: str | None) -> Item:
-    """Return what the profile with an option leaves of a patient's data set."""
-    listed = ["LISTED"] if option == "cleanDescriptors" else []
-    privacy = {"profile": "basic", "options": [option] if option else [], "keptDescriptors": listed}
+def applied(elements: Item, *options: str) -> Item:
+    """Return what the profile with options leaves of a patient's data set."""
+    listed = ["LISTED"] if "cleanDescriptors" in options else []
+    privacy = {"profile": "basic", "options": options, "keptDescriptors": listed}
     identity = [element(0x0020000D)] if not any(e.tag == 0x0020000D for e in elements) else []
     data_set = [*elements, *identity]
     Rules(from_overrides({"privacy": privacy}).privacy, KEY).apply(data_set, Notes())
@@ -142,7 +142,7 @@ def test_every_row_of_the_table_is_obeyed(option: str | None) -> None:
     for row in ROWS:
         tag = sample(row["Tag"])
         original = element(tag)
-        left = outcome(applied([element(tag)], option), original)
+        left = outcome(applied([element(tag)], *filter(None, [option])), original)
         # A command set is removed, whatever the table says of its UIDs (PS3.15 E.1.1).
         allowed = {"removed"} if tag >> 16 == 0 else expected(row, option)
         if left not in allowed:
@@ -176,6 +176,39 @@ def test_a_listed_description_is_kept_in_every_row_of_its_column() -> None:
                 lost.append(f"{tag:08X}")
     assert len(described) > 130
     assert lost == []
+
+
+ACQUISITION, CALIBRATION, HOLD = 0x00080022, 0x00181200, 0x300C0127
+ALLERGIES, TITLE, DEVICE_UID = 0x00102110, 0x00080055, 0x00181002
+
+
+@pytest.mark.parametrize(
+    ("options", "tag", "result"),
+    [
+        # The table has K for devices, C for modified dates. Patients share the first date.
+        ("retainDeviceIdentity", CALIBRATION, "kept"),
+        ("retainDeviceIdentity retainLongitudinalModifiedDates", CALIBRATION, "removed"),
+        ("retainDeviceIdentity retainLongitudinalModifiedDates", HOLD, "shifted"),
+        ("retainDeviceIdentity retainLongitudinalFullDates", HOLD, "kept"),
+        ("retainDeviceIdentity", ACQUISITION, "removed"),
+        # K for devices and for UIDs.
+        ("retainDeviceIdentity", DEVICE_UID, "kept"),
+        ("retainUids", DEVICE_UID, "kept"),
+        ("retainSafePrivate", DEVICE_UID, "hashed"),
+        # C for patients and for descriptions, and C for devices: only a list can clean them.
+        ("retainPatientCharacteristics", ALLERGIES, "removed"),
+        ("cleanDescriptors", ALLERGIES, "kept"),
+        ("cleanDescriptors retainPatientCharacteristics", ALLERGIES, "kept"),
+        ("retainDeviceIdentity", TITLE, "removed"),
+        ("cleanDescriptors", TITLE, "removed"),
+        ("cleanDescriptors retainDeviceIdentity", TITLE, "kept"),
+    ],
+)
+def test_options_that_concern_the_same_attribute_have_an_order(
+    options: str, tag: int, result: str
+) -> None:
+    original = element(tag) if tag not in {ALLERGIES, TITLE} else element(tag, b"LISTED")
+    assert outcome(applied([original], *options.split()), original) == result
 
 
 def test_the_table_is_complete() -> None:

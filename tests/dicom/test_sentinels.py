@@ -56,7 +56,7 @@ def left(done: Conversion) -> list[str]:
     return traces(done.text) + [str(part) for part in rest if "SENTINEL" in str(part)]
 
 
-@pytest.mark.parametrize("rules", RULES, ids=["profile", "remove and hash"])
+@pytest.mark.parametrize("rules", RULES, ids=["profile", "remove and hash", "options"])
 def test_no_kind_of_object_reveals_the_name(rules: dict[str, Any]) -> None:
     revealed = {}
     read = 0
@@ -128,6 +128,20 @@ def test_no_combination_of_options_reveals_what_it_removes(pytestconfig: pytest.
                 else:
                     assert (places, kind, privacy, content) == ([], kind, privacy, content)
     assert kept == KEPT_BY.keys() | {"unlisted date"}
+
+
+def test_the_error_of_an_object_that_is_cut_reveals_nothing() -> None:
+    """The error becomes the text of a dead letter."""
+    rng = random.Random(20261128)
+    errors = []
+    for _ in range(300):
+        content = marked_object(rng)
+        try:
+            convert(io.BytesIO(content[: rng.randrange(132, len(content))]))
+        except UnreadableDicomError as error:
+            errors.append(str(error))
+    assert len(errors) > 250
+    assert [mark for mark in MARKS.values() if mark.decode() in str(errors)] == []
 
 
 def test_without_rules_marked_objects_reveal_every_kind() -> None:

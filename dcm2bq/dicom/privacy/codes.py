@@ -6,13 +6,19 @@ from importlib import import_module
 _UNITS = "UCUM"
 _OLD_SNOMED = frozenset({"SRT", "SNM3", "99SDM"})
 """Designators of SNOMED RT codes, which SNOMED CT has replaced (PS3.16 8.1)."""
+SCHEMES = _OLD_SNOMED | {
+    *("BARI", "BI", "C4", "CPT4", "DCM", "FMA", "HCPCS", "IBSI", "ITIS_TSN", "LN", "LOINC"),
+    *("MA", "MDC", "MSH", "NCIt", "NDC", "NEU", "PATHLEX", "PUBCHEM_CID", "RADLEX", "RXNORM"),
+    *("SCT", "UBERON", "UCUM", "UMLS", "UNS"),
+}
+"""Designators without a digit that PS3.16 8 lists for codes of patients, devices and units."""
 _ZERO_WIDTH_SPACE = "\u200b"
 
 
 def standard_meaning(scheme: str, code: str) -> str | None:
-    """Return the meaning of a code in ASCII; None if PS3.16 has none.
+    """Return the meaning of a code in ASCII; None if PS3.16 does not have the code.
 
-    That of a UCUM unit is its code.
+    That of a SNOMED code is its fully specified name, that of a UCUM unit the code itself.
 
     >>> standard_meaning("DCM", "113820"), standard_meaning("UCUM", "mGy.cm")
     ('CT Acquisition Type', 'mGy.cm')

@@ -59,21 +59,21 @@ def guarded_safe(
     Text must obey the VR. There may be no more numbers than the dictionary allows, and only one if
     it has no bound. Bytes stay in the object, as those of all private elements.
     """
-    value = element.value
+    value, kept = element.value, element
     if isinstance(value, list):
         is_sound = vr == "SQ"
     elif value is None or not value or element.vr in BINARY_VRS:
         return guarded(element, item, charset, notes)
     elif vr in TEXT_VRS and element.vr in TEXT_VRS:
         is_sound = _obeys(vr, value, charset)
-        element = made(element.tag, vr, value)
+        kept = made(element.tag, vr, value)
     elif vr in NUMBER_VRS and element.vr == vr:
         most = most_private_values(element.tag, creator_of(element, item))
         is_sound = is_short(vr, value, most or 1)
     else:
         is_sound = False
     if is_sound:
-        return guarded(element, item, charset, notes)
+        return guarded(kept, item, charset, notes)
     notes.about(element, item, "left out: its value does not have the VR of PS3.15 E.3.10")
     return None
 

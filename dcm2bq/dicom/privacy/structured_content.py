@@ -24,7 +24,7 @@ from dcm2bq.dicom.elements import (
     tag_of,
 )
 from dcm2bq.dicom.notes import Notes
-from dcm2bq.dicom.privacy.codes import standard_meaning
+from dcm2bq.dicom.privacy.codes import SCHEMES, standard_meaning
 from dcm2bq.dicom.privacy.dates import OLDEST, is_temporal
 from dcm2bq.dicom.values import DECODERS, NUMBER_VRS, TEXT_VRS, BadValueError
 
@@ -32,6 +32,7 @@ _CODE_VALUE = 0x00080100
 _SCHEME = 0x00080102
 _CODE_MEANING = 0x00080104
 _LONG_CODE_VALUE = 0x00080119
+_CODES = frozenset({_CODE_VALUE, _LONG_CODE_VALUE})
 _UNIT = 0x004008EA
 _CONCEPT_NAME = 0x0040A043
 _MEASURED_VALUE = 0x0040A300
@@ -98,11 +99,9 @@ _CODE = re.compile(r"[!-~µμ]{1,64}")
 """64: what codes in real objects never exceed. A text would have blanks."""
 _NOT_IN_CODES = re.compile(r"[@\\^=]")
 """What separates the parts of names and of addresses, and occurs in no coding scheme."""
+_DIGIT = re.compile("[0-9]")
 _TEMPLATE = re.compile(r"[0-9]{1,16}")
 _FORMS = {
-    _CODE_VALUE: _CODE,
-    _SCHEME: _CODE,
-    _LONG_CODE_VALUE: _CODE,
     0x0040DB00: _TEMPLATE,  # Template Identifier
     0x00080105: re.compile("DCMR"),  # Mapping Resource
     0x0040A010: re.compile(  # Relationship Type
@@ -215,12 +214,18 @@ def _cleaned(element: Element, item: Item, charset: Charset, notes: Notes) -> El
     if tag in _EMPTIED:
         return made(tag, public_vr(tag), b"")
     if tag == _CODE_MEANING:
-        meaning = standard_meaning(*_code(item, charset)) or ""
-        return made(tag, public_vr(tag), meaning.encode())
+        scheme, code = _code(item, charset)
+        meaning = standard_meaning(scheme, code) if _is_code(scheme, code) else None
+        return made(tag, public_vr(tag), (meaning or "").encode())
     if tag in _SEQUENCES:
         is_sound = isinstance(element.value, list)
     elif tag in _NUMBERS:
         is_sound = _are_numbers(element, charset)
+    elif tag == _SCHEME:
+        is_sound = all(map(_is_scheme, _texts(element, charset)))
+    elif tag in _CODES:
+        scheme, _ = _code(item, charset)
+        is_sound = all(_is_code(scheme, text) for text in _texts(element, charset))
     elif tag in _TIMES or tag in _FORMS:
         is_sound = all(_has_form(tag, text) for text in _texts(element, charset))
     else:
@@ -242,7 +247,26 @@ def _has_form(tag: int, text: str) -> bool:
     """Return whether a value of an attribute that has a form is in it."""
     if tag in _TIMES:
         return is_temporal(public_vr(tag), text)
-    return bool(_FORMS[tag].fullmatch(text)) and not _NOT_IN_CODES.search(text)
+    return bool(_FORMS[tag].fullmatch(text))
+
+
+def _is_scheme(text: str) -> bool:
+    """Return whether a text is a coding scheme designator, and not a name.
+
+    Private ones begin with 99 (PS3.16 8.2).
+    """
+    return text in SCHEMES or (bool(_DIGIT.search(text)) and _looks_like_a_code(text))
+
+
+def _is_code(scheme: str, text: str) -> bool:
+    """Return whether a text is a code, and not a name: units and known codes need no digit."""
+    if not _looks_like_a_code(text):
+        return False
+    return bool(_DIGIT.search(text)) or standard_meaning(scheme, text) is not None
+
+
+def _looks_like_a_code(text: str) -> bool:
+    return bool(_CODE.fullmatch(text)) and not _NOT_IN_CODES.search(text)
 
 
 def _values(element: Element, charset: Charset) -> list[Any]:
