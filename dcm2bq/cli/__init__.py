@@ -23,6 +23,7 @@ from dcm2bq.cli import (
     init_command,
     local_command,
     privacy_command,
+    report_command,
     try_command,
     verify_command,
 )
@@ -132,6 +133,7 @@ for command in (
     init_command.init,
     local_command.local,
     privacy_command.privacy,
+    report_command.report,
     try_command.try_,
     verify_command.verify,
 ):

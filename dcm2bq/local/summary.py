@@ -155,6 +155,11 @@ def print_no_files(out: Console, root: Path) -> None:
     _line(out, f"There is no file in the folder {root}")
 
 
+def print_report(out: Console, path: Path) -> None:
+    """Print where the report is."""
+    _heading(out, f"Report, for a browser: {path}")
+
+
 def print_changes(out: Console, stack: Stack, changes: Iterable[Change]) -> None:
     """Print a line for each change with its outcome."""
     for batch in itertools.batched(changes, _CHANGES_PER_QUERY):

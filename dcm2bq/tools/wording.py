@@ -1,6 +1,6 @@
 """Numbers, sizes and durations as messages write them; needs nothing that workers lack."""
 
-_UNITS = ("bytes", "KB", "MB", "GB", "TB")
+_UNITS = ("bytes", "KB", "MB", "GB", "TB", "PB")
 _KILO = 1000
 _SWITCH_AT = 1.5  # of a unit: a shorter time is written in the next smaller unit
 
