@@ -232,7 +232,7 @@ variable "reindex_on_metadata_update" {
 }
 
 variable "privacy" {
-  description = "The `privacy` options of the function. `hash_key` names a secret in Secret Manager, in this project, that holds the key of the hash, and its version; the version is part of the fingerprint in the table's label. With `path = \"hash\"`, tables have hashes instead of names of objects; what Pub/Sub gives up on has names, and goes to a dataset of its own, which `dataset.readers` cannot read."
+  description = "The `privacy` options of the function. `hash_key` names a secret in Secret Manager, in this project, that holds the key of the hash, and its version; the version is part of the fingerprint in the table's label. With `path` set to `hash`, tables have hashes instead of names of objects; what Pub/Sub gives up on has names, and goes to a dataset of its own, which `dataset.readers` cannot read."
   type = object({
     profile          = optional(string)
     options          = optional(set(string), [])
