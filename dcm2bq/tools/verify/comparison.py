@@ -27,7 +27,7 @@ from dcm2bq.tools.verify.findings import (
     lacks_row,
 )
 from dcm2bq.tools.verify.key_ranges import RANGE_ROWS, KeyRanges
-from dcm2bq.tools.verify.late_markers import LateMarkers
+from dcm2bq.tools.verify.late_markers import FRESH_SECONDS, LateMarkers
 from dcm2bq.tools.verify.listed import ListedObjects
 
 _LACKS_ROW = frozenset({Finding.MISSING, Finding.HIDDEN})
@@ -54,6 +54,7 @@ class Comparison:
         settle: timedelta,
         range_rows: int = RANGE_ROWS,
         scratch: str | None = None,
+        fresh_seconds: float = FRESH_SECONDS,
     ) -> None:
         uri = GsUri.parse(location)
         indexing.require_bucket(uri.bucket, config)
@@ -64,7 +65,7 @@ class Comparison:
         self._settled = datetime.now(UTC) - settle
         prefix = self.listed.prefix
         self.keys = KeyRanges(dataset, config, prefix, range_rows=range_rows, scratch=scratch)
-        self._late_markers = LateMarkers(dataset, config, prefix)
+        self._late_markers = LateMarkers(dataset, config, prefix, fresh_seconds)
         self.objects = self.ignored = self.unread = self.settling = 0
         self._ignored_names: IgnoredNames[StoredObject] = IgnoredNames()
 

@@ -21,9 +21,7 @@ _MARGIN = timedelta(minutes=10)  # a marker is made some time before its row can
 class LateMarkers:
     """The markers since now of the paths under a `gs://` prefix, read as they are asked for."""
 
-    def __init__(
-        self, dataset: Dataset, config: Config, prefix: str, fresh_seconds: float = FRESH_SECONDS
-    ) -> None:
+    def __init__(self, dataset: Dataset, config: Config, prefix: str, fresh_seconds: float) -> None:
         self._dataset = dataset
         self._instances = config.big_query.instances_table_id
         self._parameters = {"prefix": prefix, "since": datetime.now(UTC) - _MARGIN}
