@@ -44,6 +44,7 @@ _FATES: dict[Action | None, Fate] = {
     Action.HASH: Fate.HASHED,
     Action.SHIFT: Fate.SHIFTED,
     Action.CHECK_TIME: Fate.KEPT,
+    Action.CHECK_UID: Fate.KEPT,
     Action.CAP_AGE: Fate.KEPT,
     Action.CLEAN_DESCRIPTION: Fate.CLEANED,
     Action.CLEAN_CONTENT: Fate.CLEANED,
@@ -52,6 +53,7 @@ _FATES: dict[Action | None, Fate] = {
 """What an action is meant to do."""
 _CONDITIONS: dict[Action | None, str] = {
     Action.CHECK_TIME: "emptied unless it is a date or time",
+    Action.CHECK_UID: "hashed unless it is a UID",
     Action.CAP_AGE: "ages above 89 years become 90 years",
     Action.CLEAN_DESCRIPTION: "kept if privacy.keptDescriptors lists it",
     Action.CLEAN_CONTENT: "content items keep what nobody typed",
@@ -187,7 +189,8 @@ def _compared(
             path=path,
             vr=element.vr,
             fate=fate,
-            reason=_reason(decision, fate, is_content=scope.is_content),
+            reason=_date_reason(rules, element, fate, decision)
+            or _reason(decision, fate, is_content=scope.is_content),
             before=_text(element, scope.charset),
             after=None if now is None else _text(now, scope.charset),
         )
@@ -217,18 +220,29 @@ def _fate(rules: Rules, element: Element, now: Element | None, decision: Decisio
 
 def _change(rules: Rules, element: Element, decision: Decision) -> Fate:
     """Return what replaced a value by another."""
-    if decision.action is Action.HASH:
+    if decision.action in {Action.HASH, Action.CHECK_UID}:
         return Fate.HASHED
     is_date = rules.shifts_dates and temporal_vr(element.tag, element.vr)
     return Fate.SHIFTED if is_date else Fate.CLEANED
+
+
+def _date_reason(rules: Rules, element: Element, fate: Fate, decision: Decision) -> str | None:
+    """Return why a date was changed under a tag whose elements are otherwise kept; or None."""
+    is_kept = _FATES[decision.action] in {Fate.KEPT, Fate.CLEANED}
+    is_date = temporal_vr(element.tag, element.vr) in _DATE_VRS
+    if not (rules.changes_dates and is_kept and is_date):
+        return None
+    if fate is Fate.SHIFTED:
+        return "retainLongitudinalModifiedDates: dates are shifted under any tag"
+    if fate is Fate.EMPTIED and decision.action is None:
+        return "basic: dates are emptied under any tag"
+    return None
 
 
 def _reason(decision: Decision, fate: Fate, *, is_content: bool) -> str:
     """Return why an element ends as it does; the value has a say if the rule alone does not."""
     if is_content and fate is not _FATES[decision.action]:
         return f"cleanStructuredContent: {_CONDITIONS[Action.CLEAN_CONTENT]}"
-    if decision.action is None and fate is Fate.SHIFTED:
-        return "retainLongitudinalModifiedDates: every date is shifted"
     because, detail = _because(decision), _CONDITIONS.get(decision.action)
     if fate is Fate.REFERRED:
         detail = _REFERENCE
@@ -242,8 +256,8 @@ def _because(decision: Decision, selector: str = "") -> str:
     if decision.selected_by:
         return decision.selected_by
     if decision.row is None:
-        if decision.option:
-            return f"{decision.option}: a date that Table E.1-1 does not list"
+        if decision.is_unlisted_date:
+            return f"{decision.option or 'basic'}: a date that Table E.1-1 does not list"
         if decision.action is Action.REMOVE:
             return "PS3.15 E.1.1: only the encoding is kept of groups 0000 and 0002"
         return "no rule names it"

@@ -155,18 +155,28 @@ MARKS = {
 KEPT_BY = {
     "uid": "retainUids",
     "date": "retainLongitudinalFullDates",
+    "unlisted date": "retainLongitudinalFullDates",
     "device": "retainDeviceIdentity",
     "institution": "retainInstitutionIdentity",
     "patient": "retainPatientCharacteristics",
 }
 """The options of the profile that keep a kind. Nothing keeps names, nor descriptions that are not
-listed. Dates of attributes that the table does not list stay unless dates are shifted."""
+listed."""
 _EVERY_OPTION = (*OPTIONS, "retainUids", "retainLongitudinalFullDates")
 _DATE_OPTIONS = ["retainLongitudinalModifiedDates", "retainLongitudinalFullDates"]
 _UNLISTED = {0x00100033: "LO", 0x00143076: "DA", 0x0014407A: "DT", 0x00189999: "DA"}
 """Dates that the table does not list, and an unknown tag."""
 _PLACES = {
-    "name": [NAME, PATIENT_ID, 0x00101001, 0x00104000, 0x00080090, 0x0040A123, 0x00081070],
+    "name": [
+        NAME,
+        PATIENT_ID,
+        0x00080014,
+        0x00101001,
+        0x00104000,
+        0x00080090,
+        0x0040A123,
+        0x00081070,
+    ],
     "uid": [STUDY, 0x0020000E, 0x00081155, 0x00080018, 0x00200052, 0x0040A171],
     "date": [0x00080020, 0x00080021, 0x0008002A, 0x00100030, 0x0040A121, 0x0040A032, 0x00181012],
     "device": [0x00081010, 0x00181000, 0x00500020],

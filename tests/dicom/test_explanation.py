@@ -10,9 +10,10 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from dcm2bq.config import Config, from_overrides
-from dcm2bq.dicom import convert
+from dcm2bq.dicom import convert, explanation
 from dcm2bq.dicom.explanation import ElementExplanation, Fate, explain_object, explain_rows
 from dcm2bq.dicom.privacy import privacy_rules
+from dcm2bq.dicom.privacy.profile import Action
 from tests.dicom.build import dicom, element, identity, item, sequence
 from tests.support.privacy_options import KEY, PROFILE_WITH_OPTIONS
 
@@ -76,6 +77,10 @@ def test_an_explanation_is_what_the_conversion_does(name: str, options: str) -> 
             assert entry.after != entry.before
             values = value if isinstance(value, list) else [value]
             assert "\\".join("" if each is None else str(each) for each in values) == entry.after
+
+
+def test_every_action_has_words() -> None:
+    assert set(Action) | {None} == set(explanation._FATES)
 
 
 def test_each_reason_names_the_rule_that_decides() -> None:

@@ -29,6 +29,11 @@ def standard_meaning(scheme: str, code: str) -> str | None:
     return code if scheme == _UNITS else _meanings().get((scheme, code))
 
 
+def is_common_unit(code: str) -> bool:
+    """Return whether PS3.16 uses a unit of measurement: schemes of others use the same ones."""
+    return (_UNITS, code) in _meanings()
+
+
 @cache
 def _meanings() -> dict[tuple[str, str], str]:
     """Return the meaning of each code of a context group in ASCII, by scheme and code.

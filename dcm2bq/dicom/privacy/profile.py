@@ -55,6 +55,8 @@ class Action(Enum):
     """Dates are shifted and times kept; a value that is neither is emptied."""
     CHECK_TIME = auto()
     """Dates and times are kept; a value that is neither is emptied."""
+    CHECK_UID = auto()
+    """UIDs are kept; other text is hashed."""
     CAP_AGE = auto()
     """Ages above 89 years are replaced (45 CFR 164.514(b)(2)(i)(C))."""
     CLEAN_DESCRIPTION = auto()
@@ -79,12 +81,14 @@ _BASIC = {
 """The actions of the Basic Profile; where it offers several, the strictest."""
 
 _SHIFTING: ProfileOption = "retainLongitudinalModifiedDates"
+_KEEPING_DATES: ProfileOption = "retainLongitudinalFullDates"
 _DATE_VRS = frozenset({"DA", "DT"})
 _KEEPING = {
     "AS": Action.CAP_AGE,
     "DA": Action.CHECK_TIME,
     "DT": Action.CHECK_TIME,
     "TM": Action.CHECK_TIME,
+    "UI": Action.CHECK_UID,
 }
 """What K means for some VRs: a text under their tags could be anything."""
 _PRIVATE = "private"
@@ -117,13 +121,15 @@ class Decision(NamedTuple):
 
     `option` is the option whose column decides, or None if the Basic Profile does, or no row of
     the table. `selected_by` is the option of the configuration that names the attribute, such as
-    `privacy.remove`, whatever the profile says.
+    `privacy.remove`, whatever the profile says. Dates that the table does not list are treated
+    like those that it lists.
     """
 
     action: Action | None
     row: Row | None = None
     option: ProfileOption | None = None
     selected_by: str | None = None
+    is_unlisted_date: bool = False
 
 
 def rows() -> Collection[Row]:
@@ -160,12 +166,9 @@ def profile_decision(tag: int, options: Collection[ProfileOption]) -> Decision:
     if tag >> 16 in _REMOVED_GROUPS and tag not in _ENCODING:
         return Decision(Action.REMOVE)
     listed = row(tag)
-    if listed is not None:
-        return _listed_decision(tag, listed, options)
-    is_date = public_vr(tag) in _DATE_VRS or tag in DATES_IN_TEXT
-    if is_date and _SHIFTING in options:
-        return Decision(_shifting(tag, Action.REMOVE), option=_SHIFTING)
-    return Decision(None)
+    if listed is None:
+        return _unlisted_decision(tag, options)
+    return _listed_decision(tag, listed, options)
 
 
 def _listed_decision(tag: int, listed: Row, options: Collection[ProfileOption]) -> Decision:
@@ -182,6 +185,17 @@ def _listed_decision(tag: int, listed: Row, options: Collection[ProfileOption]) 
         return Decision(basic, listed)
     first = "cleanDescriptors" if "cleanDescriptors" in cells else next(iter(cells))
     return Decision(cleaning, listed, _CLEANS.get(cleaning, first))
+
+
+def _unlisted_decision(tag: int, options: Collection[ProfileOption]) -> Decision:
+    """Return what happens to an attribute that the table does not list: dates are dates, too."""
+    if tag in DATES_IN_TEXT:
+        return Decision(Action.REMOVE, is_unlisted_date=True)
+    if public_vr(tag) not in _DATE_VRS or _KEEPING_DATES in options:
+        return Decision(None)
+    if _SHIFTING in options:
+        return Decision(_shifting(tag, Action.EMPTY), option=_SHIFTING, is_unlisted_date=True)
+    return Decision(Action.EMPTY, is_unlisted_date=True)
 
 
 def _shifting(tag: int, otherwise: Action | None) -> Action | None:

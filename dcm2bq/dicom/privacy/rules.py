@@ -36,6 +36,8 @@ from dcm2bq.dicom.values import DECODERS, TEXT_VRS, BadValueError
 from dcm2bq.hash_key import required_key
 
 _UID_ROOT = "2.25."  # UIDs made from a 128-bit integer (PS3.5 B.2)
+_UID_CHARACTERS = b"0123456789.\\ \0"
+"""Those of UIDs, of what separates them, and of padding (PS3.5 9.1)."""
 _MOST_TAGS = 4096
 """Most tags whose actions are cached: more than real collections have."""
 SOP_INSTANCE_UID = 0x00080018
@@ -55,6 +57,9 @@ class Rules:
         self.shift_days = options.shift_days
         self.descriptors = Descriptors(options.kept_descriptors)
         self.shifts_dates = "retainLongitudinalModifiedDates" in options.options
+        self.changes_dates = (
+            options.profile is not None and "retainLongitudinalFullDates" not in options.options
+        )
         self.keeps_patient = "retainPatientCharacteristics" in options.options
         self.keeps_uids = "retainUids" in options.options
         self._selections = selections(options)
@@ -175,21 +180,34 @@ class _Treatment:
             return checked(element, scope.item, self._notes, public_vr(element.tag))
         if action is Action.CAP_AGE:
             return capped(element, scope.item, self._notes)
+        if action is Action.CHECK_UID:
+            return self._uid(element, scope)
         if action is Action.CHECK_SAFE:
             return self._safe(element, scope)
+        return self._cleaned(element, scope, action)
+
+    def _cleaned(self, element: Element, scope: _ItemScope, action: Action) -> Element | None:
+        """Return an element that is clean; otherwise what the Basic Profile makes of it."""
         if action is Action.CLEAN_CONTENT:
-            is_kept = self._has_clean_content(element, scope)
+            is_clean = self._has_clean_content(element, scope)
         else:
-            is_kept = self._rules.descriptors.keeps(element, scope.charset)
-        if is_kept:
+            is_clean = self._rules.descriptors.keeps(element, scope.charset)
+        if is_clean:
             return self._kept(element, scope)
         return None if basic_action(element.tag) is Action.REMOVE else _emptied(element)
 
     def _kept(self, element: Element, scope: _ItemScope) -> Element | None:
         """Return an element that is kept, without its value if this could contain others."""
-        if self._rules.shifts_dates and temporal_vr(element.tag, element.vr):
-            return modified(element, scope.item, self._days, self._notes)
-        return guarded(element, scope.item, scope.charset, self._notes)
+        return self._dated(guarded(element, scope.item, scope.charset, self._notes), scope)
+
+    def _dated(self, kept: Element | None, scope: _ItemScope) -> Element | None:
+        """Return an element that is kept, with its dates shifted or emptied, whatever its tag."""
+        if kept is None or not self._rules.changes_dates:
+            return kept
+        vr = temporal_vr(kept.tag, kept.vr)
+        if vr and self._rules.shifts_dates:
+            return modified(kept, scope.item, self._days, self._notes)
+        return kept if vr in {None, "TM"} else _emptied(kept)
 
     def _has_clean_content(self, element: Element, scope: _ItemScope) -> bool:
         """Clean the items of structured content; return False if there are none."""
@@ -205,6 +223,13 @@ class _Treatment:
             )
         return True
 
+    def _uid(self, element: Element, scope: _ItemScope) -> Element | None:
+        """Return an element as it is if its values are UIDs, otherwise with pseudonyms."""
+        value = element.value
+        if isinstance(value, bytes) and not value.translate(None, _UID_CHARACTERS):
+            return self._kept(element, scope)
+        return self._hashed(element, scope, public_vr(element.tag))
+
     def _safe(self, element: Element, scope: _ItemScope) -> Element | None:
         """Return a private element if it is listed as safe, with UIDs replaced; otherwise None."""
         vr = safe_vr(element.tag, creator_of(element, scope.item))
@@ -212,7 +237,8 @@ class _Treatment:
             return None
         if vr == "UI" and not self._rules.keeps_uids:
             return self._hashed(element, scope, vr)
-        return guarded_safe(element, scope.item, scope.charset, self._notes, vr)
+        safe = guarded_safe(element, scope.item, scope.charset, self._notes, vr)
+        return self._dated(safe, scope)
 
     def _hashed(self, element: Element, scope: _ItemScope, vr: str) -> Element:
         """Return an element with a pseudonym for each value; emptied if the value is not text.

@@ -24,7 +24,7 @@ from dcm2bq.dicom.elements import (
     tag_of,
 )
 from dcm2bq.dicom.notes import Notes
-from dcm2bq.dicom.privacy.codes import SCHEMES, standard_meaning
+from dcm2bq.dicom.privacy.codes import SCHEMES, is_common_unit, standard_meaning
 from dcm2bq.dicom.privacy.dates import OLDEST, is_temporal
 from dcm2bq.dicom.values import DECODERS, NUMBER_VRS, TEXT_VRS, BadValueError
 
@@ -262,7 +262,8 @@ def _is_code(scheme: str, text: str) -> bool:
     """Return whether a text is a code, and not a name: units and known codes need no digit."""
     if not _looks_like_a_code(text):
         return False
-    return bool(_DIGIT.search(text)) or standard_meaning(scheme, text) is not None
+    is_known = standard_meaning(scheme, text) is not None or is_common_unit(text)
+    return is_known or bool(_DIGIT.search(text))
 
 
 def _looks_like_a_code(text: str) -> bool:
