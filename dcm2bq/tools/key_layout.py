@@ -62,6 +62,17 @@ known once it was expanded, whatever became of its members; but not if it was to
 function, since a backfill gives it more time.
 """
 
+_CREATION = f"""
+CREATE TABLE IF NOT EXISTS `{{table}}`
+PARTITION BY RANGE_BUCKET(shard, GENERATE_ARRAY(0, {{shards}}, 1))
+OPTIONS (
+  expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL {EXPIRY_DAYS} DAY),
+  description = 'Keys that a run of dcm2bq {{command}} compares with the listing'
+)
+AS
+"""
+"""The beginning of the statement that lays the keys out; its query follows."""
+
 
 class KeyRow(msgspec.Struct, frozen=True):
     """Live rows, dead letters (with `reason`), or the highest `marker` of a path.
@@ -103,8 +114,13 @@ class KeyLayout:
         Shard n has the paths from `starts[n]` up to the next start. `command` is for the table's
         description.
         """
-        rows = f"SELECT RANGE_BUCKET(path, @starts) - 1 AS shard, * FROM ({self._keys})"  # noqa: S608
-        sql = self._creation(len(starts), command) + rows
+        keys = _KEYS.format(instances=self._instances, markers=MARKERS)
+        made = _CREATION.format(table=self.table, shards=len(starts), command=command)
+        sql = f"""
+            {made}
+            SELECT RANGE_BUCKET(path, @starts) - 1 AS shard, *
+            FROM ({keys})
+        """  # noqa: S608 - the configuration and the command restrict the characters of ids
         self._dataset.query(sql, {**self._parameters, "starts": list(starts)})
 
     def store_listed(self, listed: str, shards: int, command: str) -> None:
@@ -112,24 +128,15 @@ class KeyLayout:
 
         Keys of other paths are left out. For paths that do not have the order of the listing.
         """
-        rows = f"SELECT shard, k.* FROM ({self._keys}) AS k JOIN `{listed}` USING (path)"  # noqa: S608
-        self._dataset.query(self._creation(shards, command) + rows, self._parameters)
-
-    @property
-    def _keys(self) -> str:
-        return _KEYS.format(instances=self._instances, markers=MARKERS)
-
-    def _creation(self, shards: int, command: str) -> str:
-        """Return the beginning of the statement that makes the table; its query follows."""
-        return f"""
-            CREATE TABLE IF NOT EXISTS `{self.table}`
-            PARTITION BY RANGE_BUCKET(shard, GENERATE_ARRAY(0, {shards}, 1))
-            OPTIONS (
-              expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL {EXPIRY_DAYS} DAY),
-              description = 'Keys that a run of dcm2bq {command} compares with the listing'
-            )
-            AS
-        """
+        keys = _KEYS.format(instances=self._instances, markers=MARKERS)
+        made = _CREATION.format(table=self.table, shards=shards, command=command)
+        sql = f"""
+            {made}
+            SELECT shard, k.*
+            FROM ({keys}) AS k
+            JOIN `{listed}` USING (path)
+        """  # noqa: S608 - as above
+        self._dataset.query(sql, self._parameters)
 
     def drop(self) -> None:
         """Drop the table, if it is there."""
@@ -147,12 +154,14 @@ class KeyLayout:
 
     def unstored(self) -> Iterator[KeyRow]:
         """Yield all keys in the order of their paths, without a table: there must be few."""
-        sql = f"SELECT * EXCEPT (known) FROM ({self._keys}) ORDER BY path"  # noqa: S608 - as above
+        keys = _KEYS.format(instances=self._instances, markers=MARKERS)
+        sql = f"SELECT * EXCEPT (known) FROM ({keys}) ORDER BY path"  # noqa: S608 - as above
         return _key_rows(self._dataset.stream(sql, self._parameters))
 
     def bytes_to_read(self) -> int:
         """Return how many bytes BigQuery reads to lay the keys out, by a dry run."""
-        return self._dataset.bytes_processed(self._keys, self._parameters)
+        keys = _KEYS.format(instances=self._instances, markers=MARKERS)
+        return self._dataset.bytes_processed(keys, self._parameters)
 
     def known(self, shard: int) -> Iterator[tuple[str, str]]:
         """Yield path and version of the known generations of a shard, in order."""
@@ -167,9 +176,10 @@ class KeyLayout:
 
     def count_known(self) -> int:
         """Return the number of known generations; this reads as much as laying the keys out."""
+        keys = _KEYS.format(instances=self._instances, markers=MARKERS)
         sql = f"""
             SELECT COUNT(*) AS n
-            FROM (SELECT DISTINCT path, version FROM ({self._keys}) WHERE known)
+            FROM (SELECT DISTINCT path, version FROM ({keys}) WHERE known)
         """  # noqa: S608 - as above
         (row,) = self._dataset.query(sql, self._parameters)
         return int(row["n"])

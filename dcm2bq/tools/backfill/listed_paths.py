@@ -31,10 +31,10 @@ def listed_paths(dataset: Dataset, run: Run, shards: Sequence[Shard]) -> Iterato
 
     Raises `ReadFailedError` if the bucket cannot be listed, and `ServiceError` if a service fails.
     """
-    table = f"{run.known_table}_{_PLACE}"
+    listed = f"{run.known_table}_{_PLACE}"
     folder = RunFolder(run.folder, run.config)
     dataset.query(f"""
-        CREATE TABLE IF NOT EXISTS `{table}` (shard INT64, path STRING)
+        CREATE TABLE IF NOT EXISTS `{listed}` (shard INT64, path STRING)
         OPTIONS (
           expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL {EXPIRY_DAYS} DAY),
           description = 'The shards of the paths that a backfill has listed'
@@ -46,9 +46,9 @@ def listed_paths(dataset: Dataset, run: Run, shards: Sequence[Shard]) -> Iterato
         ]
     if files:
         uris = [f"{folder.uri}/{name}" for name in files]
-        Loader(run.config).finish(LoadJob(run.job_id(0, _PLACE, 0), table, uris))
-    yield table
-    dataset.query(f"DROP TABLE IF EXISTS `{table}`")
+        Loader(run.config).finish(LoadJob(run.job_id(0, _PLACE, 0), listed, uris))
+    yield listed
+    dataset.query(f"DROP TABLE IF EXISTS `{listed}`")
     for name in files:
         folder.delete(name)
 
