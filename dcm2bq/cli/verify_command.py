@@ -15,18 +15,23 @@ import msgspec
 
 from dcm2bq import config as configuration
 from dcm2bq.cli.common import FINDINGS, complain, startable
+from dcm2bq.config import Config
 from dcm2bq.errors import describe
 from dcm2bq.gcs.uri import GsUri
 from dcm2bq.tools.display import say, say_json
 from dcm2bq.tools.wording import counted, size
 
 if TYPE_CHECKING:
+    from dcm2bq.bigquery.dataset import Dataset
     from dcm2bq.tools.ignored_names import SampleFindings
     from dcm2bq.tools.verify.comparison import Comparison
     from dcm2bq.tools.verify.repair import Repair
 
 _EXAMPLES = 3  # of ignored objects that begin with DICM; --json has all of the sample
 _BAR_OBJECTS = 1000  # objects between two updates of the progress bar
+_NOT_STALE = (
+    "with hashed names, only verifying the whole bucket finds rows of objects that were deleted"
+)
 _NOTABLE_BYTES = 10**9  # read from BigQuery: $0.006, the least that is worth a line
 
 
@@ -118,6 +123,11 @@ def verify(
     with DICM; objects in Nearline, Coldline and Archive are left out. With input.otherNames: sniff,
     each object of another name that has no row is read instead, 64 KiB at most.
 
+    With privacy.path: hash, differences show the hashed paths of the rows; dcm2bq privacy name
+    finds the object of a hash. The listing is sorted in a temporary file of some 0.7 kB for each
+    object. Stale rows are found only if the whole bucket is verified, since a hash does not show
+    the prefix, and are marked by the listing alone.
+
     The exit status is 1 if there is a difference (with --repair: if one remains), if more than 3
     of the sampled objects begin with DICM, or if there is neither an object nor a row under the
     prefix, which may be mistyped.
@@ -139,20 +149,19 @@ def verify(
         dcm2bq verify gs://my-bucket --repair
     """  # noqa: D301 - \b tells click to keep the line breaks
     GsUri.parse(location)  # before any request
-    from dcm2bq.bigquery.dataset import Dataset  # noqa: PLC0415
-    from dcm2bq.tools import indexing  # noqa: PLC0415
     from dcm2bq.tools.verify.comparison import Comparison  # noqa: PLC0415
     from dcm2bq.tools.verify.findings import Finding  # noqa: PLC0415
     from dcm2bq.tools.verify.repair import Repair, Repairer, repair_all  # noqa: PLC0415
 
-    config = startable(configuration.load()) if repair else configuration.load()
-    dataset = Dataset(config)
+    config = configuration.load()
+    dataset = _connect(config, converts=repair)
     comparison = Comparison(
         dataset, config, location, settle=timedelta(minutes=settle), scratch=scratch
     )
     comparison.keys.on_estimate = _say_estimate
+    if not comparison.listed.is_whole:
+        say(_NOT_STALE, err=True)
     if repair:
-        indexing.require_table(dataset, config)
         repairs = repair_all(Repairer(dataset, config), comparison)
     else:
         repairs = (Repair(difference, None) for difference in comparison)
@@ -174,7 +183,7 @@ def verify(
             update_min_steps=_BAR_OBJECTS,
         ) as bar,
     ):
-        comparison.on_object = lambda: bar.update(1)
+        comparison.listed.on_object = lambda: bar.update(1)
         for shown in repairs if no_sample else chain(repairs, sampled()):
             show(shown)
             if shown.difference.finding is not Finding.IGNORED:
@@ -194,6 +203,19 @@ def verify(
     return FINDINGS if outcome.unresolved or is_alarming else 0
 
 
+def _connect(config: Config, *, converts: bool) -> "Dataset":
+    """Return the dataset; check the key and the table if rows are made or names hashed here."""
+    from dcm2bq.bigquery.dataset import Dataset  # noqa: PLC0415
+    from dcm2bq.tools import indexing  # noqa: PLC0415
+
+    if not (converts or config.privacy.hashes_paths):
+        return Dataset(config)
+    startable(config, here=converts)
+    dataset = Dataset(config)
+    indexing.require_table(dataset, config)
+    return dataset
+
+
 def _say_estimate(count: int) -> None:
     say(f"BigQuery reads up to {size(count)} for the keys of all rows", err=True)
 
@@ -202,7 +224,7 @@ def _show(repair: "Repair") -> None:
     difference = repair.difference
     result = repair.result or (f"failed: {describe(repair.error)}" if repair.error else None)
     details = ", ".join(filter(None, (difference.reason, result)))
-    name = f"{difference.object.path}#{difference.object.generation}"
+    name = f"{difference.path}#{difference.object.generation}"
     say(f"{difference.finding:<15}{name}" + (f": {details}" if details else ""))
 
 
@@ -210,7 +232,7 @@ def _show_json(repair: "Repair") -> None:
     difference = repair.difference
     content = {
         "finding": difference.finding,
-        "path": difference.object.path,
+        "path": difference.path,
         "version": str(difference.object.generation),
         "reason": difference.reason,
         "result": repair.result,

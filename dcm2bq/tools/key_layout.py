@@ -19,7 +19,7 @@ from dcm2bq.stored_object import StoredObject
 MARKERS = "event IN ('deleted', 'archived')"
 """The condition of delete markers."""
 
-_DAYS = 7
+EXPIRY_DAYS = 7
 """Days after which the table of an abandoned run expires; the longest runs take a few."""
 _KEYS = """
 SELECT path, version, CAST(NULL AS STRING) AS reason, FALSE AS dismissed,
@@ -61,6 +61,17 @@ The keys of all members of an archive are one row: memory does not grow with it.
 known once it was expanded, whatever became of its members; but not if it was too large for the
 function, since a backfill gives it more time.
 """
+
+_CREATION = f"""
+CREATE TABLE IF NOT EXISTS `{{table}}`
+PARTITION BY RANGE_BUCKET(shard, GENERATE_ARRAY(0, {{shards}}, 1))
+OPTIONS (
+  expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL {EXPIRY_DAYS} DAY),
+  description = 'Keys that a run of dcm2bq {{command}} compares with the listing'
+)
+AS
+"""
+"""The beginning of the statement that lays the keys out; its query follows."""
 
 
 class KeyRow(msgspec.Struct, frozen=True):
@@ -104,18 +115,28 @@ class KeyLayout:
         description.
         """
         keys = _KEYS.format(instances=self._instances, markers=MARKERS)
+        made = _CREATION.format(table=self.table, shards=len(starts), command=command)
         sql = f"""
-            CREATE TABLE IF NOT EXISTS `{self.table}`
-            PARTITION BY RANGE_BUCKET(shard, GENERATE_ARRAY(0, {len(starts)}, 1))
-            OPTIONS (
-              expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL {_DAYS} DAY),
-              description = 'Keys that a run of dcm2bq {command} compares with the listing'
-            )
-            AS
+            {made}
             SELECT RANGE_BUCKET(path, @starts) - 1 AS shard, *
             FROM ({keys})
         """  # noqa: S608 - the configuration and the command restrict the characters of ids
         self._dataset.query(sql, {**self._parameters, "starts": list(starts)})
+
+    def store_listed(self, listed: str, shards: int, command: str) -> None:
+        """Lay the keys out as `store` does, by the shards that the table `listed` has for paths.
+
+        Keys of other paths are left out. For paths that do not have the order of the listing.
+        """
+        keys = _KEYS.format(instances=self._instances, markers=MARKERS)
+        made = _CREATION.format(table=self.table, shards=shards, command=command)
+        sql = f"""
+            {made}
+            SELECT shard, k.*
+            FROM ({keys}) AS k
+            JOIN `{listed}` USING (path)
+        """  # noqa: S608 - as above
+        self._dataset.query(sql, self._parameters)
 
     def drop(self) -> None:
         """Drop the table, if it is there."""

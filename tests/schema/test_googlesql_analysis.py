@@ -91,6 +91,7 @@ def test_a_statement_of_the_product_is_valid(
 def test_the_statements_of_every_module_are_found() -> None:
     assert {place.partition(":")[0] for place, _ in STATEMENTS} == {
         "dcm2bq/local/summary.py",
+        "dcm2bq/tools/backfill/listed_paths.py",
         "dcm2bq/tools/dead_letters.py",
         "dcm2bq/tools/key_layout.py",
         "dcm2bq/tools/trial/sightings.py",

@@ -35,6 +35,7 @@ BELOW_CLI = {
     "dicom",
     "archives",
     "rows",
+    "row_names",
     "transport",
     "secret_manager",
     "google_errors",
@@ -69,6 +70,7 @@ MAY_IMPORT = {
     "archives": {"config", "deadline", "dicom", "errors", "parallel"},
     "version": set(),
     "rows": {"delivery", "events", "lifted", "version"},
+    "row_names": {"config", "delivery", "events", "hash_key", "stored_object"},
     "transport": {"deadline", "emulators", "errors"},
     "secret_manager": {"config", "deadline", "emulators", "errors", "hash_key", "transport"},
     "google_errors": {"emulators", "errors"},
@@ -83,13 +85,13 @@ MAY_IMPORT = {
     "header_row": {"config", "dicom", "endpoints", "events", "rows"},
     "expansion": {
         *("archives", "config", "deadline", "dicom", "endpoints", "errors", "events"),
-        *("header_row", "rows"),
+        *("header_row", "row_names", "rows"),
     },
     "handler": {
         *("config", "deadline", "delivery", "dicom", "endpoints", "errors", "events"),
-        *("expansion", "header_row", "ignored", "rows"),
+        *("expansion", "header_row", "ignored", "row_names", "rows"),
     },
-    "log": {"config", "errors", "hash_key", "terminal"},
+    "log": {"config", "errors", "hash_key", "row_names", "terminal"},
     "schema": {"config", "hash_key"},
     "tools": BELOW_CLI - {"local"},
     "local": BELOW_CLI,
@@ -119,6 +121,10 @@ IN_DICOM_MAY_IMPORT: dict[str, set[str]] = {
     # Elements become JSON.
     "write": {
         *("charset", "dictionary", "elements", "memory", "notes", "numbers", "values", "vr"),
+    },
+    # What the rules do, in words.
+    "explanation": {
+        *("charset", "dictionary", "elements", "memory", "notes", "privacy", "read", "values"),
     },
     # The face of the library.
     "conversion": {

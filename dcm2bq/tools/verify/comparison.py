@@ -1,6 +1,6 @@
 """Compare a bucket's listing with the keys of its rows."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +14,7 @@ from dcm2bq.gcs.store import Store
 from dcm2bq.gcs.uri import GsUri
 from dcm2bq.ignored import Ignored, is_archive, is_sniffed, why_ignored
 from dcm2bq.parallel import in_parallel
+from dcm2bq.row_names import row_names
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools import attempts, indexing
 from dcm2bq.tools.ignored_names import COLD, IgnoredNames, SampleFindings, read_from
@@ -39,8 +40,9 @@ class Comparison:
     Iterating yields the differences in the order of their paths. Meanwhile `objects` counts the
     objects, `ignored` those that the function ignores, `unread` those that it may ignore but
     that are not read here because of their storage class, and `settling` those without a row
-    that are younger than `settle` and may still get one; `on_object` is called for each object.
-    Raises `RetryableError` if either side cannot be read. `keys` must be closed at the end.
+    that are younger than `settle` and may still get one. If names are hashed, rows without an
+    object are differences only if the whole bucket is `listed`. Raises `RetryableError` if either
+    side cannot be read. `keys` must be closed at the end.
     """
 
     def __init__(
@@ -57,16 +59,15 @@ class Comparison:
         uri = GsUri.parse(location)
         indexing.require_bucket(uri.bucket, config)
         self._store = Store(config)
-        self._listed = ListedObjects(self._store, uri)
+        self.listed = ListedObjects(self._store, uri, row_names(config.privacy))
         self._config = config
         self._seconds = config.limits.deadline_seconds
         self._settled = datetime.now(UTC) - settle
-        prefix = self._listed.prefix
+        prefix = self.listed.prefix
         self.keys = KeyRanges(dataset, config, prefix, range_rows=range_rows, scratch=scratch)
         self._late_markers = LateMarkers(dataset, config, prefix, fresh_seconds)
         self.objects = self.ignored = self.unread = self.settling = 0
         self._ignored_names: IgnoredNames[StoredObject] = IgnoredNames()
-        self.on_object: Callable[[], object] = lambda: None
 
     def __iter__(self) -> Iterator[BucketDifference]:
         if self._config.input.other_names != "sniff":
@@ -88,7 +89,9 @@ class Comparison:
         """
         findings, dicom = self._ignored_names.examine(read_from(self._store))
         reason = "begins with DICM, but its name does not match input.namePattern"
-        return findings, (lacks_row(Finding.IGNORED, stored, reason) for stored in dicom)
+        return findings, (
+            lacks_row(Finding.IGNORED, stored, self.listed.path(stored), reason) for stored in dicom
+        )
 
     def _unless_ignored(self, difference: BucketDifference) -> BucketDifference | None:
         """Return a difference; None if the first bytes of its object show that it is ignored."""
@@ -112,13 +115,12 @@ class Comparison:
             for stored, group in merge(rows, self._objects(start, end)):
                 if stored:
                     yield from self._with_object(stored, group)
-                else:
+                elif self.listed.is_whole:
                     yield from self._without_object(group)
 
     def _objects(self, start: str, end: str) -> Iterator[tuple[str, StoredObject]]:
-        for path, stored in self._listed.between(start, end):
+        for path, stored in self.listed.between(start, end):
             self.objects += 1
-            self.on_object()
             yield path, stored
 
     def _with_object(
@@ -131,7 +133,7 @@ class Comparison:
         if not self._is_complete(stored, own):
             yield from self._incomplete(stored, own, hidden_below)
         elif letters := [row for row in own if row.reason and row.members]:
-            yield dead_lettered(stored, letters)
+            yield dead_lettered(stored, self.listed.path(stored), letters)
         for row in rows:
             if row.is_live and row.version != version:
                 yield from self._extra(row, stored)
@@ -150,15 +152,15 @@ class Comparison:
         elif hidden_below >= stored.generation:
             # The rows were read before the listing: the marker came first, yet the object exists.
             reason = f"by a marker of generation {hidden_below}"
-            yield lacks_row(Finding.HIDDEN, stored, reason)
+            yield lacks_row(Finding.HIDDEN, stored, self.listed.path(stored), reason)
         elif letters := [row for row in rows if row.reason and not row.members]:
-            yield dead_lettered(stored, letters)
+            yield dead_lettered(stored, self.listed.path(stored), letters)
         elif self._is_young(stored):
             self.settling += 1
         elif is_sniffed(self._config, stored) and stored.storage_class in COLD:
             self.unread += 1
         else:
-            yield lacks_row(Finding.MISSING, stored)
+            yield lacks_row(Finding.MISSING, stored, self.listed.path(stored))
 
     def _is_complete(self, stored: StoredObject, rows: Sequence[KeyRow]) -> bool:
         """Return whether an object has its row, or an archive one or a dead letter for each member.
@@ -187,7 +189,7 @@ class Comparison:
         Nothing, if that is right: the row of `current`, or a marker, may be on its way or has come
         since the keys were read.
         """
-        gone = self._listed.generation(row.path, row.version)
+        gone = self.listed.generation(row.path, row.version)
         if current and self._is_young(current) and gone.generation < current.generation:
             return
         if not self._late_markers.hide(row.path, gone.generation):

@@ -28,7 +28,7 @@ class Finding(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketDifference:
-    """An object without its row, or a row without its object.
+    """An object without its row, or a row without its object; `path` is that of the rows.
 
     `event` would remove the difference: the object's `finalized` event, or the `deleted` event
     of a generation that is not in the bucket. `reason` is the reason of a dead letter, or why the
@@ -36,6 +36,7 @@ class BucketDifference:
     """
 
     finding: Finding
+    path: str
     event: ObjectEvent
     reason: str | None = None
 
@@ -51,19 +52,19 @@ class BucketDifference:
 
 
 def lacks_row(
-    finding: Finding, stored: StoredObject, reason: str | None = None
+    finding: Finding, stored: StoredObject, path: str, reason: str | None = None
 ) -> BucketDifference:
     """Return the difference of an object that has no live row."""
     event = events.finalized(stored, _event_id())
-    return BucketDifference(finding=finding, event=event, reason=reason)
+    return BucketDifference(finding=finding, path=path, event=event, reason=reason)
 
 
-def dead_lettered(stored: StoredObject, letters: Sequence[KeyRow]) -> BucketDifference:
+def dead_lettered(stored: StoredObject, path: str, letters: Sequence[KeyRow]) -> BucketDifference:
     """Return the difference of an object, or of members of it, with dead letters."""
     letter = min(letters, key=attrgetter("dismissed"))  # open ones come first
     finding = Finding.DISMISSED if letter.dismissed else Finding.DEAD_LETTERED
     members = f"{counted(letter.members, 'member')}: " if letter.members else ""
-    return lacks_row(finding, stored, f"{members}{letter.reason}")
+    return lacks_row(finding, stored, path, f"{members}{letter.reason}")
 
 
 def lacks_object(gone: StoredObject, current: StoredObject | None) -> BucketDifference:
@@ -75,12 +76,15 @@ def lacks_object(gone: StoredObject, current: StoredObject | None) -> BucketDiff
         event_id=_event_id(), kind=EventKind.DELETED, time=datetime.now(UTC), object=gone
     )
     if current is None:
-        return BucketDifference(finding=Finding.STALE, event=deleted)
+        return BucketDifference(finding=Finding.STALE, path=gone.path, event=deleted)
     if gone.generation < current.generation:
-        return BucketDifference(finding=Finding.SUPERSEDED, event=deleted)
+        return BucketDifference(finding=Finding.SUPERSEDED, path=gone.path, event=deleted)
     # A marker would also hide the row of the lower generation, the one in the bucket.
     return BucketDifference(
-        finding=Finding.STALE, event=deleted, reason="the object has a lower generation"
+        finding=Finding.STALE,
+        path=gone.path,
+        event=deleted,
+        reason="the object has a lower generation",
     )
 
 

@@ -14,6 +14,7 @@ from dcm2bq.errors import RetryableError, SupersededError
 from dcm2bq.events import EventKind
 from dcm2bq.gcs.store import Store
 from dcm2bq.handler import Handler, Result
+from dcm2bq.row_names import row_names
 from dcm2bq.tools import attempts
 from dcm2bq.tools.verify.findings import BucketDifference, Finding
 
@@ -58,6 +59,7 @@ class Repairer:
     def __init__(self, dataset: Dataset, config: Config) -> None:
         self._dataset = dataset
         self._instances = config.big_query.instances_table_id
+        self._names = row_names(config.privacy)
         self._store = Store(config)
         self._handler = Handler(config, self._store, RowSink(config), bounds_archives=False)
         self._seconds = config.limits.deadline_seconds
@@ -67,7 +69,9 @@ class Repairer:
         """Index a missing object, or write a marker for a generation that no longer exists.
 
         A marker is written only if Cloud Storage confirms that exactly this generation is
-        deleted or archived: the listing alone may be older than the row.
+        deleted or archived: the listing alone may be older than the row. Where names are hashed,
+        it cannot be asked about a generation. There, the listing proves that the generation is
+        gone: it began after the keys had been queried, and generations never return.
         """
         try:
             result = self._repair(difference)
@@ -102,7 +106,7 @@ class Repairer:
 
     def _unseen(self, repairs: Sequence[Repair]) -> list[Repair]:
         """Return the repairs whose effect the view does not show."""
-        paths = sorted({repair.difference.object.path for repair in repairs})
+        paths = sorted({repair.difference.path for repair in repairs})
         sql = f"""
             SELECT path, version, FALSE AS expanded
             FROM instances_live
@@ -128,6 +132,9 @@ class Repairer:
             outcome = self._handler.handle(events.deliver(event), is_last=False)
             has_letters = outcome.archive is not None and outcome.archive.dead_letters > 0
             return Result.DEAD_LETTERED if has_letters else outcome.result
+        if self._names.are_hashed:
+            self._handler.mark_as(event, deadline)
+            return Result.MARKED
         try:
             archived_at = self._store.archived_at(event.object, deadline)
         except SupersededError:
@@ -166,5 +173,6 @@ def repair_all(repairer: Repairer, differences: Iterable[BucketDifference]) -> I
 
 def _sought(repair: Repair) -> tuple[str, str, bool]:
     """Return what shows the effect of a repair: a path, a generation, whether it was expanded."""
-    stored = repair.difference.object
-    return stored.path, str(stored.generation), repair.result == Result.EXPANDED
+    difference = repair.difference
+    generation = str(difference.object.generation)
+    return difference.path, generation, repair.result == Result.EXPANDED
