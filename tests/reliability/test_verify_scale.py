@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 
@@ -43,9 +44,12 @@ def fill(dataset: Dataset, first: int, count: int) -> None:
 def verify(environ: Mapping[str, str]) -> tuple[list[dict[str, str]], str, int]:
     """Run the command; return its findings, its messages and its peak memory in bytes."""
     command = [str(Path(sys.executable).with_name("dcm2bq")), "verify", "gs://large", "--json"]
-    with subprocess.Popen(
-        command, env={**os.environ, **environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    # Files: a pipe that nobody reads meanwhile would stop the command.
+    with (
+        TemporaryFile() as out,
+        TemporaryFile() as err,
+        subprocess.Popen(command, env={**os.environ, **environ}, stdout=out, stderr=err) as process,
+    ):
         peak = 0
         while process.poll() is None:
             try:
@@ -53,10 +57,13 @@ def verify(environ: Mapping[str, str]) -> tuple[list[dict[str, str]], str, int]:
             except (ProcessLookupError, FileNotFoundError, IndexError):
                 break
             time.sleep(0.05)
-        out, err = process.communicate()
-    assert process.returncode == 1, err
-    *found, _ = map(json.loads, out.splitlines())
-    return found, err.decode(), peak
+        process.wait()
+        out.seek(0)
+        err.seek(0)
+        said = err.read().decode()
+        assert process.returncode == 1, said
+        *found, _ = map(json.loads, out)
+    return found, said, peak
 
 
 @pytest.mark.timeout(4 * 3600)

@@ -37,6 +37,16 @@ def count(dataset: Dataset, config: Config, uri: GsUri) -> int:
     return KeyLayout(dataset, config, _prefix(config, uri)).count_known()
 
 
+def bytes_queried(dataset: Dataset, config: Config, uri: GsUri) -> int:
+    """Return how many bytes `prepare` reads; asking costs nothing."""
+    return KeyLayout(dataset, config, str(uri)).bytes_to_read()
+
+
+def by_shard(dataset: Dataset, run: Run) -> dict[int, int]:
+    """Return how many objects of each shard have a stored generation, if it has any."""
+    return _layout(dataset, run).known_by_shard()
+
+
 def forget(dataset: Dataset, run: Run) -> None:
     """Drop the table of `prepare`."""
     _layout(dataset, run).drop()
