@@ -153,6 +153,16 @@ class KeyLayout:
         for row in self._dataset.stream(sql, {"shard": shard}):
             yield row["path"], row["version"]
 
+    def known_by_shard(self) -> dict[int, int]:
+        """Return how many paths of each shard have a known generation, if it has any."""
+        sql = f"""
+            SELECT shard, COUNT(DISTINCT path) AS n
+            FROM `{self.table}`
+            WHERE known
+            GROUP BY shard
+        """  # noqa: S608 - as above
+        return {int(row["shard"]): int(row["n"]) for row in self._dataset.query(sql)}
+
     def count_known(self) -> int:
         """Return the number of known generations; this reads as much as laying the keys out."""
         keys = _KEYS.format(instances=self._instances, markers=MARKERS)
