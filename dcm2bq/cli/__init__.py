@@ -17,11 +17,13 @@ import click
 from dcm2bq.cli import (
     backfill_command,
     columns_command,
+    compact_command,
     config_command,
     dead_letters_command,
     dump_command,
     init_command,
     local_command,
+    refresh_command,
     try_command,
     verify_command,
 )
@@ -125,11 +127,13 @@ def commands(*, debug: bool) -> None:
 for command in (
     backfill_command.backfill,
     columns_command.columns,
+    compact_command.compact,
     config_command.config,
     dead_letters_command.dead_letters,
     dump_command.dump,
     init_command.init,
     local_command.local,
+    refresh_command.refresh,
     try_command.try_,
     verify_command.verify,
 ):
