@@ -1,6 +1,6 @@
 """`objects_live` equals `instances_live` after any history with refreshes at any moments.
 
-Time is a parameter: the SQL of the view and of the refresh is run with @now for CURRENT_TIMESTAMP().
+Time is a parameter: the view and the refresh are run with @now for CURRENT_TIMESTAMP().
 """
 
 import random
@@ -14,7 +14,7 @@ import pytest
 
 from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.config import Config
+from dcm2bq.config import Config, from_overrides
 from dcm2bq.errors import ConfigError
 from dcm2bq.tools import refresh as tool
 from tests.support import googlesql
@@ -86,7 +86,7 @@ class SharedClock:
         source = _bare(self.dataset, self._refresh).partition("USING (")[2]
         source = source.partition("\n) AS s\nON ")[0]
         merged = self.dataset.query(
-            f"SELECT * FROM (SELECT * FROM objects UNION ALL SELECT * FROM ({source})) WHERE TRUE "  # noqa: S608
+            f"SELECT * FROM (SELECT * FROM objects UNION ALL SELECT * FROM ({source})) WHERE TRUE "
             "QUALIFY ROW_NUMBER() OVER (PARTITION BY key "
             "ORDER BY CAST(version AS INT64) DESC, timestamp DESC, ingested_at DESC) = 1",
             parameters,
@@ -94,11 +94,11 @@ class SharedClock:
         self.dataset.replace("objects", *map(_as_json, merged))
 
     def objects(self, where: str = "TRUE") -> Counter[tuple[Any, ...]]:
-        sql = f"SELECT {OBJECTS} FROM ({_bare(self.dataset, self._view)}) WHERE {where}"  # noqa: S608
+        sql = f"SELECT {OBJECTS} FROM ({_bare(self.dataset, self._view)}) WHERE {where}"
         return _counted(self.dataset.query(sql, {"now": self.now}))
 
     def instances(self, where: str = "TRUE") -> Counter[tuple[Any, ...]]:
-        sql = f"SELECT * FROM (SELECT {LIVE} FROM instances_live) WHERE {where}"  # noqa: S608
+        sql = f"SELECT * FROM (SELECT {LIVE} FROM instances_live) WHERE {where}"
         return _counted(self.dataset.query(sql))
 
     def _timed(self, sql: str) -> str:
@@ -106,7 +106,6 @@ class SharedClock:
 
 
 def _named(dataset_id: str) -> Config:
-    from dcm2bq.config import from_overrides  # noqa: PLC0415
 
     return from_overrides({"bigQuery": {"datasetId": dataset_id}})
 
