@@ -30,7 +30,7 @@ Change = Callable[[str], str]
 START = datetime(2024, 1, 1, tzinfo=UTC)
 OVERLAP = timedelta(days=28)
 LONGEST_AGE = timedelta(days=7)
-MOMENTS = 6
+MOMENTS = 8
 EVENTS = ("finalized", "finalized", "metadataUpdated", "deleted", "archived", "expanded")
 INDEXED = {"finalized", "metadataUpdated"}
 NARROW = (
@@ -84,7 +84,7 @@ class SharedClock:
             self.dataset.query(self._refresh, parameters)
             return
         source = _bare(self.dataset, self._refresh).partition("USING (")[2]
-        source = source.partition("\n) AS s\nON ")[0]
+        source = source.partition(" ) AS s ON ")[0]
         merged = self.dataset.query(
             f"SELECT * FROM (SELECT * FROM objects UNION ALL SELECT * FROM ({source})) WHERE TRUE "
             "QUALIFY ROW_NUMBER() OVER (PARTITION BY key "
@@ -102,7 +102,8 @@ class SharedClock:
         return _counted(self.dataset.query(sql))
 
     def _timed(self, sql: str) -> str:
-        return self._change(re.sub(r"--[^\n]*", "", sql)).replace("CURRENT_TIMESTAMP()", "@now")
+        text = " ".join(re.sub(r"--[^\n]*", "", sql).split())
+        return self._change(text).replace("CURRENT_TIMESTAMP()", "@now")
 
 
 def _named(dataset_id: str) -> Config:
@@ -133,7 +134,7 @@ class History:
         self, path: str, rng: random.Random, row: MakeRow, moments: list[datetime]
     ) -> None:
         self.arrivals: list[tuple[int, Row]] = []
-        for _ in range(rng.randint(1, 6)):
+        for _ in range(rng.randint(2, 8)):
             moment = rng.randrange(MOMENTS)
             event = rng.choice(EVENTS)
             # In time, minutes late, or as late as the overlap allows.
@@ -154,8 +155,10 @@ class History:
 
 
 def _uids(rng: random.Random, event: str) -> dict[str, str | None]:
-    names = ("study", "series", "instance")
-    return {name: rng.choice(["1", None]) if event in INDEXED else None for name in names}
+    """Return few different UIDs, so that rows supersede each other; markers have none."""
+    if event not in INDEXED:
+        return dict.fromkeys(("study", "series", "instance"))
+    return {"study": "1", "series": None, "instance": rng.choice(["1", "1", None])}
 
 
 def _header(rng: random.Random, event: str) -> dict[str, Any]:
@@ -177,12 +180,16 @@ def moments(rng: random.Random) -> list[datetime]:
     """Return times of deliveries, up to as far apart as refreshes may be."""
     times = [START + timedelta(days=1)]
     while len(times) < MOMENTS:
-        times.append(times[-1] + timedelta(hours=rng.choice([0.1, 1, 24, 24 * 5])))
+        times.append(times[-1] + timedelta(hours=rng.choice([1, 24, 24 * 6, 24 * 6])))
     return times
 
 
 def run(
-    clock: SharedClock, count: int, rng: random.Random, row: MakeRow, insert: Callable[..., None]
+    clock: SharedClock,
+    count: int,
+    rng: random.Random,
+    row: MakeRow,
+    insert: Callable[[Sequence[Row]], None],
 ) -> Iterator[tuple[Counter[tuple[Any, ...]], Counter[tuple[Any, ...]]]]:
     """Yield what both views show after each moment of some histories, refreshed now and then."""
     times = moments(rng)
@@ -210,6 +217,10 @@ def run(
         yield clock.objects(where), clock.instances(where)
 
 
+def into(dataset: EngineDataset) -> Callable[[Sequence[Row]], None]:
+    return lambda rows: dataset.insert("instances", *rows)
+
+
 @pytest.fixture(scope="module")
 def emptied(dataset: Dataset) -> Iterator[Dataset]:
     """The dataset; the table `objects` is emptied after the tests of the module."""
@@ -220,7 +231,7 @@ def emptied(dataset: Dataset) -> Iterator[Dataset]:
 def test_objects_live_equals_instances_live_after_any_history(
     emptied: Dataset, load: Load, row: MakeRow
 ) -> None:
-    """Rows duplicated, reordered and late by up to 20 days; refreshes up to 5 days apart."""
+    """Rows duplicated, reordered and late by up to 20 days; refreshes up to 6 days apart."""
     rng = random.Random(20240110)
     shown = 0
     for objects, instances in run(
@@ -235,15 +246,12 @@ def test_objects_live_equals_instances_live_after_any_history(
 def test_objects_live_equals_instances_live_on_googles_engine(row: MakeRow) -> None:
     rng = random.Random(20240111)
     shown = 0
-    for _ in range(3):
+    for _ in range(2):
         dataset = EngineDataset()
-        insert: Callable[[Sequence[Row]], None] = lambda rows, to=dataset: to.insert(  # noqa: E731
-            "instances", *rows
-        )
-        for objects, instances in run(SharedClock(dataset), 5, rng, row, insert):
+        for objects, instances in run(SharedClock(dataset), 3, rng, row, into(dataset)):
             assert objects == instances
             shown += len(objects)
-    assert shown > 30
+    assert shown > 10
 
 
 PLANTED = {
@@ -255,10 +263,9 @@ PLANTED = {
     "members forgotten": ("r.path, r.member, r.StudyInstanceUID", "r.path, r.StudyInstanceUID"),
     "late rows forgotten": ("INTERVAL 28 DAY", "INTERVAL 1 DAY"),
     "the refresh does not read again": (
-        "TIMESTAMP_SUB(MAX(refreshed_at), \nINTERVAL 28 DAY\n)",
+        "TIMESTAMP_SUB(MAX(refreshed_at), INTERVAL 28 DAY )",
         "MAX(refreshed_at)",
     ),
-    "an older row of the log shown": ("CAST(o.version AS INT64) > s.generation", "FALSE"),
     "a row shown twice": ("s.timestamp >= o.timestamp", "s.timestamp > o.timestamp"),
 }
 """Bugs of the view or the refresh: the right text, and the wrong text in its place."""
@@ -277,12 +284,9 @@ def test_a_planted_bug_is_detected(row: MakeRow, bug: str) -> None:
     rng = random.Random(20240112)
     for _ in range(40):
         dataset = EngineDataset()
-        insert: Callable[[Sequence[Row]], None] = lambda rows, to=dataset: to.insert(  # noqa: E731
-            "instances", *rows
-        )
-        for objects, instances in run(SharedClock(dataset, plant), 5, rng, row, insert):
+        for objects, instances in run(SharedClock(dataset, plant), 5, rng, row, into(dataset)):
+            assert planted["found"], "the right text is not there any more"
             if objects != instances:
-                assert planted["found"]
                 return
     pytest.fail("not detected")
 
