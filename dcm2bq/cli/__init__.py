@@ -24,6 +24,7 @@ from dcm2bq.cli import (
     init_command,
     local_command,
     refresh_command,
+    report_command,
     try_command,
     verify_command,
 )
@@ -134,6 +135,7 @@ for command in (
     init_command.init,
     local_command.local,
     refresh_command.refresh,
+    report_command.report,
     try_command.try_,
     verify_command.verify,
 ):

@@ -9,5 +9,7 @@ which files count. The ids of its load jobs consist of the run, the shard and th
 BigQuery itself refuses to run one twice. Every other step can be repeated, which is what a runner
 does with a failed bundle, and an operator with `--resume`.
 
+`costs` prices the work by storage class, with `prices`; `estimate` shows that before a run.
+
 Only `runners` needs Apache Beam.
 """

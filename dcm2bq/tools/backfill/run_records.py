@@ -12,6 +12,7 @@ record or none.
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from dcm2bq.errors import ConfigError, ServiceError
 from dcm2bq.gcs.run_folder import RunFolder
 from dcm2bq.gcs.uri import GsUri
 from dcm2bq.tools.backfill.plan import Shard
+from dcm2bq.tools.backfill.read_sample import UNMEASURED, ReadRate
 
 KNOWN_TABLE = "backfill_{}"
 
@@ -30,7 +32,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """The parameters of a run, the same for each process that takes part.
 
     `source` and `staging` are `gs://` URIs. With `takes_all`, objects that BigQuery already has
-    are handled again. With `keeps_files`, staged rows are kept after they are loaded.
+    are handled again. With `keeps_files`, staged rows are kept after they are loaded. `classes`
+    are the storage classes to be loaded, all if empty.
     """
 
     id: str
@@ -39,6 +42,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     config: Config
     takes_all: bool = False
     keeps_files: bool = False
+    classes: tuple[str, ...] = ()
     threads: int = 16
 
     @property
@@ -91,6 +95,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 class _Manifest(msgspec.Struct, frozen=True, kw_only=True):
     run: Run
     shards: list[Shard]
+    rate: ReadRate = UNMEASURED
 
 
 def new_id() -> str:
@@ -104,14 +109,17 @@ class RunRecords:
     def __init__(self, run: Run) -> None:
         self.folder = RunFolder(run.folder, run.config)
 
-    def begin(self, run: Run, shards: Sequence[Shard]) -> None:
+    def begin(self, run: Run, shards: Sequence[Shard], rate: ReadRate = UNMEASURED) -> None:
         """Record the parameters and the shards; raise `ConfigError` if the run exists."""
-        content = msgspec.json.encode(_Manifest(run=run, shards=list(shards)))
+        content = msgspec.json.encode(_Manifest(run=run, shards=list(shards), rate=rate))
         if not self.folder.create("run.json", content):
             raise ConfigError(f"{run.folder}: a run with this id already exists")
 
-    def resume(self, run: Run) -> list[Shard]:
-        """Return the shards of an earlier run; raise `ConfigError` if its parameters differ."""
+    def resume(self, run: Run) -> tuple[list[Shard], ReadRate]:
+        """Return the shards of an earlier run, and how much of an object is read.
+
+        Raises `ConfigError` if its parameters differ.
+        """
         content = self.folder.read("run.json")
         if content is None:
             raise ConfigError(f"{run.folder}: there is no such run; check --staging and --resume")
@@ -121,12 +129,16 @@ class RunRecords:
                 f"run {run.id}: {name} was {first} when it began and is {value} now; "
                 "resume it with the same value"
             )
-        return manifest.shards
+        return manifest.shards, manifest.rate
 
     def staged(self, shard: int) -> Staged | None:
         """Return the record of a staged shard; None if it is not staged."""
         content = self.folder.read(f"shards/{shard:06}.json")
         return None if content is None else _decode(content, Staged)
+
+    def staged_shards(self) -> list[int]:
+        """Return the numbers of the shards that are staged, in order."""
+        return [int(PurePosixPath(name).stem) for name in self.folder.names("shards/")]
 
     def stage(self, staged: Staged) -> Staged:
         """Record which files count; return the earlier record if another process was first."""
@@ -159,6 +171,9 @@ def _compare(now: Run, began: Run) -> Iterable[tuple[str, Any, Any]]:
     for name in ("source", "takes_all"):
         if getattr(now, name) != getattr(began, name):
             yield name.replace("_", " "), getattr(now, name), getattr(began, name)
+    if now.classes != began.classes:
+        given = [",".join(run.classes) or "not given" for run in (now, began)]
+        yield "--classes", given[0], given[1]
     for option in configuration.options():
         group, _, name = option.path.partition(".")
         values = [msgspec.to_builtins(run.config)[group][name] for run in (now, began)]
