@@ -13,9 +13,8 @@ def refresh(*, full: bool, dry_run: bool) -> None:
     """Bring the table objects up to date, so that look-ups in objects_live are cheap.
 
     objects_live is exact at any time, but needs a refresh at least every seven days: without one it
-    raises an error. Run this once a day, by the scheduled query that Terraform can make, or by a
-    scheduler of yours. The first refresh reads the whole log. A refresh that is interrupted changes
-    nothing; two at once do no harm.
+    raises an error. Let a scheduler run this once a day. The first refresh reads the whole log. A
+    refresh that is interrupted changes nothing; two at once do no harm.
 
     --full reads the whole log again. That is needed only if rows were loaded more than 21 days
     after they were made, such as by a backfill that was resumed weeks later.

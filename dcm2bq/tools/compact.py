@@ -1,6 +1,6 @@
 """Remove hidden rows, and markers that hide nothing, from the old months of `instances`.
 
-Each month is one MERGE, which leaves `instances_live` as it is: the work can stop after any month.
+Each month is one DELETE, which leaves `instances_live` as it is: the work can stop after any month.
 """
 
 from collections.abc import Iterable, Iterator

@@ -58,8 +58,8 @@ def refresh(
 
 def last_refresh(dataset: Dataset) -> datetime | None:
     """Return when `objects` was last refreshed, or None if it never was."""
-    (row,) = dataset.query("SELECT MAX(refreshed_at) AS at FROM objects")
-    at: datetime | None = row["at"]
+    (row,) = dataset.query("SELECT MAX(refreshed_at) AS refreshed FROM objects")
+    at: datetime | None = row["refreshed"]
     return at
 
 
