@@ -144,7 +144,7 @@ resource "google_bigquery_table" "table" {
 
 locals {
   columns = { for name, table in local.tables : name => [
-    for column in table.schema.fields : merge(column, name == "instances" && contains(keys(var.dataset.policy_tags), column.name) ? {
+    for column in table.schema.fields : merge(column, contains(["instances", "objects"], name) && contains(keys(var.dataset.policy_tags), column.name) ? {
       policyTags = { names = [var.dataset.policy_tags[column.name]] }
     } : {})
   ] }

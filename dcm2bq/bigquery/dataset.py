@@ -9,6 +9,7 @@ from google.api_core.exceptions import BadRequest, GoogleAPICallError, NotFound,
 from google.cloud import bigquery
 from google.cloud.bigquery import DEFAULT_RETRY
 from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY
+from google.cloud.bigquery.table import RowIterator
 
 from dcm2bq import emulators
 from dcm2bq.bigquery.access import DatasetAccess
@@ -132,19 +133,9 @@ class Dataset:
         self, sql: str, parameters: Mapping[str, Any] | None = None
     ) -> tuple[list[dict[str, Any]], Iterator[dict[str, Any]]]:
         """Run a statement as `stream` does; return its columns and its rows."""
-        job_config = bigquery.QueryJobConfig(
-            default_dataset=self.name,
-            query_parameters=[_parameter(*item) for item in (parameters or {}).items()],
-        )
+        job_config = self._job_config(parameters)
         with self._explaining(sql, job_config):
-            result = self._client.query_and_wait(
-                sql,
-                job_config=job_config,
-                retry=self._retry,
-                job_retry=self._job_retry,
-                api_timeout=self._timeout,
-                page_size=_PAGE_ROWS,
-            )
+            result = self._run(sql, job_config)
         self.bytes_read += result.total_bytes_processed or 0
 
         def rows() -> Iterator[dict[str, Any]]:
@@ -153,6 +144,28 @@ class Dataset:
                     yield dict(row.items())
 
         return [field.to_api_repr() for field in result.schema], rows()
+
+    def change(self, sql: str, parameters: Mapping[str, Any] | None = None) -> int:
+        """Run a DML statement as `stream` does; return how many rows it changed."""
+        job_config = self._job_config(parameters)
+        with self._explaining(sql, job_config):
+            return self._run(sql, job_config).num_dml_affected_rows or 0
+
+    def _job_config(self, parameters: Mapping[str, Any] | None) -> bigquery.QueryJobConfig:
+        return bigquery.QueryJobConfig(
+            default_dataset=self.name,
+            query_parameters=[_parameter(*item) for item in (parameters or {}).items()],
+        )
+
+    def _run(self, sql: str, job_config: bigquery.QueryJobConfig) -> RowIterator:
+        return self._client.query_and_wait(
+            sql,
+            job_config=job_config,
+            retry=self._retry,
+            job_retry=self._job_retry,
+            api_timeout=self._timeout,
+            page_size=_PAGE_ROWS,
+        )
 
     @contextmanager
     def _explaining(self, sql: str, job_config: bigquery.QueryJobConfig) -> Iterator[None]:
@@ -170,12 +183,9 @@ class Dataset:
 
         A dry run costs nothing; for clustered tables it returns an upper bound.
         """
-        job_config = bigquery.QueryJobConfig(
-            default_dataset=self.name,
-            query_parameters=[_parameter(*each) for each in (parameters or {}).items()],
-            dry_run=dry_run,
-            use_query_cache=False,
-        )
+        job_config = self._job_config(parameters)
+        job_config.dry_run = dry_run
+        job_config.use_query_cache = False
         with mapped(f"BigQuery: {self.name}"):
             job = self._client.query(
                 sql, job_config=job_config, retry=self._retry, timeout=self._timeout

@@ -1,9 +1,9 @@
 """The tables and views of a new stack, kept from one start to the next.
 
 Making them takes the local BigQuery seconds, about a third of a second for each view. The first
-start therefore copies its database, with no rows but the dictionary's, to the user's cache folder,
-and later starts begin with that copy. Each start runs `init` all the same, which makes what is
-missing from a copy or differs in it.
+start therefore copies its database, with no rows but the dictionary's and that of a refresh of
+`objects`, to the user's cache folder, and later starts begin with that copy. Each start runs `init`
+all the same, which makes what is missing from a copy or differs in it.
 """
 
 import contextlib

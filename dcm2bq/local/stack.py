@@ -231,9 +231,11 @@ def running(config: Config) -> Iterator[Stack]:
             future.result()
         from dcm2bq.tools.dictionary_rows import fill_dictionary  # noqa: PLC0415
         from dcm2bq.tools.init import init  # noqa: PLC0415
+        from dcm2bq.tools.refresh import keep_fresh  # noqa: PLC0415
 
         init(dataset, config)
         fill_dictionary(dataset, config)
+        keep_fresh(dataset, config)
         prepared.keep(folder)
         with closing(Stack(config, ports, dataset, folder, mirror)) as stack:
             yield stack

@@ -6,8 +6,8 @@
 The files write names as
 `${project}.${dataset}.${instances}`, a form that Terraform's `templatefile` reads as well.
 `${filled}` and the other names in `FRAGMENTS` stand for parts that several queries share.
-The folders: `tables`; `live` for the objects that exist; `dead_letters`; `analysis` for views that
-read the inside of headers, by subject.
+The folders: `tables`; `live` for the objects that exist; `objects` for look-ups at any scale;
+`dead_letters`; `analysis` for views that read the inside of headers, by subject; `compaction`.
 """
 
 import json
@@ -23,6 +23,7 @@ from dcm2bq.config import Config, JsonOutput
 NAMES = (
     "tables/instances",
     "tables/dead_letter",
+    "tables/objects",
     "tables/protocol_reference",
     "tables/dicom_dictionary",
     "live/instances_live",
@@ -30,6 +31,7 @@ NAMES = (
     "live/series",
     "live/patients",
     "live/storage",
+    "objects/objects_live",
     "dead_letters/dead_letters",
     "dead_letters/dismissed_letters",
     "analysis/reports/sr_content",
@@ -58,12 +60,22 @@ FRAGMENTS = (
     "live/hides",
     "live/supersedes",
     "live/newest",
+    "objects/object_key",
+    "objects/overlap",
     "dead_letters/closes",
     "analysis/first_copy",
     "analysis/reports/dose_units",
     "analysis/fleet/parameters",
 )
 """The files `NAME.sql` that are parts of queries; they contain no names to substitute."""
+
+STATEMENTS = (
+    "objects/refresh_from",
+    "objects/refresh",
+    "compaction/compaction_plan",
+    "compaction/compaction",
+)
+"""The files `NAME.sql` that are statements: those of `dcm2bq refresh` and `dcm2bq compact`."""
 
 PRIVACY_LABEL = "dcm2bq_privacy"
 """The label of `instances` with the fingerprint of the `privacy` options that made its rows."""
@@ -125,6 +137,11 @@ def load(config: Config, project: str) -> tuple[Definition, ...]:
     )
 
 
+def statement(file: str, config: Config, project: str) -> str:
+    """Return one of `STATEMENTS` for the configured dataset."""
+    return _render(f"{file}.sql", _names(config, project))
+
+
 def left_out(config: Config, project: str) -> tuple[Definition, ...]:
     """Return the analysis views and functions that the configured dataset cannot have."""
     if not unmet_needs(config.json_output):
@@ -150,14 +167,18 @@ def unmet_needs(options: JsonOutput) -> tuple[str, ...]:
     return tuple(need for need, is_met in needs.items() if not is_met)
 
 
-def _definitions(config: Config, project: str) -> tuple[Definition, ...]:
-    names = {
+def _names(config: Config, project: str) -> dict[str, str]:
+    return {
         "project": project,
         "dataset": config.big_query.dataset_id,
         "instances": config.big_query.instances_table_id,
         "dead_letter": config.big_query.dead_letter_table_id,
         **{file.rpartition("/")[2]: _read(f"{file}.sql") for file in FRAGMENTS},
     }
+
+
+def _definitions(config: Config, project: str) -> tuple[Definition, ...]:
+    names = _names(config, project)
     definitions = tuple(_definition(file, names) for file in NAMES)
     if config.privacy.is_on:  # rows are in the first one, `instances`
         labels = {

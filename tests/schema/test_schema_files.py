@@ -47,7 +47,7 @@ def columns(fields: list[dict[str, Any]], prefix: str = "") -> Iterator[tuple[st
 
 def test_every_schema_file_is_loaded() -> None:
     files = {path.relative_to(FOLDER).with_suffix("").as_posix() for path in FILES}
-    assert files == {*schema.NAMES, *schema.FRAGMENTS}
+    assert files == {*schema.NAMES, *schema.FRAGMENTS, *schema.STATEMENTS}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

@@ -60,6 +60,11 @@ class EngineDataset:
             text = metadata if isinstance(metadata, str | None) else json.dumps(metadata)
             self._tables[table].append({**row, "metadata": text})
 
+    def replace(self, table: str, *rows: Mapping[str, Any]) -> None:
+        """Replace the rows of a table."""
+        self._tables[table] = []
+        self.insert(table, *rows)
+
     def query(
         self, sql: str, parameters: Mapping[str, Parameter] | None = None
     ) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """The SQL statements of the product, found in its source code.
 
-A statement is the first argument of a call of a method `query` or `stream`. It is put together
-from the constants and f-strings of its function and module; `VALUES` has the other parts.
+A statement is the first argument of a call of a method of `METHODS`. It is put together from the
+constants and f-strings of its function and module, and from the files that `schema.statement`
+reads; `VALUES` has the other parts.
 """
 
 import ast
@@ -9,10 +10,13 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dcm2bq import schema
+from dcm2bq.config import Config
 from dcm2bq.lifted import LIFTED
 from dcm2bq.tools.dead_letters import Filter
 from dcm2bq.tools.key_layout import MARKERS
 
+METHODS = {"query", "stream", "change"}
 ROOT = Path(__file__).parents[2]
 
 KEYS_TABLE = "project.dicom.keys"
@@ -43,6 +47,12 @@ VALUES = {
     "command": "verify",
     "len(starts)": "3",
     "stack.config.big_query.instances_table_id": "instances",
+    **{
+        f"schema.statement({file!r}, config, dataset.project)": schema.statement(
+            file, Config(), "project"
+        )
+        for file in schema.STATEMENTS
+    },
 }
 """Parts that only a running program has, by the expression in the source."""
 
@@ -73,10 +83,10 @@ def skipped() -> set[tuple[str, str]]:
 
 
 def _arguments() -> Iterator[tuple[str, int, ast.expr, Scope]]:
-    """Yield file, line, first argument and scope of each call of `query` or `stream`."""
+    """Yield file, line, first argument and scope of each such call."""
     for file in sorted((ROOT / "dcm2bq").rglob("*.py")):
         text = file.read_text()
-        if ".query(" not in text and ".stream(" not in text:
+        if not any(f".{method}(" in text for method in METHODS):
             continue
         module = ast.parse(text)
         for function in ast.walk(module):
@@ -86,7 +96,7 @@ def _arguments() -> Iterator[tuple[str, int, ast.expr, Scope]]:
                     if (
                         isinstance(call, ast.Call)
                         and isinstance(call.func, ast.Attribute)
-                        and call.func.attr in {"query", "stream"}
+                        and call.func.attr in METHODS
                         and call.args
                     ):
                         name = file.relative_to(ROOT).as_posix()

@@ -283,7 +283,7 @@ run "a_dataset_of_another_deployment_is_used_as_it_is" {
     error_message = "rows and dead letters go elsewhere"
   }
   assert {
-    condition     = [for name, table in terraform_data.existing_table : "${basename(table.triggers_replace.table)} ${table.triggers_replace.privacy}"] == ["dead_letter ", "dicom_dictionary ", "instances ${local.privacy_fingerprint}", "protocol_reference "]
+    condition     = [for name, table in terraform_data.existing_table : "${basename(table.triggers_replace.table)} ${table.triggers_replace.privacy}"] == ["dead_letter ", "dicom_dictionary ", "instances ${local.privacy_fingerprint}", "objects ", "protocol_reference "]
     error_message = "rows of other privacy options would be mixed"
   }
 }

@@ -187,7 +187,7 @@ run "each_table_gets_the_columns_of_the_release" {
   assert {
     condition = {
       for name in keys(terraform_data.columns) : name => trimspace(file("build/steps/${name}"))
-      } == { for name in ["dead_letter", "dicom_dictionary", "instances", "protocol_reference"] : name => join("\n", [
+      } == { for name in ["dead_letter", "dicom_dictionary", "instances", "objects", "protocol_reference"] : name => join("\n", [
         "./steps/columns.py",
         "projects/my-project/datasets/dicom/tables/${name}",
         jsonencode(local.tables[name].schema.fields),

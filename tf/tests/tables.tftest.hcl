@@ -33,6 +33,7 @@ run "the_tables_are_partitioned_clustered_described_and_protected" {
       ] } == {
       instances          = ["radiology", "headers", "MONTH", "ingested_at", true]
       dead_letter        = ["radiology", "failures", "MONTH", "publish_time", true]
+      objects            = ["radiology", "objects", "MONTH", "ingested_at", true]
       protocol_reference = ["radiology", "protocol_reference", null, null, true]
       dicom_dictionary   = ["radiology", "dicom_dictionary", null, null, true]
     }
