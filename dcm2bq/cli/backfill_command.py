@@ -17,7 +17,7 @@ from click.core import ParameterSource
 from dcm2bq import config as configuration
 from dcm2bq.cli.common import INTERRUPTED, complain, startable
 from dcm2bq.cli.progress_line import ProgressLine
-from dcm2bq.errors import Dcm2BqError
+from dcm2bq.errors import Dcm2BqError, QuotaExceededError
 from dcm2bq.gcs.uri import GsUri
 from dcm2bq.tools.display import say
 from dcm2bq.tools.wording import counted
@@ -31,11 +31,14 @@ if TYPE_CHECKING:
 LOCAL, DATAFLOW = "local", "DataflowRunner"
 _RUN_ID = re.compile("[a-z0-9_]{1,64}")  # part of the names of a folder, a table and jobs
 _NOT_REPEATED = {"source", "shard_objects", "resume", "dry_run", "beam_options"}
+_NEWEST = "the last ones"  # --status without a run; not a run id
 """Parameters that the command for resuming a run places itself, or leaves out."""
+_OF_STATUS = {"status", "staging", "as_json"}
+"""Parameters that go with --status."""
 
 
 @click.command()
-@click.argument("source", metavar="gs://BUCKET[/PREFIX]")
+@click.argument("source", metavar="gs://BUCKET[/PREFIX]", required=False)
 @click.option(
     "--staging",
     metavar="gs://BUCKET/PREFIX",
@@ -50,6 +53,14 @@ _NOT_REPEATED = {"source", "shard_objects", "resume", "dry_run", "beam_options"}
     help="With --dry-run: do not read a sample of the objects ignored by their names.",
 )
 @click.option("--resume", metavar="RUN", help="Resume a run that did not finish.")
+@click.option(
+    "--status",
+    is_flag=False,
+    flag_value=_NEWEST,
+    metavar="[RUN]",
+    help="Show how far a run is, or the last 10 runs; needs only --staging. Works on any machine.",
+)
+@click.option("--json", "as_json", is_flag=True, help="With --status: print JSON.")
 @click.option("--all", "takes_all", is_flag=True, help="Include objects that BigQuery already has.")
 @click.option(
     "--runner",
@@ -97,12 +108,14 @@ _NOT_REPEATED = {"source", "shard_objects", "resume", "dry_run", "beam_options"}
 @click.option("--no-wait", is_flag=True, help="Dataflow: exit once the job is submitted.")
 @click.argument("beam_options", nargs=-1, metavar="[-- BEAM_OPTION...]")
 def backfill(
-    source: str,
+    source: str | None,
     *,
     staging: str | None,
     dry_run: bool,
     no_sample: bool,
     resume: str | None,
+    status: str | None,
+    as_json: bool,
     takes_all: bool,
     runner: str,
     processes: int,
@@ -121,7 +134,8 @@ def backfill(
     skipped once they were expanded; they may take longer here than in the function.
 
     A run that ends early, for example by Ctrl-C, can be resumed with --resume RUN; the command is
-    printed. Nothing is loaded twice.
+    printed. Nothing is loaded twice. --status shows the progress of a run to everybody who may read
+    the staging bucket.
 
     Use the configuration of the function. Arguments after -- are passed to Apache Beam.
 
@@ -131,13 +145,15 @@ def backfill(
     see whether they begin with DICM; objects in Nearline, Coldline and Archive are left out.
 
     The exit status is 0 once everything is in BigQuery, including dead letters; 3 if a service
-    did not answer, and 4 if the Dataflow job failed: resume the run.
+    did not answer, 4 if the Dataflow job failed, and 5 if BigQuery's quota of load jobs is used up:
+    resume the run, tomorrow in the last case.
 
     \b
     Examples:
         dcm2bq backfill gs://my-bucket --dry-run
         dcm2bq backfill gs://my-bucket/2019/ --staging gs://my-staging/backfill
         dcm2bq backfill gs://my-bucket --staging gs://my-staging/backfill --processes 8
+        dcm2bq backfill --status --staging gs://my-staging/backfill
         dcm2bq backfill gs://my-bucket --staging gs://my-staging/backfill \\
             --runner DataflowRunner --project my-project --region europe-west1 \\
             --service-account worker@my-project.iam.gserviceaccount.com --max-workers 50 \\
@@ -146,6 +162,12 @@ def backfill(
     from dcm2bq import extras  # noqa: PLC0415
     from dcm2bq.tools.backfill.run_records import Run, new_id  # noqa: PLC0415
 
+    if status is not None:
+        return _show_status(status, staging, as_json=as_json)
+    if as_json:
+        raise click.UsageError("--json: only valid with --status")
+    if source is None:
+        raise click.UsageError("gs://BUCKET[/PREFIX] is required: the objects to load")
     uri = GsUri.parse(source)
     if staging is not None:
         GsUri.parse(staging)
@@ -192,7 +214,7 @@ def _run(
     from dcm2bq.tools.backfill.launch import Backfill  # noqa: PLC0415
 
     again = _command(run.id, beam_options)
-    launch = Backfill(run)
+    launch = Backfill(run, runner=runner, is_remote=runner == DATAFLOW)
     if least is None:
         launch.resume()
     else:
@@ -209,12 +231,33 @@ def _run(
         _tell("", "interrupted; resume it with:", f"  {again}")
         sys.stderr.flush()
         os._exit(INTERRUPTED)  # Beam's threads would keep running; what they staged does not count
+    except QuotaExceededError:
+        complain(f"run {run.id}: BigQuery's quota of load jobs is used up; resume tomorrow:")
+        complain(f"  {again}")
+        raise
     except Exception:
         complain(f"run {run.id} did not finish; resume it with:", f"  {again}")
         raise
     if summary:
         _print(summary)
     return 0
+
+
+def _show_status(run_id: str, staging: str | None, *, as_json: bool) -> int:
+    """Print the status of a run, or of the last ones."""
+    from dcm2bq.cli import backfill_status  # noqa: PLC0415
+
+    names = [str(option.name) for option in click.get_current_context().command.params]
+    given = [_flag(name) for name in names if _is_given(name) and name not in _OF_STATUS]
+    if given:
+        raise click.UsageError(f"{', '.join(given)}: not valid with --status")
+    if staging is None:
+        raise click.UsageError("--staging gs://BUCKET/PREFIX is required: it holds the records")
+    GsUri.parse(staging)
+    if run_id == _NEWEST:
+        return backfill_status.show_recent(staging, as_json=as_json)
+    _require_run_id("--status", run_id)
+    return backfill_status.show(staging, run_id, as_json=as_json)
 
 
 def _refuse_contradictions(
@@ -234,8 +277,12 @@ def _refuse_contradictions(
         raise click.UsageError("--dry-run: not valid with --resume: the run is already counted")
     if _is_given("shard_objects"):
         raise click.UsageError("--shard-objects: not valid with --resume: the run has its shards")
-    if not _RUN_ID.fullmatch(resume):
-        raise click.UsageError(f"--resume {resume}: not a run id like 20260131_094500_1a2b3c")
+    _require_run_id("--resume", resume)
+
+
+def _require_run_id(option: str, run_id: str) -> None:
+    if not _RUN_ID.fullmatch(run_id):
+        raise click.UsageError(f"{option} {run_id}: not a run id like 20260131_094500_1a2b3c")
 
 
 def _check_pipeline(

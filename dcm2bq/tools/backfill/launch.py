@@ -5,15 +5,26 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
+from dcm2bq.errors import JobFailedError, describe
 from dcm2bq.gcs.store import Store
 from dcm2bq.ignored import Ignored, is_archive, is_sniffed, why_ignored
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools import indexing
 from dcm2bq.tools.backfill import known
 from dcm2bq.tools.backfill.plan import SHARD_OBJECTS, Census, Shard
-from dcm2bq.tools.backfill.run_records import Loaded, Run, RunRecords
+from dcm2bq.tools.backfill.run_records import (
+    FAILURE,
+    INTERRUPT,
+    Batch,
+    Ending,
+    Loaded,
+    Run,
+    RunRecords,
+)
 from dcm2bq.tools.ignored_names import IgnoredNames, SampleFindings, read_from
 
 type Runner = Callable[[Run, Sequence[Shard]], bool]
@@ -68,15 +79,21 @@ class RunSummary:
 
 
 class Backfill:
-    """A run; raises `ConfigError` if the table does not accept rows of its configuration."""
+    """A run; raises `ConfigError` if the table does not accept rows of its configuration.
 
-    def __init__(self, run: Run) -> None:
+    `runner` is for people who ask for the run's status. With `is_remote`, the run goes on when
+    this process ends.
+    """
+
+    def __init__(self, run: Run, *, runner: str = "local", is_remote: bool = False) -> None:
         self.run = run
         self.dataset = Dataset(run.config)
         indexing.require_table(self.dataset, run.config)
         self._records = RunRecords(run)
+        self._runner = runner
+        self._is_remote = is_remote
         self.shards: Sequence[Shard] = ()
-        self.done: dict[int, Loaded] = {}
+        self._loaded: Sequence[tuple[Batch, Loaded]] = ()
 
     def begin(
         self, *, least: int = SHARD_OBJECTS, on_page: Callable[[int], object] = lambda _: None
@@ -86,11 +103,13 @@ class Backfill:
             self.run.config, self.run.bucket, self.run.prefix, least=least, on_page=on_page
         ).shards
         self._records.begin(self.run, self.shards)
+        self._begin_attempt()
 
     def resume(self) -> None:
         """Read the records of an earlier run; shards that it has loaded are done."""
         self.shards = self._records.resume(self.run)
-        self.done = self._records.loaded()
+        self._loaded = self._read_loaded()
+        self._begin_attempt()
 
     @property
     def total(self) -> int:
@@ -100,34 +119,68 @@ class Backfill:
     @property
     def before(self) -> int:
         """Number of objects in shards that an earlier attempt has loaded."""
-        return sum(shard.listed for shard in self.shards if shard.number in self.done)
+        done = self._done()
+        return sum(shard.listed for shard in self.shards if shard.number in done)
 
     def go(self, runner: Runner) -> RunSummary | None:
         """Run the pipeline for the remaining shards; return the summary of all attempts.
 
-        Returns None if the runner did not wait for the end.
+        Returns None if the runner did not wait for the end. Raises `QuotaExceededError` if
+        BigQuery refused load jobs because of a quota, and `LoadFailedError` if one failed.
         """
-        remaining = [shard for shard in self.shards if shard.number not in self.done]
-        if remaining and not self.run.takes_all:
-            known.prepare(self.dataset, self.run, self.shards)
-        if remaining and not runner(self.run, remaining):
-            return None
-        self.done = self._records.loaded()
+        done = self._done()
+        remaining = [shard for shard in self.shards if shard.number not in done]
+        staged = set(self._records.staged_shards())
+        is_staged = all(shard.number in staged for shard in remaining)
+        try:
+            if not is_staged and not self.run.takes_all:
+                known.prepare(self.dataset, self.run, self.shards)
+            if remaining and not runner(self.run, remaining):
+                return None
+        except BaseException as error:
+            self._end(error)
+            raise
+        self._loaded = self._read_loaded()
         summary = self._summary()
         if summary.is_complete:
             known.forget(self.dataset, self.run)
         return summary
 
+    def _begin_attempt(self) -> None:
+        attempt = self._records.begin_attempt(self._runner)
+        self.run = msgspec.structs.replace(self.run, attempt=attempt)
+
+    def _end(self, error: BaseException) -> None:
+        """Record the end of the attempt; raise the failure of a load job if it failed a job."""
+        if isinstance(error, JobFailedError) and (stopped := self._records.stopped()):
+            raise stopped.error from None
+        if self._is_remote and not isinstance(error, JobFailedError):
+            return
+        if not isinstance(error, Exception):
+            ending = Ending(why=INTERRUPT, message="interrupted")
+        else:
+            ending = Ending(why=FAILURE, message=describe(error))
+        self._records.end(ending)
+
+    def _read_loaded(self) -> Sequence[tuple[Batch, Loaded]]:
+        """Return the batches that are in BigQuery."""
+        pairs = [(batch, self._records.loaded(batch.number)) for batch in self._records.batches()]
+        return [(batch, loaded) for batch, loaded in pairs if loaded is not None]
+
+    def _done(self) -> set[int]:
+        """Return the numbers of the shards that are in BigQuery."""
+        return {shard for batch, _ in self._loaded for shard in batch.shards}
+
     def _summary(self) -> RunSummary:
         results: Counter[str] = Counter()
         rows: Counter[str] = Counter()
-        for loaded in self.done.values():
-            results.update(loaded.results)
+        for batch, loaded in self._loaded:
+            results.update(batch.results)
             rows.update(loaded.rows)
         return RunSummary(
             run=self.run,
             shards=len(self.shards),
-            loaded=len(self.done),
+            loaded=len(self._done()),
             results=results,
             rows=rows,
         )
