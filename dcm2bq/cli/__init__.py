@@ -22,6 +22,7 @@ from dcm2bq.cli import (
     dump_command,
     init_command,
     local_command,
+    report_command,
     try_command,
     verify_command,
 )
@@ -131,6 +132,7 @@ for command in (
     dump_command.dump,
     init_command.init,
     local_command.local,
+    report_command.report,
     try_command.try_,
     verify_command.verify,
 ):

@@ -8,6 +8,7 @@ import click
 from dcm2bq.cli.common import (
     override,
     parse_settings,
+    require_folder,
     settings_option,
     startable,
     table_format,
@@ -25,6 +26,13 @@ from dcm2bq.cli.common import (
 @click.option("--once", is_flag=True, help="Ingest the files, print the summary and exit.")
 @click.option("--query", "sql", metavar="SQL", help="Print the rows of a query instead.")
 @click.option("--json", "as_json", is_flag=True, help="With --query: print a JSON array.")
+@click.option(
+    "--report",
+    "report_path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a report about the files to FILE (see dcm2bq report).",
+)
 @table_options
 @settings_option
 def local(
@@ -33,6 +41,7 @@ def local(
     once: bool,
     sql: str | None,
     as_json: bool,
+    report_path: Path | None,
     as_csv: bool,
     parquet: bool,
     output: Path | None,
@@ -70,6 +79,10 @@ def local(
 
     if as_json and sql is None:
         raise click.UsageError("--json needs --query")
+    if report_path is not None:
+        if sql is not None:
+            raise click.UsageError("--report and --query are both given: use one")
+        require_folder(report_path)
     kind = table_format(as_csv=as_csv, parquet=parquet, output=output)
     if kind and sql is None:
         raise click.UsageError("--csv and --parquet need --query")
@@ -83,7 +96,7 @@ def local(
     from dcm2bq.local import commands  # noqa: PLC0415 - it imports the extras
 
     if sql is None:
-        return commands.ingest(folder, options, once=once)
+        return commands.ingest(folder, options, once=once, report_path=report_path)
     fresh = once or bool(settings)  # a running stack has its own options
     answer = commands.AnswerFormat(as_json=as_json, table=kind, path=output)
     return commands.query(folder, options, sql, answer, fresh=fresh)

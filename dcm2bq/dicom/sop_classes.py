@@ -1,4 +1,4 @@
-"""Which SOP classes have pixel data (PS3.3 A.1.4, PS3.4 B.5)."""
+"""What SOP classes are called (PS3.6 A), and which have pixel data (PS3.3 A.1.4, PS3.4 B.5)."""
 
 from functools import lru_cache
 
@@ -33,3 +33,8 @@ def may_have_pixels(sop_class: str | None) -> bool:
     """
     name, kind = UID_dictionary.get(sop_class or "", ("", ""))[:2]
     return kind != _SOP_CLASS or _IMAGE in name or sop_class in _OTHER_IMAGES
+
+
+def uid_name(uid: str) -> str | None:
+    """Return the name of a well-known UID, such as `CT Image Storage`; None for any other."""
+    return UID_dictionary[uid][0] if uid in UID_dictionary else None

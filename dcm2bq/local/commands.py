@@ -19,11 +19,14 @@ from dcm2bq.errors import ConfigError
 from dcm2bq.local import running_stacks, servers, summary
 from dcm2bq.local.session import Session, open_session
 from dcm2bq.local.stack import connect, environment
+from dcm2bq.local.user_cache import user_cache
 from dcm2bq.tools import tables
 from dcm2bq.tools.display import say, say_json
+from dcm2bq.tools.report import report
 from dcm2bq.tools.tables import TableFormat, to_json
 from dcm2bq.tools.terminal_tables import console, print_rows
 
+_REPORT = "report.html"
 _POLL_SECONDS = 0.4  # a change is shown within a second: it must look the same in two scans
 
 
@@ -39,11 +42,14 @@ class AnswerFormat:
     path: Path | None = None
 
 
-def ingest(root: Path | None, config: Config, *, once: bool) -> int:
+def ingest(
+    root: Path | None, config: Config, *, once: bool, report_path: Path | None = None
+) -> int:
     """Ingest the files under `root`, by default samples, and print a summary.
 
-    Unless `once` is set, watch the folder until a signal arrives. Return the exit status: 1 if a
-    file could not be uploaded or an event was not acknowledged, else 0.
+    Unless `once` is set, watch the folder until a signal arrives. Write a report to `report_path`,
+    by default to the user's cache folder if `once` is set. Return the exit status: 1 if a file
+    could not be uploaded or an event was not acknowledged, else 0.
     """
     started = time.monotonic()
     out = console(sys.stdout)
@@ -55,6 +61,8 @@ def ingest(root: Path | None, config: Config, *, once: bool) -> int:
         )
         if not session.stack.objects and not session.failures:
             summary.print_no_files(out, session.folder.root)
+        if report_path or once:
+            summary.print_report(out, _write_report(session, report_path))
         if not once:
             with suppress(KeyboardInterrupt), _registered(session):
                 _watch(out, session)
@@ -80,6 +88,15 @@ def query(root: Path | None, config: Config, sql: str, answer: AnswerFormat, *, 
         for name, failure in session.failures.items():
             say(f"{name}: {failure}", err=True)
         return session.exit_status
+
+
+def _write_report(session: Session, path: Path | None) -> Path:
+    """Write a report about the dataset, and return its path."""
+    if path is None:
+        path = user_cache() / _REPORT
+        path.parent.mkdir(parents=True, exist_ok=True)
+    report.write(session.stack.dataset, session.stack.config, path, budget=0)
+    return path
 
 
 def _command() -> str:

@@ -8,7 +8,6 @@ missing from a copy or differs in it.
 
 import contextlib
 import hashlib
-import os
 import shutil
 import tempfile
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from pathlib import Path
 from dcm2bq import emulators, schema
 from dcm2bq.config import Config
 from dcm2bq.local import servers
+from dcm2bq.local.user_cache import user_cache
 
 MOST_KEPT = 8
 """Copies that are kept, of 2 MB each: for as many configurations and versions in use."""
@@ -36,7 +36,7 @@ class PreparedDatabase:
         self._is_kept = not config.privacy.is_on
         definitions = schema.load(config, emulators.PROJECT) if self._is_kept else ()
         content = repr(([_version(name) for name in _WRITERS], definitions))
-        self._folder = _cache_folder() / hashlib.sha256(content.encode()).hexdigest()[:32]
+        self._folder = user_cache() / "local" / hashlib.sha256(content.encode()).hexdigest()[:32]
 
     def start_server(
         self, exits: ExitStack, folder: Path, port: int | None = None, *, storage: str = ""
@@ -83,8 +83,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:  # the start of the server says what to do
         return ""
-
-
-def _cache_folder() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache, "dcm2bq", "local")

@@ -19,12 +19,10 @@ from dcm2bq.rows import EXPANDED
 from dcm2bq.tools.display import printable
 from dcm2bq.tools.ignored_names import IgnoredNames
 from dcm2bq.tools.terminal_tables import print_rows
-from dcm2bq.tools.wording import counted
+from dcm2bq.tools.wording import counted, size
 
 Row = Mapping[str, Any]
 
-_UNITS = ("bytes", "KB", "MB", "GB", "TB")
-_KILO = 1000
 _EXAMPLES = 3  # names shown of each kind of ignored file
 _CHANGES_PER_QUERY = 500  # of 36 bytes an event id: far below BigQuery's 1 MB for a query
 
@@ -155,6 +153,11 @@ def print_summary(
 def print_no_files(out: Console, root: Path) -> None:
     """Print that the folder has no files, which the summary's zeros do not explain."""
     _line(out, f"There is no file in the folder {root}")
+
+
+def print_report(out: Console, path: Path) -> None:
+    """Print where the report is."""
+    _heading(out, f"Report, for a browser: {path}")
 
 
 def print_changes(out: Console, stack: Stack, changes: Iterable[Change]) -> None:
@@ -295,11 +298,3 @@ def _heading(out: Console, text: str) -> None:
 
 def _line(out: Console, text: str, style: str = "") -> None:
     out.print(Text(printable(text), style=style), soft_wrap=True)
-
-
-def size(count: int) -> str:
-    """Return a number of bytes with a decimal unit and three significant digits."""
-    value, unit = float(count), 0
-    while value >= _KILO and unit < len(_UNITS) - 1:
-        value, unit = value / _KILO, unit + 1
-    return f"{value:.3g} {_UNITS[unit]}"

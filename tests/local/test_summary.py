@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dcm2bq.local import summary
 from dcm2bq.tools.terminal_tables import console, print_rows
+from dcm2bq.tools.wording import size
 
 
 def table(*rows: dict[str, Any]) -> list[str]:
@@ -63,4 +63,4 @@ def test_lines_are_not_wrapped_in_a_pipe() -> None:
     [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 KB"), (1_234_567, "1.23 MB"), (2**43, "8.8 TB")],
 )
 def test_sizes_are_short(count: int, text: str) -> None:
-    assert summary.size(count) == text
+    assert size(count) == text

@@ -7,6 +7,7 @@ import pytest
 from dcm2bq import schema
 from dcm2bq.config import Config
 from dcm2bq.schema import Definition, DefinitionKind
+from dcm2bq.tools.report.questions import OVERVIEW, SECTIONS, Question
 from tests.support import googlesql, product_sql
 from tests.support.catalog import DatasetCatalog, columns_of
 from tests.support.googlesql import SqlError, engine
@@ -16,6 +17,7 @@ pytestmark = pytest.mark.timeout(googlesql.TIMEOUT)
 
 DEFINITIONS = {definition.name: definition for definition in schema.load(Config(), "project")}
 STATEMENTS = product_sql.statements()
+QUESTIONS = [OVERVIEW, *(question for section in SECTIONS for question in section.questions)]
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +95,15 @@ def test_the_statements_of_every_module_are_found() -> None:
         "dcm2bq/tools/verify.py",
     }
     assert product_sql.skipped() == product_sql.NOT_OURS
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.name)
+def test_a_question_of_the_report_gives_the_columns_that_it_names(
+    catalog: DatasetCatalog, question: Question
+) -> None:
+    statement = question.query({"instances": "instances", "enough": 3})
+    query = engine().analyze(statement, catalog.catalog).resolved_query_stmt_node
+    assert [column.name for column in query.output_column_list] == list(question.headings)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,8 @@ VALUES = {
 NOT_OURS = {
     ("dcm2bq/bigquery/dataset.py", "sql"),  # any statement
     ("dcm2bq/cli/local_command.py", "folder"),  # another function of that name
+    ("dcm2bq/tools/report/answers.py", "self._names"),  # makes a statement
+    ("dcm2bq/tools/report/answers.py", "sql"),  # a question, each of which is analysed
     ("dcm2bq/tools/init.py", "step.definition.ddl"),  # a definition of the schema
 }
 """Arguments that are not statements of the tools, by file and expression."""

@@ -138,6 +138,9 @@ RESTRICTED = {
     "click": {"cli", "tools", "local"},
     "rich": {"cli", "tools", "local"},
     "pyarrow": {"tools"},
+    "jinja2": {"tools/report"},
+    "markupsafe": {"tools/report"},
+    "vl_convert": {"tools/report"},
     "apache_beam": {"tools/backfill/runners"},
 }
 """The places that may import a package from outside the standard library."""

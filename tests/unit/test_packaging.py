@@ -26,7 +26,7 @@ def test_the_code_is_checked_against_the_oldest_python() -> None:
 
 
 def test_only_what_users_install_is_an_extra() -> None:
-    assert set(PROJECT["optional-dependencies"]) == {"backfill", "local", "tables"}
+    assert set(PROJECT["optional-dependencies"]) == {"backfill", "local", "report", "tables"}
     assert set(PYPROJECT["dependency-groups"]) == {"dev", "test"}
 
 
