@@ -18,7 +18,7 @@ from dcm2bq.tools.backfill.run_records import (
     FAILURE,
     INTERRUPT,
     QUOTA,
-    Attempt,
+    RunAttempt,
     Batch,
     BatchJob,
     Ending,
@@ -75,7 +75,7 @@ def staged(shard: int) -> Staged:
 
 def snapshot(**records: Any) -> RunSnapshot:
     """Return records of a run that began at START, and has staged shards 0 to 2 in 50 s."""
-    attempt = Attempt(
+    attempt = RunAttempt(
         number=1, began=START, user="ada", host="host-7", runner="local", version="1.0.0"
     )
     given: dict[str, Any] = {

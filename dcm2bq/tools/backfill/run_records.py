@@ -78,7 +78,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         return f"dcm2bq-backfill-{self.id}-{batch:06}-{table}-{part}-"
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+class RunAttempt(msgspec.Struct, frozen=True, kw_only=True):
     """One command that works on a run: when it `began`, who gave it, and where."""
 
     number: int
@@ -254,7 +254,7 @@ class RunRecords:
     def begin_attempt(self, runner: str) -> int:
         """Record who works on the run from now on; return the number of the attempt."""
         for number in count(1):
-            attempt = Attempt(
+            attempt = RunAttempt(
                 number=number,
                 began=datetime.now(UTC),
                 user=_user(),

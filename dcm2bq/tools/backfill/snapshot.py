@@ -10,7 +10,7 @@ from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError
 from dcm2bq.gcs.run_folder import RunFolder
 from dcm2bq.tools.backfill.run_records import (
-    Attempt,
+    RunAttempt,
     Batch,
     DataflowSubmission,
     Ending,
@@ -37,7 +37,7 @@ class RunSnapshot:
 
     manifest: Manifest
     written: Mapping[str, datetime]
-    attempts: Sequence[Attempt] = ()
+    attempts: Sequence[RunAttempt] = ()
     dataflow: DataflowSubmission | None = None
     ending: Ending | None = None
     failures: Sequence[ShardFailure] = ()
@@ -112,7 +112,7 @@ class _RecordReader:
         """Return all records; shards in a batch are not read, since it has their sums."""
         batches = list(self._all(Batch, self._names("batches/")))
         in_batch = {shard for batch in batches for shard in batch.shards}
-        attempts = list(self._all(Attempt, self._names("attempts/", "/began.json")))
+        attempts = list(self._all(RunAttempt, self._names("attempts/", "/began.json")))
         last = f"attempts/{len(attempts):04}/"
         began = self._written.get(f"{last}began.json")
         signs = [name for name in self._names("alive/") if began and self._written[name] >= began]

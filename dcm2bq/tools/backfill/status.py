@@ -12,7 +12,7 @@ from dcm2bq.gcs.run_folder import RunFolder
 from dcm2bq.tools.backfill import snapshot
 from dcm2bq.tools.backfill.loading import jobs
 from dcm2bq.tools.backfill.run_records import (
-    Attempt,
+    RunAttempt,
     Batch,
     DataflowSubmission,
     ShardFailure,
@@ -70,7 +70,7 @@ class RunStatus:
     staging: str
     state: str
     message: str
-    attempts: Sequence[Attempt]
+    attempts: Sequence[RunAttempt]
     dataflow: DataflowSubmission | None
     last_sign: datetime
     shards: ShardCounts

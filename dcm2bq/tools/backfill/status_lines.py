@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from dcm2bq.tools.backfill.run_records import FAILURE, INTERRUPT, QUOTA, Attempt
+from dcm2bq.tools.backfill.run_records import FAILURE, INTERRUPT, QUOTA, RunAttempt
 from dcm2bq.tools.backfill.status import COMPLETE, RUNNING, SILENT, RunStatus
 from dcm2bq.tools.wording import counted, duration
 
@@ -74,7 +74,7 @@ def resumption(status: RunStatus) -> str:
     return shlex.join([*words, "--resume", status.run])
 
 
-def _attempt(attempt: Attempt) -> str:
+def _attempt(attempt: RunAttempt) -> str:
     began = attempt.began.astimezone(UTC)
     return (
         f"attempt {attempt.number}: began {began:%Y-%m-%d %H:%M:%S} UTC by {_who(attempt)}, "
@@ -82,7 +82,7 @@ def _attempt(attempt: Attempt) -> str:
     )
 
 
-def _who(attempt: Attempt) -> str:
+def _who(attempt: RunAttempt) -> str:
     return f"{attempt.user}@{attempt.host}" if attempt.user else attempt.host
 
 
