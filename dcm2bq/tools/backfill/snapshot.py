@@ -10,12 +10,12 @@ from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError
 from dcm2bq.gcs.run_folder import RunFolder
 from dcm2bq.tools.backfill.run_records import (
-    RunAttempt,
     Batch,
     DataflowSubmission,
     Ending,
     Loaded,
     Manifest,
+    RunAttempt,
     ShardFailure,
     Sign,
     Staged,

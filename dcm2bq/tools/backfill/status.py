@@ -12,9 +12,9 @@ from dcm2bq.gcs.run_folder import RunFolder
 from dcm2bq.tools.backfill import snapshot
 from dcm2bq.tools.backfill.loading import jobs
 from dcm2bq.tools.backfill.run_records import (
-    RunAttempt,
     Batch,
     DataflowSubmission,
+    RunAttempt,
     ShardFailure,
     Staged,
 )
