@@ -64,6 +64,10 @@ SecretName = Annotated[
     ),
 ]
 NotNegative = Annotated[int, Meta(ge=0)]
+ShiftDays = Annotated[int, Meta(ge=1, le=3650)]
+"""3,650: ten years leave ages and the order of scanners' generations plausible."""
+Descriptor = Annotated[str, Meta(max_length=1024)]
+"""1,024: longer than any description that a scanner writes (LO has 64 characters, ST 1,024)."""
 Seconds = Annotated[int, Meta(ge=1, le=590)]
 """590: below 600 s, the longest acknowledgement deadline of Pub/Sub."""
 Text = Annotated[str, Meta(max_length=4096)]
@@ -254,6 +258,21 @@ class Limits(_Options, frozen=True, kw_only=True):
     ] = 50  # with 8 more for a dead letter, within Google's default time-out of 60
 
 
+ProfileOption = Literal[
+    "retainLongitudinalModifiedDates",
+    "retainLongitudinalFullDates",
+    "retainDeviceIdentity",
+    "retainInstitutionIdentity",
+    "retainPatientCharacteristics",
+    "retainUids",
+    "retainSafePrivate",
+    "cleanStructuredContent",
+    "cleanDescriptors",
+]
+"""The options of PS3.15 E.3 that concern headers, by the columns of Table E.1-1."""
+_DATE_OPTIONS = frozenset({"retainLongitudinalModifiedDates", "retainLongitudinalFullDates"})
+
+
 class Privacy(_Options, frozen=True, kw_only=True):
     """What is removed from rows or pseudonymised in them, in metadata and columns alike."""
 
@@ -261,6 +280,31 @@ class Privacy(_Options, frozen=True, kw_only=True):
         Literal["basic"] | None,
         Meta(description="`basic`: the Basic Profile of PS3.15 Annex E, as far as headers go"),
     ] = None
+    options: Annotated[
+        tuple[ProfileOption, ...],
+        Meta(
+            description="Options of the profile (PS3.15 E.3), each of which keeps more: "
+            "`retainLongitudinalModifiedDates` (dates are shifted) or "
+            "`retainLongitudinalFullDates`, `retainDeviceIdentity`, `retainInstitutionIdentity`, "
+            "`retainPatientCharacteristics`, `retainUids`, `retainSafePrivate`, "
+            "`cleanStructuredContent`, `cleanDescriptors`"
+        ),
+    ] = ()
+    shift_days: Annotated[
+        ShiftDays,
+        Meta(
+            description="Most days by which `retainLongitudinalModifiedDates` shifts the dates of "
+            "a patient into the past"
+        ),
+    ] = 365
+    kept_descriptors: Annotated[
+        tuple[Descriptor, ...],
+        Meta(
+            description="What `cleanDescriptors` keeps: descriptions with these values "
+            "(`CT THORAX`), without regard to case and blanks, and attributes with these "
+            "keywords (`ProtocolName`), whatever their value"
+        ),
+    ] = ()
     remove: Annotated[
         tuple[str, ...],
         Meta(
@@ -309,10 +353,20 @@ class Privacy(_Options, frozen=True, kw_only=True):
 
         Canonical JSON has every option but `hashKeySecret`, sorted by name, without white space;
         Terraform's `jsonencode` writes the same. Where the key is kept does not change a row, and
-        the key itself has a label of its own, by `hash_key.digest`.
+        the key itself has a label of its own, by `hash_key.digest`. Of the options of the profile,
+        only those that change rows are part of it, whatever their order; kept descriptors are
+        hashed, because the two languages would escape some characters differently.
         """
         options = msgspec.to_builtins(self)
-        del options["hashKeySecret"]
+        for name in ("hashKeySecret", "options", "shiftDays", "keptDescriptors"):
+            del options[name]
+        if self.options:
+            options["options"] = sorted(set(self.options))
+        if "retainLongitudinalModifiedDates" in self.options:
+            options["shiftDays"] = self.shift_days
+        if self.kept_descriptors:
+            kept = {hashlib.sha256(text.encode()).hexdigest() for text in self.kept_descriptors}
+            options["keptDescriptors"] = sorted(kept)
         canonical = json.dumps(options, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -399,6 +453,7 @@ def from_overrides(overrides: Mapping[str, Any]) -> Config:
     if problems:
         raise ConfigError("; ".join(problems))
     _check_pattern(config.input.name_pattern)
+    _check_profile(config.privacy)
     return config
 
 
@@ -516,10 +571,15 @@ def _in_words(reason: str) -> str:
 
 
 def _choices(path: str) -> str:
-    """Return which values an option accepts, if they are a few names; otherwise ""."""
+    """Return which values an option, or a member of a list, accepts, if they are a few names.
+
+    Otherwise, return "".
+    """
+    name, is_member, _ = path.partition("[")
     for option in options():
-        if option.path == path and (names := _names(option.type)):
-            return f"must be one of {', '.join(names)}"
+        if option.path == name:
+            names = _names(get_args(option.type)[0] if is_member else option.type)
+            return f"must be one of {', '.join(names)}" if names else ""
     return ""
 
 
@@ -529,6 +589,25 @@ def _names(kind: Any) -> list[str]:
         return list(get_args(kind))
     named = [_names(member) for member in get_args(kind) if member is not NoneType]
     return [*named[0], "null"] if len(named) == 1 and named[0] else []
+
+
+def _check_profile(privacy: Privacy) -> None:
+    """Raise `ConfigError` for options of the profile that contradict each other."""
+    options = privacy.options
+    if options and privacy.profile is None:
+        raise ConfigError(f"privacy.options: {options[0]} needs privacy.profile: set it to basic")
+    dates = [option for option in options if option in _DATE_OPTIONS]
+    if len(set(dates)) > 1:
+        raise ConfigError(f"privacy.options: {' and '.join(sorted(dates))} exclude each other")
+    if "cleanDescriptors" in options and not privacy.kept_descriptors:
+        raise ConfigError(
+            "privacy.keptDescriptors: is empty, so that cleanDescriptors in privacy.options would "
+            "keep nothing: list values or keywords, or omit cleanDescriptors"
+        )
+    if privacy.kept_descriptors and "cleanDescriptors" not in options:
+        raise ConfigError("privacy.keptDescriptors: needs cleanDescriptors in privacy.options")
+    if not all(text.strip() for text in privacy.kept_descriptors):
+        raise ConfigError("privacy.keptDescriptors: an empty value describes nothing: remove it")
 
 
 def _check_pattern(pattern: str) -> None:

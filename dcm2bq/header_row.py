@@ -36,6 +36,7 @@ def header_row(
         transfer_syntax_uid=conversion.transfer_syntax_uid,
         warnings=conversion.warnings,
         dropped_tags=conversion.dropped_tags,
+        deidentification=dicom.deidentification_codes(config.privacy),
         member_size=None if member is None else content.size,
     )
     return rows.instance_row(

@@ -47,7 +47,10 @@ class ArchiveInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Info(msgspec.Struct, frozen=True, kw_only=True):
-    """How a row came about; `bytes_read` is None if nothing was read."""
+    """How a row came about; `bytes_read` is None if nothing was read.
+
+    `deidentification` holds the codes of CID 7050 (PS3.16), none without a privacy profile.
+    """
 
     event_id: str
     input: InputInfo
@@ -57,6 +60,7 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
     dropped_tags: Sequence[str]
     dcm2bq_version: str
     archive: ArchiveInfo | None = None
+    deidentification: Sequence[str] = ()
 
 
 _Lifted: Any = msgspec.defstruct(
@@ -157,6 +161,7 @@ def info(
     transfer_syntax_uid: str | None = None,
     warnings: Sequence[str] = (),
     dropped_tags: Sequence[str] = (),
+    deidentification: Sequence[str] = (),
     member_size: int | None = None,
 ) -> Info:
     """Return the column `info` of an event's row; `member_size` is that of its member, in bytes."""
@@ -174,6 +179,7 @@ def info(
         warnings=warnings,
         dropped_tags=dropped_tags,
         dcm2bq_version=VERSION,
+        deidentification=deidentification,
     )
 
 

@@ -1,15 +1,28 @@
 locals {
-  # Every option of Privacy in dcm2bq/config.py that is part of the fingerprint. jsonencode writes it as Python's json does, because the
-  # validations admit nothing that it would escape.
   privacy = {
     profile         = var.privacy.profile
+    options         = sort(var.privacy.options)
+    shiftDays       = var.privacy.shift_days
+    keptDescriptors = sort(var.privacy.kept_descriptors)
     remove          = var.privacy.remove
     hash            = var.privacy.hash
     hashKeyVariable = "DCM2BQ_HASH_KEY"
     keyVersion      = try(var.privacy.hash_key.version, null)
   }
-  privacy_is_on       = var.privacy.profile != null || length(var.privacy.remove) + length(var.privacy.hash) > 0
-  privacy_fingerprint = substr(sha256(jsonencode(local.privacy)), 0, 16)
+  privacy_is_on = var.privacy.profile != null || length(var.privacy.remove) + length(var.privacy.hash) > 0
+
+  # As Privacy.fingerprint in dcm2bq/config.py: options of the profile count only if they change rows. jsonencode writes
+  # it as Python's json does, because validations and hashes admit nothing that it would escape.
+  privacy_counts = {
+    options         = length(var.privacy.options) > 0
+    shiftDays       = contains(var.privacy.options, "retainLongitudinalModifiedDates")
+    keptDescriptors = length(var.privacy.kept_descriptors) > 0
+  }
+  privacy_that_counts = {
+    for name, value in merge(local.privacy, { keptDescriptors = sort([for text in var.privacy.kept_descriptors : sha256(text)]) }) :
+    name => value if lookup(local.privacy_counts, name, true)
+  }
+  privacy_fingerprint = substr(sha256(jsonencode(local.privacy_that_counts)), 0, 16)
   privacy_label       = local.privacy_is_on ? { dcm2bq_privacy = local.privacy_fingerprint } : {}
 
   # What Terraform sets takes precedence over var.config, within each group: neither hides the other.

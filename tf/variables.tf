@@ -234,9 +234,12 @@ variable "reindex_on_metadata_update" {
 variable "privacy" {
   description = "The `privacy` options of the function. `hash_key` names a secret in Secret Manager, in this project, that holds the key of the hash, and its version; the version is part of the fingerprint in the table's label."
   type = object({
-    profile = optional(string)
-    remove  = optional(list(string), [])
-    hash    = optional(list(string), [])
+    profile          = optional(string)
+    options          = optional(set(string), [])
+    shift_days       = optional(number, 365)
+    kept_descriptors = optional(set(string), [])
+    remove           = optional(list(string), [])
+    hash             = optional(list(string), [])
     hash_key = optional(object({
       secret  = string
       version = string
@@ -247,6 +250,34 @@ variable "privacy" {
   validation {
     condition     = var.privacy.profile == null || try(var.privacy.profile == "basic", false)
     error_message = "privacy.profile must be basic, or be left out."
+  }
+  validation {
+    condition = length(setsubtract(var.privacy.options, [
+      "retainLongitudinalModifiedDates", "retainLongitudinalFullDates", "retainDeviceIdentity",
+      "retainInstitutionIdentity", "retainPatientCharacteristics", "retainUids", "retainSafePrivate",
+      "cleanStructuredContent", "cleanDescriptors",
+    ])) == 0
+    error_message = "privacy.options must list options of the profile: retainLongitudinalModifiedDates, retainLongitudinalFullDates, retainDeviceIdentity, retainInstitutionIdentity, retainPatientCharacteristics, retainUids, retainSafePrivate, cleanStructuredContent, cleanDescriptors."
+  }
+  validation {
+    condition     = length(var.privacy.options) == 0 || var.privacy.profile != null
+    error_message = "privacy.options need privacy.profile: set it to basic."
+  }
+  validation {
+    condition     = length(setsubtract(["retainLongitudinalModifiedDates", "retainLongitudinalFullDates"], var.privacy.options)) > 0
+    error_message = "privacy.options must not list both retainLongitudinalModifiedDates and retainLongitudinalFullDates."
+  }
+  validation {
+    condition     = var.privacy.shift_days >= 1 && var.privacy.shift_days <= 3650 && floor(var.privacy.shift_days) == var.privacy.shift_days
+    error_message = "privacy.shift_days must be an integer from 1 to 3650."
+  }
+  validation {
+    condition     = contains(var.privacy.options, "cleanDescriptors") == (length(var.privacy.kept_descriptors) > 0)
+    error_message = "privacy.kept_descriptors must list values or keywords if privacy.options lists cleanDescriptors, and be left out otherwise."
+  }
+  validation {
+    condition     = alltrue([for text in var.privacy.kept_descriptors : trimspace(text) != "" && length(text) <= 1024])
+    error_message = "privacy.kept_descriptors must list texts of 1 to 1,024 characters that are not blank."
   }
   validation {
     condition     = alltrue([for name in concat(var.privacy.remove, var.privacy.hash) : can(regex("^[A-Za-z0-9]+$", name))])

@@ -10,7 +10,7 @@ by its first bytes are for the function and the tools.
 
 from dcm2bq.dicom.conversion import Conversion, convert, convert_within
 from dcm2bq.dicom.memory import Budget, Claim, budget_of
-from dcm2bq.dicom.privacy import check_attributes, privacy_rules
+from dcm2bq.dicom.privacy import check_attributes, deidentification_codes, privacy_rules
 from dcm2bq.dicom.read.part10 import PREFIXED, has_prefix, looks_like_dicom
 from dcm2bq.dicom.read.source import Source
 from dcm2bq.errors import (
@@ -38,6 +38,7 @@ __all__ = [
     "check_attributes",
     "convert",
     "convert_within",
+    "deidentification_codes",
     "has_prefix",
     "looks_like_dicom",
     "privacy_rules",

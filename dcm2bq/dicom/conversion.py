@@ -175,8 +175,8 @@ _OPTIONS = _option_paths()
 
 def _configuration(config: Configuration | None, options: dict[str, Any]) -> Config:
     """Return the configuration that the arguments of `convert` make up."""
-    if config is None and options:
-        config = options.pop("options", None)  # the name that `config` had at first
+    if config is None and isinstance(options.get("options"), Config | Mapping):
+        config = options.pop("options")  # the name that `config` had before `privacy.options`
     if config is None:
         config = _DEFAULTS
     elif not isinstance(config, Config):

@@ -104,9 +104,22 @@ def _rare_vr(tag: int) -> str:
 def most_values(tag: int) -> int | None:
     """Return how many values a public tag may have; None if it is unknown or has no bound."""
     try:
-        multiplicity = get_entry(tag)[1]
+        return _most(get_entry(tag)[1])
     except KeyError:
         return None
+
+
+@lru_cache(maxsize=4096)
+def most_private_values(tag: int, creator: str) -> int | None:
+    """Return how many values a private tag may have; None if it is unknown or has no bound."""
+    try:
+        return _most(get_private_entry(tag, known_creator(creator))[1])
+    except KeyError:
+        return None
+
+
+def _most(multiplicity: str) -> int | None:
+    """Return the most values of a multiplicity, such as 3 of `1-3`; None if it has no bound."""
     last = multiplicity.partition("-")[2] or multiplicity
     return int(last) if last.isdecimal() else None
 

@@ -74,3 +74,8 @@ def find(elements: Item, tag: int) -> Element | None:
     """Return the first element with a tag; the elements must be sorted by tag."""
     index = bisect_left(elements, tag, key=tag_of)
     return elements[index] if index < len(elements) and elements[index].tag == tag else None
+
+
+def made(tag: int, vr: str, value: bytes | list[Item]) -> Element:
+    """Return an element that privacy rules put in the place of one of the object."""
+    return Element(tag, vr, MADE, len(value), value, vr)

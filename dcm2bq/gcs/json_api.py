@@ -8,6 +8,11 @@ from dcm2bq.errors import ServiceError
 from dcm2bq.transport import Answer, NoAnswerError, Transport
 
 
+def bucket_path(bucket: str) -> str:
+    """Return the path of a bucket's resource."""
+    return f"/storage/v1/b/{bucket}"
+
+
 def object_path(bucket: str, name: str) -> str:
     """Return the path of an object's resource; any character may be in the name."""
     return f"/storage/v1/b/{bucket}/o/{quote(name, safe='')}"

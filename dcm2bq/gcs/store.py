@@ -9,6 +9,7 @@ from dcm2bq import emulators
 from dcm2bq.config import Config
 from dcm2bq.deadline import Deadline
 from dcm2bq.errors import ReadFailedError
+from dcm2bq.gcs.bucket_settings import BucketSettings, read_settings
 from dcm2bq.gcs.ranged import REQUESTER_PAYS, Generation, GunzippedReader, ObjectReader
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.transport import Transport
@@ -55,6 +56,10 @@ class Store:
         Raises `SupersededError` if the generation does not exist at all.
         """
         return self._generation(stored, deadline).archived_at()
+
+    def settings(self, bucket: str) -> BucketSettings | None:
+        """Return a bucket's settings, or None if they may not be read; see `read_settings`."""
+        return read_settings(self.transport, bucket, self._user_project)
 
     def list(
         self, bucket: str, prefix: str = "", *, start: str = "", end: str = ""

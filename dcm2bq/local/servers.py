@@ -20,6 +20,7 @@ from typing import Any
 
 from dcm2bq import emulators, extras
 from dcm2bq.errors import ConfigError, ServiceError
+from dcm2bq.local import bigquery_program
 
 BIGQUERY_PROBE = "/bigquery/v2/projects"
 
@@ -73,14 +74,14 @@ def bigquery_server(folder: Path, port: int | None = None, *, storage: str = "")
     Data of an earlier run in the same folder is kept. Load jobs read `gs://` URIs from the Cloud
     Storage at the URL `storage`.
     """
-    program = _script("local-bigquery")
     home = (folder / "bigquery").absolute()
     _provide_duckdb_extensions(home)
     port = port or free_port()
     command = [
-        *(program, "serve", "--host", _HOST, "--port", str(port), "--grpc-port", "0"),
+        # Without the folder of the program among those that its imports are looked for in.
+        *(sys.executable, "-P", bigquery_program.__file__, _HOST, str(port)),
         # Relative, because the database contains the path: a copy of it elsewhere works as well.
-        *("--project", emulators.PROJECT, "--data-dir", bigquery_data(folder).name),
+        bigquery_data(folder).name,
     ]
     environ = {"HOME": str(home), emulators.STORAGE: storage}
     with _server(command, port, BIGQUERY_PROBE, home / "log", environ, cwd=home):
@@ -224,7 +225,7 @@ def _server(
     pid.write_text(str(process.pid))
     try:
         if not _becomes_ready(process, port, probe):
-            raise ServerError(f"{Path(command[0]).name} did not start\n{_tail(log)}".rstrip())
+            raise ServerError(f"the {log.parent.name} server did not start\n{_tail(log)}".rstrip())
         yield
     finally:
         _stop(process)

@@ -11,6 +11,7 @@ from dcm2bq import cli
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.errors import JobFailedError, QuotaExceededError
 from dcm2bq.tools.backfill.launch import Backfill
+from dcm2bq.tools.backfill.prices import read_prices
 from dcm2bq.tools.backfill.run_records import FAILURE, Run, RunRecords, new_id
 from dcm2bq.tools.backfill.status import read
 from tests.support.backfill_site import (
@@ -80,14 +81,16 @@ def test_the_printed_command_resumes_the_run_with_its_options(site: Site) -> Non
     site.overrides["limits"] = {"deadlineSeconds": 1}
     site.upload("it's/a.dcm", MR_SMALL)
     site.storage.faults = [Fault(f"/b/{site.source.name}/o/", 503)]
-    options = ("--all", "--threads", "3", "--keep-staged", "--shard-objects", "5")
+    cost = ("--classes", "STANDARD,NEARLINE", "--budget-usd", "5")
+    options = ("--all", "--threads", "3", *cost, "--keep-staged", "--shard-objects", "5")
     beam = ("--", "--direct_runner_bundle_repeat=1")
     done = site.backfill(*options, *beam, where="it's")
     assert done.status == 3, done.err
     words = resumption(done.err)
     assert words[:3] == ["dcm2bq", "backfill", f"gs://{site.source.name}/it's"]
-    kept = ["--staging", f"gs://{site.staging.name}/b", "--all", "--threads", "3", "--keep-staged"]
-    assert words[3:] == [*kept, "--resume", done.run, *beam]
+    kept = ["--staging", f"gs://{site.staging.name}/b", "--all", "--threads", "3"]
+    cost = ("--classes", "NEARLINE,STANDARD", "--budget-usd", "5.0")
+    assert words[3:] == [*kept, *cost, "--keep-staged", "--resume", done.run, *beam]
     site.storage.faults = []
     again = finish(site.run([str(DCM2BQ), *words[1:]]))
     assert again.status == 0, again.err
@@ -283,6 +286,19 @@ def test_a_bucket_not_in_input_buckets_is_not_loaded(
             "Error: --shard-objects: not valid with --resume: the run has its shards",
         ),
         ([*RUN, "--no-sample"], "Error: --no-sample: only valid with --dry-run"),
+        ([*RUN, "--json"], "Error: --json: only valid with --dry-run or --status"),
+        (
+            ["gs://bucket", "--dry-run", "--budget-usd", "5"],
+            "Error: --budget-usd: not valid with --dry-run: it reads nothing to limit",
+        ),
+        (
+            [*RUN, "--classes", "standard,glacier"],
+            f"Error: --classes: GLACIER: not one of {', '.join(read_prices().storage_classes)}",
+        ),
+        (
+            [*RUN, "--classes", ","],
+            "Error: Invalid value for '--classes': names no storage class",
+        ),
         (
             [*RUN, "--resume", "r", "--dry-run"],
             "Error: --dry-run: not valid with --resume: the run is already counted",
@@ -372,10 +388,11 @@ def test_a_dry_run_counts_known_objects_separately(
     assert cli.main(["dead-letters", "dismiss", *dismissal]) == 0
     capsys.readouterr()
     site.upload("c.dcm", MR_SMALL)
-    first, known, requests, *_ = lines()
+    first, known, *rest = lines()
     assert first.startswith("3 objects in 1 shard; 0 ignored, 3 to convert ")
     assert known == "BigQuery already has 2 of them, as rows or dead letters; 1 new"
-    assert ", 1 read (" in requests
+    (reads,) = [line for line in rest if line.startswith("read STANDARD")]
+    assert reads.split()[2:4] == ["1", "requests"]
     assert "BigQuery already has" not in lines("--all")[1]
     assert "1 inserted, 0 dead letters, 2 already present" in site.backfill().out
     assert site.dead_letters() == []

@@ -42,7 +42,7 @@ from dcm2bq.tools.backfill.run_records import Run, RunRecords
 import msgspec
 content = msgspec.json.decode(open(sys.argv[1], "rb").read())
 run = msgspec.convert(content["run"], Run)
-shards = RunRecords(run).resume(run)
+shards, _ = RunRecords(run).resume(run)
 with beam.Pipeline(runner=FnApiRunner()) as graph:
     pipeline.build(graph, run, shards)
 print(json.dumps([dcm2bq.__file__, pydicom.__file__, beam.__file__]))

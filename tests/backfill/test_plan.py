@@ -17,6 +17,7 @@ from dcm2bq.gcs.store import Store
 from dcm2bq.local.bucket import Bucket
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.backfill.plan import Census, Shard, between
+from dcm2bq.tools.backfill.storage_classes import ClassCount, sum_of
 from tests.support.function_stack import unique
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
@@ -83,6 +84,9 @@ def assert_exact(shards: Sequence[Shard], names: Sequence[str]) -> None:
         assert shard.listed == len(own)
         assert shard.objects == sum(name.endswith(".dcm") for name in own)
         assert shard.bytes == 10 * shard.objects
+        assert sum_of(shard.classes) == ClassCount(
+            objects=shard.objects, bytes=shard.bytes, heads=shard.bytes
+        )
 
 
 @pytest.mark.parametrize("names", [UUIDS, DEEP, HOT, WIDE], ids=["flat", "deep", "hot", "wide"])

@@ -280,7 +280,10 @@ def test_an_unknown_run_is_a_usage_error(staging: str, capsys: pytest.CaptureFix
         (["--status", "x/y", "--staging", "gs://staging"], "--status x/y: not a run id like "),
         (["gs://scans", "--status", "r", "--staging", "gs://s"], "source: not valid with --status"),
         (["--status", "r", "--all"], "--all: not valid with --status"),
-        (["gs://scans", "--json"], "--json: only valid with --status"),
+        (
+            ["gs://scans", "--staging", "gs://staging", "--json"],
+            "--json: only valid with --dry-run or --status",
+        ),
         ([], "gs://BUCKET[/PREFIX] is required: the objects to load"),
     ],
 )

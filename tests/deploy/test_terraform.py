@@ -188,3 +188,41 @@ def test_what_the_owner_of_a_dataset_sets_is_refused_beside_an_existing_one(
     said = refusal(declarations, dataset={"existing": True, "location": "EU"})
     assert "dataset.id must name the dataset" in said
     assert "dataset.existing excludes location" in said
+
+
+PRIVACY_MISTAKES: dict[str, dict[str, Any]] = {
+    "privacy.options need privacy.profile": {"options": ["retainUids"]},
+    "privacy.options must list options of the profile": {"options": ["retainUid"]},
+    "privacy.options must not list both": {
+        "options": ["retainLongitudinalModifiedDates", "retainLongitudinalFullDates"]
+    },
+    "privacy.shift_days must be an integer": {"shift_days": 0.5},
+    "privacy.kept_descriptors must list values or keywords if": {"options": ["cleanDescriptors"]},
+    "privacy.kept_descriptors must list texts": {"kept_descriptors": [" "]},
+}
+
+
+@pytest.mark.parametrize("sentence", PRIVACY_MISTAKES)
+def test_privacy_options_that_cannot_work_are_refused_with_the_reason(
+    declarations: Path, sentence: str
+) -> None:
+    assert sentence in refusal(declarations, privacy=PRIVACY_MISTAKES[sentence])
+
+
+def test_the_fingerprint_of_privacy_options_needs_no_provider(declarations: Path) -> None:
+    """tf/tests/privacy.tftest.hcl compares all vectors, where there are providers."""
+    *_, vector = json.loads((TF.parent / "tests" / "deploy" / "privacy.json").read_text())
+    locals_ = (TF / "function.tf").read_text().partition("  # What Terraform sets")[0]
+    output = 'output "fingerprint" {\n  value = local.privacy_fingerprint\n}\n'
+    (declarations / "privacy.tf").write_text(f"{locals_}}}\n{output}")
+    try:
+        assert refusal(declarations, privacy=vector["terraform"]) == ""
+        shown = subprocess.run(
+            ["terraform", f"-chdir={declarations}", "plan", "-no-color"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    finally:
+        (declarations / "privacy.tf").unlink()
+    assert f'fingerprint = "{vector["fingerprint"]}"' in shown.stdout

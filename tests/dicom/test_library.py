@@ -74,6 +74,13 @@ def test_options_have_their_python_names_and_override_the_configuration() -> Non
         assert done.metadata["00091001"] == {"InlineBinary": "MTI="}
 
 
+def test_a_list_named_options_is_that_of_the_privacy_profile() -> None:
+    with pytest.raises(library.ConfigError, match=r"privacy.options: retainUids needs"):
+        convert(CONTENT, options=["retainUids"])
+    with pytest.raises(library.ConfigError, match=r"privacy.options\[0\]: must be one of"):
+        convert(CONTENT, {"privacy": {"profile": "basic"}}, options=["retainUid"])
+
+
 def test_no_two_options_have_the_same_python_name() -> None:
     groups = {field.encode_name: field.type for field in msgspec.structs.fields(Config)}
     names = [
@@ -82,7 +89,7 @@ def test_no_two_options_have_the_same_python_name() -> None:
         for option in msgspec.structs.fields(groups[group])
     ]
     assert sorted(names) == sorted([*_OPTIONS, "deadline_seconds", "members"])
-    assert not {"source", "config", "bulk_data_root", "timeout", "options"} & set(_OPTIONS)
+    assert not {"source", "config", "bulk_data_root", "timeout"} & set(_OPTIONS)
 
 
 @pytest.mark.parametrize(

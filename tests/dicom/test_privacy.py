@@ -188,9 +188,11 @@ def test_impossible_rules_are_refused_by_the_name_of_the_option(
 
 def table() -> dict[str, str]:
     """Return the packaged table: tag to action."""
-    text = resources.files("dcm2bq.dicom").joinpath("basic_profile.tsv").read_text()
-    rows = (line.split("\t") for line in text.splitlines() if not line.startswith("#"))
-    return dict(rows)
+    text = (
+        resources.files("dcm2bq.dicom.privacy").joinpath("confidentiality_profile.tsv").read_text()
+    )
+    rows = [line.split("\t") for line in text.splitlines() if not line.startswith("#")]
+    return {tag: action for tag, action, *_ in rows[1:]}
 
 
 def test_the_table_is_complete() -> None:

@@ -1,4 +1,4 @@
-"""A name that the rules remove leaves no trace, wherever it is in the object."""
+"""What the rules remove leaves no trace, wherever it is in the object."""
 
 import io
 import random
@@ -10,8 +10,12 @@ import pytest
 from dcm2bq.dicom import Conversion, convert, privacy_rules
 from dcm2bq.errors import NotDicomError, UnreadableDicomError
 from tests.dicom.sentinels import (
+    KEPT_BY,
+    MARKS,
     RULES,
     kinds,
+    marked_object,
+    profiles,
     random_object,
     traces,
 )
@@ -52,7 +56,7 @@ def left(done: Conversion) -> list[str]:
     return traces(done.text) + [str(part) for part in rest if "SENTINEL" in str(part)]
 
 
-@pytest.mark.parametrize("rules", RULES, ids=["profile", "remove and hash"])
+@pytest.mark.parametrize("rules", RULES, ids=["profile", "remove and hash", "options"])
 def test_no_kind_of_object_reveals_the_name(rules: dict[str, Any]) -> None:
     revealed = {}
     read = 0
@@ -85,3 +89,56 @@ def test_no_random_object_reveals_the_name(pytestconfig: pytest.Config) -> None:
         options = {**rng.choice(OUTPUTS), "privacy": rng.choice(RULES)}
         done = converted(content, options)
         assert done is None or left(done) == []
+
+
+def revealed(done: Conversion, kind: str) -> list[str]:
+    """Return where a conversion reveals a mark of a kind."""
+    text = f"{done.text} {done.warnings} {done.dropped_tags}"
+    columns = [value for name, value in done.columns.items() if name != "SOPInstanceUID"]
+    marks = {"date": ["19871123", "1987-11-23"], "name": ["SENTINEL"]}
+    return [
+        place
+        for mark in marks.get(kind, [MARKS[kind].decode()])
+        for place in [*traces(text, mark), *(["columns"] if mark in str(columns) else [])]
+    ]
+
+
+def test_no_combination_of_options_reveals_what_it_removes(pytestconfig: pytest.Config) -> None:
+    """Names, UIDs, dates, devices, institutions, characteristics and descriptions."""
+    count = 5000 if pytestconfig.getoption("--long") else 300
+    rng = random.Random(20261127)
+    kept: set[str] = set()
+    for _ in range(count):
+        content = marked_object(rng)
+        for _ in range(3):
+            privacy = profiles(rng)
+            done = converted(content, {**rng.choice(OUTPUTS), "privacy": privacy})
+            assert done is not None
+            for kind in MARKS:
+                places = revealed(done, kind)
+                if KEPT_BY.get(kind) in privacy["options"]:
+                    kept |= {kind} if places else set()
+                else:
+                    assert (places, kind, privacy, content) == ([], kind, privacy, content)
+    assert kept == KEPT_BY.keys()
+
+
+def test_the_error_of_an_object_that_is_cut_reveals_nothing() -> None:
+    """The error becomes the text of a dead letter."""
+    rng = random.Random(20261128)
+    errors = []
+    for _ in range(300):
+        content = marked_object(rng)
+        try:
+            convert(io.BytesIO(content[: rng.randrange(132, len(content))]))
+        except (NotDicomError, UnreadableDicomError) as error:
+            errors.append(str(error))
+    assert len(errors) > 250
+    assert [mark for mark in MARKS.values() if mark.decode() in str(errors)] == []
+
+
+def test_without_rules_marked_objects_reveal_every_kind() -> None:
+    rng = random.Random(20261127)
+    done = [converted(marked_object(rng), OUTPUTS[3]) for _ in range(100)]
+    for kind in MARKS:
+        assert sum(bool(each and revealed(each, kind)) for each in done) > 30, kind

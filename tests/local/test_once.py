@@ -18,7 +18,7 @@ from rich.console import Console
 
 from dcm2bq import cli as command_line
 from dcm2bq.config import Config
-from dcm2bq.local import servers, session, stack
+from dcm2bq.local import bigquery_program, session, stack
 from dcm2bq.local.sql import first_words
 from tests.dicom.build import dicom, element, identity
 from tests.local.conftest import COMMAND, ODD_NAMES, Cli
@@ -162,9 +162,9 @@ def test_unacknowledged_events_give_exit_status_1(
 def test_a_server_that_does_not_start_gives_exit_status_3(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(servers, "_script", lambda _: "/bin/false")
+    monkeypatch.setattr(bigquery_program, "__file__", "/dev/null")
     assert command_line.main(["local", "--once"]) == 3
-    assert capsys.readouterr().err == "dcm2bq: false did not start\n"
+    assert capsys.readouterr().err == "dcm2bq: the bigquery server did not start\n"
 
 
 def test_a_signal_does_not_interrupt_the_stopping_of_servers(

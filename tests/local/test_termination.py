@@ -33,7 +33,7 @@ def test_a_run_that_is_ended_leaves_no_process_behind(tmp_path: Path, run: str) 
     ) as process:
         until(lambda: ready.exists() or process.poll() is not None)
         running = " ".join(processes(mark).values())
-        for program in ("local-bigquery", "fake-gcs-server", "functions-framework", "backfill"):
+        for program in ("bigquery_program", "fake-gcs-server", "functions-framework", "backfill"):
             assert program in running
         process.send_signal(number)
     until(lambda: not processes(mark))

@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from dcm2bq.local import running_stacks
+from dcm2bq.local import bigquery_program, running_stacks
 from tests.local.conftest import Cli
 from tests.support.patience import until
 
@@ -268,7 +268,9 @@ def test_the_stack_stops_and_names_a_server_that_has_ended(
         threads = Path(f"/proc/{process.pid}/task").iterdir()
         pids = [pid for thread in threads for pid in (thread / "children").read_text().split()]
         commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_text() for pid in pids}
-        (victim,) = (pid for pid, command in commands.items() if "local-bigquery" in command)
+        (victim,) = (
+            pid for pid, command in commands.items() if bigquery_program.__file__ in command
+        )
         os.kill(victim, signal.SIGKILL)
         assert process.wait(ENOUGH) == 3
         assert process.stderr is not None

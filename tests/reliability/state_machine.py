@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import hypothesis.strategies as st
 import requests
@@ -33,6 +33,19 @@ from tests.support.pubsub import Notification
 
 type Letter = tuple[str, str, str | None, str]
 """Path, version, member and event of a dead letter."""
+type Row = tuple[str, str, str | None]
+"""Path, version and member of a live row."""
+
+# One statement, since each has a fixed cost on the local BigQuery.
+ACCOUNTS = """
+SELECT 'live' AS kind, path, version, member, event FROM instances_live
+WHERE STARTS_WITH(path, @prefix)
+UNION ALL
+SELECT 'dead', path, version, member, event FROM dead_letters WHERE STARTS_WITH(path, @prefix)
+UNION ALL
+SELECT 'expanded', path, version, member, event FROM instances
+WHERE event = 'expanded' AND STARTS_WITH(path, @prefix)
+"""
 
 THREADS = 16
 
@@ -333,7 +346,7 @@ class Machine(RuleBasedStateMachine):
     def _check_accounts(self) -> None:
         """Every object is live or has a dead letter, and so has a live row whose object is gone."""
         """Compare the tables with the bucket, before and after `dead-letters retry`."""
-        live, dead, expanded = self._live_rows(), self._dead_letters(), self._expanded()
+        live, dead, expanded = self._accounts()
         for stored in self._objects():
             key = self._path(stored), stored.generation
             if stored.is_archive and key not in expanded:
@@ -350,7 +363,7 @@ class Machine(RuleBasedStateMachine):
         if given_up:
             self.figures.given_up += len(given_up)
             type(self).retry(f"gs://{self.bucket.name}/{self.folder}/*")
-            live, dead = self._live_rows(), self._dead_letters()
+            live, dead, _ = self._accounts()
         assert dead == self._broken()
         assert live == Counter(
             (self._path(stored), stored.generation, member)
@@ -379,23 +392,18 @@ class Machine(RuleBasedStateMachine):
     def _path(self, each: Generation) -> str:
         return f"gs://{self.bucket.name}/{each.event.data['name']}"
 
-    def _live_rows(self) -> Counter[tuple[str, str, str | None]]:
-        rows = self._query("SELECT path, version, member FROM instances_live WHERE TRUE")
-        return Counter((row["path"], row["version"], row["member"]) for row in rows)
-
-    def _dead_letters(self) -> set[Letter]:
-        rows = self._query("SELECT path, version, member, event FROM dead_letters WHERE TRUE")
-        return {(row["path"], row["version"], row["member"], row["event"]) for row in rows}
-
-    def _expanded(self) -> set[tuple[str, str]]:
-        rows = self._query("SELECT path, version FROM instances WHERE event = 'expanded'")
-        return {(row["path"], row["version"]) for row in rows}
-
-    def _query(self, sql: str) -> list[dict[str, Any]]:
-        prefix = f"gs://{self.bucket.name}/{self.folder}/"
-        return self.stack.dataset.query(
-            f"{sql} AND STARTS_WITH(path, @prefix)",
-            {"prefix": prefix},
+    def _accounts(self) -> tuple[Counter[Row], set[Letter], set[tuple[str, str]]]:
+        """Return the live rows, the open dead letters and the expanded archives of this history."""
+        rows = self.stack.dataset.query(
+            ACCOUNTS, {"prefix": f"gs://{self.bucket.name}/{self.folder}/"}
+        )
+        live, dead, expanded = (
+            [row for row in rows if row["kind"] == kind] for kind in ("live", "dead", "expanded")
+        )
+        return (
+            Counter((row["path"], row["version"], row["member"]) for row in live),
+            {(row["path"], row["version"], row["member"], row["event"]) for row in dead},
+            {(row["path"], row["version"]) for row in expanded},
         )
 
     def _retire(self, each: Generation) -> None:

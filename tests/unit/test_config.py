@@ -15,6 +15,10 @@ def load(overrides: Any) -> config.Config:
     return config.load({"DCM2BQ_CONFIG": json.dumps(overrides)})
 
 
+BOTH_DATES = ["retainLongitudinalModifiedDates", "retainLongitudinalFullDates"]
+CLEAN = {"profile": "basic", "options": ["cleanDescriptors"]}
+
+
 def test_without_overrides_all_options_have_their_defaults() -> None:
     assert config.load({}) == config.Config()
     assert config.load({"DCM2BQ_CONFIG": ""}) == config.Config()
@@ -82,6 +86,33 @@ def test_overrides_can_be_read_from_a_file(tmp_path: Path) -> None:
         ({"log": {"path": "none"}}, "log.path: must be one of full, hash"),
         ({"log": {"path": 3}}, "log.path: must be one of full, hash"),
         ({"privacy": {"profile": "strict"}}, "privacy.profile: must be one of basic, null"),
+        (
+            {"privacy": {"options": ["retainUids", "retainUid"]}},
+            "privacy.options[1]: must be one of retainLongitudinalModifiedDates, retain",
+        ),
+        ({"privacy": {"options": "retainUids"}}, "privacy.options: must be a list, not a string"),
+        (
+            {"privacy": {"options": ["retainUids"]}},
+            "privacy.options: retainUids needs privacy.profile: set it to basic",
+        ),
+        (
+            {"privacy": {"profile": "basic", "options": BOTH_DATES}},
+            "privacy.options: retainLongitudinalFullDates and retainLongitudinalModifiedDates excl",
+        ),
+        (
+            {"privacy": {"profile": "basic", "options": ["cleanDescriptors"]}},
+            "privacy.keptDescriptors: is empty, so that cleanDescriptors in privacy.options would",
+        ),
+        (
+            {"privacy": {"profile": "basic", "keptDescriptors": ["CT THORAX"]}},
+            "privacy.keptDescriptors: needs cleanDescriptors in privacy.options",
+        ),
+        (
+            {"privacy": CLEAN | {"keptDescriptors": ["CT THORAX", " "]}},
+            "privacy.keptDescriptors: an empty value describes nothing",
+        ),
+        ({"privacy": {"shiftDays": 0}}, "privacy.shiftDays: must be an integer of at least 1"),
+        ({"privacy": {"shiftDays": 4000}}, "privacy.shiftDays: must be an integer of at most 3650"),
         (
             {"limits": {"memoryBytes": "1 GiB"}},
             "limits.memoryBytes: must be an integer or null, not a string",
@@ -178,6 +209,34 @@ def test_the_privacy_fingerprint_is_the_hash_of_canonical_json() -> None:
         '"profile":null,"remove":[]}'
     )
     assert options.fingerprint == hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("more", "is_other"),
+    [
+        ({}, False),
+        ({"shiftDays": 30}, False),  # without an option that shifts
+        ({"options": ["retainUids"]}, True),
+        ({"options": ["cleanDescriptors"], "keptDescriptors": ["CT THORAX"]}, True),
+    ],
+)
+def test_the_privacy_fingerprint_changes_only_with_options_that_change_rows(
+    more: dict[str, Any], *, is_other: bool
+) -> None:
+    basic = load({"privacy": {"profile": "basic"}}).privacy
+    changed = load({"privacy": {"profile": "basic"} | more}).privacy
+    assert basic.fingerprint == "64b7b12fc88cb1a8"  # as before there were options
+    assert (changed.fingerprint != basic.fingerprint) is is_other
+
+
+def test_the_order_of_the_options_does_not_change_the_privacy_fingerprint() -> None:
+    names = ["retainUids", "cleanDescriptors", "retainLongitudinalModifiedDates"]
+    kept = ["Schädel", "<CT> & MR"]
+    one = {"profile": "basic", "options": names, "keptDescriptors": kept}
+    other = {"profile": "basic", "options": names[::-1] + names, "keptDescriptors": kept[::-1]}
+    fingerprint = load({"privacy": one}).privacy.fingerprint
+    assert load({"privacy": other}).privacy.fingerprint == fingerprint
+    assert load({"privacy": one | {"shiftDays": 30}}).privacy.fingerprint != fingerprint
 
 
 @pytest.mark.parametrize("variable", ["DCM2BQ_CONFIG", "DCM2BQ_CONFIG_FILE"])

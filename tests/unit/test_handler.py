@@ -21,6 +21,7 @@ from tests.dicom.build import dicom, element, identity
 from tests.support.in_memory import MemoryReader, MemorySink, MemoryStore
 
 MIB = 1024 * 1024
+STORAGE_OBJECT = "google.cloud.storage.object.v1"
 LARGE = dicom(identity(), *[element(0x00091000 + n, "LT", b"x" * 60_000) for n in range(100)])
 
 
@@ -40,7 +41,7 @@ def notification(*, data: bytes = b"", happened: float = 0, **message: Any) -> D
 def delivery(name: str = "a.dcm") -> Delivery:
     attributes = {
         "ce-id": "1",
-        "ce-type": "google.cloud.storage.object.v1.finalized",
+        "ce-type": f"{STORAGE_OBJECT}.finalized",
         "ce-time": datetime.now(UTC).isoformat(),
     }
     named = {"bucket": "scans", "name": name, "generation": "1", "size": str(len(LARGE))}
@@ -70,6 +71,21 @@ def test_a_notification_without_data_becomes_the_row_of_the_object_that_it_names
     assert row.info.input.size == len(LARGE)
     outcome = Handler(Config(), MemoryStore(b""), sink).handle(notification())
     assert (outcome.result, outcome.ignored) == (Result.IGNORED, Ignored.EMPTY)
+
+
+def test_a_row_says_by_codes_what_the_privacy_profile_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A delete marker, which holds nothing of the header, does not."""
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", "a key that is long enough")
+    profile = from_overrides({"privacy": {"profile": "basic", "options": ["retainUids"]}})
+    done = []
+    for config in (profile, Config()):
+        sink = MemorySink()
+        handler = Handler(config, MemoryStore(LARGE), sink)
+        for change in ("finalized", "deleted"):
+            named = {**delivery().attributes, "ce-type": f"{STORAGE_OBJECT}.{change}"}
+            handler.handle(replace(delivery(), attributes=named))
+        done += [row.info.deidentification for row in sink.rows if isinstance(row, InstanceRow)]
+    assert done == [("113100", "113110"), (), (), ()]
 
 
 def test_the_age_of_a_notification_is_counted_from_when_it_was_published() -> None:

@@ -68,7 +68,9 @@ def test_an_installed_wheel_has_the_version_of_the_checkout(tmp_path: Path) -> N
     assert version_of(unpack(wheel, tmp_path / "worker")) == version.VERSION
 
 
-@pytest.mark.parametrize("name", ["main.py", "dcm2bq/rows.py", "dcm2bq/dicom/basic_profile.tsv"])
+@pytest.mark.parametrize(
+    "name", ["main.py", "dcm2bq/rows.py", "dcm2bq/dicom/privacy/confidentiality_profile.tsv"]
+)
 def test_a_changed_file_changes_the_version(uploaded: Path, name: str) -> None:
     with (uploaded / name).open("a") as file:
         file.write("\n")

@@ -101,11 +101,32 @@ run "the_fingerprint_of_the_profile" {
   }
 }
 
+run "the_fingerprint_of_the_options_of_the_profile" {
+  command = plan
+
+  variables {
+    privacy = jsondecode(file("../tests/deploy/privacy.json"))[4].terraform
+  }
+
+  assert {
+    condition     = google_bigquery_table.table["instances"].labels.dcm2bq_privacy == jsondecode(file("../tests/deploy/privacy.json"))[4].fingerprint
+    error_message = "the fingerprint differs from Python's"
+  }
+  assert {
+    condition     = jsondecode(output.config).privacy.options == ["cleanDescriptors", "retainLongitudinalModifiedDates", "retainUids"] && jsondecode(output.config).privacy.shiftDays == 30
+    error_message = "the function gets other options"
+  }
+  assert {
+    condition     = jsondecode(output.config).privacy.keptDescriptors == ["<CT> & MR", "Schädel"]
+    error_message = "the function gets other descriptors"
+  }
+}
+
 run "no_vector_is_left_out" {
   command = plan
 
   assert {
-    condition     = local.name == "dcm2bq" && length(jsondecode(file("../tests/deploy/privacy.json"))) == 4
+    condition     = local.name == "dcm2bq" && length(jsondecode(file("../tests/deploy/privacy.json"))) == 5
     error_message = "a vector has no run of its own"
   }
 }

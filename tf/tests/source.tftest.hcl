@@ -20,7 +20,7 @@ run "the_archive_holds_the_function_and_nothing_else" {
   command = plan
 
   assert {
-    condition     = alltrue([for file in ["main.py", "requirements.txt", ".python-version", "dcm2bq/handler.py", "dcm2bq/dicom/basic_profile.tsv"] : contains(local.source, file)])
+    condition     = alltrue([for file in ["main.py", "requirements.txt", ".python-version", "dcm2bq/handler.py", "dcm2bq/dicom/privacy/confidentiality_profile.tsv"] : contains(local.source, file)])
     error_message = "a file of the function is missing"
   }
   assert {

@@ -10,5 +10,7 @@ their load jobs consist of the run, the batch and the attempt, so BigQuery itsel
 one twice. Every other step can be repeated, which is what a runner does with a failed bundle, and
 an operator with `--resume`. `status` reads the same records.
 
+`costs` prices the work by storage class, with `prices`; `estimate` shows that before a run.
+
 Only `runners` needs Apache Beam.
 """

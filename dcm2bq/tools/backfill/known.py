@@ -64,6 +64,25 @@ def count(dataset: Dataset, config: Config, uri: GsUri) -> int:
     return int(row["n"])
 
 
+def bytes_queried(dataset: Dataset, config: Config, uri: GsUri) -> int:
+    """Return how many bytes `prepare` reads; asking costs nothing."""
+    known = _KNOWN.format(instances=config.big_query.instances_table_id)
+    sql = f"SELECT path, version FROM ({known}) WHERE STARTS_WITH(path, @source)"  # noqa: S608
+    return dataset.bytes_processed(sql, {"source": str(uri)})
+
+
+def number(dataset: Dataset, run: Run) -> int:
+    """Return how many generations are stored; no query is needed for that."""
+    table = dataset.get_table(run.known_table) or {}
+    return int(table.get("numRows", 0))
+
+
+def by_shard(dataset: Dataset, run: Run) -> dict[int, int]:
+    """Return how many objects of each shard have a stored generation."""
+    sql = f"SELECT shard, COUNT(DISTINCT path) AS n FROM `{run.known_table}` GROUP BY shard"  # noqa: S608
+    return {int(row["shard"]): int(row["n"]) for row in dataset.query(sql)}
+
+
 def forget(dataset: Dataset, run: Run) -> None:
     """Drop the table of `prepare`."""
     dataset.query(f"DROP TABLE IF EXISTS `{run.known_table}`")

@@ -10,13 +10,18 @@ import msgspec
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.errors import JobFailedError, describe
+from dcm2bq.gcs.bucket_settings import BucketSettings
 from dcm2bq.gcs.store import Store
+from dcm2bq.gcs.uri import GsUri
 from dcm2bq.ignored import Ignored, is_archive, is_sniffed, why_ignored
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools import indexing
-from dcm2bq.tools.backfill import known
+from dcm2bq.tools.backfill import costs, known
+from dcm2bq.tools.backfill.costs import Terms, Work
 from dcm2bq.tools.backfill.plan import SHARD_OBJECTS, Census, Shard
+from dcm2bq.tools.backfill.read_sample import SAMPLE, UNMEASURED, measure
 from dcm2bq.tools.backfill.run_records import (
+    BUDGET,
     FAILURE,
     INTERRUPT,
     Batch,
@@ -25,7 +30,9 @@ from dcm2bq.tools.backfill.run_records import (
     Run,
     RunRecords,
 )
+from dcm2bq.tools.backfill.storage_classes import STANDARD, class_of
 from dcm2bq.tools.ignored_names import IgnoredNames, SampleFindings, read_from
+from dcm2bq.tools.sampling import Sample
 
 type Runner = Callable[[Run, Sequence[Shard]], bool]
 """Runs the pipeline for the shards; returns whether it waited for the end."""
@@ -36,7 +43,7 @@ class BucketCount:
     """The objects of a bucket by shard, and the listing's `requests` and `seconds`.
 
     `sniffed` counts the objects that the function reads only because of `input.otherNames`, and
-    `archives` the archives that it reads.
+    `archives` the archives that it reads. `sample` holds some of the objects in Standard storage.
     """
 
     shards: Sequence[Shard]
@@ -45,6 +52,7 @@ class BucketCount:
     sniffed: int = 0
     archives: int = 0
     ignored_names: IgnoredNames[StoredObject] = field(default_factory=IgnoredNames)
+    sample: Sequence[StoredObject] = ()
 
     @property
     def listed(self) -> int:
@@ -93,23 +101,79 @@ class Backfill:
         self._runner = runner
         self._is_remote = is_remote
         self.shards: Sequence[Shard] = ()
+        self.rate = UNMEASURED
         self._loaded: Sequence[tuple[Batch, Loaded]] = ()
 
-    def begin(
-        self, *, least: int = SHARD_OBJECTS, on_page: Callable[[int], object] = lambda _: None
-    ) -> None:
-        """Count the objects and record the shards, each of at least `least` objects."""
-        self.shards = count(
-            self.run.config, self.run.bucket, self.run.prefix, least=least, on_page=on_page
-        ).shards
-        self._records.begin(self.run, self.shards)
-        self._begin_attempt()
+    def settings(self) -> tuple[BucketSettings | None, BucketSettings | None]:
+        """Return the settings of the bucket and of the staging bucket, as far as they are known."""
+        indexing.require_bucket(self.run.bucket, self.run.config)
+        store = Store(self.run.config)
+        return store.settings(self.run.bucket), store.settings(GsUri.parse(self.run.staging).bucket)
 
-    def resume(self) -> None:
-        """Read the records of an earlier run; shards that it has loaded are done."""
-        self.shards = self._records.resume(self.run)
+    def begin(
+        self,
+        *,
+        least: int = SHARD_OBJECTS,
+        on_page: Callable[[int], object] = lambda _: None,
+        check: Callable[[BucketCount], object] = lambda _: None,
+        samples: bool = False,
+    ) -> BucketCount:
+        """Count the objects and record the shards, each of at least `least` objects.
+
+        `check` is called before any object is read and anything is recorded, and may raise. With
+        `samples`, a sample shows how much of an object is read.
+        """
+        counted = count(
+            self.run.config, self.run.bucket, self.run.prefix, least=least, on_page=on_page
+        )
+        check(counted)
+        self.shards = counted.shards
+        if samples:
+            self.rate = measure(self.run.config, counted.sample)
+        self._records.begin(self.run, self.shards, self.rate)
+        self._begin_attempt()
+        return counted
+
+    def resume(self) -> BucketCount:
+        """Read the records of an earlier run; shards that it has loaded are done.
+
+        Returns the count of the others.
+        """
+        self.shards, self.rate = self._records.resume(self.run)
         self._loaded = self._read_loaded()
         self._begin_attempt()
+        return BucketCount(self.remaining, requests=0, seconds=0)
+
+    @property
+    def remaining(self) -> Sequence[Shard]:
+        """The shards that are not loaded."""
+        done = self._done()
+        return [shard for shard in self.shards if shard.number not in done]
+
+    def prepare(self) -> int | None:
+        """Store the generations that BigQuery has; return their number, None if it is not needed.
+
+        The first time costs a query; then this has no effect.
+        """
+        if self.run.takes_all or not self.remaining:
+            return None
+        known.prepare(self.dataset, self.run, self.shards)
+        return known.number(self.dataset, self.run)
+
+    def afford(self, terms: Terms, budget: float) -> tuple[Sequence[Shard], float, float]:
+        """Return the first remaining shards that a budget covers, their cost, and that of the rest.
+
+        `prepare` is called first. Shards that an earlier attempt has staged are not read again.
+        """
+        by_shard = {} if self.run.takes_all else known.by_shard(self.dataset, self.run)
+        works = {
+            shard.number: costs.shard_work(shard, self.run.classes, by_shard.get(shard.number))
+            for shard in self.remaining
+        }
+        works |= {number: Work(reads={}, shards=1) for number in self._records.staged_shards()}
+        shards, cost = costs.within_budget(terms, budget, self.remaining, works)
+        rest = self.remaining[len(shards) :]
+        return shards, cost, sum(costs.cost_of(terms, works[shard.number]) for shard in rest)
 
     @property
     def total(self) -> int:
@@ -122,14 +186,13 @@ class Backfill:
         done = self._done()
         return sum(shard.listed for shard in self.shards if shard.number in done)
 
-    def go(self, runner: Runner) -> RunSummary | None:
-        """Run the pipeline for the remaining shards; return the summary of all attempts.
+    def go(self, runner: Runner, shards: Sequence[Shard] | None = None) -> RunSummary | None:
+        """Run the pipeline for the remaining shards, or for some; return all attempts' summary.
 
         Returns None if the runner did not wait for the end. Raises `QuotaExceededError` if
         BigQuery refused load jobs because of a quota, and `LoadFailedError` if one failed.
         """
-        done = self._done()
-        remaining = [shard for shard in self.shards if shard.number not in done]
+        remaining = self.remaining if shards is None else shards
         staged = set(self._records.staged_shards())
         is_staged = all(shard.number in staged for shard in remaining)
         try:
@@ -144,6 +207,8 @@ class Backfill:
         summary = self._summary()
         if summary.is_complete:
             known.forget(self.dataset, self.run)
+        else:
+            self._records.end(Ending(why=BUDGET, message="the budget is spent"))
         return summary
 
     def _begin_attempt(self) -> None:
@@ -205,7 +270,13 @@ def count(
     shards = census.shards(least=least)
     seconds = time.monotonic() - started
     return BucketCount(
-        shards, census.requests, seconds, names.sniffed, names.archives, names.ignored
+        shards,
+        census.requests,
+        seconds,
+        names.sniffed,
+        names.archives,
+        names.ignored,
+        [stored for _, stored in names.standard],
     )
 
 
@@ -222,6 +293,7 @@ class _Names:
         self._config = config
         self.sniffed = self.archives = 0
         self.ignored: IgnoredNames[StoredObject] = IgnoredNames()
+        self.standard: Sample[StoredObject] = Sample(SAMPLE)
 
     def is_ignored(self, stored: StoredObject) -> bool:
         """Return whether nothing is recorded of an object, and count it by its name."""
@@ -230,5 +302,8 @@ class _Names:
             self.ignored.add(stored.name, stored, storage_class=stored.storage_class)
         elif ignored is None:
             self.sniffed += is_sniffed(self._config, stored)
-            self.archives += is_archive(self._config, stored.name)
+            is_read_whole = is_archive(self._config, stored.name)
+            self.archives += is_read_whole
+            if class_of(stored) == STANDARD and not is_read_whole:
+                self.standard.add(stored.name, stored)
         return ignored is not None

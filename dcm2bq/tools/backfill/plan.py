@@ -17,6 +17,7 @@ import msgspec
 
 from dcm2bq.gcs.store import LISTED_AT_ONCE
 from dcm2bq.stored_object import StoredObject
+from dcm2bq.tools.backfill.storage_classes import ClassCount, sum_of, tally, total
 
 THREADS = 16
 """Pages listed at the same time; each takes some 100 ms, nearly all of it waiting."""
@@ -34,7 +35,7 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
     """The names from `start` up to, but excluding, `end`; an empty `end` is no bound.
 
     `listed` counts all objects, `objects` those that the function does not ignore, and `bytes` is
-    their total size.
+    their total size. `classes` counts the same objects by storage class.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
     listed: int
     objects: int
     bytes: int
+    classes: dict[str, ClassCount] = {}
 
 
 class Lister(Protocol):
@@ -60,8 +62,7 @@ class _Piece:
 
     start: str
     listed: int = 0
-    objects: int = 0
-    bytes: int = 0
+    classes: dict[str, ClassCount] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -195,10 +196,9 @@ class Census:
     def _add(self, pieces: list[_Piece], start: str, kept: Sequence[StoredObject]) -> None:
         if not pieces or pieces[-1].listed >= self._at_once * _PIECE_PAGES:
             pieces.append(_Piece(start))
-        chosen = [stored for stored in kept if not self._is_ignored(stored)]
+        chosen = (stored for stored in kept if not self._is_ignored(stored))
         pieces[-1].listed += len(kept)
-        pieces[-1].objects += len(chosen)
-        pieces[-1].bytes += sum(stored.size or 0 for stored in chosen)
+        pieces[-1].classes = total([pieces[-1].classes, tally(chosen)])
 
 
 def between(low: str, high: str) -> str | None:
@@ -234,15 +234,16 @@ def _merge(pieces: Sequence[_Piece], least: int, most: int) -> Iterator[Shard]:
     for piece, following in pairwise([*pieces, None]):
         assert piece is not None
         group.listed += piece.listed
-        group.objects += piece.objects
-        group.bytes += piece.bytes
+        group.classes = total([group.classes, piece.classes])
         if following is None or group.listed >= enough:
+            whole = sum_of(group.classes)
             yield Shard(
                 number=number,
                 start=group.start,
                 end=following.start if following else "",
                 listed=group.listed,
-                objects=group.objects,
-                bytes=group.bytes,
+                objects=whole.objects,
+                bytes=whole.bytes,
+                classes=group.classes,
             )
             number, group = number + 1, _Piece(following.start if following else "")

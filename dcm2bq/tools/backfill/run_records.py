@@ -29,10 +29,11 @@ from dcm2bq.errors import ConfigError, LoadFailedError, QuotaExceededError, Serv
 from dcm2bq.gcs.run_folder import RunFolder
 from dcm2bq.gcs.uri import GsUri
 from dcm2bq.tools.backfill.plan import Shard
+from dcm2bq.tools.backfill.read_sample import UNMEASURED, ReadRate
 from dcm2bq.version import VERSION
 
 KNOWN_TABLE = "backfill_{}"
-QUOTA, FAILURE, INTERRUPT = "quota", "failure", "interrupt"
+QUOTA, BUDGET, FAILURE, INTERRUPT = "quota", "budget", "failure", "interrupt"
 """Why an attempt ended before everything was loaded."""
 
 
@@ -40,8 +41,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """The parameters of a run, the same for each process that takes part.
 
     `source` and `staging` are `gs://` URIs. With `takes_all`, objects that BigQuery already has
-    are handled again. With `keeps_files`, staged rows are kept after they are loaded. `attempt`
-    is 1 for the command that begins the run, and one more for each that resumes it.
+    are handled again. With `keeps_files`, staged rows are kept after they are loaded. `classes`
+    are the storage classes to be loaded, all if empty. `attempt` is 1 for the command that begins
+    the run, and one more for each that resumes it.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     config: Config
     takes_all: bool = False
     keeps_files: bool = False
+    classes: tuple[str, ...] = ()
     threads: int = 16
     attempt: int = 1
 
@@ -97,7 +100,7 @@ class DataflowSubmission(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """Why an attempt ended early: `why` is `QUOTA`, `FAILURE` or `INTERRUPT`."""
+    """Why an attempt ended early: `why` is `QUOTA`, `BUDGET`, `FAILURE` or `INTERRUPT`."""
 
     why: str
     message: str
@@ -177,6 +180,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     run: Run
     shards: list[Shard]
+    rate: ReadRate = UNMEASURED
 
 
 def new_id() -> str:
@@ -192,14 +196,17 @@ class RunRecords:
         self._attempt = f"attempts/{run.attempt:04}"
         self._batches: list[Batch] = []
 
-    def begin(self, run: Run, shards: Sequence[Shard]) -> None:
+    def begin(self, run: Run, shards: Sequence[Shard], rate: ReadRate = UNMEASURED) -> None:
         """Record the parameters and the shards; raise `ConfigError` if the run exists."""
-        content = msgspec.json.encode(Manifest(run=run, shards=list(shards)))
+        content = msgspec.json.encode(Manifest(run=run, shards=list(shards), rate=rate))
         if not self.folder.create("run.json", content):
             raise ConfigError(f"{run.folder}: a run with this id already exists")
 
-    def resume(self, run: Run) -> list[Shard]:
-        """Return the shards of an earlier run; raise `ConfigError` if its parameters differ."""
+    def resume(self, run: Run) -> tuple[list[Shard], ReadRate]:
+        """Return the shards of an earlier run, and how much of an object is read.
+
+        Raises `ConfigError` if its parameters differ.
+        """
         content = self.folder.read("run.json")
         if content is None:
             raise ConfigError(f"{run.folder}: there is no such run; check --staging and --resume")
@@ -209,7 +216,7 @@ class RunRecords:
                 f"run {run.id}: {name} was {first} when it began and is {value} now; "
                 "resume it with the same value"
             )
-        return manifest.shards
+        return manifest.shards, manifest.rate
 
     def staged(self, shard: int) -> Staged | None:
         """Return the record of a staged shard; None if it is not staged."""
@@ -326,6 +333,9 @@ def _compare(now: Run, began: Run) -> Iterable[tuple[str, Any, Any]]:
     for name in ("source", "takes_all"):
         if getattr(now, name) != getattr(began, name):
             yield name.replace("_", " "), getattr(now, name), getattr(began, name)
+    if now.classes != began.classes:
+        given = [",".join(run.classes) or "not given" for run in (now, began)]
+        yield "--classes", given[0], given[1]
     for option in configuration.options():
         group, _, name = option.path.partition(".")
         values = [msgspec.to_builtins(run.config)[group][name] for run in (now, began)]

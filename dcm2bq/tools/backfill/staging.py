@@ -23,9 +23,12 @@ from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run_records import Run, RunRecords, ShardFailure, Staged
 from dcm2bq.tools.backfill.signs import SignOfLife
 from dcm2bq.tools.backfill.staged_files import StagedFiles
+from dcm2bq.tools.backfill.storage_classes import class_of
 
 SKIPPED = "skipped"
 """The result of an object that BigQuery already has."""
+LEFT_OUT = "left_out"
+"""The result of an object in a storage class that is not to be loaded."""
 
 type ResultListener = Callable[[str], object]
 """Called with the result of each object."""
@@ -88,7 +91,7 @@ class ShardStager:
         """Yield an event for each object that must be handled."""
         run = self._run
         listed = self._store.list(run.bucket, run.prefix, start=shard.start, end=shard.end)
-        chosen = self._not_ignored(listed, objects)
+        chosen = self._chosen(listed, objects)
         if self._dataset is not None:
             chosen = known.missing(
                 self._dataset, run, shard, chosen, lambda: objects.count(SKIPPED)
@@ -96,13 +99,19 @@ class ShardStager:
         for stored in chosen:
             yield events.finalized(stored, event_id(run, stored))
 
-    def _not_ignored(
+    def _chosen(
         self, listed: Iterator[StoredObject], objects: "ShardObjects"
     ) -> Iterator[StoredObject]:
-        """Yield the objects that the function does not ignore; count the others."""
+        """Yield the objects that the function does not ignore, of the run's storage classes.
+
+        Count the others.
+        """
+        classes = self._run.classes
         for stored in listed:
             if is_ignored(self._run.config, stored):
                 objects.count(Result.IGNORED)
+            elif classes and class_of(stored) not in classes:
+                objects.count(LEFT_OUT)
             else:
                 yield stored
 

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from dcm2bq.tools.backfill.run_records import FAILURE, INTERRUPT, QUOTA, RunAttempt
+from dcm2bq.tools.backfill.run_records import BUDGET, FAILURE, INTERRUPT, QUOTA, RunAttempt
 from dcm2bq.tools.backfill.status import COMPLETE, RUNNING, SILENT, RunStatus
 from dcm2bq.tools.wording import counted, duration
 
@@ -15,6 +15,7 @@ _STATES = {
     RUNNING: "running",
     SILENT: "no sign of life: killed, or its machine was lost",
     QUOTA: "stopped because BigQuery's quota of load jobs is used up",
+    BUDGET: "ended by its budget",
     FAILURE: "failed",
     INTERRUPT: "interrupted",
 }
