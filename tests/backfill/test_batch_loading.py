@@ -16,7 +16,7 @@ from dcm2bq.bigquery.load import Done, Loader, LoadJob
 from dcm2bq.errors import LoadFailedError, QuotaExceededError, ServiceError
 from dcm2bq.local import servers
 from dcm2bq.local.bucket import Bucket
-from dcm2bq.tools.backfill import batches
+from dcm2bq.tools.backfill import batches, loading
 from dcm2bq.tools.backfill.loading import AT_ONCE, BatchLoader
 from dcm2bq.tools.backfill.run_records import Loaded, Run, RunRecords, Staged, new_id
 from tests.support.function_stack import ROOT, unique
@@ -71,6 +71,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """One shard for each job, and no pause between jobs."""
     monkeypatch.setattr(batches, "URIS_MAX", 2)
     monkeypatch.setattr(batches, "GAP_SECONDS", 0)
+    monkeypatch.setattr(loading, "FILLED_SECONDS", 0)
 
 
 def stage(run: Run, shard: int) -> None:
@@ -141,7 +142,10 @@ def test_a_job_that_started_early_and_was_refused_late_is_not_tried_again(
     assert bigquery.loaded == files(run)
 
 
-def test_nothing_starts_before_a_batch_is_full(run: Run, bigquery: LoadJobs) -> None:
+def test_nothing_starts_before_a_batch_is_full(
+    run: Run, bigquery: LoadJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "FILLED_SECONDS", 0)
     BatchLoader(run).start_full()
     assert bigquery.jobs == {}
     assert RunRecords(run).batches() == ()

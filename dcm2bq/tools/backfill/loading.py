@@ -20,6 +20,8 @@ from dcm2bq.tools.backfill.staged_files import DEAD_LETTER, INSTANCES
 AT_ONCE = 4
 """Batches that are loaded at the same time: no more jobs are lost when the quota turns out used."""
 
+FILLED_SECONDS = 60.0
+"""Least pause between two looks for a full batch, which takes minutes to fill; each is a listing."""
 _LOOK_SECONDS = 10.0  # while the next batch must wait: a sign of life is due every minute
 
 
@@ -32,6 +34,7 @@ class BatchLoader:
         self._records = RunRecords(run)
         self._staged: dict[int, Staged] = {}
         self._lock = threading.Lock()
+        self._looked = time.monotonic()
 
     def start_full(self) -> None:
         """Start the load jobs of a batch if enough shards are staged for one, and it may start.
@@ -42,8 +45,9 @@ class BatchLoader:
         if not self._lock.acquire(blocking=False):
             return  # another thread does it
         try:
-            if self._records.stopped():
+            if time.monotonic() - self._looked < FILLED_SECONDS or self._records.stopped():
                 return
+            self._looked = time.monotonic()
             batch = self._next(is_last=False)
             if batch and self._records.form(batch):
                 self._start(batch)
