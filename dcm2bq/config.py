@@ -336,16 +336,33 @@ class Privacy(_Options, frozen=True, kw_only=True):
     key_version: Annotated[
         str | None, Meta(description="Name of the key's version; part of the table's fingerprint")
     ] = None
+    path: Annotated[
+        Literal["full", "hash"],
+        Meta(
+            description="Names of objects and of members of archives in the tables: in full, or "
+            "replaced with a keyed hash"
+        ),
+    ] = "full"
 
     @property
     def is_on(self) -> bool:
         """Whether anything is removed or replaced."""
+        return self.changes_headers or self.hashes_paths
+
+    @property
+    def changes_headers(self) -> bool:
+        """Whether anything of a header is removed or replaced."""
         return bool(self.profile or self.remove or self.hash)
+
+    @property
+    def hashes_paths(self) -> bool:
+        """Whether names of objects and members are replaced."""
+        return self.path == "hash"
 
     @property
     def needs_key(self) -> bool:
         """Whether anything is replaced with a keyed hash."""
-        return bool(self.profile or self.hash)
+        return bool(self.profile or self.hash) or self.hashes_paths
 
     @property
     def fingerprint(self) -> str:
@@ -354,11 +371,12 @@ class Privacy(_Options, frozen=True, kw_only=True):
         Canonical JSON has every option but `hashKeySecret`, sorted by name, without white space;
         Terraform's `jsonencode` writes the same. Where the key is kept does not change a row, and
         the key itself has a label of its own, by `hash_key.digest`. Of the options of the profile,
-        only those that change rows are part of it, whatever their order; kept descriptors are
-        hashed, because the two languages would escape some characters differently.
+        and of `path`, only those that change rows are part of it, whatever their order; kept
+        descriptors are hashed, because the two languages would escape some characters
+        differently.
         """
         options = msgspec.to_builtins(self)
-        for name in ("hashKeySecret", "options", "shiftDays", "keptDescriptors"):
+        for name in ("hashKeySecret", "options", "shiftDays", "keptDescriptors", "path"):
             del options[name]
         if self.options:
             options["options"] = sorted(set(self.options))
@@ -367,6 +385,8 @@ class Privacy(_Options, frozen=True, kw_only=True):
         if self.kept_descriptors:
             kept = {hashlib.sha256(text.encode()).hexdigest() for text in self.kept_descriptors}
             options["keptDescriptors"] = sorted(kept)
+        if self.hashes_paths:
+            options["path"] = self.path
         canonical = json.dumps(options, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

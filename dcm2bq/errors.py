@@ -119,8 +119,13 @@ class ServiceError(RetryableError):
     """A service did not do what a tool asked for; the message names the service.
 
     Queries and load jobs of BigQuery, files of a backfill in Cloud Storage, Dataflow, the
-    package index, the servers of the local stack, and credentials for any of them.
+    package index, the servers of the local stack, and credentials for any of them. `status` is that
+    of its HTTP response, if a client library of Google raised it.
     """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class LoadFailedError(ServiceError):

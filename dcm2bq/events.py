@@ -49,6 +49,10 @@ class EventKind(StrEnum):
     METADATA_UPDATED = "metadataUpdated"
 
 
+TYPES = frozenset(f"{TYPE_PREFIX}{kind}" for kind in EventKind)
+"""The types of CloudEvents that Eventarc sends about objects."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectEvent:
     """One change of one generation of one object.

@@ -38,6 +38,7 @@ from dcm2bq.errors import (
 )
 from dcm2bq.events import ObjectEvent
 from dcm2bq.header_row import header_row
+from dcm2bq.row_names import row_names
 
 _READ_SHARE = 0.9
 """Part of an event's time for reading and converting, as of any object's."""
@@ -59,7 +60,8 @@ class Expansion:
 class Expander:
     """Expands archives; made once per process, used by all its threads.
 
-    Members are converted within `memory`; `on_large` is called as by the handler.
+    Members are converted within `memory`; `on_large` is called as by the handler. Rows and dead
+    letters name the archive and its members as the configuration asks for.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Expander:
         on_large: Callable[[ObjectEvent, int], object] | None = None,
     ) -> None:
         self._config = config
+        self._names = row_names(config.privacy)
         self._sink = sink
         self._memory = memory
         self._on_large = on_large
@@ -89,28 +92,33 @@ class Expander:
                     claim.begin_again()
                 else:
                     break
-        row = rows.expanded_row(event, expansion.counts, now=datetime.now(UTC))
+        row = rows.expanded_row(self._names.event(event), expansion.counts, now=datetime.now(UTC))
         self._sink.insert(row, deadline)
         return expansion
 
     def index_member(
-        self, event: ObjectEvent, content: ObjectContent, name: str, deadline: Deadline
+        self, event: ObjectEvent, content: ObjectContent, member: str, deadline: Deadline
     ) -> rows.InstanceRow | None:
-        """Store the row of one member; return it, or None if the member is not DICOM.
+        """Store the row of the `member` that rows have; return it, or None if it is not DICOM.
 
         Raises the error of a member that cannot be read or converted, and what `expand` raises.
         """
         reading = deadline.share(_READ_SHARE)
         limits = self._config.limits
-        opened = members(content, event.object.name, limits, reading, only=name)
+        shown = self._names.event(event)
+
+        def is_sought(name: str) -> bool:
+            return self._names.member(shown.object.path, name) == member
+
+        opened = members(content, event.object.name, limits, reading, chosen=is_sought)
         with closing(opened):
-            member = next(opened, None)
-            if member is None:
+            first = next(opened, None)
+            if first is None:
                 raise UnreadableArchiveError("the archive has no such member")
             with self._memory.claim(self._time_of_member(reading)) as claim:
-                row = self._row(event, member, claim)
+                row = self._row(shown, first, claim)
                 for another in opened:  # of the same name: the row would close its dead letter
-                    self._row(event, another, claim)
+                    self._row(shown, another, claim)
                 if row is not None:
                     self._sink.insert(row, deadline)
                 return row
@@ -132,13 +140,14 @@ class Expander:
         """Store the row or the dead letter of each member; `claim` pays for reading the archive."""
         opened = members(content, event.object.name, self._config.limits, claim.deadline, claim)
         number = others = 0
-        with closing(opened), _Writer(event, self._sink, deadline) as writer:
+        shown = self._names.event(event)
+        with closing(opened), _Writer(shown, self._sink, deadline) as writer:
             for number, member in enumerate(opened, 1):
                 if number == 1:
                     # All is charged. Claims of members wait for older ones that still convert.
                     claim.settle(claim.used)
                 try:
-                    others += not self._hand_over(event, member, writer, claim)
+                    others += not self._hand_over(event, shown, member, writer, claim)
                 except ReadFailedError as error:
                     opened.throw(error)  # it may be the archive that is too large for its time
         counts = rows.ArchiveInfo(
@@ -150,9 +159,17 @@ class Expander:
         return Expansion(counts, writer.warnings, content.bytes_read)
 
     def _hand_over(
-        self, event: ObjectEvent, member: Member, writer: "_Writer", archive: Claim
+        self,
+        event: ObjectEvent,
+        shown: ObjectEvent,
+        member: Member,
+        writer: "_Writer",
+        archive: Claim,
     ) -> bool:
-        """Give the row or the dead letter of a member to the writer; return whether it has one."""
+        """Give the row or the dead letter of a member to the writer; return whether it has one.
+
+        `shown` is the event with the names that rows have.
+        """
         deadline = self._time_of_member(archive.deadline)
         on_large = self._on_large and partial(self._on_large, event)
         with ExitStack() as held:
@@ -160,11 +177,12 @@ class Expander:
                 self._memory.claim(deadline, on_large, beside=archive.granted)
             )
             try:
-                row = self._row(event, member, claim)
+                row = self._row(shown, member, claim)
             except ArchiveTooLargeError:
                 raise
             except RejectedEventError as error:
-                writer.put(_dead_letter(event, member.name, error))
+                name = self._names.member(shown.object.path, member.name)
+                writer.put(_dead_letter(shown, name, error))
                 return True
             if row is None:
                 return False
@@ -175,13 +193,14 @@ class Expander:
         """Return the archive's deadline; if it has none, that of an ordinary object."""
         return deadline.or_after(self._config.limits.deadline_seconds)
 
-    def _row(self, event: ObjectEvent, member: Member, claim: Claim) -> rows.InstanceRow | None:
+    def _row(self, shown: ObjectEvent, member: Member, claim: Claim) -> rows.InstanceRow | None:
         """Return the row of a member; None if it is not DICOM."""
         if member.error:
             raise member.error
         content = _MemberContent(member.source)
+        name = self._names.member(shown.object.path, member.name)
         try:
-            return header_row(event, content, claim, self._config, member=member.name, sniff=True)
+            return header_row(shown, content, claim, self._config, member=name, sniff=True)
         except UnlikeDicomError:
             return None
 

@@ -28,7 +28,8 @@ def mapped(service: str) -> Iterator[None]:
         yield
     except FAILURES as error:
         variable = _EMULATOR_VARIABLES.get(service.partition(":")[0], "")
-        raise ServiceError(f"{service}: {cause(error, variable)}") from None
+        status = error.code if isinstance(error, GoogleAPICallError) else None
+        raise ServiceError(f"{service}: {cause(error, variable)}", status=status) from None
 
 
 def cause(error: BaseException, emulator_variable: str = "") -> str:

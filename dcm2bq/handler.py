@@ -26,6 +26,7 @@ from dcm2bq.errors import (
 from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.header_row import header_row
 from dcm2bq.ignored import Ignored, is_archive, is_sniffed, why_ignored
+from dcm2bq.row_names import row_names
 
 if TYPE_CHECKING:
     from dcm2bq.expansion import Expander
@@ -75,7 +76,7 @@ class Handler:
     `memory` is the budget that its conversions share, by default that of the process.
     `on_large` is called with the event and its memory in bytes before a conversion becomes
     unusually large. Without `bounds_archives`, archives may take longer than the deadline of an
-    event. Raises `ConfigError` for limits that the memory cannot satisfy.
+    event. Raises `ConfigError` for limits that the memory cannot satisfy, and for a missing key.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Handler:
         bounds_archives: bool = True,
     ) -> None:
         self._config = config
+        self._names = row_names(config.privacy)
         self._store = store
         self._sink = sink
         self._memory = memory or dicom.budget_of(config.limits)
@@ -120,7 +122,7 @@ class Handler:
                     is_last = self._is_too_old(delivery)
                 if not is_last:
                     raise
-            self._dead_letter(delivery, error, deadline)
+            self._dead_letter(self._names.delivery(delivery, event), error, deadline)
             return Outcome(result=Result.DEAD_LETTERED, event=event, error=error)
 
     def apply(
@@ -130,8 +132,7 @@ class Handler:
 
         If the object is an archive that is read, this can be restricted to one `member`.
         """
-        if not self._config.input.admits(event.object.bucket):
-            raise InvalidEventError("data.bucket: is not one of input.buckets")
+        self._refuse_other_buckets(event)
         if ignored := self._why_ignored(event):
             return Outcome(result=Result.IGNORED, event=event, ignored=ignored)
         if event.kind in {EventKind.DELETED, EventKind.ARCHIVED}:
@@ -140,8 +141,17 @@ class Handler:
 
     def mark(self, event: ObjectEvent, deadline: Deadline) -> Outcome:
         """Insert the marker of a generation that is gone, without reading anything."""
-        self._sink.insert(rows.instance_row(event, now=_now(), info=rows.info(event)), deadline)
+        self.mark_as(self._names.event(event), deadline)
         return Outcome(result=Result.MARKED, event=event)
+
+    def mark_as(self, event: ObjectEvent, deadline: Deadline) -> None:
+        """Insert the marker of an event whose object already has the name that rows have."""
+        self._refuse_other_buckets(event)
+        self._sink.insert(rows.instance_row(event, now=_now(), info=rows.info(event)), deadline)
+
+    def _refuse_other_buckets(self, event: ObjectEvent) -> None:
+        if not self._config.input.admits(event.object.bucket):
+            raise InvalidEventError("data.bucket: is not one of input.buckets")
 
     def _why_ignored(self, event: ObjectEvent) -> Ignored | None:
         """Return why nothing is recorded of an event, or None if something is."""
@@ -168,7 +178,11 @@ class Handler:
         reader = self._store.open(event.object, deadline)
         try:
             row = header_row(
-                event, reader, claim, self._config, sniff=is_sniffed(self._config, event.object)
+                self._names.event(event),
+                reader,
+                claim,
+                self._config,
+                sniff=is_sniffed(self._config, event.object),
             )
         except dicom.UnlikeDicomError:
             return Outcome(

@@ -13,7 +13,9 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -21,6 +23,7 @@ import msgspec
 from dcm2bq.config import Config
 from dcm2bq.errors import RetryableError, describe
 from dcm2bq.hash_key import hash_key
+from dcm2bq.row_names import row_names
 from dcm2bq.terminal import printable_json
 
 FIELDS = (
@@ -53,8 +56,7 @@ _LOGGER = logging.getLogger("dcm2bq")
 def setup(config: Config) -> None:
     """Send everything that this process logs to stdout, one JSON object per line."""
     handler = logging.StreamHandler(sys.stdout)
-    key = hash_key(config.privacy)
-    handler.setFormatter(_JsonFormatter(hash_paths=config.log.path == "hash", key=key))
+    handler.setFormatter(_JsonFormatter(_logged_path(config)))
     handler.addFilter(_is_new)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     _LOGGER.setLevel(config.log.level)
@@ -108,10 +110,9 @@ class Tally:
 
 
 class _JsonFormatter(logging.Formatter):
-    def __init__(self, *, hash_paths: bool, key: bytes) -> None:
+    def __init__(self, logged_path: Callable[[str], str] | None) -> None:
         super().__init__()
-        self._hash_paths = hash_paths
-        self._key = key
+        self._logged_path = logged_path
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {"severity": record.levelname, "time": _rfc3339(record.created)}
@@ -123,16 +124,28 @@ class _JsonFormatter(logging.Formatter):
             line["logger"] = record.name
             if record.exc_info and record.exc_info[1]:
                 line["message"] = describe(record.exc_info[1])
-        if self._hash_paths and "path" in line:
-            line["path"] = _hashed(line["path"].encode(), self._key)
+        if self._logged_path and "path" in line:
+            line["path"] = self._logged_path(line["path"])
         return printable_json(msgspec.json.encode(line).decode())
 
 
-def _hashed(path: bytes, key: bytes) -> str:
+def _logged_path(config: Config) -> Callable[[str], str] | None:
+    """Return what hashes the paths in lines; None if they are logged in full.
+
+    Where rows have hashes, too, lines have the same, so that a line leads to its row.
+    """
+    if config.log.path == "full":
+        return None
+    if config.privacy.hashes_paths:
+        return row_names(config.privacy).path
+    return partial(_hashed, hash_key(config.privacy))
+
+
+def _hashed(key: bytes, path: str) -> str:
     """Return a hash of a path; without a key, anyone who can guess the path can confirm it."""
     if key:
-        return "hmac-sha256:" + hmac.digest(key, path, hashlib.sha256).hex()
-    return "sha256:" + hashlib.sha256(path).hexdigest()
+        return "hmac-sha256:" + hmac.digest(key, path.encode(), hashlib.sha256).hex()
+    return "sha256:" + hashlib.sha256(path.encode()).hexdigest()
 
 
 def _bounded(value: Any) -> Any:

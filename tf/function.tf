@@ -8,8 +8,10 @@ locals {
     hash            = var.privacy.hash
     hashKeyVariable = "DCM2BQ_HASH_KEY"
     keyVersion      = try(var.privacy.hash_key.version, null)
+    path            = var.privacy.path
   }
-  privacy_is_on = var.privacy.profile != null || length(var.privacy.remove) + length(var.privacy.hash) > 0
+  names_are_hashed = var.privacy.path == "hash"
+  privacy_is_on    = var.privacy.profile != null || length(var.privacy.remove) + length(var.privacy.hash) > 0 || local.names_are_hashed
 
   # As Privacy.fingerprint in dcm2bq/config.py: options of the profile count only if they change rows. jsonencode writes
   # it as Python's json does, because validations and hashes admit nothing that it would escape.
@@ -17,6 +19,7 @@ locals {
     options         = length(var.privacy.options) > 0
     shiftDays       = contains(var.privacy.options, "retainLongitudinalModifiedDates")
     keptDescriptors = length(var.privacy.kept_descriptors) > 0
+    path            = local.names_are_hashed
   }
   privacy_that_counts = {
     for name, value in merge(local.privacy, { keptDescriptors = sort([for text in var.privacy.kept_descriptors : sha256(text)]) }) :

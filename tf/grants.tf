@@ -100,7 +100,7 @@ locals {
     [for grant in local.bucket_grants : { on = "bucket ${grant.bucket}", role = grant.role, member = grant.member, condition = null }],
     [for key, grant in local.topic_grants : merge(grant, { on = "topic ${local.new_topics[key]}", condition = null })],
     [for grant in local.dataset_grants : merge(grant, { on = "dataset ${var.project_id}.${local.dataset_id}", condition = null })],
-    [merge(local.dead_letter_grants.table, { on = "table ${var.project_id}.${local.dataset_id}.${local.dead_letter_table}", condition = null })],
+    [merge(local.dead_letter_grants.table, { on = "table ${var.project_id}.${local.undelivered.dataset_id}.${local.undelivered.table_id}", condition = null })],
     [merge(local.dead_letter_grants.topic, { on = "topic ${google_pubsub_topic.dead_letter.name}", condition = null })],
     [for grant in local.secret_grants : { on = "secret ${grant.secret}", role = grant.role, member = grant.member, condition = null }],
     [for grant in local.key_grants : merge(grant, { on = "key ${var.kms_key}", condition = null })],
@@ -175,8 +175,8 @@ resource "google_bigquery_table_iam_member" "dead_letter" {
   count = var.grants ? 1 : 0
 
   project    = var.project_id
-  dataset_id = local.dataset_id
-  table_id   = local.dead_letter_table
+  dataset_id = local.undelivered.dataset_id
+  table_id   = local.undelivered.table_id
   role       = local.dead_letter_grants.table.role
   member     = local.dead_letter_grants.table.member
   depends_on = [time_sleep.identities]

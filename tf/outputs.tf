@@ -69,6 +69,11 @@ output "dead_letter_topic" {
   value       = google_pubsub_topic.dead_letter.id
 }
 
+output "undelivered" {
+  description = "The table of the events that were never acknowledged, with names of objects, as `project.dataset.table`; null unless `privacy.path` is `hash`."
+  value       = local.names_are_hashed ? "${var.project_id}.${local.undelivered.dataset_id}.${local.undelivered.table_id}" : null
+}
+
 output "dashboard_url" {
   description = "The dashboard, in the console."
   value       = "https://console.cloud.google.com/monitoring/dashboards/builder/${basename(google_monitoring_dashboard.this.id)}?project=${var.project_id}"

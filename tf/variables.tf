@@ -232,7 +232,7 @@ variable "reindex_on_metadata_update" {
 }
 
 variable "privacy" {
-  description = "The `privacy` options of the function. `hash_key` names a secret in Secret Manager, in this project, that holds the key of the hash, and its version; the version is part of the fingerprint in the table's label."
+  description = "The `privacy` options of the function. `hash_key` names a secret in Secret Manager, in this project, that holds the key of the hash, and its version; the version is part of the fingerprint in the table's label. With `path` set to `hash`, tables have hashes instead of names of objects; what Pub/Sub gives up on has names, and goes to a dataset of its own, which `dataset.readers` cannot read."
   type = object({
     profile          = optional(string)
     options          = optional(set(string), [])
@@ -240,6 +240,7 @@ variable "privacy" {
     kept_descriptors = optional(set(string), [])
     remove           = optional(list(string), [])
     hash             = optional(list(string), [])
+    path             = optional(string, "full")
     hash_key = optional(object({
       secret  = string
       version = string
@@ -292,8 +293,12 @@ variable "privacy" {
     error_message = "privacy.hash_key.secret must be the id of a secret: no projects/, no versions/."
   }
   validation {
-    condition     = (length(var.privacy.hash) == 0 && var.privacy.profile == null) || var.privacy.hash_key != null
-    error_message = "privacy.hash_key must be given with privacy.hash and with privacy.profile: both hash."
+    condition     = (length(var.privacy.hash) == 0 && var.privacy.profile == null && var.privacy.path != "hash") || var.privacy.hash_key != null
+    error_message = "privacy.hash_key must be given with privacy.hash, with privacy.profile and with privacy.path = hash: all of them hash."
+  }
+  validation {
+    condition     = contains(["full", "hash"], var.privacy.path)
+    error_message = "privacy.path must be full or hash."
   }
 }
 

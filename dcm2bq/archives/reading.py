@@ -1,6 +1,6 @@
 """Read the members of an archive as far as the header of each needs."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 from dcm2bq.archives.bounds import Bounds
 from dcm2bq.archives.inflated import Inflated
@@ -34,7 +34,7 @@ def members(
     deadline: Deadline = NO_DEADLINE,
     memory: Claim | None = None,
     *,
-    only: str | None = None,
+    chosen: Callable[[str], bool] = lambda _: True,
 ) -> Generator[Member]:
     """Yield the members of an archive that can be DICOM objects, in the archive's order.
 
@@ -51,7 +51,7 @@ def members(
     name: the name of the object, whose ending tells ZIP from TAR; whether a TAR is gzipped is
     seen from its content.
     memory: charged before the first member is yielded; may raise what `Claim.charge` raises.
-    only: the name of the members to yield; of a ZIP, nothing else is read but the directory.
+    chosen: which members to yield, by name; of a ZIP, nothing else is read but the directory.
     Raises UnreadableArchiveError for an archive that cannot be read, or not any further, and
     ArchiveTooLargeError for one that exceeds `limits.members`, `limits.inflatedBytes`, the memory,
     or the deadline while it is being read without delay. Sources of members raise the latter too:
@@ -59,24 +59,26 @@ def members(
     """
     bounds = Bounds(limits, deadline, memory)
     try:
-        yield from _members(content, name, bounds, only)
+        yield from _members(content, name, bounds, chosen)
     except ReadFailedError:
         bounds.refuse_if_too_slow()
         raise
 
 
-def _members(content: Source, name: str, bounds: Bounds, only: str | None) -> Iterator[Member]:
+def _members(
+    content: Source, name: str, bounds: Bounds, chosen: Callable[[str], bool]
+) -> Iterator[Member]:
     if name.lower().endswith(_ZIP):
         if hasattr(content, "advance"):
             raise UnreadableArchiveError(
                 "a ZIP with Content-Encoding gzip cannot be read by ranges: store it without"
             )
-        return zip_members(content, bounds, only)
+        return zip_members(content, bounds, chosen)
     head = content.read_at(0, min(FIRST_WINDOW, content.size)) if content.size else b""
     if not head.startswith(GZIP_MAGIC):
-        return tar_members(content, bounds, only, head)
+        return tar_members(content, bounds, chosen, head)
     bounds.charge(WINDOW * MOST_READ)
     compressed = window_over(content, NO_DEADLINE, unbounded())
     compressed.hold(0, head)
     inflated = Inflated(compressed, GZIP, bounds)
-    return tar_members(inflated, bounds, only)
+    return tar_members(inflated, bounds, chosen)

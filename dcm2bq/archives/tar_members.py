@@ -3,7 +3,7 @@
 import io
 import tarfile
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple, cast
 
 from dcm2bq.archives.bounds import Bounds
@@ -32,28 +32,28 @@ _MALFORMED = (
 
 
 def tar_members(
-    source: Source, bounds: Bounds, only: str | None, head: bytes = b""
+    source: Source, bounds: Bounds, chosen: Callable[[str], bool], head: bytes = b""
 ) -> Iterator[Member]:
     """Yield the members that `members` describes, and raise what it raises.
 
     `head` is the first bytes of the source, as far as they have been read.
     """
     if isinstance(source, Inflated) or hasattr(source, "advance"):
-        yield from _tar_members(source, bounds, only, _HeaderFile(source, source, head))
+        yield from _tar_members(source, bounds, chosen, _HeaderFile(source, source, head))
     else:
         with Strides(source) as ahead:
-            yield from _tar_members(source, bounds, only, _HeaderFile(source, ahead, head))
+            yield from _tar_members(source, bounds, chosen, _HeaderFile(source, ahead, head))
 
 
 def _tar_members(
-    source: Source, bounds: Bounds, only: str | None, file: "_HeaderFile"
+    source: Source, bounds: Bounds, chosen: Callable[[str], bool], file: "_HeaderFile"
 ) -> Iterator[Member]:
     names, repeated = set[str](), set[str]()
     for info in _headers(source, file):
         bounds.count_member()
         name = info.name.encode(errors="surrogateescape").decode(errors="backslashreplace")
         is_file = info.isreg() and info.size > 0 and not name.startswith(_APPLE_FOLDER)
-        if not is_file or name in repeated or only not in {None, name}:
+        if not is_file or name in repeated or not chosen(name):
             continue
         if name in names:
             repeated.add(name)

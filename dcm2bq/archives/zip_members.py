@@ -8,7 +8,7 @@ import io
 import stat
 import struct
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -95,9 +95,9 @@ class _Group:
     end: int
 
 
-def zip_members(content: Source, bounds: Bounds, only: str | None) -> Iterator[Member]:
+def zip_members(content: Source, bounds: Bounds, chosen: Callable[[str], bool]) -> Iterator[Member]:
     """Yield the members that `members` describes, and raise what it raises."""
-    entries = [entry for entry in _entries(content, bounds) if only in {None, entry.name}]
+    entries = [entry for entry in _entries(content, bounds) if chosen(entry.name)]
     bounds.charge(_AHEAD * _GROUP_BYTES)
     windows = _Windows()
     with ThreadPoolExecutor(_AT_ONCE, "archive") as pool:

@@ -23,14 +23,16 @@ _PAGE_ROWS = 10_000
 class Dataset:
     """The dataset of the tables and views, for the tools.
 
-    Resources are dicts as in BigQuery's REST API. Raises `ServiceError` if BigQuery cannot be
-    reached or refuses.
+    Resources are dicts as in BigQuery's REST API. `bytes_read` counts what the statements of this
+    object have read, as BigQuery bills it. Raises `ServiceError` if BigQuery cannot be reached or
+    refuses.
     """
 
     def __init__(self, config: Config) -> None:
         with mapped("BigQuery"):
             self._client = connect(config)
         self._timeout = config.big_query.timeout_seconds
+        self.bytes_read = 0
         self._retry = DEFAULT_RETRY.with_timeout(self._timeout)
         # The default retries for 40 minutes, even if nothing answers.
         self._job_retry = DEFAULT_JOB_RETRY.with_timeout(self._timeout)
@@ -143,6 +145,7 @@ class Dataset:
                 api_timeout=self._timeout,
                 page_size=_PAGE_ROWS,
             )
+        self.bytes_read += result.total_bytes_processed or 0
 
         def rows() -> Iterator[dict[str, Any]]:
             with self._explaining(sql, job_config):

@@ -12,6 +12,7 @@ import msgspec
 
 from dcm2bq import config as configuration
 from dcm2bq.cli.common import FINDINGS, Group, complain, startable
+from dcm2bq.cli.progress_line import ListingProgress
 from dcm2bq.config import Config
 from dcm2bq.delivery import decode
 from dcm2bq.errors import Dcm2BqError, InvalidEventError, describe
@@ -153,6 +154,10 @@ def retry(*, everything: bool, **chosen: Any) -> int:
 
     Use the configuration of the function: its name pattern, limits and privacy options apply.
 
+    With privacy.path: hash, entries have no names. The bucket is listed until the objects with
+    their hashes are found, which takes one request for each 1,000 objects. An object that was
+    deleted or replaced since then is superseded.
+
     The exit status is 1 if a selected entry is still open, and 3 if a service is down.
 
     \b
@@ -167,7 +172,10 @@ def retry(*, everything: bool, **chosen: Any) -> int:
         raise click.UsageError(_SELECT)
     config = startable(configuration.load())
     dataset, selected = _select(config, **chosen)
-    return _close(dataset, selected, tool.retry(dataset, config, selected))
+    listing = ListingProgress()
+    attempts = tool.retry(dataset, config, selected, listing.add)
+    listing.end()
+    return _close(dataset, selected, attempts)
 
 
 @dead_letters.command()

@@ -1,28 +1,58 @@
 """`dcm2bq verify`."""
 
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import chain, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from dcm2bq import config as configuration
 from dcm2bq.cli.common import FINDINGS, complain, startable
+from dcm2bq.config import Config
 from dcm2bq.errors import describe
 from dcm2bq.gcs.uri import GsUri
 from dcm2bq.tools.display import say, say_json
-from dcm2bq.tools.wording import counted
+from dcm2bq.tools.wording import counted, size
 
 if TYPE_CHECKING:
+    from dcm2bq.bigquery.dataset import Dataset
     from dcm2bq.tools.ignored_names import SampleFindings
-    from dcm2bq.tools.verify import Comparison, Repair
+    from dcm2bq.tools.verify.comparison import Comparison
+    from dcm2bq.tools.verify.repair import Repair
 
 _EXAMPLES = 3  # of ignored objects that begin with DICM; --json has all of the sample
 _BAR_OBJECTS = 1000  # objects between two updates of the progress bar
+_NOT_STALE = (
+    "with hashed names, only verifying the whole bucket finds rows of objects that were deleted"
+)
+_NOTABLE_BYTES = 10**9  # read from BigQuery: $0.006, the least that is worth a line
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What was shown: numbers by finding, `unresolved` ones, and the sample, if it was taken.
+
+    `bytes_read` is what BigQuery read.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    unresolved: int = 0
+    sample: "SampleFindings | None" = None
+    bytes_read: int = 0
+
+
+def _scratch(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Check the name of a dataset, which becomes a part of a statement."""
+    if value is not None and not re.fullmatch(r"([a-z][a-z0-9-]*\.)?\w+", value, re.ASCII):
+        raise click.BadParameter("DATASET or PROJECT.DATASET is expected")
+    return value
 
 
 @click.command()
@@ -42,7 +72,18 @@ _BAR_OBJECTS = 1000  # objects between two updates of the progress bar
 @click.option(
     "--no-sample", is_flag=True, help="Do not read a sample of the objects ignored by their names."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the differences as a JSON array.")
+@click.option(
+    "--scratch",
+    metavar="[PROJECT.]DATASET",
+    callback=_scratch,
+    help="Create the run's table in this dataset, by default in that of the rows.",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print a line of JSON for each difference at once, then one for the summary.",
+)
 def verify(
     location: str,
     *,
@@ -50,6 +91,7 @@ def verify(
     settle: int,
     allow_empty: bool,
     no_sample: bool,
+    scratch: str | None,
     as_json: bool,
 ) -> int:
     """Compare the objects of a bucket with the rows of instances_live.
@@ -81,108 +123,160 @@ def verify(
     with DICM; objects in Nearline, Coldline and Archive are left out. With input.otherNames: sniff,
     each object of another name that has no row is read instead, 64 KiB at most.
 
+    With privacy.path: hash, differences show the hashed paths of the rows; dcm2bq privacy name
+    finds the object of a hash. The listing is sorted in a temporary file of some 0.7 kB for each
+    object. Stale rows are found only if the whole bucket is verified, since a hash does not show
+    the prefix, and are marked by the listing alone.
+
     The exit status is 1 if there is a difference (with --repair: if one remains), if more than 3
     of the sampled objects begin with DICM, or if there is neither an object nor a row under the
     prefix, which may be mistyped.
 
+    One statement of BigQuery reads the keys of all rows. If the prefix has more than a million, it
+    stores them in a table verify_..., which needs roles/bigquery.dataEditor on the dataset; the
+    table is dropped at the end, or expires after 7 days. Without that role, name a dataset of the
+    same location with --scratch, or verify prefixes with fewer rows. Before it reads gigabytes, the
+    command says how many.
+
+    With --json, each line but the last has finding, path, version, reason, result and error, the
+    last has summary: {"objects", "ignored", "settling", "unread", "findings", "unresolved",
+    "sample", "bigquery_bytes"}. It is missing if the command failed before the end.
+
     \b
     Examples:
         dcm2bq verify gs://my-bucket
-        dcm2bq verify gs://my-bucket/2026/ --json | jq -r '.[].path'
+        dcm2bq verify gs://my-bucket/2026/ --json | jq -r '.path // empty'
         dcm2bq verify gs://my-bucket --repair
     """  # noqa: D301 - \b tells click to keep the line breaks
     GsUri.parse(location)  # before any request
-    from dcm2bq.bigquery.dataset import Dataset  # noqa: PLC0415
-    from dcm2bq.tools import indexing  # noqa: PLC0415
-    from dcm2bq.tools import verify as tool  # noqa: PLC0415
+    from dcm2bq.tools.verify.comparison import Comparison  # noqa: PLC0415
+    from dcm2bq.tools.verify.findings import Finding  # noqa: PLC0415
+    from dcm2bq.tools.verify.repair import Repair, Repairer, repair_all  # noqa: PLC0415
 
-    config = startable(configuration.load()) if repair else configuration.load()
-    dataset = Dataset(config)
-    comparison = tool.Comparison(dataset, config, location, settle=timedelta(minutes=settle))
+    config = configuration.load()
+    dataset = _connect(config, converts=repair)
+    comparison = Comparison(
+        dataset, config, location, settle=timedelta(minutes=settle), scratch=scratch
+    )
+    comparison.keys.on_estimate = _say_estimate
+    if not comparison.listed.is_whole:
+        say(_NOT_STALE, err=True)
     if repair:
-        indexing.require_table(dataset, config)
-        repairs = tool.repair_all(comparison)
+        repairs = repair_all(Repairer(dataset, config), comparison)
     else:
-        repairs = (tool.Repair(difference, None) for difference in comparison)
-    unresolved, counts = 0, Counter[str]()
-    sample: list[SampleFindings] = []
+        repairs = (Repair(difference, None) for difference in comparison)
+    outcome = _Outcome()
 
-    def sampled() -> Iterator[tool.Repair]:
-        findings, ignored = comparison.examine_ignored()
-        sample.append(findings)
+    def sampled() -> Iterator[Repair]:
+        outcome.sample, ignored = comparison.examine_ignored()
         for difference in islice(ignored, None if as_json else _EXAMPLES):
-            yield tool.Repair(difference, None)
+            yield Repair(difference, None)
 
-    show = _show_json if as_json else _show
-    with click.progressbar(
-        length=comparison.rows,
-        label="objects",
-        file=sys.stderr,
-        hidden=not sys.stderr.isatty(),
-        update_min_steps=_BAR_OBJECTS,
-    ) as bar:
-        comparison.on_object = lambda: bar.update(1)
-        for shown in show(repairs if no_sample else chain(repairs, sampled())):
-            if shown.difference.finding is not tool.Finding.IGNORED:
-                counts[shown.difference.finding] += 1
-                unresolved += not shown.is_resolved
-    _summarise(comparison, counts, unresolved if repair else None)
-    for findings in sample:
-        for sentence in findings.sentences():
-            say(sentence, err=True)
-    if not comparison.objects and not counts and not allow_empty:
+    show: Callable[[Repair], None] = _show_json if as_json else _show
+    with (
+        closing(comparison.keys),
+        click.progressbar(
+            length=comparison.keys.rows,
+            label="objects",
+            file=sys.stderr,
+            hidden=not sys.stderr.isatty(),
+            update_min_steps=_BAR_OBJECTS,
+        ) as bar,
+    ):
+        comparison.listed.on_object = lambda: bar.update(1)
+        for shown in repairs if no_sample else chain(repairs, sampled()):
+            show(shown)
+            if shown.difference.finding is not Finding.IGNORED:
+                outcome.counts[shown.difference.finding] += 1
+                outcome.unresolved += not shown.is_resolved
+    outcome.bytes_read = dataset.bytes_read
+    if as_json:
+        say_json(msgspec.json.encode({"summary": _summary(comparison, outcome)}))
+    _summarise(comparison, outcome, is_repaired=repair)
+    if not comparison.objects and not outcome.counts and not allow_empty:
         complain(
             f"{location}: there is no object and no row under this prefix; "
             "if that is right, use --allow-empty"
         )
         return FINDINGS
-    is_alarming = any(findings.is_alarming for findings in sample)
-    return FINDINGS if unresolved or is_alarming else 0
+    is_alarming = outcome.sample is not None and outcome.sample.is_alarming
+    return FINDINGS if outcome.unresolved or is_alarming else 0
 
 
-def _show(repairs: Iterable["Repair"]) -> Iterator["Repair"]:
-    for repair in repairs:
-        difference = repair.difference
-        result = repair.result or (f"failed: {describe(repair.error)}" if repair.error else None)
-        details = ", ".join(filter(None, (difference.reason, result)))
-        name = f"{difference.object.path}#{difference.object.generation}"
-        say(f"{difference.finding:<15}{name}" + (f": {details}" if details else ""))
-        yield repair
+def _connect(config: Config, *, converts: bool) -> "Dataset":
+    """Return the dataset; check the key and the table if rows are made or names hashed here."""
+    from dcm2bq.bigquery.dataset import Dataset  # noqa: PLC0415
+    from dcm2bq.tools import indexing  # noqa: PLC0415
+
+    if not (converts or config.privacy.hashes_paths):
+        return Dataset(config)
+    startable(config, here=converts)
+    dataset = Dataset(config)
+    indexing.require_table(dataset, config)
+    return dataset
 
 
-def _show_json(repairs: Iterable["Repair"]) -> Iterator["Repair"]:
-    """Print the array element by element: it may be larger than memory."""
-    opening = "["
-    for repair in repairs:
-        say_json(opening + _document(repair), end="")
-        opening = ",\n"
-        yield repair
-    say_json("]" if opening != "[" else "[]")
+def _say_estimate(count: int) -> None:
+    say(f"BigQuery reads up to {size(count)} for the keys of all rows", err=True)
 
 
-def _document(repair: "Repair") -> str:
+def _show(repair: "Repair") -> None:
+    difference = repair.difference
+    result = repair.result or (f"failed: {describe(repair.error)}" if repair.error else None)
+    details = ", ".join(filter(None, (difference.reason, result)))
+    name = f"{difference.path}#{difference.object.generation}"
+    say(f"{difference.finding:<15}{name}" + (f": {details}" if details else ""))
+
+
+def _show_json(repair: "Repair") -> None:
     difference = repair.difference
     content = {
         "finding": difference.finding,
-        "path": difference.object.path,
+        "path": difference.path,
         "version": str(difference.object.generation),
         "reason": difference.reason,
         "result": repair.result,
         "error": describe(repair.error) if repair.error else None,
     }
-    return msgspec.json.encode(content).decode()
+    say_json(msgspec.json.encode(content))
 
 
-def _summarise(comparison: "Comparison", counts: Counter[str], unresolved: int | None) -> None:
+def _summary(comparison: "Comparison", outcome: _Outcome) -> dict[str, Any]:
+    """Return the summary of --json; its `sample` has numbers, since names have their own lines."""
+    sample = outcome.sample
+    return {
+        "objects": comparison.objects,
+        "ignored": comparison.ignored,
+        "settling": comparison.settling,
+        "unread": comparison.unread,
+        "findings": dict(sorted(outcome.counts.items())),
+        "unresolved": outcome.unresolved,
+        "sample": sample
+        and {
+            "ignored": sample.ignored,
+            "cold": sample.cold,
+            "read": sample.read,
+            "failed": sample.failed,
+            "dicom": len(sample.dicom),
+        },
+        "bigquery_bytes": outcome.bytes_read,
+    }
+
+
+def _summarise(comparison: "Comparison", outcome: _Outcome, *, is_repaired: bool) -> None:
     ignored = f" ({comparison.ignored:,} ignored)" if comparison.ignored else ""
     parts = [f"{counted(comparison.objects, 'object')}{ignored}"]
-    parts += [f"{count:,} {finding}" for finding, count in sorted(counts.items())]
+    parts += [f"{count:,} {finding}" for finding, count in sorted(outcome.counts.items())]
     if comparison.unread:
         parts.append(f"{comparison.unread:,} in Nearline, Coldline or Archive not read")
     if comparison.settling:
         parts.append(f"{comparison.settling:,} too new to be reported as missing")
-    if unresolved is not None:
-        parts.append(f"{unresolved:,} not repaired")
-    elif not counts:
+    if is_repaired:
+        parts.append(f"{outcome.unresolved:,} not repaired")
+    elif not outcome.counts:
         parts.append("no differences")
     say(", ".join(parts), err=True)
+    if outcome.bytes_read >= _NOTABLE_BYTES:
+        say(f"BigQuery read {size(outcome.bytes_read)}", err=True)
+    for sentence in outcome.sample.sentences() if outcome.sample else ():
+        say(sentence, err=True)

@@ -1,9 +1,10 @@
 """Open dead letters: list them, handle their events again, or dismiss them."""
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,9 +22,14 @@ from dcm2bq.errors import (
     SupersededError,
     WriteFailedError,
 )
+from dcm2bq.events import EventKind, ObjectEvent
+from dcm2bq.gcs.store import Store
 from dcm2bq.handler import Handler, Result
+from dcm2bq.row_names import row_names
 from dcm2bq.rows import DeadLetterRow
+from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools import attempts, indexing
+from dcm2bq.tools.hashed_names import find_objects
 
 REASONS = (
     "DeliveryExhausted",  # given by the view to what Pub/Sub gave up on
@@ -32,6 +38,9 @@ REASONS = (
     *(ReadFailedError.__name__, WriteFailedError.__name__),
 )
 """The reasons that are designed for; any other is the name of an unforeseen exception."""
+
+FUNCTION = "function"
+"""The column `source` of what the function wrote."""
 
 _LITERAL = re.compile(r"[A-Za-z0-9/_-]")
 _WILDCARDS = {"*": ".*", "?": "."}
@@ -168,15 +177,27 @@ def read(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[DeadLette
         yield DeadLetter(msgspec.convert(row, Entry), _attributes(attributes), data or b"")
 
 
-def retry(dataset: Dataset, config: Config, chosen: Filter) -> Iterator[ClosingAttempt]:
+def retry(
+    dataset: Dataset,
+    config: Config,
+    chosen: Filter,
+    on_listed: Callable[[int], object] = lambda _: None,
+) -> Iterator[ClosingAttempt]:
     """Handle the events of the entries again, whatever their age; yield each attempt.
 
     An entry that succeeds is resolved and leaves the view, so an interrupted run can simply be
-    repeated. Raises what `attempts.attempt_each` raises in an outage, and `ConfigError` if the
-    table does not accept rows of this configuration.
+    repeated. If names are hashed, the buckets are listed first to find the objects of the entries;
+    `on_listed` is called for each object listed, with the number of those that are sought. Raises
+    what `attempts.attempt_each` raises in an outage, and `ConfigError` if the table does not accept
+    rows of this configuration.
     """
     sink = RowSink(config)
-    retrier = _Retrier(indexing.handler(dataset, config, sink), sink, config)
+    handler = indexing.handler(dataset, config, sink)
+    names, objects = row_names(config.privacy), None
+    if names.are_hashed:
+        paths = _hashed_paths(dataset, chosen)
+        objects = find_objects(Store(config), names, paths, partial(on_listed, len(paths)))
+    retrier = _Retrier(handler, sink, config, objects)
     return attempts.attempt_each(retrier.retry, read(dataset, config, chosen))
 
 
@@ -210,11 +231,21 @@ def dismiss(
 
 
 class _Retrier:
-    """Handles the events of dead letters again; used by several threads."""
+    """Handles the events of dead letters again; used by several threads.
 
-    def __init__(self, handler: Handler, sink: RowSink, config: Config) -> None:
+    `objects` are the live ones by their paths in rows, if names are hashed.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        sink: RowSink,
+        config: Config,
+        objects: Mapping[str, StoredObject] | None,
+    ) -> None:
         self._handler = handler
         self._sink = sink
+        self._objects = objects
         self._seconds = config.limits.deadline_seconds
 
     def retry(self, letter: DeadLetter) -> ClosingAttempt:
@@ -230,6 +261,11 @@ class _Retrier:
         delivery = events.recorded(letter.attributes, letter.data, letter.entry.message_id)
         try:
             event, member = events.parse(delivery), letter.entry.member
+            if self._objects is not None and letter.entry.source == FUNCTION:
+                if event.kind in {EventKind.DELETED, EventKind.ARCHIVED}:
+                    self._handler.mark_as(event, self._deadline)
+                    return Result.MARKED
+                event = _named(event, self._objects)
             return self._handler.apply(event, self._deadline, member=member).result
         except SupersededError:
             return Result.SUPERSEDED
@@ -240,6 +276,31 @@ class _Retrier:
     @property
     def _deadline(self) -> Deadline:
         return Deadline.after(self._seconds)
+
+
+def _hashed_paths(dataset: Dataset, chosen: Filter) -> list[str]:
+    """Return the paths of the entries whose objects must be read; the function wrote hashed ones.
+
+    Pub/Sub itself writes events as they are, with the name.
+    """
+    where, parameters = chosen.where
+    sql = f"""
+        SELECT DISTINCT path FROM dead_letters AS entry
+        WHERE {where} AND path IS NOT NULL AND source = '{FUNCTION}'
+          AND event IN ('finalized', 'metadataUpdated')
+    """  # noqa: S608 - the condition consists of the texts above
+    return [row["path"] for row in dataset.stream(sql, parameters)]
+
+
+def _named(event: ObjectEvent, objects: Mapping[str, StoredObject]) -> ObjectEvent:
+    """Return an event with the name of its object instead of the hash.
+
+    Raises `SupersededError` if the object is not there any more, or has another generation.
+    """
+    stored = objects.get(event.object.path)
+    if stored is None or stored.generation != event.object.generation:
+        raise SupersededError("no live object has this hash and generation")
+    return replace(event, object=replace(event.object, name=stored.name))
 
 
 def _resolution(letter: DeadLetter) -> DeadLetterRow:

@@ -24,6 +24,7 @@ from dcm2bq.errors import Dcm2BqError
 from dcm2bq.files import open_regular
 from dcm2bq.gcs.uri import GsUri, is_uri
 from dcm2bq.ignored import is_archive, matches_name_pattern
+from dcm2bq.row_names import row_names
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.ignored_names import IgnoredNames, SampleFindings, read_from
 
@@ -60,6 +61,7 @@ class Files:
         self._named: set[str] = set()
         self._unmatched_objects: IgnoredNames[StoredObject] = IgnoredNames()
         self._empty_objects = 0
+        self._names = row_names(config.privacy)
 
     def names_one(self, path: str) -> bool:
         """Return whether an argument names exactly one file; folders and archives can have more."""
@@ -193,15 +195,21 @@ class Files:
     def _open_object(self, stored: StoredObject) -> Iterator[File]:
         """Yield the members of an archive in Cloud Storage, however long that takes."""
         content = self._get_store().open(stored, NO_DEADLINE)
-        yield from self._members(stored.path, stored.name, content, stored.bulk_data_root)
+        shown = self._names.object(stored)
+        yield from self._members(stored.path, stored.name, content, shown)
 
-    def _members(self, path: str, name: str, content: Source, root: str = "") -> Iterator[File]:
+    def _members(
+        self, path: str, name: str, content: Source, shown: StoredObject | None = None
+    ) -> Iterator[File]:
+        """Yield the members of an archive; `shown` is the object under the name that rows have."""
+        row_path, root = (shown.path, shown.bulk_data_root) if shown else (path, "")
         is_empty = True
         try:
             with closing(members(content, name, self._config.limits)) as found:
                 for member in found:
                     is_empty = False
-                    convert_ = partial(self._convert_member, member, root)
+                    row_name = self._names.member(row_path, member.name)
+                    convert_ = partial(self._convert_member, member, row_name, root)
                     yield File(path, convert_, member.name)
         except Dcm2BqError as error:
             yield _failing(path, error)
@@ -209,7 +217,7 @@ class Files:
             if is_empty:
                 yield _failing(path, FileNotFoundError("no file in this archive"))
 
-    def _convert_member(self, member: Member, root: str) -> Conversion:
+    def _convert_member(self, member: Member, row_name: str, root: str) -> Conversion:
         if member.error:
             raise member.error
         limits = self._config.limits
@@ -219,7 +227,7 @@ class Files:
                 member.source,
                 self._config,
                 bulk_data_root=root,
-                member=member.name,
+                member=row_name,
                 sniff=True,
             )
 
@@ -239,7 +247,7 @@ class Files:
         return convert(
             self._get_store().open(stored, Deadline.after(seconds)),
             self._config,
-            bulk_data_root=stored.bulk_data_root,
+            bulk_data_root=self._names.object(stored).bulk_data_root,
             timeout=seconds,
             sniff=sniff,
         )

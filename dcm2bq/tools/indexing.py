@@ -23,7 +23,8 @@ def require_table(dataset: Dataset, config: Config) -> None:
     """Raise `ConfigError` unless `instances` exists and accepts rows of this configuration.
 
     Rows made with other privacy options must not be mixed: the old ones would stay readable. Nor
-    must rows made with another key: their pseudonyms would not meet.
+    must rows made with another key: their pseudonyms would not meet. If names are hashed, the
+    table must be known to have this key: with another one, no object would seem to have its row.
     """
     secret_manager.provide_hash_key(config.privacy)
     dicom.privacy_rules(config.privacy)
@@ -36,6 +37,11 @@ def require_table(dataset: Dataset, config: Config) -> None:
     if refusals := compare(table, definition).refusals:
         raise ConfigError(
             "\n".join(f"{definition.qualified_name}: {refusal}" for refusal in refusals)
+        )
+    if config.privacy.hashes_paths and schema.KEY_LABEL not in table.get("labels", {}):
+        raise ConfigError(
+            f"{definition.qualified_name}: has no label {schema.KEY_LABEL}, so that nothing shows "
+            "whether its names were hashed with this key: run dcm2bq init with the function's key"
         )
 
 

@@ -1,4 +1,4 @@
-"""Numbers and durations as messages write them; needs nothing that workers lack."""
+"""Numbers, sizes and durations as messages write them; needs nothing that workers lack."""
 
 _UNITS = ("bytes", "KB", "MB", "GB", "TB", "PB")
 _KILO = 1000
@@ -14,6 +14,18 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else noun + 's'}"
 
 
+def size(count: int) -> str:
+    """Return a number of bytes with a decimal unit and three significant digits.
+
+    >>> size(999), size(324_000_000_000)
+    ('999 bytes', '324 GB')
+    """
+    value, unit = float(count), 0
+    while value >= _KILO and unit < len(_UNITS) - 1:
+        value, unit = value / _KILO, unit + 1
+    return f"{value:.3g} {_UNITS[unit]}"
+
+
 def duration(seconds: float) -> str:
     """Return a duration in the unit that suits it.
 
@@ -24,15 +36,3 @@ def duration(seconds: float) -> str:
     if minutes < _SWITCH_AT:
         return f"{seconds:.0f} s"
     return f"{minutes:.0f} min" if minutes / 60 < _SWITCH_AT else f"{minutes / 60:.1f} h"
-
-
-def size(count: int) -> str:
-    """Return a number of bytes with a decimal unit and three significant digits.
-
-    >>> size(512), size(1234567)
-    ('512 bytes', '1.23 MB')
-    """
-    value, unit = float(count), 0
-    while value >= _KILO and unit < len(_UNITS) - 1:
-        value, unit = value / _KILO, unit + 1
-    return f"{value:.3g} {_UNITS[unit]}"

@@ -8,6 +8,7 @@ import hmac
 import re
 import zlib
 from collections.abc import Iterator
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from dcm2bq import config, emulators, hash_key
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.dicom import privacy_rules
 from dcm2bq.gcs.run_folder import RunFolder
+from dcm2bq.row_names import RowNames
 from tests.backfill.test_dataflow import specify
 from tests.support.backfill_site import CT_SMALL, Site
 from tests.support.beam_forks import BeamForks
@@ -24,8 +26,17 @@ from tests.support.http_server import Exchange, serving
 from tests.support.proxy import LoadingBigQuery, Proxy
 
 KEY = b"SENTINEL-key-of-the-pseudonyms"
+NAME = "Doe^Jane"
 SECRET = "projects/my-project/secrets/dcm2bq/versions/3"
-PRIVACY = {"hash": ["PatientID"], "hashKeySecret": SECRET}
+PRIVACY = {
+    "profile": "basic",
+    "options": ["retainLongitudinalModifiedDates"],
+    "hash": ["PatientID"],
+    "hashKeySecret": SECRET,
+    "path": "hash",
+}
+STUDY_DATE = date(2004, 1, 19)
+"""That of `CT_SMALL`."""
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -111,8 +122,40 @@ def test_each_process_reads_the_key(hashing: Site, secrets: SecretManager) -> No
     assert done.status == 0, done.err
     (row,) = hashing.rows()
     assert row["PatientID"] == hmac.digest(KEY, b"1CT1", hashlib.sha256).hex().upper()
+    days = hmac.digest(KEY, b"dcm2bq\0days of a patient\0" + b"1CT1\0", hashlib.sha256)
+    assert row["StudyDate"] == STUDY_DATE - timedelta(int.from_bytes(days) % 365 + 1)
+    assert row["path"] == path_of(hashing, "ct.dcm")
     assert secrets.requests >= 2
     assert "SENTINEL" not in done.out + done.err
+
+
+def path_of(site: Site, name: str) -> str:
+    """Return the path that rows have for an object."""
+    return RowNames(KEY).path(f"gs://{site.source.name}/{name}")
+
+
+def test_objects_are_known_by_the_hashes_of_their_names(hashing: Site) -> None:
+    """Whatever shard they are in: hashes have another order than names."""
+    for number in range(8):
+        hashing.upload(f"{NAME}/{number}.dcm", CT_SMALL)
+    hashing.upload(f"{NAME}/broken.dcm", b"no DICOM")
+    first = hashing.backfill("--shard-objects", "2", where=f"{NAME}/")
+    assert first.status == 0, first.err
+    hashing.upload(f"{NAME}/8.dcm", CT_SMALL)
+    hashing.upload(f"{NAME}/3.dcm", CT_SMALL)
+    second = hashing.backfill("--shard-objects", "2")
+    assert second.status == 0, second.err
+    assert "11 objects: 3 inserted, 0 dead letters, 8 already present" in second.out
+    versions = {path_of(hashing, f"{NAME}/{n}.dcm") for n in range(9)}
+    assert {path for path, _ in hashing.live()} == versions | {path_of(hashing, "ct.dcm")}
+    (letter,) = hashing.dead_letters()
+    assert letter["path"] == path_of(hashing, f"{NAME}/broken.dcm")
+    assert len(hashing.rows()) == 11
+    tables = hashing.dataset.query("SELECT table_name FROM INFORMATION_SCHEMA.TABLES")
+    assert not [row for row in tables if row["table_name"].startswith("backfill_")]
+    assert not [name for name in hashing.names("b/") if "/paths/" in name]
+    for text in (str(hashing.rows()), str(letter), first.out, first.err, second.out, second.err):
+        assert NAME not in text.replace(f"{hashing.source.name}/{NAME}/", "")
 
 
 def test_a_backfill_with_another_key_is_refused(hashing: Site, secrets: SecretManager) -> None:

@@ -46,6 +46,7 @@ ENCRYPTED = (
     "google_storage_bucket.source",
     "google_storage_bucket.staging",
     "google_bigquery_dataset.dicom",
+    "google_bigquery_dataset.undelivered",
     "google_pubsub_topic.dead_letter",
     "google_pubsub_topic.objects",
     "google_cloudfunctions2_function.ingest",

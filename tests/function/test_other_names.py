@@ -8,7 +8,7 @@ from io import BytesIO
 
 import pytest
 
-from dcm2bq.tools.verify import Comparison
+from dcm2bq.tools.verify.comparison import Comparison
 from tests.dicom.build import dicom, element, identity
 from tests.support.cloud import Event
 from tests.support.function_stack import Stack, function_stack

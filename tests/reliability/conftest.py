@@ -76,6 +76,7 @@ def retry_dead_letters(stack: Stack, pattern: str) -> int:
         **OVERRIDES,
         "bigQuery": {"datasetId": stack.dataset.dataset_id},
         "input": {"archives": "read", "otherNames": stack.config.input.other_names},
+        "privacy": {"path": stack.config.privacy.path},
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BIGQUERY_EMULATOR_HOST", stack.bigquery.url)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import ClassVar
+from urllib.parse import quote
 
 import hypothesis.strategies as st
 import requests
@@ -19,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from pydicom import Dataset, FileMetaDataset, dcmwrite
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from dcm2bq.row_names import RowNames
 from tests.support.archive_files import tar_of, zip_of
 from tests.support.cloud import (
     SENTINEL,
@@ -39,18 +41,20 @@ type Row = tuple[str, str, str | None]
 # One statement, since each has a fixed cost on the local BigQuery.
 ACCOUNTS = """
 SELECT 'live' AS kind, path, version, member, event FROM instances_live
-WHERE STARTS_WITH(path, @prefix)
+WHERE path IN UNNEST(@paths)
 UNION ALL
-SELECT 'dead', path, version, member, event FROM dead_letters WHERE STARTS_WITH(path, @prefix)
+SELECT 'dead', path, version, member, event FROM dead_letters WHERE path IN UNNEST(@paths)
 UNION ALL
 SELECT 'expanded', path, version, member, event FROM instances
-WHERE event = 'expanded' AND STARTS_WITH(path, @prefix)
+WHERE event = 'expanded' AND path IN UNNEST(@paths)
 """
 
 THREADS = 16
 
 NAMES = ("a.dcm", "b c#1?.dcm", "ü/%41'.DCM", "IM0001", "notes.txt")
 ARCHIVE_NAMES = ("s.zip", "t.TAR")
+FOLDER = "history^of-"
+"""The beginning of the name of every object of a history."""
 MEMBER = "MEMBER/ü #"
 """The name of a member: it must not turn up in logs."""
 LONG_AGO = timedelta(hours=13)
@@ -211,12 +215,29 @@ def assert_privacy(stack: Stack) -> None:
         "SELECT DISTINCT JSON_VALUE(attributes, '$.error') AS error FROM dead_letter"
     )
     assert leaks((str(error["error"]) for error in errors), windows(SENTINEL.encode())) == []
+    if stack.config.privacy.hashes_paths:
+        assert_no_names(stack)
+
+
+def assert_no_names(stack: Stack) -> None:
+    """Assert that no part of a name of an object or member left the function."""
+    tables = [
+        "SELECT path, member, TO_JSON_STRING(info), TO_JSON_STRING(metadata) FROM instances",
+        "SELECT attributes, SAFE_CONVERT_BYTES_TO_STRING(data), message_id FROM dead_letter",
+    ]
+    rows = [str(tuple(row.values())) for sql in tables for row in stack.dataset.query(sql)]
+    assert rows
+    parts = [FOLDER, MEMBER.partition("/")[0], *(name.partition(".")[0] for name in NAMES[1:])]
+    for text in (*rows, stack.log_file.read_text()):
+        assert not [part for part in parts if part in text or quote(part) in text]
 
 
 class Machine(RuleBasedStateMachine):
     """One history in its own folder, on the stack of the class."""
 
     stack: ClassVar[Stack]
+    names: ClassVar[RowNames]
+    """The names that rows have for objects and members."""
     figures: ClassVar[Figures]
     retry: ClassVar[Callable[[str], object]]
     """Runs `dead-letters retry` for a glob of paths."""
@@ -230,7 +251,7 @@ class Machine(RuleBasedStateMachine):
         self.chance = random.Random(seed)
         self.versioned = versioned
         self.bucket: Bucket = self.stack.versioned_bucket if versioned else self.stack.bucket
-        self.folder = unique("model-")
+        self.folder = unique(FOLDER)
         self.live: dict[str, Generation] = {}
         self.archived: list[Generation] = []
         self.purged: list[Fault] = []
@@ -344,15 +365,18 @@ class Machine(RuleBasedStateMachine):
         assert not self.pending, "not acknowledged although nothing is broken"
 
     def _check_accounts(self) -> None:
-        """Every object is live or has a dead letter, and so has a live row whose object is gone."""
-        """Compare the tables with the bucket, before and after `dead-letters retry`."""
+        """Compare the tables with the bucket, before and after `dead-letters retry`.
+
+        Every object is live or has a dead letter, and so has a live row whose object is gone.
+        """
         live, dead, expanded = self._accounts()
         for stored in self._objects():
             key = self._path(stored), stored.generation
             if stored.is_archive and key not in expanded:
                 assert (*key, None, "finalized") in dead, f"not expanded: {stored.content}"
                 continue
-            for member in stored.instances | stored.broken:
+            for name in stored.instances | stored.broken:
+                member = self._member(stored, name)
                 assert (*key, member) in live or (*key, member, "finalized") in dead, (
                     f"unaccounted: {stored.content}"
                 )
@@ -362,11 +386,12 @@ class Machine(RuleBasedStateMachine):
         given_up = dead - self._broken()
         if given_up:
             self.figures.given_up += len(given_up)
-            type(self).retry(f"gs://{self.bucket.name}/{self.folder}/*")
+            folder = "" if self.names.are_hashed else f"{self.folder}/"
+            type(self).retry(f"gs://{self.bucket.name}/{folder}*")
             live, dead, _ = self._accounts()
         assert dead == self._broken()
         assert live == Counter(
-            (self._path(stored), stored.generation, member)
+            (self._path(stored), stored.generation, self._member(stored, member))
             for stored in self._objects()
             for member in stored.instances
         )
@@ -384,19 +409,24 @@ class Machine(RuleBasedStateMachine):
 
     def _broken(self) -> set[Letter]:
         return {
-            (self._path(stored), stored.generation, member, "finalized")
+            (self._path(stored), stored.generation, self._member(stored, member), "finalized")
             for stored in self._objects()
             for member in stored.broken
         }
 
     def _path(self, each: Generation) -> str:
-        return f"gs://{self.bucket.name}/{each.event.data['name']}"
+        return self.names.path(f"gs://{self.bucket.name}/{each.event.data['name']}")
+
+    def _member(self, each: Generation, name: str | None) -> str | None:
+        return None if name is None else self.names.member(self._path(each), name)
 
     def _accounts(self) -> tuple[Counter[Row], set[Letter], set[tuple[str, str]]]:
         """Return the live rows, the open dead letters and the expanded archives of this history."""
-        rows = self.stack.dataset.query(
-            ACCOUNTS, {"prefix": f"gs://{self.bucket.name}/{self.folder}/"}
-        )
+        paths = [
+            self.names.path(f"gs://{self.bucket.name}/{self.folder}/{name}")
+            for name in (*NAMES, *ARCHIVE_NAMES)
+        ]
+        rows = self.stack.dataset.query(ACCOUNTS, {"paths": paths})
         live, dead, expanded = (
             [row for row in rows if row["kind"] == kind] for kind in ("live", "dead", "expanded")
         )

@@ -22,12 +22,14 @@ QUESTIONS = [OVERVIEW, *(question for section in SECTIONS for question in sectio
 
 @pytest.fixture(scope="module")
 def catalog() -> DatasetCatalog:
-    """The dataset, and the table of known objects that a backfill makes."""
+    """The dataset, and the table of keys that a verification or a backfill makes."""
     catalog = DatasetCatalog(engine())
     catalog.define(DEFINITIONS.values(), "dicom")
-    known = {"shard": "INTEGER", "path": "STRING", "version": "STRING"}
-    fields: list[Any] = [{"name": name, "type": kind} for name, kind in known.items()]
-    catalog.add_resource(fields, [product_sql.KNOWN_TABLE])
+    columns = dict.fromkeys(("shard", "marker", "members", "expanded"), "INTEGER")
+    columns |= dict.fromkeys(("path", "version", "reason"), "STRING")
+    columns |= dict.fromkeys(("dismissed", "known"), "BOOLEAN")
+    fields: list[Any] = [{"name": name, "type": kind} for name, kind in columns.items()]
+    catalog.add_resource(fields, [product_sql.KEYS_TABLE])
     return catalog
 
 
@@ -89,10 +91,13 @@ def test_a_statement_of_the_product_is_valid(
 def test_the_statements_of_every_module_are_found() -> None:
     assert {place.partition(":")[0] for place, _ in STATEMENTS} == {
         "dcm2bq/local/summary.py",
-        "dcm2bq/tools/backfill/known.py",
+        "dcm2bq/tools/backfill/listed_paths.py",
         "dcm2bq/tools/dead_letters.py",
+        "dcm2bq/tools/key_layout.py",
         "dcm2bq/tools/trial/sightings.py",
-        "dcm2bq/tools/verify.py",
+        "dcm2bq/tools/verify/key_ranges.py",
+        "dcm2bq/tools/verify/late_markers.py",
+        "dcm2bq/tools/verify/repair.py",
     }
     assert product_sql.skipped() == product_sql.NOT_OURS
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from dcm2bq.lifted import LIFTED
 from dcm2bq.tools.dead_letters import Filter
+from dcm2bq.tools.key_layout import MARKERS
 
 ROOT = Path(__file__).parents[2]
 
-KNOWN_TABLE = "project.dicom.known"
+KEYS_TABLE = "project.dicom.keys"
 
 _EVERY_CONDITION, _ = Filter(
     path="*",
@@ -34,11 +35,13 @@ VALUES = {
     "self._dead_letter": "dead_letter",
     "source": "study(@study)",
     "columns": ", ".join(f"CAST({each.keyword} AS STRING) AS {each.keyword}" for each in LIFTED),
-    "ranges": "4",
-    "run.known_table": KNOWN_TABLE,
-    "run.config.big_query.instances_table_id": "instances",
-    "config.big_query.instances_table_id": "instances",
-    "len(shards)": "3",
+    "MARKERS": MARKERS,
+    "self.table": KEYS_TABLE,
+    "listed": KEYS_TABLE,
+    "shards": "3",
+    "EXPIRY_DAYS": "7",
+    "command": "verify",
+    "len(starts)": "3",
     "stack.config.big_query.instances_table_id": "instances",
 }
 """Parts that only a running program has, by the expression in the source."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dcm2bq import cli
-from tests.support.commands import Done
+from tests.support.commands import Done, Output
 from tests.support.function_stack import Stack, function_stack
 from tests.support.patience import scaled
 
@@ -38,13 +38,11 @@ def stack(running_stack: Stack) -> Iterator[Stack]:
 class Command:
     """Runs commands in this process, on the stack's dataset and through its proxies."""
 
-    def __init__(
-        self, stack: Stack, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def __init__(self, stack: Stack, patch: pytest.MonkeyPatch, output: Output) -> None:
         patch.setenv("BIGQUERY_EMULATOR_HOST", stack.bigquery.url)
         patch.setenv("STORAGE_EMULATOR_HOST", stack.storage.url)
         self._patch = patch
-        self._capsys = capsys
+        self._output = output
         self.configure(stack)
 
     def configure(self, stack: Stack, **overrides: Any) -> None:
@@ -59,7 +57,7 @@ class Command:
 
     def __call__(self, *args: str) -> Done:
         status = cli.main(args)
-        return Done(status, *self._capsys.readouterr())
+        return Done(status, *self._output.readouterr())
 
 
 @pytest.fixture

@@ -183,7 +183,7 @@ run "further_options_hide_nothing_that_is_set_here" {
       input      = { namePattern = ".", buckets = ["my-project-dicom"] }
       jsonOutput = { ignorePrivate = true }
       limits     = { deadlineSeconds = 90, depth = 100 }
-      privacy    = { profile = null, remove = [], hash = [], hashKeyVariable = "DCM2BQ_HASH_KEY", keyVersion = null }
+      privacy    = { profile = null, options = [], shiftDays = 365, keptDescriptors = [], remove = [], hash = [], hashKeyVariable = "DCM2BQ_HASH_KEY", keyVersion = null, path = "full" }
     })
     error_message = "the configuration is different"
   }

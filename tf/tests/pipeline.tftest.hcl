@@ -110,7 +110,7 @@ run "the_environment_holds_the_configuration" {
         input   = { buckets = ["my-project-dicom"] }
         events  = { reindexOnMetadataUpdate = false }
         limits  = { deadlineSeconds = 50 }
-        privacy = { profile = null, remove = [], hash = [], hashKeyVariable = "DCM2BQ_HASH_KEY", keyVersion = null }
+        privacy = { profile = null, options = [], shiftDays = 365, keptDescriptors = [], remove = [], hash = [], hashKeyVariable = "DCM2BQ_HASH_KEY", keyVersion = null, path = "full" }
       })
     })
     error_message = "the function is configured otherwise"

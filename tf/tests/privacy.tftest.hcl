@@ -101,7 +101,7 @@ run "the_fingerprint_of_the_profile" {
   }
 }
 
-run "the_fingerprint_of_the_options_of_the_profile" {
+run "the_fingerprint_of_hashed_names" {
   command = plan
 
   variables {
@@ -110,6 +110,23 @@ run "the_fingerprint_of_the_options_of_the_profile" {
 
   assert {
     condition     = google_bigquery_table.table["instances"].labels.dcm2bq_privacy == jsondecode(file("../tests/deploy/privacy.json"))[4].fingerprint
+    error_message = "the fingerprint differs from Python's"
+  }
+  assert {
+    condition     = jsondecode(output.config).privacy.path == "hash"
+    error_message = "the function gets another option"
+  }
+}
+
+run "the_fingerprint_of_the_options_of_the_profile" {
+  command = plan
+
+  variables {
+    privacy = jsondecode(file("../tests/deploy/privacy.json"))[5].terraform
+  }
+
+  assert {
+    condition     = google_bigquery_table.table["instances"].labels.dcm2bq_privacy == jsondecode(file("../tests/deploy/privacy.json"))[5].fingerprint
     error_message = "the fingerprint differs from Python's"
   }
   assert {
@@ -122,11 +139,46 @@ run "the_fingerprint_of_the_options_of_the_profile" {
   }
 }
 
+run "what_pubsub_gives_up_on_has_names_and_a_closed_dataset" {
+  command = plan
+
+  variables {
+    privacy = { path = "hash", hash_key = { secret = "dcm2bq-key", version = "2" } }
+    dataset = { readers = ["group:research@example.org"] }
+  }
+
+  assert {
+    condition     = google_pubsub_subscription.dead_letter.bigquery_config[0].table == "my-project.dcm2bq_undelivered.dead_letter" && output.undelivered == "my-project.dcm2bq_undelivered.dead_letter"
+    error_message = "Pub/Sub writes names into the dataset"
+  }
+  assert {
+    condition     = [for entry in google_bigquery_dataset.undelivered[0].access : entry.special_group] == ["projectOwners"]
+    error_message = "others than owners can read the names"
+  }
+  assert {
+    condition     = [for grant in google_bigquery_table_iam_member.dead_letter : "${grant.dataset_id}.${grant.table_id}"] == ["dcm2bq_undelivered.dead_letter"]
+    error_message = "Pub/Sub may not write the table, or may write another"
+  }
+  assert {
+    condition     = !anytrue([for grant in google_bigquery_dataset_iam_member.this : grant.dataset_id == "dcm2bq_undelivered"])
+    error_message = "readers of the dataset can read the names"
+  }
+}
+
+run "without_hashed_names_there_is_one_dataset" {
+  command = plan
+
+  assert {
+    condition     = length(google_bigquery_dataset.undelivered) + length(google_bigquery_table.undelivered) == 0 && output.undelivered == null
+    error_message = "a dataset too many"
+  }
+}
+
 run "no_vector_is_left_out" {
   command = plan
 
   assert {
-    condition     = local.name == "dcm2bq" && length(jsondecode(file("../tests/deploy/privacy.json"))) == 5
+    condition     = local.name == "dcm2bq" && length(jsondecode(file("../tests/deploy/privacy.json"))) == 6
     error_message = "a vector has no run of its own"
   }
 }

@@ -116,6 +116,27 @@ class Row(NamedTuple):
         return self.actions.get(COLUMNS[option], "")
 
 
+class Decision(NamedTuple):
+    """What happens to the elements with a tag, and why.
+
+    `option` is the option whose column decides, or None if the Basic Profile does, or no row of
+    the table. `selected_by` is the option of the configuration that names the attribute, such as
+    `privacy.remove`, whatever the profile says. Dates that the table does not list are treated
+    like those that it lists.
+    """
+
+    action: Action | None
+    row: Row | None = None
+    option: ProfileOption | None = None
+    selected_by: str | None = None
+    is_unlisted_date: bool = False
+
+
+def rows() -> Collection[Row]:
+    """Return all rows of Table E.1-1, in the order of the file."""
+    return _rows().values()
+
+
 def row(tag: int) -> Row | None:
     """Return the row of Table E.1-1 for a tag: its own, that of its mask or of all private tags.
 
@@ -137,27 +158,44 @@ def profile_action(tag: int, options: Collection[ProfileOption]) -> Action | Non
     Where options contradict each other, C takes precedence over K for dates and times, so that one
     calendar holds for all dates of a patient, and K over C for everything else.
     """
+    return profile_decision(tag, options).action
+
+
+def profile_decision(tag: int, options: Collection[ProfileOption]) -> Decision:
+    """Return what `profile_action` returns, with the row and the column that decide."""
     if tag >> 16 in _REMOVED_GROUPS and tag not in _ENCODING:
-        return Action.REMOVE
-    vr = public_vr(tag)
+        return Decision(Action.REMOVE)
     listed = row(tag)
     if listed is None:
-        return _unlisted(tag, vr, options)
+        return _unlisted_decision(tag, options)
+    return _listed_decision(tag, listed, options)
+
+
+def _listed_decision(tag: int, listed: Row, options: Collection[ProfileOption]) -> Decision:
+    """Return what a row of the table says of a tag."""
+    basic = _BASIC[listed.basic]
     cells = {option: cell for option in options if (cell := listed.cell(option))}
     if _SHIFTING in cells:
-        return _shifting(tag, _BASIC[listed.basic])
-    if "K" in cells.values():
-        return _KEEPING.get(vr)
-    return _cleaning(cells, options) or _BASIC[listed.basic]
+        return Decision(_shifting(tag, basic), listed, _SHIFTING)
+    for option, cell in cells.items():
+        if cell == "K":
+            return Decision(_KEEPING.get(public_vr(tag)), listed, option)
+    cleaning = _cleaning(cells, options)
+    if cleaning is None:
+        return Decision(basic, listed)
+    first = "cleanDescriptors" if "cleanDescriptors" in cells else next(iter(cells))
+    return Decision(cleaning, listed, _CLEANS.get(cleaning, first))
 
 
-def _unlisted(tag: int, vr: str, options: Collection[ProfileOption]) -> Action | None:
+def _unlisted_decision(tag: int, options: Collection[ProfileOption]) -> Decision:
     """Return what happens to an attribute that the table does not list: dates are dates, too."""
     if tag in DATES_IN_TEXT:
-        return Action.REMOVE
-    if vr not in _DATE_VRS or _KEEPING_DATES in options:
-        return None
-    return _shifting(tag, Action.EMPTY) if _SHIFTING in options else Action.EMPTY
+        return Decision(Action.REMOVE, is_unlisted_date=True)
+    if public_vr(tag) not in _DATE_VRS or _KEEPING_DATES in options:
+        return Decision(None)
+    if _SHIFTING in options:
+        return Decision(_shifting(tag, Action.EMPTY), option=_SHIFTING, is_unlisted_date=True)
+    return Decision(Action.EMPTY, is_unlisted_date=True)
 
 
 def _shifting(tag: int, otherwise: Action | None) -> Action | None:
@@ -177,6 +215,13 @@ def _cleaning(
     if cells and "cleanDescriptors" in options:
         return Action.CLEAN_DESCRIPTION
     return None
+
+
+_CLEANS: dict[Action, ProfileOption] = {
+    Action.CHECK_SAFE: "retainSafePrivate",
+    Action.CLEAN_CONTENT: "cleanStructuredContent",
+}
+"""The options that some actions of `_cleaning` belong to, and no others."""
 
 
 def basic_action(tag: int) -> Action | None:

@@ -28,7 +28,7 @@ from dcm2bq.dicom.notes import Notes
 from dcm2bq.dicom.privacy.dates import capped, checked, days_back, modified, temporal_vr
 from dcm2bq.dicom.privacy.descriptors import Descriptors
 from dcm2bq.dicom.privacy.guard import guarded
-from dcm2bq.dicom.privacy.profile import Action, basic_action, profile_action
+from dcm2bq.dicom.privacy.profile import Action, Decision, basic_action, profile_decision
 from dcm2bq.dicom.privacy.safe_private import creator_of, guarded_safe, safe_vr
 from dcm2bq.dicom.privacy.selectors import selections
 from dcm2bq.dicom.privacy.structured_content import clean_content
@@ -72,15 +72,23 @@ class Rules:
         if tag not in self._actions:
             if len(self._actions) >= _MOST_TAGS:
                 self._actions.clear()
-            self._actions[tag] = self._find(tag)
+            self._actions[tag] = self.decision(tag).action
         return self._actions[tag]
 
-    def _find(self, tag: int) -> Action | None:
+    @property
+    def selectors(self) -> list[str]:
+        """The tags, masks and `private` that `remove` and `hash` name."""
+        return [name for selection in self._selections for name in selection.selectors]
+
+    def decision(self, tag: int) -> Decision:
+        """Return what happens to an element with this tag, and what decides it."""
         alias = SOP_INSTANCE_UID if tag == MEDIA_STORAGE_SOP_INSTANCE_UID else tag
         for selection in self._selections:
             if tag in selection or alias in selection:
-                return selection.action
-        return None if self._profile is None else profile_action(tag, self._options)
+                return Decision(selection.action, selected_by=selection.option)
+        if self._profile is None:
+            return Decision(None)
+        return profile_decision(tag, self._options)
 
     def pseudonym(self, vr: str, value: str) -> str:
         """Return the pseudonym of a value: a UID for a UID, hex digits for other text.
@@ -260,14 +268,15 @@ def _emptied(element: Element) -> Element:
 
 @lru_cache(maxsize=16)
 def privacy_rules(options: Privacy) -> Rules | None:
-    """Return the rules that the options specify; None if they specify none.
+    """Return the rules for headers that the options specify; None if they specify none.
 
     The key is looked up once for each set of options; a secret must have been read before, by
     `secret_manager`. Raises `ConfigError`.
     """
     if not options.is_on:
         return None
-    return Rules(options, required_key(options) if options.needs_key else b"")
+    key = required_key(options) if options.needs_key else b""
+    return Rules(options, key) if options.changes_headers else None
 
 
 def check_attributes(options: Privacy) -> None:

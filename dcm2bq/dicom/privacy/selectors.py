@@ -18,13 +18,15 @@ _HASHABLE = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UR
 
 
 class Selection:
-    """The tags that one option names: exact tags, masks and `private`; and its action."""
+    """The tags that one `option` names: exact tags, masks and `private`; and its action."""
 
-    def __init__(self, selectors: Iterable[str], action: Action) -> None:
+    def __init__(self, option: str, selectors: Iterable[str], action: Action) -> None:
+        self.option = option
         self.action = action
+        self.selectors = tuple(selectors)
         self._tags: set[int] = set()
         self._masks: list[re.Pattern[str]] = []
-        for selector in selectors:
+        for selector in self.selectors:
             if _TAG.fullmatch(selector):
                 self._tags.add(int(selector, 16))
             elif selector == _PRIVATE:
@@ -44,7 +46,10 @@ def selections(options: Privacy) -> tuple[Selection, Selection]:
     """
     removed = [_selector(name, "privacy.remove") for name in options.remove]
     hashed = [_hashable(name) for name in options.hash]
-    return Selection(removed, Action.REMOVE), Selection(hashed, Action.HASH)
+    return (
+        Selection("privacy.remove", removed, Action.REMOVE),
+        Selection("privacy.hash", hashed, Action.HASH),
+    )
 
 
 def _selector(text: str, option: str) -> str:

@@ -69,7 +69,7 @@ class ValueFields:
         self._window = window
         self._notes = notes
         self._hops = config.limits.hops
-        self._has_rules = config.privacy.is_on
+        self._has_rules = config.privacy.changes_headers
         self._last_frame: int | None = None
         self.most_text = max(config.bulk_data.text_max_bytes, LEAST_HELD)
         self.most_binary = config.bulk_data.inline_max_bytes

@@ -1,91 +1,55 @@
-"""The generations of a bucket that BigQuery already has: queried once, read shard by shard.
-
-The result is stored in a table partitioned by shard, because a query per shard would scan the
-paths of all rows each time.
-"""
+"""The generations of a bucket that BigQuery already has: queried once, read shard by shard."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.gcs.uri import GsUri
+from dcm2bq.row_names import row_names
 from dcm2bq.stored_object import StoredObject
+from dcm2bq.tools.backfill.listed_paths import listed_paths
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run_records import Run
-
-_DAYS = 7
-"""Days after which an abandoned run's table expires."""
-_KNOWN = """
-SELECT path, version FROM instances_live WHERE member IS NULL
-UNION DISTINCT
-SELECT path, version FROM `{instances}` WHERE event = 'expanded'
-UNION DISTINCT
-SELECT path, version FROM dead_letters
-WHERE event IN ('finalized', 'metadataUpdated')
-  AND member IS NULL
-  AND reason != 'ArchiveTooLargeError'
-UNION DISTINCT
-SELECT path, version FROM dismissed_letters
-WHERE event IN ('finalized', 'metadataUpdated') AND member IS NULL
-"""
-"""An archive is known once it was expanded, whatever became of its members.
-
-It is not known if it was too large for the function, since a backfill gives it more time.
-"""
+from dcm2bq.tools.hashed_names import in_order_of_rows
+from dcm2bq.tools.key_layout import KeyLayout, merge
 
 
 def prepare(dataset: Dataset, run: Run, shards: Sequence[Shard]) -> None:
     """Store the generations with a live row, an expansion, or a dead letter, open or dismissed.
 
-    The table is dropped at the end of the run, or expires.
+    The table is dropped at the end of the run, or expires. If names are hashed, the bucket is
+    listed again to find out which shard each hash is in.
     """
-    known = _KNOWN.format(instances=run.config.big_query.instances_table_id)
-    sql = f"""
-        CREATE TABLE IF NOT EXISTS `{run.known_table}`
-        PARTITION BY RANGE_BUCKET(shard, GENERATE_ARRAY(0, {len(shards)}, 1))
-        OPTIONS (
-          expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL {_DAYS} DAY),
-          description = 'Generations that a backfill skips because BigQuery already has them'
-        )
-        AS
-        SELECT RANGE_BUCKET(path, @starts) - 1 AS shard, path, version
-        FROM ({known})
-        WHERE STARTS_WITH(path, @source)
-    """  # noqa: S608 - the configuration and the command restrict the characters of ids
+    if run.config.privacy.hashes_paths:
+        if dataset.get_table(run.known_table) is None:
+            with listed_paths(dataset, run, shards) as table:
+                _layout(dataset, run).store_listed(table, len(shards), "backfill")
+        return
     starts = [f"gs://{run.bucket}/{shard.start}" for shard in shards]
-    dataset.query(sql, {"starts": starts, "source": f"gs://{run.bucket}/{run.prefix}"})
+    _layout(dataset, run).store(starts, "backfill")
 
 
 def count(dataset: Dataset, config: Config, uri: GsUri) -> int:
-    """Return how many generations under a prefix `prepare` would store."""
-    known = _KNOWN.format(instances=config.big_query.instances_table_id)
-    sql = f"SELECT COUNT(*) AS n FROM ({known}) WHERE STARTS_WITH(path, @source)"  # noqa: S608
-    (row,) = dataset.query(sql, {"source": str(uri)})
-    return int(row["n"])
+    """Return how many generations under a prefix `prepare` would store.
+
+    If names are hashed, those of the whole bucket are counted.
+    """
+    return KeyLayout(dataset, config, _prefix(config, uri)).count_known()
 
 
 def bytes_queried(dataset: Dataset, config: Config, uri: GsUri) -> int:
     """Return how many bytes `prepare` reads; asking costs nothing."""
-    known = _KNOWN.format(instances=config.big_query.instances_table_id)
-    sql = f"SELECT path, version FROM ({known}) WHERE STARTS_WITH(path, @source)"  # noqa: S608
-    return dataset.bytes_processed(sql, {"source": str(uri)})
-
-
-def number(dataset: Dataset, run: Run) -> int:
-    """Return how many generations are stored; no query is needed for that."""
-    table = dataset.get_table(run.known_table) or {}
-    return int(table.get("numRows", 0))
+    return KeyLayout(dataset, config, str(uri)).bytes_to_read()
 
 
 def by_shard(dataset: Dataset, run: Run) -> dict[int, int]:
-    """Return how many objects of each shard have a stored generation."""
-    sql = f"SELECT shard, COUNT(DISTINCT path) AS n FROM `{run.known_table}` GROUP BY shard"  # noqa: S608
-    return {int(row["shard"]): int(row["n"]) for row in dataset.query(sql)}
+    """Return how many objects of each shard have a stored generation, if it has any."""
+    return _layout(dataset, run).known_by_shard()
 
 
 def forget(dataset: Dataset, run: Run) -> None:
     """Drop the table of `prepare`."""
-    dataset.query(f"DROP TABLE IF EXISTS `{run.known_table}`")
+    _layout(dataset, run).drop()
 
 
 def missing(
@@ -97,19 +61,24 @@ def missing(
 ) -> Iterator[StoredObject]:
     """Yield the objects whose generation is not stored; call `skip` for each of the others.
 
-    `listed` must be in the order of their paths, as the stored rows are read: the two are merged,
-    and neither is held in memory.
+    `listed` must be in the order of the names: sorted by path, it is merged with the stored rows.
     """
-    sql = f"SELECT path, version FROM `{run.known_table}` WHERE shard = @shard ORDER BY path"  # noqa: S608
-    rows = ((row["path"], row["version"]) for row in dataset.stream(sql, {"shard": shard.number}))
-    row = next(rows, None)
-    for stored in listed:
-        versions = set()
-        while row is not None and row[0] <= stored.path:
-            if row[0] == stored.path:
-                versions.add(row[1])
-            row = next(rows, None)
+    known = _layout(dataset, run).known(shard.number)
+    objects = in_order_of_rows(row_names(run.config.privacy), listed)
+    for stored, versions in merge(known, objects):
+        if stored is None:
+            continue
         if str(stored.generation) in versions:
             skip()
         else:
             yield stored
+
+
+def _layout(dataset: Dataset, run: Run) -> KeyLayout:
+    prefix = _prefix(run.config, GsUri(run.bucket, run.prefix))
+    return KeyLayout(dataset, run.config, prefix, run.known_table)
+
+
+def _prefix(config: Config, uri: GsUri) -> str:
+    """Return the prefix of the paths that rows have for the objects under a prefix."""
+    return str(GsUri(uri.bucket) if config.privacy.hashes_paths else uri)

@@ -151,14 +151,14 @@ class Backfill:
         return [shard for shard in self.shards if shard.number not in done]
 
     def prepare(self) -> int | None:
-        """Store the generations that BigQuery has; return their number, None if it is not needed.
+        """Store the generations that BigQuery has; return how many objects have one.
 
-        The first time costs a query; then this has no effect.
+        Returns None if it is not needed. The keys of all rows are read the first time only.
         """
         if self.run.takes_all or not self.remaining:
             return None
         known.prepare(self.dataset, self.run, self.shards)
-        return known.number(self.dataset, self.run)
+        return sum(known.by_shard(self.dataset, self.run).values())
 
     def afford(self, terms: Terms, budget: float) -> tuple[Sequence[Shard], float, float]:
         """Return the first remaining shards that a budget covers, their cost, and that of the rest.

@@ -21,7 +21,7 @@ AT_ONCE = 4
 """Batches that are loaded at the same time: no more jobs are lost when the quota turns out used."""
 
 FILLED_SECONDS = 60.0
-"""Least pause between two looks for a full batch, which takes minutes to fill; each is a listing."""
+"""Least pause between two looks for a full batch, which takes minutes; each costs a listing."""
 _LOOK_SECONDS = 10.0  # while the next batch must wait: a sign of life is due every minute
 
 

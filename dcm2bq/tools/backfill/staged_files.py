@@ -33,7 +33,7 @@ class StagedFiles:
     def __init__(self, folder: RunFolder, shard: int) -> None:
         self._folder = folder
         self._place = f"rows/{shard:06}/{uuid.uuid4().hex}"
-        self._open: dict[str, _GzipFile] = defaultdict(_GzipFile)
+        self._open: dict[str, GzipFile] = defaultdict(GzipFile)
         self._lock = threading.Lock()
         self._failure: Exception | None = None
         self.files: dict[str, list[str]] = defaultdict(list)
@@ -77,7 +77,7 @@ class StagedFiles:
             del self._open[table]
         self._send(table, file)
 
-    def _send(self, table: str, file: "_GzipFile") -> None:
+    def _send(self, table: str, file: "GzipFile") -> None:
         """Upload a file without holding the lock: other threads fill the next one."""
         with self._lock:
             name = f"{self._place}/{table}-{len(self.sizes):06}.ndjson.gz"
@@ -93,8 +93,8 @@ class StagedFiles:
             self.sizes[name] = len(content)
 
 
-class _GzipFile:
-    """A gzip file in memory."""
+class GzipFile:
+    """A gzip file in memory; `size` is that of its compressed bytes so far."""
 
     def __init__(self) -> None:
         self._compressor = zlib.compressobj(_LEVEL, wbits=_GZIP)
@@ -102,9 +102,11 @@ class _GzipFile:
         self.size = 0
 
     def add(self, line: bytes) -> None:
+        """Append bytes."""
         self._append(self._compressor.compress(line))
 
     def close(self) -> bytes:
+        """Return the content of the file."""
         self._append(self._compressor.flush())
         return b"".join(self._parts)
 

@@ -16,6 +16,7 @@ from dcm2bq.events import ObjectEvent
 from dcm2bq.gcs.store import Store
 from dcm2bq.handler import Handler, Outcome, Result
 from dcm2bq.ignored import Ignored, is_ignored
+from dcm2bq.row_names import row_names
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools import attempts, indexing
 from dcm2bq.tools.backfill import known
@@ -177,5 +178,6 @@ class ShardObjects:
 
 def event_id(run: Run, stored: StoredObject) -> str:
     """Return an id for the event of a listed object: its run, and a digest of its generation."""
-    digest = hashlib.sha256(f"{stored.path}#{stored.generation}".encode()).hexdigest()
+    path = row_names(run.config.privacy).path(stored.path)
+    digest = hashlib.sha256(f"{path}#{stored.generation}".encode()).hexdigest()
     return f"backfill-{run.id}-{digest[:16]}"

@@ -13,6 +13,7 @@ from dcm2bq import dicom
 from dcm2bq.config import Config
 from dcm2bq.deadline import Deadline
 from dcm2bq.errors import NotDicomError
+from dcm2bq.row_names import row_names
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.dead_letters import Entry
 from dcm2bq.tools.trial import specimens
@@ -293,7 +294,7 @@ class DeliverySteps:
             return not_tried(line, "there is no dead letter")
         if not second.has(stored, MARKER_EVENTS):
             return self._unmarked(line)
-        if Sighting(letters=self._watched.letters()).letter(stored):
+        if self._watched.look_at_letters().letter(stored):
             return refuted(line, "the object is deleted, and its dead letter is still open", _VIEW)
         return confirmed(line, seconds=self._seconds[_Expectation(stored, MARKER_EVENTS)])
 
@@ -339,9 +340,8 @@ class DeliverySteps:
 
     def _conversion(self, stored: StoredObject) -> dicom.Conversion:
         """Return what the function must have made of an object."""
-        return dicom.convert(
-            self._contents[stored], self._config, bulk_data_root=stored.bulk_data_root
-        )
+        root = row_names(self._config.privacy).object(stored).bulk_data_root
+        return dicom.convert(self._contents[stored], self._config, bulk_data_root=root)
 
 
 def _dead_lettered(line: TrialLine, letter: Entry) -> TrialResult:

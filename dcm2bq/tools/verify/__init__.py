@@ -1,0 +1,1 @@
+"""Verify: compare a bucket's objects with their rows, and repair the differences."""
