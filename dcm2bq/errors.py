@@ -17,6 +17,8 @@
        |- ReadFailedError        the object could not be read, or not in time
        |- WriteFailedError       BigQuery did not store the row
        |- ServiceError           another request to a service failed: the message names it
+          |- LoadFailedError     a load job failed, and another attempt would only cost quota
+             |- QuotaExceededError  a daily quota of BigQuery is used up
 
 Messages hold tags, VRs, offsets, sizes and status codes, never values: headers hold patient
 data, and messages reach logs.
@@ -124,6 +126,14 @@ class ServiceError(RetryableError):
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class LoadFailedError(ServiceError):
+    """A load job failed, and another attempt would fail too, and count towards the quota."""
+
+
+class QuotaExceededError(LoadFailedError):
+    """BigQuery refuses load jobs because a daily quota is used up; it refills within 24 hours."""
 
 
 def describe(error: BaseException) -> str:

@@ -122,6 +122,7 @@ def commands(*, debug: bool) -> None:
       2    wrong usage or configuration; nothing was started
       3    a service did not answer or refused; it may work later, or a role is missing
       4    the Dataflow job failed
+      5    BigQuery's quota of load jobs is used up; resume tomorrow
       130  interrupted (`local` that is watching ends with 0 or 1)
     """  # noqa: D301 - \b tells click to keep the line breaks
 

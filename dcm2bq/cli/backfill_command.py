@@ -19,7 +19,7 @@ from click.core import ParameterSource
 from dcm2bq import config as configuration
 from dcm2bq.cli.common import FINDINGS, INTERRUPTED, complain, startable
 from dcm2bq.cli.progress_line import ProgressLine
-from dcm2bq.errors import Dcm2BqError
+from dcm2bq.errors import Dcm2BqError, QuotaExceededError
 from dcm2bq.gcs.uri import GsUri
 from dcm2bq.tools.display import say, say_json
 from dcm2bq.tools.wording import counted
@@ -38,6 +38,9 @@ LOCAL, DATAFLOW = "local", "DataflowRunner"
 _RUN_ID = re.compile("[a-z0-9_]{1,64}")  # part of the names of a folder, a table and jobs
 _NOT_REPEATED = {"source", "shard_objects", "resume", "dry_run", "beam_options"}
 """Parameters that the command for resuming a run places itself, or leaves out."""
+_NEWEST = "the last ones"  # --status without a run; not a run id
+_OF_STATUS = {"status", "staging", "as_json"}
+"""Parameters that go with --status."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,7 @@ def _listed(context: click.Context, option: click.Parameter, value: str | None) 
 
 
 @click.command()
-@click.argument("source", metavar="gs://BUCKET[/PREFIX]")
+@click.argument("source", metavar="gs://BUCKET[/PREFIX]", required=False)
 @click.option(
     "--staging",
     metavar="gs://BUCKET/PREFIX",
@@ -77,6 +80,13 @@ def _listed(context: click.Context, option: click.Parameter, value: str | None) 
     help="With --dry-run: do not read samples, of objects to load or ignored by their names.",
 )
 @click.option("--resume", metavar="RUN", help="Resume a run that did not finish.")
+@click.option(
+    "--status",
+    is_flag=False,
+    flag_value=_NEWEST,
+    metavar="[RUN]",
+    help="Show how far a run is, or the last 10 runs; needs only --staging. Works on any machine.",
+)
 @click.option("--all", "takes_all", is_flag=True, help="Include objects that BigQuery already has.")
 @click.option(
     "--runner",
@@ -132,7 +142,7 @@ def _listed(context: click.Context, option: click.Parameter, value: str | None) 
     is_flag=True,
     help="Read a bucket that has Autoclass, although this moves its objects to Standard storage.",
 )
-@click.option("--json", "as_json", is_flag=True, help="With --dry-run: print the estimate as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run or --status: print JSON.")
 @click.option("--keep-staged", is_flag=True, help="Keep the staged rows after they are loaded.")
 @click.option("--project", metavar="ID", help="Dataflow: project of the job.")
 @click.option("--region", help="Dataflow: region of the workers, best that of the bucket.")
@@ -148,12 +158,13 @@ def _listed(context: click.Context, option: click.Parameter, value: str | None) 
 @click.option("--no-wait", is_flag=True, help="Dataflow: exit once the job is submitted.")
 @click.argument("beam_options", nargs=-1, metavar="[-- BEAM_OPTION...]")
 def backfill(
-    source: str,
+    source: str | None,
     *,
     staging: str | None,
     dry_run: bool,
     no_sample: bool,
     resume: str | None,
+    status: str | None,
     takes_all: bool,
     runner: str,
     processes: int,
@@ -177,7 +188,8 @@ def backfill(
     skipped once they were expanded; they may take longer here than in the function.
 
     A run that ends early, for example by Ctrl-C, can be resumed with --resume RUN; the command is
-    printed. Nothing is loaded twice.
+    printed. Nothing is loaded twice. --status shows the progress of a run to everybody who may read
+    the staging bucket.
 
     Use the configuration of the function. Arguments after -- are passed to Apache Beam.
 
@@ -194,13 +206,15 @@ def backfill(
     is required.
 
     The exit status is 0 once everything is in BigQuery, including dead letters; 1 if the budget
-    ended the run, 3 if a service did not answer, and 4 if the Dataflow job failed: resume the run.
+    ended the run, 3 if a service did not answer, 4 if the Dataflow job failed, and 5 if BigQuery's
+    quota of load jobs is used up: resume the run, tomorrow in the last case.
 
     \b
     Examples:
         dcm2bq backfill gs://my-bucket --dry-run
         dcm2bq backfill gs://my-bucket/2019/ --staging gs://my-staging/backfill
         dcm2bq backfill gs://my-bucket --staging gs://my-staging/backfill --processes 8
+        dcm2bq backfill --status --staging gs://my-staging/backfill
         dcm2bq backfill gs://my-bucket --staging gs://my-staging/backfill \\
             --classes STANDARD,NEARLINE --budget-usd 50
         dcm2bq backfill gs://my-bucket --staging gs://my-staging/backfill \\
@@ -212,6 +226,10 @@ def backfill(
     from dcm2bq.tools.backfill.prices import read_prices  # noqa: PLC0415
     from dcm2bq.tools.backfill.run_records import Run, new_id  # noqa: PLC0415
 
+    if status is not None:
+        return _show_status(status, staging, as_json=as_json)
+    if source is None:
+        raise click.UsageError("gs://BUCKET[/PREFIX] is required: the objects to load")
     uri = GsUri.parse(source)
     if staging is not None:
         GsUri.parse(staging)
@@ -273,7 +291,7 @@ def _run(
     from dcm2bq.tools.backfill.launch import Backfill  # noqa: PLC0415
 
     again = _command(run.id, beam_options)
-    launch = Backfill(run)
+    launch = Backfill(run, runner=runner, is_remote=runner == DATAFLOW)
     source, staging = launch.settings()
     count = _begin(launch, source, cost, least)
     shards = counted(len(launch.shards), "shard")
@@ -292,6 +310,10 @@ def _run(
         _tell("", "interrupted; resume it with:", f"  {again}")
         sys.stderr.flush()
         os._exit(INTERRUPTED)  # Beam's threads would keep running; what they staged does not count
+    except QuotaExceededError:
+        complain(f"run {run.id}: BigQuery's quota of load jobs is used up; resume tomorrow:")
+        complain(f"  {again}")
+        raise
     except Exception:
         complain(f"run {run.id} did not finish; resume it with:", f"  {again}")
         raise
@@ -342,6 +364,23 @@ def _within_budget(launch: "Backfill", estimate: "Estimate", budget: float) -> "
     return shards
 
 
+def _show_status(run_id: str, staging: str | None, *, as_json: bool) -> int:
+    """Print the status of a run, or of the last ones."""
+    from dcm2bq.cli import backfill_status  # noqa: PLC0415
+
+    names = [str(option.name) for option in click.get_current_context().command.params]
+    given = [_flag(name) for name in names if _is_given(name) and name not in _OF_STATUS]
+    if given:
+        raise click.UsageError(f"{', '.join(given)}: not valid with --status")
+    if staging is None:
+        raise click.UsageError("--staging gs://BUCKET/PREFIX is required: it holds the records")
+    GsUri.parse(staging)
+    if run_id == _NEWEST:
+        return backfill_status.show_recent(staging, as_json=as_json)
+    _require_run_id("--status", run_id)
+    return backfill_status.show(staging, run_id, as_json=as_json)
+
+
 def _refuse_contradictions(
     runner: str, dataflow: Mapping[str, Any], *, resume: str | None, dry_run: bool
 ) -> None:
@@ -349,9 +388,10 @@ def _refuse_contradictions(
     given = [_flag(name) for name, value in dataflow.items() if value]
     if runner == LOCAL and given and not dry_run:
         raise click.UsageError(f"{', '.join(given)}: only valid with --runner {DATAFLOW}")
-    for name in ("no_sample", "as_json"):
-        if _is_given(name) and not dry_run:
-            raise click.UsageError(f"{_flag(name)}: only valid with --dry-run")
+    if _is_given("no_sample") and not dry_run:
+        raise click.UsageError("--no-sample: only valid with --dry-run")
+    if _is_given("as_json") and not dry_run:
+        raise click.UsageError("--json: only valid with --dry-run or --status")
     if dry_run and _is_given("budget_usd"):
         raise click.UsageError("--budget-usd: not valid with --dry-run: it reads nothing to limit")
     if runner == DATAFLOW and _is_given("processes") and not dry_run:
@@ -362,8 +402,12 @@ def _refuse_contradictions(
         raise click.UsageError("--dry-run: not valid with --resume: the run is already counted")
     if _is_given("shard_objects"):
         raise click.UsageError("--shard-objects: not valid with --resume: the run has its shards")
-    if not _RUN_ID.fullmatch(resume):
-        raise click.UsageError(f"--resume {resume}: not a run id like 20260131_094500_1a2b3c")
+    _require_run_id("--resume", resume)
+
+
+def _require_run_id(option: str, run_id: str) -> None:
+    if not _RUN_ID.fullmatch(run_id):
+        raise click.UsageError(f"{option} {run_id}: not a run id like 20260131_094500_1a2b3c")
 
 
 def _check_pipeline(

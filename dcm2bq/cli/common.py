@@ -14,13 +14,19 @@ import msgspec
 
 from dcm2bq import config as configuration
 from dcm2bq.config import Config
-from dcm2bq.errors import ConfigError, JobFailedError, RetryableError, describe
+from dcm2bq.errors import (
+    ConfigError,
+    JobFailedError,
+    QuotaExceededError,
+    RetryableError,
+    describe,
+)
 from dcm2bq.tools.display import printable
 
 if TYPE_CHECKING:
     from dcm2bq.tools.tables import TableFormat
 
-FINDINGS, USAGE, UNREACHABLE, JOB_FAILED = 1, 2, 3, 4
+FINDINGS, USAGE, UNREACHABLE, JOB_FAILED, QUOTA_USED = 1, 2, 3, 4, 5
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
 
@@ -152,6 +158,8 @@ def status_of(error: Exception) -> int:
         return USAGE
     if isinstance(error, JobFailedError):
         return JOB_FAILED
+    if isinstance(error, QuotaExceededError):
+        return QUOTA_USED
     return UNREACHABLE if isinstance(error, RetryableError) else FINDINGS
 
 

@@ -2,6 +2,8 @@
 
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
 from http import HTTPStatus
 
 import msgspec
@@ -15,6 +17,8 @@ from dcm2bq.transport import Answer
 
 _SECONDS = 300
 """How long a request is retried: an upload takes seconds, and outages often last minutes."""
+_NOTE_SECONDS = 5.0
+"""How long a note is retried: nothing may wait for it."""
 
 
 class RunFolder:
@@ -33,6 +37,18 @@ class RunFolder:
 
     def create(self, name: str, content: bytes) -> bool:
         """Write an object unless it exists; return whether it was written."""
+        answer = self._upload(name, content, {"ifGenerationMatch": "0"}, _SECONDS)
+        return answer.status != HTTPStatus.PRECONDITION_FAILED
+
+    def note(self, name: str, content: bytes) -> None:
+        """Write an object over any earlier one, or do nothing if that fails within seconds.
+
+        For what informs people, but decides nothing.
+        """
+        with suppress(ServiceError):
+            self._upload(name, content, {}, _NOTE_SECONDS)
+
+    def _upload(self, name: str, content: bytes, query: dict[str, str], seconds: float) -> Answer:
         boundary = uuid.uuid4().hex
         resource = msgspec.json.encode({"name": self._prefix + name})
         body = b"\r\n".join(
@@ -42,14 +58,14 @@ class RunFolder:
                 *(content, f"--{boundary}--".encode(), b""),
             )
         )
-        answer = self._request(
+        return self._request(
             "POST",
             json_api.upload_path(self._bucket),
-            {"uploadType": "multipart", "ifGenerationMatch": "0"},
+            {"uploadType": "multipart", **query},
             {"Content-Type": f"multipart/related; boundary={boundary}"},
             body,
+            seconds=seconds,
         )
-        return answer.status != HTTPStatus.PRECONDITION_FAILED
 
     def read(self, name: str) -> bytes | None:
         """Return an object's content, or None if there is no such object."""
@@ -62,8 +78,26 @@ class RunFolder:
 
     def names(self, prefix: str) -> Iterator[str]:
         """Yield the names that begin with `prefix`, in order."""
+        for name, _ in self.times(prefix):
+            yield name
+
+    def times(self, prefix: str = "") -> Iterator[tuple[str, datetime]]:
+        """Yield the names that begin with `prefix`, in order, and when each was written."""
         for stored in self._store.list(self._bucket, self._prefix + prefix):
-            yield stored.name.removeprefix(self._prefix)
+            assert stored.created
+            yield stored.name.removeprefix(self._prefix), stored.created
+
+    def subfolders(self) -> Iterator[str]:
+        """Yield the names of the folders in this one, in order, by one request for each."""
+        start = ""
+        while page := next(
+            self._store.pages(self._bucket, self._prefix, start=start, end="", at_once=1), ()
+        ):
+            name, slash, _ = page[0].name.removeprefix(self._prefix).partition("/")
+            if slash:
+                yield name
+            # "0" follows "/" in the order of names: past everything in the folder.
+            start = self._prefix + name + ("0" if slash else "\0")
 
     def _path(self, name: str) -> str:
         return json_api.object_path(self._bucket, self._prefix + name)
@@ -75,6 +109,8 @@ class RunFolder:
         query: dict[str, str],
         headers: dict[str, str] | None = None,
         body: bytes | None = None,
+        *,
+        seconds: float = _SECONDS,
     ) -> Answer:
         place = f"Cloud Storage: {self.uri}"
         answer = json_api.send(
@@ -83,7 +119,7 @@ class RunFolder:
             path,
             query,
             place=place,
-            seconds=_SECONDS,
+            seconds=seconds,
             headers=headers,
             body=body,
         )

@@ -9,7 +9,11 @@ import pytest
 
 from dcm2bq import cli
 from dcm2bq.bigquery.dataset import Dataset
+from dcm2bq.errors import JobFailedError, QuotaExceededError
+from dcm2bq.tools.backfill.launch import Backfill
 from dcm2bq.tools.backfill.prices import read_prices
+from dcm2bq.tools.backfill.run_records import FAILURE, Run, RunRecords, new_id
+from dcm2bq.tools.backfill.status import read
 from tests.support.backfill_site import (
     CT_SMALL,
     DCM2BQ,
@@ -17,7 +21,7 @@ from tests.support.backfill_site import (
     Site,
     finish,
 )
-from tests.support.proxy import Fault
+from tests.support.proxy import Fault, Proxy
 
 RUN = ["gs://bucket", "--staging", "gs://staging"]
 
@@ -124,6 +128,65 @@ def test_a_run_that_failed_in_an_outage_can_be_resumed(site: Site, number: int) 
     assert site.live() == sorted(site.objects.items())
 
 
+def test_a_quota_that_refuses_has_its_own_exit_status(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One job is refused, everything stays staged, and the run can be resumed the next day."""
+    site.upload("a.dcm", MR_SMALL)
+    refusal = {"errors": [{"reason": "quotaExceeded", "message": "SENTINEL"}]}
+    body = json.dumps({"error": {"code": 403, "message": "SENTINEL", **refusal}}).encode()
+    place = "POST /bigquery/v2/projects/local/jobs"
+    with Proxy(site.bigquery_url).running() as bigquery:
+        bigquery.faults = [Fault(place, 403, body)]
+        done = site.backfill("--all", BIGQUERY_EMULATOR_HOST=bigquery.url)
+    assert done.status == 5, done.err
+    assert sum(place in line for line in bigquery.requests) == 1
+    assert f"run {done.run}: BigQuery's quota of load jobs is used up; resume tomorrow:" in done.err
+    assert done.err.endswith("\ndcm2bq: BigQuery: instances: HTTP 403 (quotaExceeded)\n")
+    assert "SENTINEL" not in done.err
+    assert len(site.staged(done.run, "shards/")) == 1
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", site.storage_url)
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", site.bigquery_url)
+    assert cli.main(["backfill", "--status", done.run, "--staging", site.staging_folder]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"run {done.run}: stopped because BigQuery's quota of load jobs is used")
+    assert "1 shard: 0 loaded, 1 staged, 0 failed, 0 left\n" in out
+    resumed = site.backfill("--all", "--resume", done.run)
+    assert resumed.status == 0, resumed.err
+    assert site.live() == sorted(site.objects.items())
+
+
+def test_a_job_on_dataflow_that_failed_because_of_a_quota_says_so(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its workers can only record why; the command that waits for the job reads the record."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", site.storage_url)
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", site.bigquery_url)
+    given = Run(
+        id=new_id(),
+        source=f"gs://{site.source.name}",
+        staging=site.staging_folder,
+        config=site.config,
+        takes_all=True,
+    )
+    launch = Backfill(given, runner="DataflowRunner", is_remote=True)
+    launch.begin()
+
+    def fail(run: Run, shards: object) -> bool:
+        del shards
+        if run.attempt == 1:
+            RunRecords(run).stop(QuotaExceededError("BigQuery: quotaExceeded"))
+        raise JobFailedError("Dataflow job 1: FAILED")
+
+    with pytest.raises(QuotaExceededError, match="BigQuery: quotaExceeded"):
+        launch.go(fail)
+    launch.resume()
+    with pytest.raises(JobFailedError):
+        launch.go(fail)
+    status = read(site.staging_folder, given.id, site.config)
+    assert (status.state, status.message) == (FAILURE, "Dataflow job 1: FAILED")
+
+
 def test_a_shard_fails_if_its_rows_cannot_be_staged(site: Site) -> None:
     site.upload("a.dcm", MR_SMALL)
     site.storage.faults = [Fault("POST /upload", 403)]
@@ -223,7 +286,7 @@ def test_a_bucket_not_in_input_buckets_is_not_loaded(
             "Error: --shard-objects: not valid with --resume: the run has its shards",
         ),
         ([*RUN, "--no-sample"], "Error: --no-sample: only valid with --dry-run"),
-        ([*RUN, "--json"], "Error: --json: only valid with --dry-run"),
+        ([*RUN, "--json"], "Error: --json: only valid with --dry-run or --status"),
         (
             ["gs://bucket", "--dry-run", "--budget-usd", "5"],
             "Error: --budget-usd: not valid with --dry-run: it reads nothing to limit",

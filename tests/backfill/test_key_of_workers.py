@@ -1,8 +1,12 @@
 """Workers read the key of the hash by its name; nothing that is sent to them contains it."""
 
 import base64
+import bz2
+import contextlib
 import hashlib
 import hmac
+import re
+import zlib
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -35,6 +39,18 @@ STUDY_DATE = date(2004, 1, 19)
 """That of `CT_SMALL`."""
 
 pytestmark = pytest.mark.timeout(600)
+
+
+def unpacked(content: bytes) -> bytes:
+    """Return what is packed in a file: the steps of a graph are pickled, compressed and encoded."""
+    parts = []
+    for encoded in re.findall(rb"[A-Za-z0-9+/]{64,}={0,2}", content):
+        packed = base64.b64decode(encoded[: len(encoded) // 4 * 4])
+        parts.append(packed)
+        for decompress in (zlib.decompress, bz2.decompress):
+            with contextlib.suppress(OSError, ValueError, zlib.error):
+                parts.append(decompress(packed))
+    return b"".join(parts)
 
 
 class SecretManager:
@@ -160,5 +176,8 @@ def test_the_specification_of_a_job_has_the_name_of_the_secret_only(
     content = {name: bucket.read(name) or b"" for name in bucket.names("")}
     assert SECRET.encode() in content[f"b/{done.run}/run.json"]
     sent = b"".join(content.values()) + (done.out + done.err).encode()
+    graph = b"".join(unpacked(part) for part in content.values())
+    assert SECRET.encode() in graph  # so it can be seen what the steps of the graph have
+    sent += graph
     for form in (KEY, base64.b64encode(KEY)[:-4], KEY.hex().encode()):
         assert form not in sent

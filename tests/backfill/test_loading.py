@@ -6,11 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from dcm2bq.bigquery import load
 from dcm2bq.bigquery.load import Done, Loader, LoadJob
-from dcm2bq.errors import ServiceError
-from dcm2bq.tools.backfill.loading import jobs
-from dcm2bq.tools.backfill.run_records import Run, Staged
+from dcm2bq.errors import LoadFailedError
 from tests.support.backfill_site import Site
 from tests.support.function_stack import unique
 from tests.support.proxy import Fault, Proxy
@@ -82,34 +79,16 @@ def test_a_lost_answer_loads_nothing_twice(site: Site, loader: Loader, bigquery:
 def test_a_job_that_failed_gets_another_attempt(site: Site, loader: Loader) -> None:
     job = job_of(site)
     with pytest.raises(
-        ServiceError, match=rf"^BigQuery: instances: load job {job.name}4 failed \(inv"
+        LoadFailedError, match=rf"^BigQuery: instances: load job {job.name}1 failed \(inv"
     ):
-        loader.finish(job, pause=0)
+        loader.finish(job)
     stage(site, ROW)
-    assert loader.finish(job, pause=0) == Done(f"{job.name}5", 1)
+    assert loader.finish(job) == Done(f"{job.name}2", 1)
     assert len(site.rows()) == 1
 
 
 def test_errors_of_a_job_contain_no_value(site: Site, loader: Loader) -> None:
     stage(site, ROW.replace(b"2026-01-01T00:00:00Z", b"SECRET"))
-    with pytest.raises(ServiceError) as caught:
-        loader.finish(job_of(site), pause=0)
+    with pytest.raises(LoadFailedError) as caught:
+        loader.finish(job_of(site))
     assert "SECRET" not in str(caught.value)
-
-
-def test_a_shard_is_split_into_jobs_within_the_limits(site: Site) -> None:
-    run = Run(id="r", source="gs://b", staging="gs://s/x", config=site.config)
-    names = [f"rows/{n}.gz" for n in range(load.URIS_MAX + 1)]
-    staged = Staged(
-        shard=7,
-        files={"instances": names, "dead_letter": names[:3]},
-        sizes=dict.fromkeys(names, 4 * 10**11) | {names[0]: 1},
-        results={},
-    )
-    sizes = [(job.name, len(job.uris)) for table, job in jobs(run, staged) if table != "instances"]
-    assert sizes == [("dcm2bq-backfill-r-000007-dead_letter-0-", 3)]
-    split = [job for table, job in jobs(run, staged) if table == "instances"]
-    assert [len(each.uris) for each in split[:2]] == [3, 2]
-    assert split[0].uris[0] == "gs://s/x/r/rows/0.gz"
-    small = Staged(shard=7, files={"instances": names}, sizes=dict.fromkeys(names, 1), results={})
-    assert [len(job.uris) for _, job in jobs(run, small)] == [load.URIS_MAX, 1]

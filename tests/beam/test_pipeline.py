@@ -1,6 +1,7 @@
 """The pipeline, run by Beam's own test runner and checked by its assertions."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
@@ -16,7 +17,7 @@ from dcm2bq.config import Config
 from dcm2bq.errors import ReadFailedError
 from dcm2bq.tools.backfill.launch import Backfill
 from dcm2bq.tools.backfill.plan import Shard
-from dcm2bq.tools.backfill.run_records import Run, new_id
+from dcm2bq.tools.backfill.run_records import Run, RunRecords, new_id
 from dcm2bq.tools.backfill.runners import pipeline
 from dcm2bq.tools.backfill.runners.in_process import run as run_locally
 from tests.support.backfill_site import CT_SMALL, Site
@@ -63,27 +64,15 @@ def run_of(site: Site, **changes: Any) -> Run:
     return Run(**{**given, **changes})
 
 
-def test_each_shard_is_staged_and_loaded(site: Site) -> None:
+def test_all_shards_are_staged_and_loaded_together(site: Site) -> None:
     run = run_of(site)
     with BeamTestPipeline(runner=FnApiRunner()) as graph:
         loaded = pipeline.build(graph, run, SHARDS)
-        rows = loaded | "Rows" >> beam.Map(
-            lambda each: (each.shard, sorted(each.rows.items()), sorted(each.results.items()))
-        )
-        assert_that(
-            rows,
-            equal_to(
-                [
-                    (0, [("instances", 2)], [("inserted", 2)]),
-                    (1, [("instances", 2)], [("inserted", 2)]),
-                    (
-                        2,
-                        [("dead_letter", 1), ("instances", 1)],
-                        [("dead_lettered", 1), ("inserted", 1)],
-                    ),
-                ]
-            ),
-        )
+        rows = loaded | "Rows" >> beam.Map(lambda batch: (batch.batch, sorted(batch.rows.items())))
+        assert_that(rows, equal_to([(0, [("dead_letter", 1), ("instances", 5)])]))
+    (batch,) = RunRecords(run).batches()
+    assert sorted(batch.shards) == [0, 1, 2]
+    assert batch.results == {"inserted": 5, "dead_lettered": 1}
     metrics = graph.result.metrics().query(MetricsFilter().with_namespace(pipeline.NAMESPACE))
     counters: dict[str, int] = {}
     for each in metrics["counters"]:
@@ -149,7 +138,7 @@ def test_a_run_without_new_objects_loads_nothing(site: Site) -> None:
     assert summary.is_complete
     again = Backfill(first.run)
     again.resume()
-    assert again.go(run) == summary
+    assert again.go(run) == replace(summary, run=again.run)
     assert seen == [1]
     second = Backfill(run_of(site, takes_all=False))
     second.begin()

@@ -93,8 +93,13 @@ class Site:
             return Done(*self.forks.run(self._arguments(args, where), variables))
         return finish(self.start(*args, where=where, **environ))
 
+    @property
+    def staging_folder(self) -> str:
+        """The URI of the folder for all runs."""
+        return f"gs://{self.staging.name}/b"
+
     def _arguments(self, args: Sequence[str], where: str) -> list[str]:
-        staging = ["--staging", f"gs://{self.staging.name}/b"]
+        staging = ["--staging", self.staging_folder]
         return ["backfill", f"gs://{self.source.name}/{where}", *staging, *args]
 
     def _variables(self) -> dict[str, str]:

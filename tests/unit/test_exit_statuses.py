@@ -20,6 +20,7 @@ def test_every_exit_status_is_in_the_table() -> None:
         common.USAGE,
         common.UNREACHABLE,
         common.JOB_FAILED,
+        common.QUOTA_USED,
         common.INTERRUPTED,
     ]
 
@@ -32,6 +33,8 @@ def test_every_exit_status_is_in_the_table() -> None:
         (errors.WriteFailedError("x"), 3),
         (errors.ServiceError("x"), 3),
         (errors.JobFailedError("x"), 4),
+        (errors.LoadFailedError("x"), 3),
+        (errors.QuotaExceededError("x"), 5),
         (errors.NotDicomError("x"), 1),
         (ValueError("x"), 1),
     ],

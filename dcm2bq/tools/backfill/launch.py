@@ -5,8 +5,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
+from dcm2bq.errors import JobFailedError, describe
 from dcm2bq.gcs.bucket_settings import BucketSettings
 from dcm2bq.gcs.store import Store
 from dcm2bq.gcs.uri import GsUri
@@ -17,7 +20,16 @@ from dcm2bq.tools.backfill import costs, known
 from dcm2bq.tools.backfill.costs import Terms, Work
 from dcm2bq.tools.backfill.plan import SHARD_OBJECTS, Census, Shard
 from dcm2bq.tools.backfill.read_sample import SAMPLE, UNMEASURED, measure
-from dcm2bq.tools.backfill.run_records import Loaded, Run, RunRecords
+from dcm2bq.tools.backfill.run_records import (
+    BUDGET,
+    FAILURE,
+    INTERRUPT,
+    Batch,
+    Ending,
+    Loaded,
+    Run,
+    RunRecords,
+)
 from dcm2bq.tools.backfill.storage_classes import STANDARD, class_of
 from dcm2bq.tools.ignored_names import IgnoredNames, SampleFindings, read_from
 from dcm2bq.tools.sampling import Sample
@@ -75,16 +87,22 @@ class RunSummary:
 
 
 class Backfill:
-    """A run; raises `ConfigError` if the table does not accept rows of its configuration."""
+    """A run; raises `ConfigError` if the table does not accept rows of its configuration.
 
-    def __init__(self, run: Run) -> None:
+    `runner` is for people who ask for the run's status. With `is_remote`, the run goes on when
+    this process ends.
+    """
+
+    def __init__(self, run: Run, *, runner: str = "local", is_remote: bool = False) -> None:
         self.run = run
         self.dataset = Dataset(run.config)
         indexing.require_table(self.dataset, run.config)
         self._records = RunRecords(run)
+        self._runner = runner
+        self._is_remote = is_remote
         self.shards: Sequence[Shard] = ()
         self.rate = UNMEASURED
-        self.done: dict[int, Loaded] = {}
+        self._loaded: Sequence[tuple[Batch, Loaded]] = ()
 
     def settings(self) -> tuple[BucketSettings | None, BucketSettings | None]:
         """Return the settings of the bucket and of the staging bucket, as far as they are known."""
@@ -113,6 +131,7 @@ class Backfill:
         if samples:
             self.rate = measure(self.run.config, counted.sample)
         self._records.begin(self.run, self.shards, self.rate)
+        self._begin_attempt()
         return counted
 
     def resume(self) -> BucketCount:
@@ -121,13 +140,15 @@ class Backfill:
         Returns the count of the others.
         """
         self.shards, self.rate = self._records.resume(self.run)
-        self.done = self._records.loaded()
+        self._loaded = self._read_loaded()
+        self._begin_attempt()
         return BucketCount(self.remaining, requests=0, seconds=0)
 
     @property
     def remaining(self) -> Sequence[Shard]:
         """The shards that are not loaded."""
-        return [shard for shard in self.shards if shard.number not in self.done]
+        done = self._done()
+        return [shard for shard in self.shards if shard.number not in done]
 
     def prepare(self) -> int | None:
         """Store the generations that BigQuery has; return how many objects have one.
@@ -162,34 +183,69 @@ class Backfill:
     @property
     def before(self) -> int:
         """Number of objects in shards that an earlier attempt has loaded."""
-        return sum(shard.listed for shard in self.shards if shard.number in self.done)
+        done = self._done()
+        return sum(shard.listed for shard in self.shards if shard.number in done)
 
     def go(self, runner: Runner, shards: Sequence[Shard] | None = None) -> RunSummary | None:
         """Run the pipeline for the remaining shards, or for some; return all attempts' summary.
 
-        Returns None if the runner did not wait for the end.
+        Returns None if the runner did not wait for the end. Raises `QuotaExceededError` if
+        BigQuery refused load jobs because of a quota, and `LoadFailedError` if one failed.
         """
         remaining = self.remaining if shards is None else shards
-        if remaining and not self.run.takes_all:
-            known.prepare(self.dataset, self.run, self.shards)
-        if remaining and not runner(self.run, remaining):
-            return None
-        self.done = self._records.loaded()
+        staged = set(self._records.staged_shards())
+        is_staged = all(shard.number in staged for shard in remaining)
+        try:
+            if not is_staged and not self.run.takes_all:
+                known.prepare(self.dataset, self.run, self.shards)
+            if remaining and not runner(self.run, remaining):
+                return None
+        except BaseException as error:
+            self._end(error)
+            raise
+        self._loaded = self._read_loaded()
         summary = self._summary()
         if summary.is_complete:
             known.forget(self.dataset, self.run)
+        else:
+            self._records.end(Ending(why=BUDGET, message="the budget is spent"))
         return summary
+
+    def _begin_attempt(self) -> None:
+        attempt = self._records.begin_attempt(self._runner)
+        self.run = msgspec.structs.replace(self.run, attempt=attempt)
+
+    def _end(self, error: BaseException) -> None:
+        """Record the end of the attempt; raise the failure of a load job if it failed a job."""
+        if isinstance(error, JobFailedError) and (stopped := self._records.stopped()):
+            raise stopped.error from None
+        if self._is_remote and not isinstance(error, JobFailedError):
+            return
+        if not isinstance(error, Exception):
+            ending = Ending(why=INTERRUPT, message="interrupted")
+        else:
+            ending = Ending(why=FAILURE, message=describe(error))
+        self._records.end(ending)
+
+    def _read_loaded(self) -> Sequence[tuple[Batch, Loaded]]:
+        """Return the batches that are in BigQuery."""
+        pairs = [(batch, self._records.loaded(batch.number)) for batch in self._records.batches()]
+        return [(batch, loaded) for batch, loaded in pairs if loaded is not None]
+
+    def _done(self) -> set[int]:
+        """Return the numbers of the shards that are in BigQuery."""
+        return {shard for batch, _ in self._loaded for shard in batch.shards}
 
     def _summary(self) -> RunSummary:
         results: Counter[str] = Counter()
         rows: Counter[str] = Counter()
-        for loaded in self.done.values():
-            results.update(loaded.results)
+        for batch, loaded in self._loaded:
+            results.update(batch.results)
             rows.update(loaded.rows)
         return RunSummary(
             run=self.run,
             shards=len(self.shards),
-            loaded=len(self.done),
+            loaded=len(self._done()),
             results=results,
             rows=rows,
         )

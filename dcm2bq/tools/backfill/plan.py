@@ -22,9 +22,9 @@ from dcm2bq.tools.backfill.storage_classes import ClassCount, sum_of, tally, tot
 THREADS = 16
 """Pages listed at the same time; each takes some 100 ms, nearly all of it waiting."""
 SHARDS_MAX = 1000
-"""Each shard needs a load job, and BigQuery allows 1,500 per table and day."""
+"""Each shard needs a query, a record, and a partition of the table of known generations."""
 SHARD_OBJECTS = 10_000
-"""Fewest objects that are worth a load job."""
+"""Fewest objects that are worth a query and a record."""
 
 _PIECE_PAGES = 4  # pages counted together: shards end between two pieces, and memory stays small
 _SPACE, _TILDE, _LAST = 0x20, 0x7E, 0x10FFFF

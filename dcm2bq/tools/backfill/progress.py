@@ -7,12 +7,28 @@ from pathlib import Path
 
 import msgspec
 
-from dcm2bq.errors import ConfigError, Dcm2BqError, RetryableError, ServiceError, describe
+from dcm2bq.errors import (
+    ConfigError,
+    Dcm2BqError,
+    LoadFailedError,
+    QuotaExceededError,
+    RetryableError,
+    ServiceError,
+    describe,
+)
 from dcm2bq.tools.wording import counted, duration
 
 _WRITE_SECONDS = 0.5  # as often as the progress is shown (`in_process`)
 _ROW_COUNTS = {"instances rows", "dead_letter rows"}
 """Counts of rows that were loaded; all others are of objects, by result."""
+_KINDS: tuple[tuple[type[Exception], type[Dcm2BqError]], ...] = (
+    (QuotaExceededError, QuotaExceededError),
+    (LoadFailedError, LoadFailedError),
+    (RetryableError, ServiceError),
+    (ConfigError, ConfigError),
+    (Exception, Dcm2BqError),
+)
+"""The error of a step, and the one that is raised for it; the first that fits counts."""
 
 
 class _Failure(msgspec.Struct, frozen=True):
@@ -43,9 +59,8 @@ class Meter:
     def fail(self, error: Exception) -> None:
         """Record why the step failed."""
         if self._file:
-            kind = "ConfigError" if isinstance(error, ConfigError) else ""
-            kind = "RetryableError" if isinstance(error, RetryableError) else kind
-            failure = _Failure(kind, describe(error))
+            raised = next(raised for kind, raised in _KINDS if isinstance(error, kind))
+            failure = _Failure(raised.__name__, describe(error))
             _write(self._file.with_suffix(".failure"), msgspec.json.encode(failure))
 
 
@@ -59,13 +74,10 @@ def totals(folder: Path) -> Counter[str]:
 
 def failure(folder: Path) -> Dcm2BqError | None:
     """Return the error of a step that failed; None if there is none."""
-    kinds: dict[str, type[Dcm2BqError]] = {
-        "ConfigError": ConfigError,
-        "RetryableError": ServiceError,
-    }
+    kinds = {raised.__name__: raised for _, raised in _KINDS}
     for file in folder.glob("*.failure"):
         recorded = msgspec.json.decode(file.read_bytes(), type=_Failure)
-        return kinds.get(recorded.kind, Dcm2BqError)(recorded.text)
+        return kinds[recorded.kind](recorded.text)
     return None
 
 

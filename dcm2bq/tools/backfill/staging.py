@@ -11,7 +11,7 @@ from functools import partial
 from dcm2bq import events
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.dicom import budget_of
-from dcm2bq.errors import RetryableError
+from dcm2bq.errors import RetryableError, describe
 from dcm2bq.events import ObjectEvent
 from dcm2bq.gcs.store import Store
 from dcm2bq.handler import Handler, Outcome, Result
@@ -21,7 +21,8 @@ from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools import attempts, indexing
 from dcm2bq.tools.backfill import known
 from dcm2bq.tools.backfill.plan import Shard
-from dcm2bq.tools.backfill.run_records import Run, RunRecords, Staged
+from dcm2bq.tools.backfill.run_records import Run, RunRecords, ShardFailure, Staged
+from dcm2bq.tools.backfill.signs import SignOfLife
 from dcm2bq.tools.backfill.staged_files import StagedFiles
 from dcm2bq.tools.backfill.storage_classes import class_of
 
@@ -57,11 +58,24 @@ class ShardStager:
         """
         if earlier := self.records.staged(shard.number):
             return earlier
+        try:
+            return self._stage(shard, on_result)
+        except Exception as error:
+            self.records.fail(ShardFailure(shard=shard.number, reason=describe(error)))
+            raise
+
+    def _stage(self, shard: Shard, on_result: ResultListener) -> Staged:
+        sign = SignOfLife(self.records, shard.number)
+
+        def listen(result: str) -> None:
+            sign.count()
+            on_result(result)
+
         files = StagedFiles(self.records.folder, shard.number)
         handler = Handler(
             self._run.config, self._store, files, memory=self._memory, bounds_archives=False
         )
-        objects = ShardObjects(handler, on_result)
+        objects = ShardObjects(handler, listen)
         objects.handle(self._events(shard, objects), self._pool, self._run.threads)
         files.close()
         return self.records.stage(

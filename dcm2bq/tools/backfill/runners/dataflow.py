@@ -19,7 +19,7 @@ from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError, JobFailedError
 from dcm2bq.google_errors import mapped
 from dcm2bq.tools.backfill.plan import Shard
-from dcm2bq.tools.backfill.run_records import Run
+from dcm2bq.tools.backfill.run_records import DataflowSubmission, Run, RunRecords
 from dcm2bq.tools.backfill.runners import pipeline, worker_package
 
 RUNNER = "DataflowRunner"
@@ -56,7 +56,9 @@ class DataflowJob:
             tell(f"wrote the job's specification to {template}; no job was submitted")
             return False
         job_id = result.job_id()
-        tell(f"Dataflow job {job_id}: {_page(options, job_id)}")
+        page = _page(options, job_id)
+        RunRecords(run).submit(DataflowSubmission(job=job_id, page=page))
+        tell(f"Dataflow job {job_id}: {page}")
         if self.no_wait:
             tell("once it has finished, show the summary with:", f"  {again}")
             return False

@@ -2,19 +2,19 @@
 
     shards ──> Stage ──> Start load jobs ──> (all staged) ──> Finish load jobs ──> Loaded
 
-The element of a staged shard names the files that count: those of a failed bundle are never
-loaded.
+A load job takes the files of many shards. A job starts early if enough of them are staged for it;
+the last step, which one process runs, starts the others and waits for all.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from dcm2bq.errors import ConfigError, RetryableError, describe
-from dcm2bq.tools.backfill.loading import ShardLoader
+from dcm2bq.tools.backfill.loading import BatchLoader
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.progress import Meter
 from dcm2bq.tools.backfill.run_records import Loaded, Run, Staged
@@ -23,7 +23,7 @@ from dcm2bq.tools.backfill.staging import ShardStager
 NAMESPACE = "dcm2bq"
 """Namespace of the pipeline's counters, one for each result, such as `inserted`."""
 
-_made: dict[tuple[type, str], Any] = {}
+_made: dict[tuple[type, str, int], Any] = {}
 _making = threading.Lock()
 
 
@@ -38,7 +38,7 @@ def build(root: Any, run: Run, shards: Sequence[Shard], progress: str | None = N
         | "Spread" >> beam.Reshuffle()
         | "Stage" >> beam.ParDo(StageShard(run, progress))
         | "Start load jobs" >> beam.ParDo(StartLoad(run, progress))
-        | "Wait for all" >> beam.Reshuffle()
+        | "Wait for all" >> beam.GroupByKey()
         | "Finish load jobs" >> beam.ParDo(FinishLoad(run, progress))
     )
 
@@ -69,9 +69,9 @@ class _PipelineStep(beam.DoFn):
         raise NotImplementedError
 
     def _once[T](self, kind: type[T]) -> T:
-        """Return this process's only object of a class for the run."""
+        """Return this process's only object of a class for the attempt."""
         with _making:
-            key = kind, self._run.id
+            key = kind, self._run.id, self._run.attempt
             if key not in _made:
                 _made[key] = kind(self._run)  # type: ignore[call-arg]
             made: T = _made[key]
@@ -95,20 +95,21 @@ class StageShard(_PipelineStep):
 
 
 class StartLoad(_PipelineStep):
-    """`Staged` -> the same, with its load jobs started."""
+    """`Staged` -> its number under the only key, with the load jobs of full batches started."""
 
-    def _do(self, element: Staged) -> Iterator[Staged]:
-        self._once(ShardLoader).start(element)
-        yield element
+    def _do(self, element: Staged) -> Iterator[tuple[str, int]]:
+        self._once(BatchLoader).start_full()
+        yield "", element.shard
 
 
 class FinishLoad(_PipelineStep):
-    """`Staged` -> `Loaded`."""
+    """All staged shards -> `Loaded` of each batch."""
 
-    def _do(self, element: Staged) -> Iterator[Loaded]:
-        loaded = self._once(ShardLoader).finish(element)
-        for table, count in loaded.rows.items():
-            Metrics.counter(NAMESPACE, f"{table}_rows").inc(count)
-            self._meter.count(f"{table} rows", count)
-        self._meter.write()
-        yield loaded
+    def _do(self, element: tuple[str, Iterable[int]]) -> Iterator[Loaded]:
+        del element  # the records are read instead: they include shards staged by earlier attempts
+        for loaded in self._once(BatchLoader).finish_all():
+            for table, count in loaded.rows.items():
+                Metrics.counter(NAMESPACE, f"{table}_rows").inc(count)
+                self._meter.count(f"{table} rows", count)
+            self._meter.write()
+            yield loaded
