@@ -20,6 +20,9 @@ from dcm2bq.google_errors import mapped
 _PAGE_ROWS = 10_000
 """Rows that a query keeps in memory at once; BigQuery sends fewer if they are large."""
 
+ERRORS_OF_VIEWS = ("objects was not refreshed in the last 7 days: run dcm2bq refresh",)
+"""The texts of all calls of ERROR in our views. They hold no value, so they may be shown."""
+
 
 class Dataset:
     """The dataset of the tables and views, for the tools.
@@ -123,8 +126,8 @@ class Dataset:
         """Run a statement with this dataset as the default, and yield its rows page by page.
 
         Raises `ConfigError` for a statement that BigQuery refuses, with BigQuery's own message
-        if only the statement is at fault. If a value is at fault, the message would quote it
-        and is left out.
+        if only the statement is at fault, or with one of `ERRORS_OF_VIEWS`. If a value is at
+        fault, the message would quote it and is left out.
         """
         _, rows = self.read(sql, parameters)
         yield from rows
@@ -198,6 +201,9 @@ class Dataset:
         self, sql: str, job_config: bigquery.QueryJobConfig, error: BadRequest | NotFound
     ) -> str:
         """Return what is wrong with a statement, by a dry run, which reads no value."""
+        for text in ERRORS_OF_VIEWS:
+            if text in _message(error):
+                return text  # only our text: BigQuery's message may quote a value beside it
         job_config.dry_run = True
         try:
             self._client.query(sql, job_config=job_config, retry=self._retry, timeout=self._timeout)

@@ -291,6 +291,31 @@ def test_a_planted_bug_is_detected(row: MakeRow, bug: str) -> None:
     pytest.fail("not detected")
 
 
+OLDER_ROW_OF_THE_LOG = ("WHERE o.key = s.key", "WHERE FALSE AND o.key = s.key")
+
+
+@pytest.mark.timeout(googlesql.TIMEOUT)
+@pytest.mark.parametrize("is_planted", [False, True])
+def test_a_row_older_than_the_overlap_hides_a_late_lower_generation(
+    row: MakeRow, is_planted: bool
+) -> None:
+    """The view reads that row from `objects` only; without it, the older row of the log is shown."""
+    right, wrong = OLDER_ROW_OF_THE_LOG
+    dataset = EngineDataset()
+    clock = SharedClock(dataset, lambda sql: sql.replace(right, wrong) if is_planted else sql)
+    dataset.insert("instances", row("gs://b/a", 10))
+    clock.now = START + timedelta(days=1)
+    clock.refresh()
+    clock.now = START + OVERLAP + timedelta(days=2)
+    clock.merge(clock.now - OVERLAP)
+    late = (clock.now - START).total_seconds()
+    dataset.insert("instances", row("gs://b/a", 9, ingested=late))
+    assert sum(clock.instances().values()) == 1
+    assert (clock.objects() == clock.instances()) is not is_planted
+    clock.refresh()
+    assert (clock.objects() == clock.instances()) is not is_planted
+
+
 @pytest.mark.timeout(googlesql.TIMEOUT)
 @pytest.mark.parametrize("where", ["TRUE", "PatientID = 'P'", "StudyDate = '2024-01-01'"])
 def test_without_a_recent_refresh_every_query_is_refused(where: str) -> None:
@@ -311,8 +336,9 @@ def test_the_command_refreshes_and_the_view_answers(
     """With the view and the clock of the service itself."""
     config = _named(emptied.name.split(".")[1])
     emptied.query("TRUNCATE TABLE objects")
-    with pytest.raises(ConfigError):
-        emptied.query("SELECT path FROM objects_live")
+    with pytest.raises(ConfigError) as refused:
+        emptied.query("SELECT path FROM objects_live WHERE PatientID = 'P'")
+    assert str(refused.value) == "objects was not refreshed in the last 7 days: run dcm2bq refresh"
     assert tool.last_refresh(emptied) is None
     now = (datetime.now(UTC) - START).total_seconds()
     load(emptied, [row("gs://command/a", 1, at=now)])
