@@ -68,6 +68,15 @@ class Dataset:
         table = f"{self.name}.{table_id}"
         return self._get(table, lambda **options: self._client.get_table(table, **options))
 
+    def existing_table(self, table_id: str) -> dict[str, Any]:
+        """Return a table or view; raise `ConfigError` if there is none."""
+        table = self.get_table(table_id)
+        if table is None:
+            raise ConfigError(
+                f"{self.name}.{table_id}: the table does not exist; create it with dcm2bq init"
+            )
+        return table
+
     def create_table(self, resource: Mapping[str, Any]) -> None:
         """Create a table or view."""
         table = bigquery.Table.from_api_repr(dict(resource))
