@@ -74,7 +74,7 @@ check-terraform: $(READY)
 
 .PHONY: bench
 bench: $(READY) $(BEAM_READY) ## Measure the cost beside that of the obvious implementation
-	@for name in conversion reading archives function cold_start backfill; do \
+	@for name in conversion reading archives function cold_start backfill lookups; do \
 		echo "## $$name"; $(BIN)/python -m benchmarks.bench_$$name $(BENCH_ARGS) || exit 1; echo; done
 
 .PHONY: fuzz

@@ -75,7 +75,7 @@ def bigquery_server(folder: Path, port: int | None = None, *, storage: str = "")
     Storage at the URL `storage`.
     """
     home = (folder / "bigquery").absolute()
-    _provide_duckdb_extensions(home)
+    provide_duckdb_extensions(home)
     port = port or free_port()
     command = [
         # Without the folder of the program among those that its imports are looked for in.
@@ -266,7 +266,7 @@ def _tail(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
 
 
-def _provide_duckdb_extensions(home: Path) -> None:
+def provide_duckdb_extensions(home: Path) -> None:
     """Link the packaged DuckDB extensions to where a server with this HOME looks for them."""
     duckdb: Any = importlib.import_module("duckdb")
     with duckdb.connect() as connection:

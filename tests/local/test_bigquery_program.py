@@ -16,7 +16,7 @@ COLUMNS = "SELECT column_name FROM duckdb_columns() WHERE database_name = ? AND 
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """local-bigquery's module of its database, with one in a new folder."""
     module = pytest.importorskip("local_bigquery.engine.database")
-    servers._provide_duckdb_extensions(tmp_path)
+    servers.provide_duckdb_extensions(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(module.settings, "data_dir", tmp_path / "data")
     yield module
