@@ -20,7 +20,7 @@ from tests.support.googlesql import engine
 
 PAGE = Path(__file__).parents[2] / "docs" / "FOR_ANALYSTS.md"
 BEGIN, END = "<!-- schema -->\n```text\n", "```\n<!-- end of schema -->\n"
-_FOR_OPERATORS = {"dead_letter", "dismissed_letters"}
+_FOR_OPERATORS = {"dead_letter", "dismissed_letters", "objects"}
 _WIDTH = 110
 _SQL_NAMES = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}
 _ORDER = (DefinitionKind.VIEW, DefinitionKind.FUNCTION, DefinitionKind.TABLE)
