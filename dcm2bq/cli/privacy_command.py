@@ -43,8 +43,8 @@ def explain(file: str | None, *, with_values: bool, everything: bool, as_json: b
     Without FILE, the rows of PS3.15 Table E.1-1 that an option of the profile decides are shown,
     and what privacy.remove and privacy.hash name; with --all, every row. Each line has the tag, the
     keyword, what happens and what decides it: an option of the configuration, or the row and the
-    column of the table. There, X is remove, Z empty, D replace with a dummy (here: empty), U hash, K
-    keep and C clean. No key is needed.
+    column of the table. There, X is remove, Z empty, D replace (here: empty), U hash, K keep and C
+    clean. No key is needed.
 
     With FILE, each element at every level is shown, in the same way. The rules themselves are
     applied to the header, and what is left is compared with what was there. Values are shown only
