@@ -46,9 +46,10 @@ def explain(file: str | None, *, with_values: bool, everything: bool, as_json: b
     column of the table. There, X is remove, Z empty, D replace (here: empty), U hash, K keep and C
     clean. No key is needed.
 
-    With FILE, each element at every level is shown, in the same way. The rules themselves are
-    applied to the header, and what is left is compared with what was there. Values are shown only
-    with --values: they are patient data. Use the configuration and the key of the function.
+    With FILE, a DICOM object but no archive, each element at every level is shown, in the same way.
+    The rules themselves are applied to the header, and what is left is compared with what was
+    there. Values are shown only with --values: they are patient data. Use the configuration and
+    the key of the function.
 
     \b
     Examples:

@@ -260,7 +260,7 @@ def _unknown_reason(element: Element, fate: Fate, decision: Decision) -> str | N
 
 def _reason(decision: Decision, fate: Fate, tag: int, *, is_content: bool) -> str:
     """Return why an element ends as it does; the value has a say if the rule alone does not."""
-    if is_content and fate is not _FATES[decision.action]:
+    if is_content and (decision.action is None or fate is not _FATES[decision.action]):
         return f"cleanStructuredContent: {_CONDITIONS[Action.CLEAN_CONTENT]}"
     because, detail = _because(decision), _condition(decision.action, tag)
     if fate is Fate.REFERRED:

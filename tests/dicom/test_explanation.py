@@ -96,6 +96,7 @@ def test_each_reason_names_the_rule_that_decides() -> None:
         element(0x00100010, "PN", b"Doe^Jane"),
         element(0x00100020, "LO", b"4711"),
         sequence(0x00081140, item(element(0x00081155, "UI", b"1.2.3.4"))),
+        sequence(0x0040A730, item(element(0x0040A040, "CS", b"TEXT"))),
     )
     options = {**PROFILE_WITH_OPTIONS, "remove": ["Manufacturer"]}
     explanations = {entry.path: entry for entry in explained(content, configured(options))}
@@ -127,6 +128,8 @@ def test_each_reason_names_the_rule_that_decides() -> None:
         ),
     }
     assert explanations["PatientName"].before == "Doe^Jane"
+    kept = explanations["ContentSequence[0].ValueType"]
+    assert kept.reason == "cleanStructuredContent: content items keep what nobody typed"
     assert {entry.reason for entry in explanations.values() if entry.path.startswith("(")} == {
         "basic: names are emptied under any unknown tag",
         "retainLongitudinalModifiedDates: dates are shifted under any tag",
