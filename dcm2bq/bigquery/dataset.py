@@ -200,7 +200,11 @@ class Dataset:
         job_config.use_query_cache = False
         with mapped(f"BigQuery: {self.name}"):
             job = self._client.query(
-                sql, job_config=job_config, retry=self._retry, timeout=self._timeout
+                sql,
+                job_config=job_config,
+                retry=self._retry,
+                job_retry=None,  # the client would retry for ten minutes, even if nothing answers
+                timeout=self._timeout,
             )
             if not dry_run:
                 job.result(retry=self._retry, timeout=self._timeout)
@@ -215,7 +219,13 @@ class Dataset:
                 return text  # only our text: BigQuery's message may quote a value beside it
         job_config.dry_run = True
         try:
-            self._client.query(sql, job_config=job_config, retry=self._retry, timeout=self._timeout)
+            self._client.query(
+                sql,
+                job_config=job_config,
+                retry=self._retry,
+                job_retry=None,  # the client would retry for ten minutes, even if nothing answers
+                timeout=self._timeout,
+            )
         except (BadRequest, NotFound) as same:
             return _message(same)
         return (

@@ -16,7 +16,7 @@ from dcm2bq.config import Config, from_overrides
 from dcm2bq.schema import Definition, DefinitionKind
 
 FOLDER = Path(schema.__file__).parent
-NAME_PLACEHOLDERS = {"${project}", "${dataset}", "${instances}", "${dead_letter}"}
+NAME_PLACEHOLDERS = {"${project}", "${dataset}", "${instances}", "${dead_letter}", "${since}"}
 FILES = [path for path in sorted(FOLDER.rglob("*.*")) if path.suffix in {".json", ".sql"}]
 FRAGMENTS = [file.rpartition("/")[2] for file in schema.FRAGMENTS]
 PLACEHOLDERS = NAME_PLACEHOLDERS | {f"${{{name}}}" for name in FRAGMENTS}
