@@ -80,6 +80,7 @@ def test_each_measured_table_holds_figures() -> None:
     blocks = re.findall(r"<!-- (\w+) -->\n(.*?)<!-- end of \1 -->", page, re.DOTALL)
     names = [
         *("conversion", "privacy", "reading", "archives", "function", "cold_start", "backfill"),
+        "lookups",
     ]
     assert [name for name, _ in blocks] == names
     assert all(re.search(r"\| [\d.,]+ \|", table) for _, table in blocks)
