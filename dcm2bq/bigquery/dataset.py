@@ -20,6 +20,9 @@ from dcm2bq.google_errors import mapped
 _PAGE_ROWS = 10_000
 """Rows that a query keeps in memory at once; BigQuery sends fewer if they are large."""
 
+ERRORS_OF_VIEWS = ("objects was not refreshed in the last 7 days: run dcm2bq refresh",)
+"""The texts of all calls of ERROR in our views. They hold no value, so they may be shown."""
+
 
 class Dataset:
     """The dataset of the tables and views, for the tools.
@@ -64,6 +67,15 @@ class Dataset:
         """Return a table or view, or None if there is none."""
         table = f"{self.name}.{table_id}"
         return self._get(table, lambda **options: self._client.get_table(table, **options))
+
+    def existing_table(self, table_id: str) -> dict[str, Any]:
+        """Return a table or view; raise `ConfigError` if there is none."""
+        table = self.get_table(table_id)
+        if table is None:
+            raise ConfigError(
+                f"{self.name}.{table_id}: the table does not exist; create it with dcm2bq init"
+            )
+        return table
 
     def create_table(self, resource: Mapping[str, Any]) -> None:
         """Create a table or view."""
@@ -123,8 +135,8 @@ class Dataset:
         """Run a statement with this dataset as the default, and yield its rows page by page.
 
         Raises `ConfigError` for a statement that BigQuery refuses, with BigQuery's own message
-        if only the statement is at fault. If a value is at fault, the message would quote it
-        and is left out.
+        if only the statement is at fault, or with one of `ERRORS_OF_VIEWS`. If a value is at
+        fault, the message would quote it and is left out.
         """
         _, rows = self.read(sql, parameters)
         yield from rows
@@ -202,6 +214,9 @@ class Dataset:
         self, sql: str, job_config: bigquery.QueryJobConfig, error: BadRequest | NotFound
     ) -> str:
         """Return what is wrong with a statement, by a dry run, which reads no value."""
+        for text in ERRORS_OF_VIEWS:
+            if text in _message(error):
+                return text  # only our text: BigQuery's message may quote a value beside it
         job_config.dry_run = True
         try:
             self._client.query(
