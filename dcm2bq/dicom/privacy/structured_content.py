@@ -300,8 +300,8 @@ def _concepts(item: Item, charset: Charset) -> set[tuple[str, str]]:
 
     There should be one. Whoever reads the row can see the others, too.
     """
-    name = find(item, _CONCEPT_NAME)
-    codes = name.value if name and isinstance(name.value, list) else []
+    names = [element.value for element in item if element.tag == _CONCEPT_NAME]
+    codes = [code for items in names if isinstance(items, list) for code in items]
     written = (_code(sorted(code, key=tag_of), charset) for code in codes)
     return {current_code(scheme.upper(), code) for scheme, code in written}
 
