@@ -11,12 +11,13 @@ from pydicom.datadict import tag_for_keyword
 
 from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.config import Config
+from dcm2bq.config import Config, from_overrides
 from dcm2bq.dicom import Conversion, convert, privacy_rules
 from dcm2bq.schema import Definition
+from dcm2bq.tools.refresh import refresh
 from tests.analysis.conftest import load
 from tests.support.analysis_objects import AnalysisObject, made_objects
-from tests.support.datasets import borrowed_dataset
+from tests.support.datasets import borrowed_dataset, in_dataset
 from tests.support.privacy_options import KEY, PROFILE_WITH_OPTIONS
 
 BASIC: dict[str, Any] = {"profile": "basic"}
@@ -116,6 +117,7 @@ def test_with_every_option_only_what_is_always_empty_is_empty(bigquery_url: str)
     views = [definition for definition in definitions() if _is_view(definition)]
     with borrowed_dataset(bigquery_url) as dataset:
         load(bigquery_url, dataset, research)
+        refresh(dataset, from_overrides(in_dataset(dataset.dataset_id, {})))
         read = {definition.name: _read(dataset, definition.name) for definition in views}
     wrong = []
     for view in views:

@@ -303,6 +303,14 @@ def test_what_describes_the_patient_is_kept_only_by_the_option_for_it() -> None:
     assert value(removed[0], CONCEPT, CODE_VALUE) == b"121033"
 
 
+def test_each_code_of_a_concept_counts_in_any_case() -> None:
+    codes = element(CONCEPT, "SQ", [code("410668003", "SCT"), code("121033", "dcm")])
+    item = [each for each in number("95", "a", AGE) if each.tag != CONCEPT]
+    item.append(codes)
+    clean(item, keeps_patient=False)
+    assert value(item, MEASURED) is None
+
+
 @pytest.mark.parametrize("concept", ["121031", "113723"])
 def test_dates_of_birth_and_of_calibration_are_left_out(concept: str) -> None:
     """The profile removes the one, and several patients share the other."""

@@ -295,19 +295,23 @@ def _code(item: Item, charset: Charset) -> tuple[str, str]:
     )
 
 
-def _concept(item: Item, charset: Charset) -> tuple[str, str]:
-    """Return the code of the concept of a content item, under the current name of its scheme."""
-    name = find(item, _CONCEPT_NAME)
-    codes = name.value if name and isinstance(name.value, list) else []
-    return current_code(*_code(sorted(codes[0], key=tag_of), charset)) if codes else ("", "")
+def _concepts(item: Item, charset: Charset) -> set[tuple[str, str]]:
+    """Return the codes of the concept of a content item, under the current names of their schemes.
+
+    There should be one. Whoever reads the row can see the others, too.
+    """
+    names = [element.value for element in item if element.tag == _CONCEPT_NAME]
+    codes = [code for items in names if isinstance(items, list) for code in items]
+    written = (_code(sorted(code, key=tag_of), charset) for code in codes)
+    return {current_code(scheme.upper(), code) for scheme, code in written}
 
 
 def _clean_patient(item: Item, charset: Charset, *, keeps_patient: bool) -> None:
     """Leave out what the profile removes of the patient's attributes, and cap ages."""
-    concept = _concept(item, charset)
-    if concept in _NEVER_KEPT or (concept in _SUBJECT and not keeps_patient):
+    concepts = _concepts(item, charset)
+    if concepts & _NEVER_KEPT or (concepts & _SUBJECT and not keeps_patient):
         item[:] = [element for element in item if element.tag not in _VALUES]
-    elif concept in _AGES:
+    elif concepts & _AGES:
         measured = [element.value for element in item if element.tag == _MEASURED_VALUE]
         values = [value for items in measured if isinstance(items, list) for value in items]
         for value in (item, *values):
