@@ -18,6 +18,7 @@ resource "google_project_service" "this" {
     var.kms_key == null ? [] : ["cloudkms.googleapis.com"],
     var.vpc == null && var.backfill.subnetwork == null ? [] : ["compute.googleapis.com"],
     var.backfill.enabled ? ["compute.googleapis.com", "dataflow.googleapis.com"] : [],
+    var.refresh.enabled ? ["bigquerydatatransfer.googleapis.com"] : [], # schedules queries
     var.budget == null ? [] : ["billingbudgets.googleapis.com"],
   ))
 

@@ -31,6 +31,11 @@ locals {
       backfill_load = { role = "roles/bigquery.jobUser", member = local.members.backfill, condition = null }
       backfill_work = { role = "roles/dataflow.worker", member = local.members.backfill, condition = null }
     } : {},
+    # The agent gets tokens of the identity by its role. As with the others, Google's own grant can be late.
+    var.refresh.enabled ? {
+      refresh_run   = { role = "roles/bigquery.jobUser", member = local.members.refresh, condition = null }
+      refresh_agent = { role = "roles/bigquerydatatransfer.serviceAgent", member = local.members.bigquerydatatransfer, condition = null }
+    } : {},
   )
 
   build_condition = join(" || ", flatten([
@@ -63,12 +68,19 @@ locals {
   dataset_grants = merge(
     { runtime = { role = local.custom_roles.inserter, member = local.members.runtime } },
     var.backfill.enabled ? { backfill = { role = local.custom_roles.loader, member = local.members.backfill } } : {},
+    # Names and columns, no rows: BigQuery looks the dataset up before a run.
+    var.refresh.enabled ? { refresh = { role = "roles/bigquery.metadataViewer", member = local.members.refresh } } : {},
     { for reader in var.dataset.readers : "reader/${reader}" => { role = "roles/bigquery.dataViewer", member = reader } },
   )
 
   custom_roles = {
     inserter = try(google_project_iam_custom_role.inserter[0].id, "a custom role of ${join(", ", local.inserter)}")
     loader   = try(google_project_iam_custom_role.loader[0].id, "a custom role of ${join(", ", local.loader)}")
+  }
+
+  # The refresh reads one table, and changes the other.
+  refresh_grants = { for name, role in var.refresh.enabled ? { instances = "roles/bigquery.dataViewer", objects = "roles/bigquery.dataEditor" } : {} :
+    name => { table = google_bigquery_table.table[name].table_id, role = role, member = local.members.refresh }
   }
 
   # Pub/Sub moves what cannot be delivered out of a subscription, to the topic, and from there into the
@@ -100,6 +112,7 @@ locals {
     [for grant in local.bucket_grants : { on = "bucket ${grant.bucket}", role = grant.role, member = grant.member, condition = null }],
     [for key, grant in local.topic_grants : merge(grant, { on = "topic ${local.new_topics[key]}", condition = null })],
     [for grant in local.dataset_grants : merge(grant, { on = "dataset ${var.project_id}.${local.dataset_id}", condition = null })],
+    [for grant in local.refresh_grants : { on = "table ${var.project_id}.${local.dataset_id}.${grant.table}", role = grant.role, member = grant.member, condition = null }],
     [merge(local.dead_letter_grants.table, { on = "table ${var.project_id}.${local.undelivered.dataset_id}.${local.undelivered.table_id}", condition = null })],
     [merge(local.dead_letter_grants.topic, { on = "topic ${google_pubsub_topic.dead_letter.name}", condition = null })],
     [for grant in local.secret_grants : { on = "secret ${grant.secret}", role = grant.role, member = grant.member, condition = null }],
@@ -166,6 +179,17 @@ resource "google_bigquery_dataset_iam_member" "this" {
 
   project    = var.project_id
   dataset_id = local.dataset_id
+  role       = each.value.role
+  member     = each.value.member
+  depends_on = [time_sleep.identities]
+}
+
+resource "google_bigquery_table_iam_member" "refresh" {
+  for_each = { for name, grant in local.refresh_grants : name => grant if var.grants }
+
+  project    = var.project_id
+  dataset_id = local.dataset_id
+  table_id   = each.value.table
   role       = each.value.role
   member     = each.value.member
   depends_on = [time_sleep.identities]
@@ -256,6 +280,7 @@ resource "time_sleep" "grants" {
     { for name, grant in google_project_iam_member.this : "project/${name}" => grant.id },
     { for name, grant in google_storage_bucket_iam_member.this : "bucket/${name}" => grant.id },
     { for name, grant in google_bigquery_dataset_iam_member.this : "dataset/${name}" => grant.id if !startswith(name, "reader/") },
+    { for name, grant in google_bigquery_table_iam_member.refresh : "table/${name}" => grant.id },
     { for grant in google_bigquery_table_iam_member.dead_letter[*] : "table/dead_letter" => grant.id },
     { for grant in google_pubsub_topic_iam_member.dead_letter[*] : "topic/dead_letter" => grant.id },
     { for key, grant in google_pubsub_topic_iam_member.objects : "topic/objects/${key}" => grant.id },

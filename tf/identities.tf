@@ -8,7 +8,8 @@ resource "google_service_account" "this" {
       trigger  = { id = "trigger", display_name = "Eventarc and Pub/Sub deliver events as it" }
       build    = { id = "build", display_name = "Cloud Build builds the function as it" }
       backfill = { id = "backfill", display_name = "the workers of a backfill run as it" }
-    } : name => purpose if var.identities[name] == null && (name != "backfill" || var.backfill.enabled)
+      refresh  = { id = "refresh", display_name = "the scheduled query runs as it" }
+    } : name => purpose if var.identities[name] == null && lookup({ backfill = var.backfill.enabled, refresh = var.refresh.enabled }, name, true)
   }
 
   project      = var.project_id
@@ -20,7 +21,7 @@ resource "google_service_account" "this" {
 # In an empty project these agents do not exist until they are first used.
 resource "google_project_service_identity" "agent" {
   provider = google-beta
-  for_each = toset(concat(["eventarc", "pubsub"], var.kms_key == null ? [] : ["artifactregistry", "cloudfunctions", "run"]))
+  for_each = toset(concat(["eventarc", "pubsub"], var.refresh.enabled ? ["bigquerydatatransfer"] : [], var.kms_key == null ? [] : ["artifactregistry", "cloudfunctions", "run"]))
 
   project    = var.project_id
   service    = "${each.key}.googleapis.com"

@@ -322,6 +322,73 @@ resource "google_monitoring_alert_policy" "silence" {
   depends_on = [google_project_service.this]
 }
 
+# A refresh that fails changes nothing, and the next one does the work of both.
+resource "google_monitoring_alert_policy" "refresh_failed" {
+  count = var.refresh.enabled ? 1 : 0
+
+  project               = var.project_id
+  display_name          = "${local.name}: refresh fails"
+  combiner              = "OR"
+  severity              = "WARNING"
+  notification_channels = local.channels
+  user_labels           = local.labels
+
+  conditions {
+    display_name = "a refresh of ${local.dataset_id}.objects did not succeed"
+
+    condition_threshold {
+      filter          = "resource.type = \"bigquery_dts_config\" AND metric.type = \"bigquerydatatransfer.googleapis.com/transfer_config/completed_runs\" AND resource.labels.config_id = \"${local.refresh_id}\" AND metric.labels.completion_state != \"SUCCEEDED\""
+      comparison      = "COMPARISON_GT"
+      threshold_value = 0
+      duration        = "0s"
+
+      aggregations {
+        alignment_period     = "300s"
+        per_series_aligner   = "ALIGN_DELTA"
+        cross_series_reducer = "REDUCE_SUM"
+      }
+    }
+  }
+
+  alert_strategy {
+    auto_close = "86400s"
+  }
+
+  documentation {
+    content = "Nothing is wrong or missing yet: ${local.dataset_id}.objects_live is exact for seven days after the last refresh. See docs/OPERATIONS.md, \"Refresh fails\"."
+  }
+}
+
+resource "google_monitoring_alert_policy" "refresh_late" {
+  count = var.refresh.enabled ? 1 : 0
+
+  project               = var.project_id
+  display_name          = "${local.name}: refresh is late"
+  combiner              = "OR"
+  severity              = "ERROR"
+  notification_channels = local.channels
+  user_labels           = local.labels
+
+  conditions {
+    display_name = "no refresh of ${local.dataset_id}.objects succeeded for ${local.refresh_is_late_hours} hours"
+
+    condition_prometheus_query_language {
+      query                     = "(sum(increase(bigquerydatatransfer_googleapis_com:transfer_config_completed_runs{monitored_resource=\"bigquery_dts_config\",config_id=\"${local.refresh_id}\",completion_state=\"SUCCEEDED\"}[${local.refresh_is_late_hours}h])) or vector(0)) == 0"
+      duration                  = "3600s" # for the first run, and for a long one
+      evaluation_interval       = "300s"
+      disable_metric_validation = true
+    }
+  }
+
+  alert_strategy {
+    auto_close = "86400s"
+  }
+
+  documentation {
+    content = "Seven days after the last refresh, every query of ${local.dataset_id}.objects_live fails. See docs/OPERATIONS.md, \"Refresh is late\"."
+  }
+}
+
 resource "google_monitoring_dashboard" "this" {
   project = var.project_id
 

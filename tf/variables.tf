@@ -402,12 +402,13 @@ variable "request_logs" {
 }
 
 variable "identities" {
-  description = "E-mail addresses of existing service accounts that the parts run as; those left out are created. `backfill` is used with `backfill.enabled`."
+  description = "E-mail addresses of existing service accounts that the parts run as; those left out are created. `backfill` is used with `backfill.enabled`, `refresh` with `refresh.enabled`."
   type = object({
     runtime  = optional(string)
     trigger  = optional(string)
     build    = optional(string)
     backfill = optional(string)
+    refresh  = optional(string)
   })
   default = {}
 
@@ -524,6 +525,24 @@ variable "backfill" {
   validation {
     condition     = var.backfill.subnetwork == null || can(regex("(^|/)regions/[^/]+/subnetworks/[^/]+$", var.backfill.subnetwork))
     error_message = "backfill.subnetwork must be regions/R/subnetworks/S, or the URL of a subnetwork."
+  }
+}
+
+variable "refresh" {
+  description = "Runs `dcm2bq refresh` in BigQuery every `every_hours` (1 to 24), as a scheduled query with an identity of its own. Only for the deployment that owns the dataset."
+  type = object({
+    enabled     = optional(bool, false)
+    every_hours = optional(number, 24)
+  })
+  default = {}
+
+  validation {
+    condition     = var.refresh.every_hours >= 1 && var.refresh.every_hours <= 24 && floor(var.refresh.every_hours) == var.refresh.every_hours
+    error_message = "refresh.every_hours must be a whole number from 1 to 24."
+  }
+  validation {
+    condition     = !(var.refresh.enabled && var.dataset.existing)
+    error_message = "refresh.enabled must be left out with dataset.existing: the deployment that owns the dataset refreshes it."
   }
 }
 

@@ -75,7 +75,10 @@ STATEMENTS = (
     "compaction/compaction_plan",
     "compaction/compaction",
 )
-"""The files `NAME.sql` that are statements: those of `dcm2bq refresh` and `dcm2bq compact`."""
+"""The files `NAME.sql` that are statements: those of `dcm2bq refresh` and `dcm2bq compact`.
+
+Terraform can schedule the first two: in its script `${since}` is a variable instead of a parameter.
+"""
 
 PRIVACY_LABEL = "dcm2bq_privacy"
 """The label of `instances` with the fingerprint of the `privacy` options that made its rows."""
@@ -173,6 +176,7 @@ def _names(config: Config, project: str) -> dict[str, str]:
         "dataset": config.big_query.dataset_id,
         "instances": config.big_query.instances_table_id,
         "dead_letter": config.big_query.dead_letter_table_id,
+        "since": "@since",
         **{file.rpartition("/")[2]: _read(f"{file}.sql") for file in FRAGMENTS},
     }
 

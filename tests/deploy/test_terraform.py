@@ -1,5 +1,6 @@
 """The examples in the docs set variables that exist; what was moved has arrived."""
 
+import base64
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ import hcl2
 import pytest
 
 from tests.support.function_stack import ROOT
+from tests.support.product_sql import scheduled_refresh
 
 TF = ROOT / "tf"
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -188,6 +190,28 @@ def test_what_the_owner_of_a_dataset_sets_is_refused_beside_an_existing_one(
     said = refusal(declarations, dataset={"existing": True, "location": "EU"})
     assert "dataset.id must name the dataset" in said
     assert "dataset.existing excludes location" in said
+
+
+def test_the_scheduled_refresh_is_that_of_the_command(declarations: Path) -> None:
+    """Google's engine analyses the text of product_sql, and the command runs its statements."""
+    names = (TF / "dataset.tf").read_text().partition("  # Views of the folder")[0]
+    script = (TF / "refresh.tf").read_text().partition("  # As metrics")[0]
+    folder = declarations / "refresh"
+    folder.mkdir()
+    shutil.copy(TF / "variables.tf", folder)
+    shutil.copy(TF / "refresh.sql", folder)
+    (folder / "script.tf").write_text(
+        f'{names}}}\n{script}}}\nlocals {{\n  source_root = "{ROOT}"\n  dataset_id = "dicom"\n}}\n'
+    )
+    (folder / "terraform.tfvars.json").write_text('{"project_id": "project", "region": "a-b1"}')
+    done = subprocess.run(
+        ["terraform", f"-chdir={folder}", "console"],
+        input="base64encode(local.refresh_script)",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert base64.b64decode(done.stdout.strip().strip('"')).decode() == scheduled_refresh()
 
 
 PRIVACY_MISTAKES: dict[str, dict[str, Any]] = {

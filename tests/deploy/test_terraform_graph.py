@@ -27,6 +27,7 @@ GRANTS = (
     "google_storage_bucket_iam_member.this",
     "google_bigquery_dataset_iam_member.this",
     "google_bigquery_table_iam_member.dead_letter",
+    "google_bigquery_table_iam_member.refresh",
     "google_pubsub_topic_iam_member.dead_letter",
     "google_pubsub_topic_iam_member.objects",
     "google_secret_manager_secret_iam_member.this",
@@ -95,6 +96,11 @@ WAITS: dict[str, tuple[str, ...]] = {
         "google_pubsub_subscription.objects",
     ),
     "time_sleep.ready": ("google_eventarc_trigger.event", "google_storage_notification.objects"),
+    "google_bigquery_data_transfer_config.refresh": (
+        "time_sleep.grants",
+        "google_bigquery_table_iam_member.refresh",
+        "terraform_data.columns",
+    ),
     # a view of new columns needs the columns
     "terraform_data.columns": ("google_bigquery_table.table",),
     "google_bigquery_table.view": ("terraform_data.columns",),

@@ -39,7 +39,7 @@ COMBINATIONS = {
     "a_multi_region": 'bucket = { location = "US", versioning = true }',
     "privacy": 'privacy = { hash = ["PatientID"], hash_key = { secret = "k", version = "1" } }',
     "reindexing": "reindex_on_metadata_update = true",
-    "a_key": f'kms_key = "{KEY}"\nbackfill = {{ enabled = true }}',
+    "a_key": f'kms_key = "{KEY}"\nbackfill = {{ enabled = true }}\nrefresh = {{ enabled = true }}',
     "grants_by_others": f'grants = false\nkms_grants = false\nkms_key = "{KEY}"',
     "existing_identities": 'identities = { runtime = "a@p.iam.gserviceaccount.com" }',
     "a_network": """vpc = { subnetwork = "s" }

@@ -92,6 +92,30 @@ def test_a_statement_of_the_product_is_valid(
     assert engine().analyze(statement, catalog.catalog), place
 
 
+def test_the_scheduled_refresh_is_valid(catalog: DatasetCatalog) -> None:
+    """The engine analyses no scripts: the variable is a constant of the catalogue instead."""
+    script = product_sql.scheduled_refresh()
+    engine().check_script(script)
+    with pytest.raises(SqlError, match="Syntax error"):
+        engine().check_script(script.replace("DEFAULT (", "DEFAULT"))
+
+    declaration, merge = script.split(";\n")
+    _, first, since = declaration.partition("DECLARE since TIMESTAMP DEFAULT (")
+    assert first
+    (column,) = (
+        engine()
+        .analyze(since.rstrip().removesuffix(")"), catalog.catalog)
+        .resolved_query_stmt_node.output_column_list
+    )
+    with pytest.raises(SqlError, match="Unrecognized name: since"):  # so no column hides it
+        engine().analyze(merge, catalog.catalog)
+    with_variable = type(catalog.catalog)()
+    with_variable.CopyFrom(catalog.catalog)
+    variable = with_variable.constant.add(name_path=["since"], type=column.column.type)
+    variable.value.timestamp_value.seconds = 0
+    assert engine().analyze(merge, with_variable)
+
+
 def test_the_statements_of_every_module_are_found() -> None:
     assert {place.partition(":")[0] for place, _ in STATEMENTS} == {
         "dcm2bq/local/summary.py",

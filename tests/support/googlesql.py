@@ -94,6 +94,13 @@ class Engine:
         answer = self._wasm.call("Analyze", request, self._messages.AnalyzeResponse)
         return answer.resolved_statement
 
+    def check_script(self, script: str) -> None:
+        """Raise `SqlError` unless the syntax of a script of several statements is right."""
+        request = self._messages.ParseRequest(
+            sql_statement=script, options=self._options.language_options, allow_script=True
+        )
+        self._wasm.call("Parse", request, self._messages.ParseResponse)
+
     def query(
         self,
         statement: str,

@@ -9,6 +9,7 @@ import ast
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from string import Template
 
 from dcm2bq import schema
 from dcm2bq.config import Config
@@ -75,6 +76,15 @@ def statements() -> list[tuple[str, str]]:
         for name, line, argument, scope in _arguments()
         if (name, ast.unparse(argument)) not in NOT_OURS
     ]
+
+
+def scheduled_refresh() -> str:
+    """Return the script of tf/refresh.sql, as Terraform renders it for `project.dicom`."""
+    statements_of_it = {
+        name: schema.statement(f"objects/{name}", Config(), "project").replace("@since", "since")
+        for name in ("refresh_from", "refresh")
+    }
+    return Template((ROOT / "tf" / "refresh.sql").read_text()).substitute(statements_of_it)
 
 
 def skipped() -> set[tuple[str, str]]:

@@ -60,6 +60,7 @@ run "each_grant_is_in_the_list" {
     privacy  = { hash = ["PatientID"], hash_key = { secret = "key", version = "3" } }
     kms_key  = "projects/p/locations/us-central1/keyRings/r/cryptoKeys/k"
     backfill = { enabled = true }
+    refresh  = { enabled = true }
     dataset  = { readers = ["group:research@example.org"] }
   }
 
@@ -67,6 +68,8 @@ run "each_grant_is_in_the_list" {
     condition = toset([for grant in output.grants : "${grant.role} on ${grant.on} to ${grant.member}${grant.condition == null ? "" : ", with a condition"}"]) == toset([
       "roles/artifactregistry.writer on project my-project to serviceAccount:build",
       "roles/bigquery.jobUser on project my-project to serviceAccount:backfill",
+      "roles/bigquery.jobUser on project my-project to serviceAccount:refresh",
+      "roles/bigquerydatatransfer.serviceAgent on project my-project to serviceAccount:bigquerydatatransfer-agent",
       "roles/dataflow.worker on project my-project to serviceAccount:backfill",
       "roles/eventarc.eventReceiver on project my-project to serviceAccount:trigger",
       "roles/eventarc.serviceAgent on project my-project to serviceAccount:eventarc-agent",
@@ -80,6 +83,9 @@ run "each_grant_is_in_the_list" {
       "projects/my-project/roles/dcm2bq_inserter on dataset my-project.dicom to serviceAccount:runtime",
       "projects/my-project/roles/dcm2bq_loader on dataset my-project.dicom to serviceAccount:backfill",
       "roles/bigquery.dataViewer on dataset my-project.dicom to group:research@example.org",
+      "roles/bigquery.metadataViewer on dataset my-project.dicom to serviceAccount:refresh",
+      "roles/bigquery.dataViewer on table my-project.dicom.instances to serviceAccount:refresh",
+      "roles/bigquery.dataEditor on table my-project.dicom.objects to serviceAccount:refresh",
       "roles/bigquery.dataEditor on table my-project.dicom.dead_letter to serviceAccount:pubsub-agent",
       "roles/pubsub.publisher on topic dcm2bq-dead-letter to serviceAccount:pubsub-agent",
       "roles/secretmanager.secretAccessor on secret key to serviceAccount:runtime",
@@ -105,6 +111,7 @@ run "the_grants_made_are_those_of_the_list" {
     privacy  = { hash = ["PatientID"], hash_key = { secret = "key", version = "3" } }
     kms_key  = "projects/p/locations/us-central1/keyRings/r/cryptoKeys/k"
     backfill = { enabled = true }
+    refresh  = { enabled = true }
     dataset  = { readers = ["group:research@example.org"] }
   }
 
@@ -118,6 +125,7 @@ run "the_grants_made_are_those_of_the_list" {
       ])) == tolist([
       "google_bigquery_dataset_iam_member.this",
       "google_bigquery_table_iam_member.dead_letter",
+      "google_bigquery_table_iam_member.refresh",
       "google_cloud_run_v2_service_iam_member.trigger",
       "google_kms_crypto_key_iam_member.agents",
       "google_project_iam_custom_role.inserter",
@@ -137,6 +145,7 @@ run "the_grants_made_are_those_of_the_list" {
       [for grant in google_project_iam_member.this : "${grant.role} on project ${grant.project} to ${grant.member}"],
       [for grant in google_storage_bucket_iam_member.this : "${grant.role} on bucket ${grant.bucket} to ${grant.member}"],
       [for grant in google_bigquery_dataset_iam_member.this : "${grant.role} on dataset my-project.${grant.dataset_id} to ${grant.member}"],
+      [for grant in google_bigquery_table_iam_member.refresh : "${grant.role} on table my-project.${grant.dataset_id}.${grant.table_id} to ${grant.member}"],
       [for grant in google_bigquery_table_iam_member.dead_letter : "${grant.role} on table my-project.${grant.dataset_id}.${grant.table_id} to ${grant.member}"],
       [for grant in google_pubsub_topic_iam_member.dead_letter : "${grant.role} on topic ${grant.topic} to ${grant.member}"],
       [for grant in google_secret_manager_secret_iam_member.this : "${grant.role} on secret ${grant.secret_id} to ${grant.member}"],
@@ -175,6 +184,7 @@ run "without_grants_nothing_is_granted_and_the_list_remains" {
     privacy    = { hash = ["PatientID"], hash_key = { secret = "key", version = "3" } }
     kms_key    = "projects/p/locations/us-central1/keyRings/r/cryptoKeys/k"
     backfill   = { enabled = true }
+    refresh    = { enabled = true }
     dataset    = { readers = ["group:research@example.org"] }
     buckets    = { dicom = {}, ct = { via = "pubsub" } }
   }
@@ -188,6 +198,7 @@ run "without_grants_nothing_is_granted_and_the_list_remains" {
       google_storage_bucket_iam_binding.owners_only,
       google_bigquery_dataset_iam_member.this,
       google_bigquery_table_iam_member.dead_letter,
+      google_bigquery_table_iam_member.refresh,
       google_pubsub_topic_iam_member.dead_letter,
       google_pubsub_topic_iam_member.objects,
       google_pubsub_subscription_iam_member.dead_letter,
@@ -198,7 +209,7 @@ run "without_grants_nothing_is_granted_and_the_list_remains" {
     error_message = "something is granted"
   }
   assert {
-    condition     = length(output.grants) == 34 && contains([for grant in output.grants : grant.role], "a custom role of bigquery.datasets.get, bigquery.tables.get, bigquery.tables.updateData")
+    condition     = length(output.grants) == 39 && contains([for grant in output.grants : grant.role], "a custom role of bigquery.datasets.get, bigquery.tables.get, bigquery.tables.updateData")
     error_message = "the list does not say what has to be granted"
   }
 }

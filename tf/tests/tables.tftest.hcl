@@ -88,6 +88,7 @@ run "the_views_name_the_tables_in_full" {
       series            = "`my-project.radiology.instances_live`"
       patients          = "`my-project.radiology.instances_live`"
       storage           = "`my-project.radiology.instances_live`"
+      objects_live      = "`my-project.radiology.headers` `my-project.radiology.objects`"
     }
     error_message = "the views read from elsewhere"
   }

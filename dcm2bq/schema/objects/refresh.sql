@@ -1,6 +1,7 @@
--- Brings `objects` up to date with the rows of the log since @since. Each row of `objects` is the
--- greatest of its key by version, timestamp and ingested_at, so merging a part of the log twice, late
--- or beside another refresh gives the same rows. All rows and refreshed_at change at once, or none.
+-- Brings `objects` up to date with the rows of the log from ${since} on. Each row of `objects` is
+-- the greatest of its key by version, timestamp and ingested_at, so merging a part of the log twice,
+-- late or beside another refresh gives the same rows. All rows and refreshed_at change at once, or
+-- none.
 MERGE `${project}.${dataset}.objects` AS o
 USING (
   -- The newest row of each object.
@@ -27,7 +28,7 @@ ${object_key} AS key,
     CAST(NULL AS TIMESTAMP) AS refreshed_at
   FROM `${project}.${dataset}.${instances}` AS r
   WHERE r.event IN ('finalized', 'metadataUpdated')
-    AND r.ingested_at >= @since
+    AND r.ingested_at >= ${since}
 ${newest}
   UNION ALL
   -- The highest delete marker of each path.
@@ -54,7 +55,7 @@ ${newest}
     CAST(NULL AS TIMESTAMP) AS refreshed_at
   FROM `${project}.${dataset}.${instances}` AS m
   WHERE m.event IN ('deleted', 'archived')
-    AND m.ingested_at >= @since
+    AND m.ingested_at >= ${since}
   QUALIFY ROW_NUMBER() OVER (
     PARTITION BY m.path
     ORDER BY CAST(m.version AS INT64) DESC, m.timestamp DESC, m.ingested_at DESC

@@ -9,6 +9,11 @@ override_resource {
 }
 
 override_resource {
+  target = google_project_service_identity.agent["bigquerydatatransfer"]
+  values = { member = "serviceAccount:bigquerydatatransfer-agent" }
+}
+
+override_resource {
   target = google_project_service_identity.agent["artifactregistry"]
   values = { member = "serviceAccount:artifactregistry-agent" }
 }

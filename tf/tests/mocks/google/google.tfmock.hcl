@@ -61,6 +61,10 @@ mock_resource "google_project_iam_custom_role" {
   defaults = { id = "projects/my-project/roles/dcm2bq_inserter" }
 }
 
+mock_resource "google_bigquery_data_transfer_config" {
+  defaults = { name = "projects/123456789012/locations/europe-west4/transferConfigs/the-refresh" }
+}
+
 mock_resource "google_monitoring_dashboard" {
   defaults = { id = "projects/123456789012/dashboards/the-dashboard" }
 }
@@ -88,4 +92,9 @@ override_resource {
 override_resource {
   target = google_service_account.this["backfill"]
   values = { email = "backfill@", member = "serviceAccount:backfill" }
+}
+
+override_resource {
+  target = google_service_account.this["refresh"]
+  values = { email = "refresh@", member = "serviceAccount:refresh" }
 }
