@@ -27,7 +27,7 @@ RUNS = {
 def test_a_run_that_is_ended_leaves_no_process_behind(tmp_path: Path, run: str) -> None:
     command, number = RUNS[run]
     mark, ready = uuid.uuid4().hex, tmp_path / "ready"
-    environ = {**os.environ, **marked(mark), "TEST_READY": str(ready)}
+    environ = {**os.environ, **marked(mark), "TEST_READY": str(ready), "TEST_WORKERS": "1"}
     with subprocess.Popen(
         guarded(command), cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
     ) as process:

@@ -107,14 +107,12 @@ def test_an_empty_result_is_reported_on_stderr(watching: Watching) -> None:
     assert watching.ask(sql) == []
 
 
-@pytest.mark.parametrize("sql", ["DELETE FROM instances WHERE TRUE", "SELECT 1; DROP TABLE t"])
-def test_a_statement_that_would_change_the_running_stack_is_refused(
-    watching: Watching, sql: str
-) -> None:
+def test_a_statement_that_would_change_the_running_stack_is_refused(watching: Watching) -> None:
     before = watching.live()
-    done = watching.cli.run("local", "--query", sql)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "is not a query; give a SELECT statement" in done.stderr
+    for sql in ("DELETE FROM instances WHERE TRUE", "SELECT 1; DROP TABLE instances"):
+        done = watching.cli.run("local", "--query", sql)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "is not a query; give a SELECT statement" in done.stderr
     assert watching.live() == before
 
 

@@ -25,6 +25,8 @@ from tests.support.proxy import PATIENCE, SPOILT, Fault
 Report = Callable[[str], None]
 
 DEADLINE = scaled(2)
+BRIEF = scaled(1)
+"""The deadline where events are sent one after the other, and many wait for it."""
 GRACE = 8
 """Seconds after the deadline in which a dead letter may be written."""
 SLACK = 2.5
@@ -193,14 +195,32 @@ def test_a_lasting_fault_of_cloud_storage_becomes_a_dead_letter(
     seen.assert_comes_right()
 
 
+def elsewhere(
+    stack: Stack, environ: Mapping[str, str], *, deadline: int = DEADLINE
+) -> dict[str, str]:
+    """Return the environment of a function on the stack, with other servers."""
+    options = {
+        "bigQuery": {"datasetId": stack.dataset.dataset_id, "timeoutSeconds": deadline},
+        "limits": {"deadlineSeconds": deadline},
+    }
+    return {
+        "BIGQUERY_EMULATOR_HOST": stack.bigquery.url,
+        "STORAGE_EMULATOR_HOST": stack.storage.url,
+        "DCM2BQ_CONFIG": json.dumps(options),
+        "NO_GCE_CHECK": "true",
+        **environ,
+    }
+
+
 @pytest.fixture(scope="module")
 def bigquery_faults(hasty: Stack) -> dict[str, Seen]:
     """Every fault of BigQuery, one after the other: rows of concurrent events share inserts."""
     outcomes = {}
-    for name, fault in BIGQUERY.items():
-        event = upload(hasty)
-        hasty.bigquery.faults = [Fault("instances/insertAll", **fault)]
-        outcomes[name] = post(hasty, event)
+    with function(OURS, 0, 4, environ=elsewhere(hasty, {}, deadline=BRIEF)) as (port, _):
+        for name, fault in BIGQUERY.items():
+            event = upload(hasty)
+            hasty.bigquery.faults = [Fault("instances/insertAll", **fault)]
+            outcomes[name] = post(hasty, event, f"http://127.0.0.1:{port}")
     hasty.bigquery.faults = []
     return look_at(hasty, outcomes)
 
@@ -209,7 +229,7 @@ def bigquery_faults(hasty: Stack) -> dict[str, Seen]:
 def test_a_fault_of_bigquery_means_redelivery(bigquery_faults: dict[str, Seen], fault: str) -> None:
     seen = bigquery_faults[fault]
     assert seen.outcome.status == 500
-    assert seen.outcome.seconds < DEADLINE + SLACK * patience()
+    assert seen.outcome.seconds < BRIEF + SLACK * patience()
     if "after" not in BIGQUERY[fault] and "how" not in BIGQUERY[fault]:
         assert seen.rows == 0
     seen.assert_comes_right()
@@ -256,21 +276,6 @@ def test_while_bigquery_is_down_even_an_old_event_is_left_to_the_trigger(
     look_at_one(hasty, outcome).assert_comes_right()
 
 
-def elsewhere(stack: Stack, **environ: str) -> dict[str, str]:
-    """Return the environment of a function on the stack, with other servers."""
-    options = {
-        "bigQuery": {"datasetId": stack.dataset.dataset_id, "timeoutSeconds": DEADLINE},
-        "limits": {"deadlineSeconds": DEADLINE},
-    }
-    return {
-        "BIGQUERY_EMULATOR_HOST": stack.bigquery.url,
-        "STORAGE_EMULATOR_HOST": stack.storage.url,
-        "DCM2BQ_CONFIG": json.dumps(options),
-        "NO_GCE_CHECK": "true",
-        **environ,
-    }
-
-
 @pytest.mark.parametrize(
     ("variable", "url"),
     [
@@ -284,10 +289,11 @@ def test_a_server_that_cannot_be_found_means_redelivery(
     hasty: Stack, variable: str, url: str
 ) -> None:
     event = upload(hasty)
-    with function(OURS, 0, 4, environ=elsewhere(hasty, **{variable: url})) as (port, _):
+    environ = elsewhere(hasty, {variable: url}, deadline=BRIEF)
+    with function(OURS, 0, 4, environ=environ) as (port, _):
         outcome = post(hasty, event, f"http://127.0.0.1:{port}")
     assert outcome.status == 500
-    assert outcome.seconds < DEADLINE + SLACK * patience()
+    assert outcome.seconds < BRIEF + SLACK * patience()
     seen = look_at_one(hasty, outcome)
     assert seen.rows == 0
     seen.assert_comes_right()
@@ -350,7 +356,7 @@ def token_faults(
             key = tmp_path_factory.mktemp("key") / "key.json"
             write_key(key, f"{token_url}/token")
             environ = {service: "", "GOOGLE_APPLICATION_CREDENTIALS": str(key)}
-            with function(OURS, 0, 4, environ=elsewhere(hasty, **environ)) as (port, _):
+            with function(OURS, 0, 4, environ=elsewhere(hasty, environ)) as (port, _):
                 for fault in TOKENS:
                     endpoint.fault, endpoint.requests = fault, 0
                     event = upload(hasty)

@@ -184,10 +184,14 @@ def test_analysis_views_are_left_out_if_headers_have_another_shape(
         assert "left alone" in entries[name].details[1]
 
 
-@pytest.mark.usefixtures("some_definitions")
 def test_other_names_and_another_location_are_used(
-    config: Callable[..., Config], connect: Callable[[Config], Dataset], client: bigquery.Client
+    config: Callable[..., Config],
+    connect: Callable[[Config], Dataset],
+    client: bigquery.Client,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    views = ("live/instances_live", "dead_letters/dead_letters")
+    monkeypatch.setattr(schema, "NAMES", ("tables/instances", "tables/dead_letter", *views))
     made = config(instancesTableId="objects", deadLetterTableId="failures")
     place = Place(connect(made), made, client)
     entries = init(place.dataset, made, location="europe-west1")

@@ -20,6 +20,7 @@ class Exchange(BaseHTTPRequestHandler):
     """A request, and the means to answer it, well or badly."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else a body waits 40 ms for the acknowledgement of its head
     serve: ClassVar[Serve]
     body: bytes
 

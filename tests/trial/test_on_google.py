@@ -18,9 +18,8 @@ from dcm2bq.tools.trial.google_apis import GoogleApis
 from dcm2bq.tools.trial.lines import TrialLine, TrialResult, Verdict
 from dcm2bq.transport import Transport
 from tests.support.cloud import google_error
-from tests.support.datasets import connect, fresh_dataset
+from tests.support.datasets import borrowed_dataset, connect
 from tests.support.event_source import ALL_TRIGGERS
-from tests.support.function_stack import unique
 from tests.support.google_project import AGENT, TOPIC, GoogleProject
 from tests.support.patience import scaled
 from tests.support.proxy import Fault
@@ -441,8 +440,7 @@ def test_a_function_that_fails_again_and_again_is_not_waited_for(
 def test_a_function_that_stores_elsewhere_is_told_from_one_without_events(
     bigquery_url: str, attempt: Callable[..., dict[TrialLine, TrialResult]]
 ) -> None:
-    other = config.from_overrides({"bigQuery": {"datasetId": unique("other_")}})
-    with fresh_dataset(bigquery_url, other) as made:
+    with borrowed_dataset(bigquery_url) as made:
         big_query = {"datasetId": made.dataset_id, "timeoutSeconds": scaled(3)}
         result = attempt(FAULT_SECONDS * 3, bigQuery=big_query)[TrialLine.ROW]
     assert result.detail == "the function has stored it, but not in these tables"

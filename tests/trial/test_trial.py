@@ -23,7 +23,7 @@ from dcm2bq.tools.trial import delivery_steps
 from dcm2bq.tools.trial.delivery_steps import LINES
 from dcm2bq.tools.trial.lines import TrialLine
 from tests.support.cloud import google_error
-from tests.support.datasets import CORE, connect, dropped, fresh_dataset
+from tests.support.datasets import CORE, borrowed_dataset, connect, dropped
 from tests.support.event_source import ALL_TRIGGERS, EventSource
 from tests.support.function_stack import ROOT, unique
 from tests.support.patience import scaled, until
@@ -128,8 +128,7 @@ def test_no_trigger_for_finalized(site: Site, try_it: Try) -> None:
 
 
 def test_a_function_that_writes_to_another_dataset(try_it: Try, bigquery_url: str) -> None:
-    settings = config.from_overrides({"bigQuery": {"datasetId": unique("other_")}})
-    with fresh_dataset(bigquery_url, settings) as dataset:
+    with borrowed_dataset(bigquery_url) as dataset:
         report = try_it(seconds=FAULT_SECONDS, **in_dataset(dataset))
     assert report.ids("confirmed") >= {"tables", "views"}
     assert_refuted(report, "row", "no trace of other events", "compare bigQuery.projectId, dataset")
