@@ -20,6 +20,9 @@ from dcm2bq.google_errors import mapped
 _PAGE_ROWS = 10_000
 """Rows that a query keeps in memory at once; BigQuery sends fewer if they are large."""
 
+ERRORS_OF_VIEWS = ("objects was not refreshed in the last 7 days: run dcm2bq refresh",)
+"""The texts of all calls of ERROR in our views. They hold no value, so they may be shown."""
+
 
 class Dataset:
     """The dataset of the tables and views, for the tools.
@@ -64,6 +67,15 @@ class Dataset:
         """Return a table or view, or None if there is none."""
         table = f"{self.name}.{table_id}"
         return self._get(table, lambda **options: self._client.get_table(table, **options))
+
+    def existing_table(self, table_id: str) -> dict[str, Any]:
+        """Return a table or view; raise `ConfigError` if there is none."""
+        table = self.get_table(table_id)
+        if table is None:
+            raise ConfigError(
+                f"{self.name}.{table_id}: the table does not exist; create it with dcm2bq init"
+            )
+        return table
 
     def create_table(self, resource: Mapping[str, Any]) -> None:
         """Create a table or view."""
@@ -123,8 +135,8 @@ class Dataset:
         """Run a statement with this dataset as the default, and yield its rows page by page.
 
         Raises `ConfigError` for a statement that BigQuery refuses, with BigQuery's own message
-        if only the statement is at fault. If a value is at fault, the message would quote it
-        and is left out.
+        if only the statement is at fault, or with one of `ERRORS_OF_VIEWS`. If a value is at
+        fault, the message would quote it and is left out.
         """
         _, rows = self.read(sql, parameters)
         yield from rows
@@ -188,7 +200,11 @@ class Dataset:
         job_config.use_query_cache = False
         with mapped(f"BigQuery: {self.name}"):
             job = self._client.query(
-                sql, job_config=job_config, retry=self._retry, timeout=self._timeout
+                sql,
+                job_config=job_config,
+                retry=self._retry,
+                job_retry=None,  # the client would retry for ten minutes, even if nothing answers
+                timeout=self._timeout,
             )
             if not dry_run:
                 job.result(retry=self._retry, timeout=self._timeout)
@@ -198,9 +214,18 @@ class Dataset:
         self, sql: str, job_config: bigquery.QueryJobConfig, error: BadRequest | NotFound
     ) -> str:
         """Return what is wrong with a statement, by a dry run, which reads no value."""
+        for text in ERRORS_OF_VIEWS:
+            if text in _message(error):
+                return text  # only our text: BigQuery's message may quote a value beside it
         job_config.dry_run = True
         try:
-            self._client.query(sql, job_config=job_config, retry=self._retry, timeout=self._timeout)
+            self._client.query(
+                sql,
+                job_config=job_config,
+                retry=self._retry,
+                job_retry=None,  # the client would retry for ten minutes, even if nothing answers
+                timeout=self._timeout,
+            )
         except (BadRequest, NotFound) as same:
             return _message(same)
         return (

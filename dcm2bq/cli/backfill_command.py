@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from dcm2bq.tools.backfill.estimate import Estimate
     from dcm2bq.tools.backfill.launch import Backfill, BucketCount, Runner, RunSummary
     from dcm2bq.tools.backfill.plan import Shard
-    from dcm2bq.tools.backfill.prices import Prices
     from dcm2bq.tools.backfill.read_sample import ReadRate
     from dcm2bq.tools.backfill.run_records import Run
+    from dcm2bq.tools.prices import Prices
 
 LOCAL, DATAFLOW = "local", "DataflowRunner"
 _RUN_ID = re.compile("[a-z0-9_]{1,64}")  # part of the names of a folder, a table and jobs
@@ -223,8 +223,8 @@ def backfill(
             -- --no_use_public_ips
     """  # noqa: D301 - \b tells click to keep the line breaks
     from dcm2bq import extras  # noqa: PLC0415
-    from dcm2bq.tools.backfill.prices import read_prices  # noqa: PLC0415
     from dcm2bq.tools.backfill.run_records import Run, new_id  # noqa: PLC0415
+    from dcm2bq.tools.prices import read_prices  # noqa: PLC0415
 
     if status is not None:
         return _show_status(status, staging, as_json=as_json)

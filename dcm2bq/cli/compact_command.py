@@ -1,6 +1,6 @@
 """`dcm2bq compact`."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import click
 
@@ -42,6 +42,12 @@ def compact(*, chosen: tuple[datetime, ...], yes: bool) -> None:
     from dcm2bq.tools import compact as tool  # noqa: PLC0415
     from dcm2bq.tools.query_prices import lost_discount_usd, priced, readable, usd  # noqa: PLC0415
 
+    for begin in chosen:
+        if begin.replace(tzinfo=UTC) >= tool.first_left_alone():
+            raise click.BadParameter(
+                f"{begin:%Y-%m} has not been over for {tool.MARGIN.days} days",
+                param_hint="'--month'",
+            )
     config = configuration.load()
     dataset = Dataset(config)
     say(f"counting reads {priced(tool.plan_bytes(dataset, config))}", err=True)

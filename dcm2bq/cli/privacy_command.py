@@ -9,6 +9,7 @@ from dcm2bq import config as configuration
 from dcm2bq.cli.common import FINDINGS, Group, complain, startable
 from dcm2bq.cli.progress_line import ListingProgress
 from dcm2bq.config import Config
+from dcm2bq.errors import RejectedEventError, describe
 from dcm2bq.gcs.uri import GsUri
 from dcm2bq.row_names import row_names
 from dcm2bq.tools.display import say, say_json
@@ -36,17 +37,19 @@ def privacy() -> None:
 @click.option("--values", "with_values", is_flag=True, help="Show values, before and after.")
 @click.option("--all", "everything", is_flag=True, help="Show every row of the table.")
 @click.option("--json", "as_json", is_flag=True, help="Print each line as a JSON object.")
-def explain(file: str | None, *, with_values: bool, everything: bool, as_json: bool) -> None:
+def explain(file: str | None, *, with_values: bool, everything: bool, as_json: bool) -> int:
     """Explain what the privacy options do to headers, or to each element of a file, and why.
 
     Without FILE, the rows of PS3.15 Table E.1-1 that an option of the profile decides are shown,
     and what privacy.remove and privacy.hash name; with --all, every row. Each line has the tag, the
     keyword, what happens and what decides it: an option of the configuration, or the row and the
-    column of the table. No key is needed.
+    column of the table. There, X is remove, Z empty, D replace (here: empty), U hash, K keep and C
+    clean. No key is needed.
 
-    With FILE, each element at every level is shown, in the same way. The rules themselves are
-    applied to the header, and what is left is compared with what was there. Values are shown only
-    with --values: they are patient data. Use the configuration and the key of the function.
+    With FILE, a DICOM object but no archive, each element at every level is shown, in the same way.
+    The rules themselves are applied to the header, and what is left is compared with what was
+    there. Values are shown only with --values: they are patient data. Use the configuration and
+    the key of the function.
 
     \b
     Examples:
@@ -62,8 +65,13 @@ def explain(file: str | None, *, with_values: bool, everything: bool, as_json: b
     config = configuration.load()
     if file is None:
         _explain_options(config, everything=everything, as_json=as_json)
-    else:
+        return 0
+    try:
         _explain_file(startable(config), file, with_values=with_values, as_json=as_json)
+    except RejectedEventError as error:
+        complain(f"{file}: {describe(error)}")
+        return FINDINGS
+    return 0
 
 
 @privacy.command()

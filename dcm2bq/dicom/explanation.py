@@ -58,7 +58,7 @@ _CONDITIONS: dict[Action | None, str] = {
     Action.CLEAN_DESCRIPTION: "kept if privacy.keptDescriptors lists it",
     Action.CLEAN_CONTENT: "content items keep what nobody typed",
     Action.CHECK_SAFE: "kept if Table E.3.10-1 lists the element",
-    Action.SHIFT: "emptied if it is not a date or time, or the patient is unknown",
+    Action.SHIFT: "emptied if it cannot be shifted or the patient is unknown",
 }
 """What the value decides, in words."""
 _GUARD = "its tag or value is not what the standard calls for"
@@ -117,7 +117,7 @@ def explain_rows(options: Privacy) -> Iterator[RowExplanation]:
             basic=listed.basic if listed else None,
             fate=_meant(decision.action, _example(selector)),
             decided_by=_because(decision, selector),
-            condition=_CONDITIONS.get(decision.action),
+            condition=_condition(decision.action, _example(selector)),
         )
 
 
@@ -149,6 +149,13 @@ def _meant(action: Action | None, tag: int) -> Fate:
     if action is Action.SHIFT and not (public_vr(tag) in _DATE_VRS or tag in DATES_IN_TEXT):
         return Fate.KEPT
     return _FATES[action]
+
+
+def _condition(action: Action | None, tag: int) -> str | None:
+    """Return what the value of an element with a tag decides."""
+    if action is Action.SHIFT and public_vr(tag) == "TM":
+        action = Action.CHECK_TIME
+    return _CONDITIONS.get(action)
 
 
 class _ItemPlace(NamedTuple):
@@ -190,7 +197,8 @@ def _compared(
             vr=element.vr,
             fate=fate,
             reason=_date_reason(rules, element, fate, decision)
-            or _reason(decision, fate, is_content=scope.is_content),
+            or _unknown_reason(element, fate, decision)
+            or _reason(decision, fate, element.tag, is_content=scope.is_content),
             before=_text(element, scope.charset),
             after=None if now is None else _text(now, scope.charset),
         )
@@ -220,7 +228,7 @@ def _fate(rules: Rules, element: Element, now: Element | None, decision: Decisio
 
 def _change(rules: Rules, element: Element, decision: Decision) -> Fate:
     """Return what replaced a value by another."""
-    if decision.action in {Action.HASH, Action.CHECK_UID}:
+    if decision.action in {Action.HASH, Action.CHECK_UID} or element.vr == "UI":
         return Fate.HASHED
     is_date = rules.shifts_dates and temporal_vr(element.tag, element.vr)
     return Fate.SHIFTED if is_date else Fate.CLEANED
@@ -239,11 +247,22 @@ def _date_reason(rules: Rules, element: Element, fate: Fate, decision: Decision)
     return None
 
 
-def _reason(decision: Decision, fate: Fate, *, is_content: bool) -> str:
+def _unknown_reason(element: Element, fate: Fate, decision: Decision) -> str | None:
+    """Return why a name or UID was changed under a tag that the dictionary lacks; or None."""
+    if decision.action is not None or is_private(element.tag) or public_vr(element.tag) != "UN":
+        return None
+    if element.vr == "PN" and fate is Fate.EMPTIED:
+        return "basic: names are emptied under any unknown tag"
+    if element.vr == "UI" and fate is Fate.HASHED:
+        return "basic: UIDs are hashed under any unknown tag"
+    return None
+
+
+def _reason(decision: Decision, fate: Fate, tag: int, *, is_content: bool) -> str:
     """Return why an element ends as it does; the value has a say if the rule alone does not."""
-    if is_content and fate is not _FATES[decision.action]:
+    if is_content and (decision.action is None or fate is not _FATES[decision.action]):
         return f"cleanStructuredContent: {_CONDITIONS[Action.CLEAN_CONTENT]}"
-    because, detail = _because(decision), _CONDITIONS.get(decision.action)
+    because, detail = _because(decision), _condition(decision.action, tag)
     if fate is Fate.REFERRED:
         detail = _REFERENCE
     elif detail is None and fate is not _FATES[decision.action]:
@@ -256,8 +275,10 @@ def _because(decision: Decision, selector: str = "") -> str:
     if decision.selected_by:
         return decision.selected_by
     if decision.row is None:
-        if decision.is_unlisted_date:
-            return f"{decision.option or 'basic'}: a date that Table E.1-1 does not list"
+        if decision.unlisted:
+            return (
+                f"{decision.option or 'basic'}: {decision.unlisted} that Table E.1-1 does not list"
+            )
         if decision.action is Action.REMOVE:
             return "PS3.15 E.1.1: only the encoding is kept of groups 0000 and 0002"
         return "no rule names it"

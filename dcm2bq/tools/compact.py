@@ -38,11 +38,10 @@ def plan(dataset: Dataset, config: Config) -> list[CompactionMonth]:
 
     The query reads path, version, event and time of all rows.
     """
-    until = _begin(datetime.now(UTC) - MARGIN)
     sql = schema.statement("compaction/compaction_plan", config, dataset.project)
     compaction = schema.statement("compaction/compaction", config, dataset.project)
     months = []
-    for row in dataset.query(sql, {"until": until}):
+    for row in dataset.query(sql, {"until": first_left_alone()}):
         size = dataset.bytes_processed(compaction, _interval(row["month"]))
         months.append(
             CompactionMonth(row["month"], row["row_count"], row["hidden"], row["markers"], size)
@@ -50,8 +49,17 @@ def plan(dataset: Dataset, config: Config) -> list[CompactionMonth]:
     return months
 
 
+def first_left_alone() -> datetime:
+    """Return the begin of the first month that is not compacted yet."""
+    return _begin(datetime.now(UTC) - MARGIN)
+
+
 def plan_bytes(dataset: Dataset, config: Config) -> int:
-    """Return the bytes that `plan` reads."""
+    """Return the bytes that `plan` reads.
+
+    Raises `ConfigError` if `instances` does not exist.
+    """
+    dataset.existing_table(config.big_query.instances_table_id)
     sql = schema.statement("compaction/compaction_plan", config, dataset.project)
     return dataset.bytes_processed(sql, {"until": datetime.now(UTC)})
 

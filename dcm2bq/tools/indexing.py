@@ -29,11 +29,7 @@ def require_table(dataset: Dataset, config: Config) -> None:
     secret_manager.provide_hash_key(config.privacy)
     dicom.privacy_rules(config.privacy)
     definition = schema.load(config, dataset.project)[0]  # `instances` is created first
-    table = dataset.get_table(definition.name)
-    if table is None:
-        raise ConfigError(
-            f"{definition.qualified_name}: the table does not exist; create it with dcm2bq init"
-        )
+    table = dataset.existing_table(definition.name)
     if refusals := compare(table, definition).refusals:
         raise ConfigError(
             "\n".join(f"{definition.qualified_name}: {refusal}" for refusal in refusals)

@@ -1,16 +1,15 @@
-"""What queries and storage of BigQuery cost, as messages say it.
+"""What queries and storage of BigQuery cost, as messages say it, from the packaged prices."""
 
-List prices of on-demand queries and of logical storage in the US, as of November 2026.
-"""
+from functools import cache
+
+from dcm2bq.tools.prices import read_prices
 
 _TIB = 1 << 40
 _GIB = 1 << 30
 _UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6))
 
-USD_PER_TIB = 6.25
-"""Price of a query for each TiB that it reads."""
-_LONG_TERM_USD = 0.01
-"""What a GiB costs more for each month of active instead of long-term storage."""
+_LONG_TERM_DISCOUNT = 0.5
+"""Of the price of active storage: "approximately 50%", says BigQuery's documentation."""
 _ACTIVE_MONTHS = 3
 """Months until a partition that was changed is long-term storage again."""
 
@@ -25,16 +24,26 @@ def priced(size: int) -> str:
 
 
 def usd(size: int) -> float:
-    """Return the price of a query, given the bytes that it reads."""
-    return size / _TIB * USD_PER_TIB
+    """Return the on-demand price of a query, given the bytes that it reads."""
+    return size / _TIB * _dollars("bigquery_query")
 
 
 def lost_discount_usd(size: int) -> float:
-    """Return what storage costs more if that many bytes are not long-term storage any more."""
-    return size / _GIB * _LONG_TERM_USD * _ACTIVE_MONTHS
+    """Return what storage costs more if that many bytes are not long-term storage any more.
+
+    >>> f"{lost_discount_usd(1 << 40):.2f}"
+    '35.33'
+    """
+    return size / _GIB * _dollars("bigquery_storage") * _LONG_TERM_DISCOUNT * _ACTIVE_MONTHS
 
 
 def readable(size: int) -> str:
     """Return a size in decimal units."""
     unit, scale = next((unit for unit in _UNITS if size >= unit[1]), _UNITS[-1])
     return f"{size / scale:,.1f} {unit}"
+
+
+@cache
+def _dollars(item: str) -> float:
+    """Return the price of a TiB read, or of a GiB stored for a month."""
+    return read_prices().of(item).each

@@ -48,6 +48,7 @@ def refresh(
     Raises `ConfigError` if `objects` does not exist, and `ServiceError` if BigQuery cannot be
     reached or refuses; nothing is changed then.
     """
+    dataset.existing_table("objects")
     since = EVERYTHING if full else _since(dataset, config)
     sql = schema.statement("objects/refresh", config, dataset.project)
     planned = Refresh(since, dataset.bytes_processed(sql, {"since": since}))
@@ -57,7 +58,11 @@ def refresh(
 
 
 def last_refresh(dataset: Dataset) -> datetime | None:
-    """Return when `objects` was last refreshed, or None if it never was."""
+    """Return when `objects` was last refreshed, or None if it never was.
+
+    Raises `ConfigError` if it does not exist.
+    """
+    dataset.existing_table("objects")
     (row,) = dataset.query("SELECT MAX(refreshed_at) AS refreshed FROM objects")
     at: datetime | None = row["refreshed"]
     return at

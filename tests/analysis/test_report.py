@@ -14,8 +14,9 @@ import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config, from_overrides
+from dcm2bq.tools import query_prices
 from dcm2bq.tools.report import report as tool
-from dcm2bq.tools.report.answers import USD_PER_TIB, Answered, Interviewer
+from dcm2bq.tools.report.answers import Answered, Interviewer
 from dcm2bq.tools.report.page import Report, render
 from dcm2bq.tools.report.questions import OVERVIEW, SECTIONS, Question, Rows
 from tests.analysis import test_quality_findings as findings
@@ -280,7 +281,7 @@ def charts() -> int:
 
 def test_questions_beyond_the_budget_are_not_asked() -> None:
     price = 1.5
-    dataset = Answers(bytes_each=int(price / USD_PER_TIB * 2**40))
+    dataset = Answers(bytes_each=int(price / query_prices.usd(2**40) * 2**40))
     html = page(dataset, budget=4)
     assert len(dataset.asked) == 2
     assert (

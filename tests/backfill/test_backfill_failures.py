@@ -11,9 +11,9 @@ from dcm2bq import cli
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.errors import JobFailedError, QuotaExceededError
 from dcm2bq.tools.backfill.launch import Backfill
-from dcm2bq.tools.backfill.prices import read_prices
 from dcm2bq.tools.backfill.run_records import FAILURE, Run, RunRecords, new_id
 from dcm2bq.tools.backfill.status import read
+from dcm2bq.tools.prices import read_prices
 from tests.support.backfill_site import (
     CT_SMALL,
     DCM2BQ,

@@ -1,32 +1,37 @@
-"""Workers read the key of the hash by its name; nothing that is sent to them contains it."""
+"""Processes read the key of the hash by its name; nothing that is sent to workers contains it."""
 
 import base64
 import bz2
 import contextlib
 import hashlib
 import hmac
+import json
 import re
 import zlib
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from dcm2bq import config, emulators, hash_key
+from dcm2bq import cli, config, emulators, hash_key
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.dicom import privacy_rules
 from dcm2bq.gcs.run_folder import RunFolder
+from dcm2bq.local.servers import function_server
 from dcm2bq.row_names import RowNames
 from tests.backfill.test_dataflow import specify
 from tests.support.backfill_site import CT_SMALL, Site
 from tests.support.beam_forks import BeamForks
+from tests.support.cloud import TYPE_PREFIX, Event
 from tests.support.datasets import borrowed_dataset, in_dataset
+from tests.support.function_stack import ROOT
 from tests.support.http_server import Exchange, serving
-from tests.support.proxy import LoadingBigQuery, Proxy
+from tests.support.proxy import Fault, LoadingBigQuery, Proxy
 
 KEY = b"SENTINEL-key-of-the-pseudonyms"
 NAME = "Doe^Jane"
+FINALIZED = f"{TYPE_PREFIX}finalized"
 SECRET = "projects/my-project/secrets/dcm2bq/versions/3"
 PRIVACY = {
     "profile": "basic",
@@ -127,6 +132,33 @@ def test_each_process_reads_the_key(hashing: Site, secrets: SecretManager) -> No
     assert row["path"] == path_of(hashing, "ct.dcm")
     assert secrets.requests >= 2
     assert "SENTINEL" not in done.out + done.err
+
+
+def test_every_way_into_the_table_shifts_the_dates_of_a_patient_by_the_same_days(
+    hashing: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backfill, the function, a repair, and a retry of a dead letter."""
+    environ = {**hashing.environ, "DCM2BQ_CONFIG": json.dumps(hashing.overrides)}
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    backfilled = hashing.backfill()
+    assert backfilled.status == 0, backfilled.err
+    now = datetime.now(UTC)
+    with function_server(tmp_path, ROOT / "main.py", {**environ, "PYTHONPATH": str(ROOT)}) as url:
+        for name, time in (("ingested.dcm", now), ("retried.dcm", now - timedelta(days=2))):
+            data = hashing.upload(name, CT_SMALL)
+            event = Event(id=name, type=FINALIZED, time=time.isoformat(), data=data)
+            hashing.storage.faults = [Fault("alt=media", 403)] if time < now else []
+            assert event.post(url).status_code == 200
+    hashing.storage.faults = []
+    cli.main(["dead-letters", "retry", "--all"])
+    hashing.upload("repaired.dcm", CT_SMALL)
+    cli.main(["verify", f"gs://{hashing.source.name}", "--repair", "--settle", "0"])
+    rows = {row["path"]: row for row in hashing.rows()}
+    names = ("ct.dcm", "ingested.dcm", "retried.dcm", "repaired.dcm")
+    assert rows.keys() == {path_of(hashing, name) for name in names}
+    assert len({row["StudyDate"] for row in rows.values()} - {STUDY_DATE}) == 1
+    assert len({json.dumps(row["metadata"]) for row in rows.values()}) == 1
 
 
 def path_of(site: Site, name: str) -> str:

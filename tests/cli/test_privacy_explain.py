@@ -51,7 +51,7 @@ def test_the_table_needs_no_key_and_shows_what_options_decide(explain: Command) 
     assert (
         "00080020  StudyDate                                 shifted   "
         "Table E.1-1, retainLongitudinalModifiedDates: C: "
-        "emptied if it is not a date or time, or the patient is unknown\n"
+        "emptied if it cannot be shifted or the patient is unknown\n"
     ) in done.out
     assert "PatientName " not in done.out
     first, names, logged = done.err.splitlines()
@@ -104,6 +104,14 @@ def test_wrong_usage_is_explained(
     done = explain(*args)
     assert (done.status, done.out) == (status, "")
     assert message in done.err
+
+
+def test_a_file_that_is_not_dicom_is_named(explain: Command, tmp_path: Path) -> None:
+    path = tmp_path / "scan.txt"
+    path.write_bytes(b"no DICOM" * 50)
+    done = explain(str(path))
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith(f"{path}: ")
 
 
 def test_a_file_needs_the_key(explain: Command, file: str) -> None:

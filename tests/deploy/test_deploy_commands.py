@@ -216,7 +216,7 @@ def test_a_line_of_dcm2bq_is_no_wrong_usage_when_it_runs(
     error = result.exception
     assert not isinstance(error, click.UsageError), error.format_message()
     if isinstance(error, ConfigError):
-        assert re.search("backfill needs packages|there is no such bucket", str(error))
+        assert re.search("backfill needs packages|there is no such (bucket|run)", str(error))
 
 
 @pytest.mark.parametrize("line", of("gcloud", "bq", "terraform"), ids=str)

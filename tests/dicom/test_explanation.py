@@ -90,10 +90,13 @@ def test_each_reason_names_the_rule_that_decides() -> None:
         element(0x00080030, "TM", b"noon"),
         element(0x00080070, "LO", b"ACME"),
         element(0x00081030, "LO", b"E+1 "),
+        element(0x00089998, "PN", b"Doe^Jane"),
         element(0x00089999, "DA", b"20240229"),
+        element(0x0008999A, "UI", b"1.2.3.4"),
         element(0x00100010, "PN", b"Doe^Jane"),
         element(0x00100020, "LO", b"4711"),
         sequence(0x00081140, item(element(0x00081155, "UI", b"1.2.3.4"))),
+        sequence(0x0040A730, item(element(0x0040A040, "CS", b"TEXT"))),
     )
     options = {**PROFILE_WITH_OPTIONS, "remove": ["Manufacturer"]}
     explanations = {entry.path: entry for entry in explained(content, configured(options))}
@@ -102,14 +105,15 @@ def test_each_reason_names_the_rule_that_decides() -> None:
         for path, entry in explanations.items()
         if path.startswith(("Study", "Manu", "Patient", "Referenced", "SOPI"))
     }
-    dates = (
-        "retainLongitudinalModifiedDates: C: "
-        "emptied if it is not a date or time, or the patient is unknown"
-    )
+    shifting = "retainLongitudinalModifiedDates: C"
+    dates = f"{shifting}: emptied if it cannot be shifted or the patient is unknown"
     assert said == {
         "SOPInstanceUID": ("hashed", "Table E.1-1 00080018, basic: U"),
         "StudyDate": ("shifted", f"Table E.1-1 00080020, {dates}"),
-        "StudyTime": ("emptied", f"Table E.1-1 00080030, {dates}"),
+        "StudyTime": (
+            "emptied",
+            f"Table E.1-1 00080030, {shifting}: emptied unless it is a date or time",
+        ),
         "Manufacturer": ("removed", "privacy.remove"),
         "StudyDescription": (
             "kept",
@@ -124,6 +128,13 @@ def test_each_reason_names_the_rule_that_decides() -> None:
         ),
     }
     assert explanations["PatientName"].before == "Doe^Jane"
+    kept = explanations["ContentSequence[0].ValueType"]
+    assert kept.reason == "cleanStructuredContent: content items keep what nobody typed"
+    assert {entry.reason for entry in explanations.values() if entry.path.startswith("(")} == {
+        "basic: names are emptied under any unknown tag",
+        "retainLongitudinalModifiedDates: dates are shifted under any tag",
+        "basic: UIDs are hashed under any unknown tag",
+    }
 
 
 def test_the_table_says_what_each_row_means_for_the_options() -> None:

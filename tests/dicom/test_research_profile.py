@@ -191,6 +191,27 @@ def test_a_date_that_the_table_does_not_list_is_a_date(options: list[str], dates
         assert left == dates
 
 
+@pytest.mark.parametrize("options", [[], ["retainUids"]])
+def test_a_name_or_uid_that_the_table_does_not_list_is_one(options: list[str]) -> None:
+    """UIDs of classes are kept: private ones, too, are no UIDs of objects."""
+    content = dicom(
+        identity(),
+        element(0x0008001A, "UI", "1.2.77.1"),  # Related General SOP Class UID
+        element(0x00081167, "UI", "1.2.77.2"),  # Multi-frame Source SOP Instance UID
+        element(0x00142006, "PN", "Doe^Jane"),  # Evaluator Name
+        element(0x0040A067, "PN", "Doe^Jane"),  # Document Author (Trial)
+        element(0x0040E030, "UI", "1.2.77.3"),  # Repository Unique ID
+        element(0x0AF00CBC, "PN", "Doe^Jane"),  # nobody knows these two
+        element(0x0AF00CBE, "UI", "1.2.77.4"),
+    )
+    assert convert(content).text.count("Doe^Jane") == 3
+    done = convert(content, {"privacy": {"profile": "basic", "options": options}})
+    assert "Doe" not in done.text
+    kept = set(re.findall(r"1\.2\.77\.\d", done.text))
+    assert kept == ({f"1.2.77.{n}" for n in range(1, 5)} if options else {"1.2.77.1"})
+    assert done.text.count('"2.25.') == (0 if options else 5)
+
+
 def test_the_column_of_the_study_date_is_the_shifted_date() -> None:
     done = research("CT_small.dcm")
     assert done.columns["StudyDate"] == str(date.fromisoformat(done.metadata["StudyDate"]))

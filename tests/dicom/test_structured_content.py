@@ -288,7 +288,9 @@ def test_what_describes_the_patient_is_kept_only_by_the_option_for_it() -> None:
     def described() -> list[Item]:
         female = element(CODE, "SQ", [code("F")])
         sex = content_item("CODE", code("121032"), female)
-        return [number("45", "a", AGE), number("70", "kg", code("29463-7", "LN")), sex]
+        index = number("22", "kg/m2", code("F-01860", "SNM3"))
+        weight = number("70", "kg", code("29463-7", "LOINC"))
+        return [number("45", "a", AGE), weight, sex, index]
 
     kept = described()
     clean(*kept)
@@ -297,7 +299,7 @@ def test_what_describes_the_patient_is_kept_only_by_the_option_for_it() -> None:
     assert value(kept[2], CODE, CODE_VALUE) == b"F"
     removed = described()
     clean(*removed, keeps_patient=False)
-    assert [value(item, MEASURED) or value(item, CODE) for item in removed] == [None] * 3
+    assert [value(item, MEASURED) or value(item, CODE) for item in removed] == [None] * 4
     assert value(removed[0], CONCEPT, CODE_VALUE) == b"121033"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dcm2bq.local.user_cache import user_cache
 from tests.support.patience import until
 from tests.support.processes import guarded, marked, processes
 
@@ -58,6 +59,19 @@ class Cli:
     def processes(self) -> list[str]:
         """Return the command lines of all processes started here that are still running."""
         return list(processes(self.mark).values())
+
+
+@pytest.fixture(autouse=True, scope="package")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep reports out of the user's cache, and share only its prepared databases."""
+    kept = user_cache() / "local"
+    kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        user_cache().mkdir()
+        (user_cache() / "local").symlink_to(kept)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -25,13 +25,83 @@ from tests.local.conftest import COMMAND, ODD_NAMES, Cli
 from tests.support.analysis_objects import made_objects
 from tests.support.archive_files import tar_of, zip_of
 
+Done = subprocess.CompletedProcess[str]
 
-def test_odd_names_and_broken_files_are_ingested_and_reported(cli: Cli, odd_folder: Path) -> None:
-    done = cli.run("local", str(odd_folder), "--once")
-    live, rest = len(ODD_NAMES), 4
+OTHER_NAMES = ("IM0001", "1.2.840.5", "sub/IM0002")
+"""Names of DICOM files that `input.namePattern` excludes by default."""
+SNIFF = ("--option", "input.otherNames=sniff")
+
+
+@pytest.fixture(scope="module")
+def run_of_odd_files(cli: Cli, odd_folder: Path, dicom_files: Path) -> Done:
+    """A run with the default options."""
+    write_other_names(odd_folder, dicom_files)
+    for name in ("study.zip", "more.tar.gz", "CHANGES"):
+        (odd_folder / name).write_text("no DICOM")
+    return cli.run("local", str(odd_folder), "--once")
+
+
+@pytest.fixture(scope="module")
+def run_with_options(cli: Cli, tmp_path_factory: pytest.TempPathFactory, dicom_files: Path) -> Done:
+    """A run that opens archives and looks into files with any name."""
+    folder = tmp_path_factory.mktemp("archives")
+    write_other_names(folder, dicom_files)
+    scan = dicom(identity(), element(0x00080060, "CS", "CT"))
+    members = {"1": scan, "2": scan, "cut": scan[:-3], "x": b"x"}
+    (folder / "study.zip").write_bytes(zip_of(members))
+    (folder / "text.tgz").write_bytes(tar_of({"a.txt": b"text"}, is_compressed=True))
+    (folder / "broken.zip").write_bytes(b"PK")
+    (folder / "scan.dcm").write_bytes(scan)
+    (folder / "notes.txt").write_bytes(b"text")
+    return cli.run("local", str(folder), "--once", "--option", "input.archives=read", *SNIFF)
+
+
+@pytest.fixture(scope="module")
+def run_of_huge_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Done, int]]:
+    """A run on dose reports, a text and a file of 3 GiB; and the bytes of disk that it took.
+
+    On stderr is the memory of its largest process, in KiB. The content decides about other names.
+    """
+    folder, pixels = tmp_path_factory.mktemp("huge"), 3 * 2**30
+    reports = (*made_objects("reports/dose/ct."), *made_objects("reports/dose/biplane."))
+    for n, report in enumerate(reports):
+        (folder / f"{n}.dcm").write_bytes(report.content)
+    (folder / "study.zip").write_text("no DICOM")
+    with (folder / "huge.dcm").open("wb") as huge:
+        huge.write(dicom(identity(), element(0x7FE00010, "OW", length=pixels)))
+        huge.truncate(huge.tell() + pixels)
+    program = (
+        "import resource, subprocess, sys\n"
+        "status = subprocess.run(sys.argv[1:]).returncode\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)\n"
+        "sys.exit(status)\n"
+    )
+    before = shutil.disk_usage(folder).free
+    done = subprocess.run(
+        [sys.executable, "-c", program, COMMAND, "local", str(folder), "--once", *SNIFF],
+        env={**os.environ, "XDG_RUNTIME_DIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    yield done, before - shutil.disk_usage(folder).free
+    (folder / "huge.dcm").unlink()
+
+
+def write_other_names(folder: Path, dicom_files: Path) -> None:
+    for name in OTHER_NAMES:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(dicom_files / "MR_small.dcm", folder / name)
+
+
+def test_odd_names_and_broken_files_are_ingested_and_reported(
+    run_of_odd_files: Done, odd_folder: Path
+) -> None:
+    done, live = run_of_odd_files, len(ODD_NAMES)
     first = done.stdout.strip().splitlines()[0]
-    assert first.startswith(f"{live + rest} objects in ")
-    assert first.endswith(f": {live} in BigQuery, 2 dead letters, 2 ignored, 1 failed")
+    assert first.startswith(f"{live + 10} objects in ")
+    assert first.endswith(f": {live} in BigQuery, 2 dead letters, 8 ignored, 1 failed")
     assert re.search(r"^ +CT +1 +1 +6 +235 KB$", done.stdout, re.MULTILINE)
     letters = {
         path: reason
@@ -103,15 +173,6 @@ def test_a_query_without_a_running_stack_ignores_the_callers_settings(
     assert {(row["ok"], row["letters"]) for row in rows} == {(True, 2)}
     (report,) = (row for row in rows if row["path"] == "gs://dicom/SR/report.dcm")
     assert report["metadata"]["00080060"] == {"vr": "CS", "Value": ["SR"]}
-
-
-def test_a_folder_without_files_is_reported(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "inner").mkdir()
-    done = cli.run("local", str(tmp_path), "--once")
-    assert done.returncode == 0
-    first, *_, last = done.stdout.strip().splitlines()
-    assert first.startswith("0 objects in ")
-    assert last == f"There is no file in the folder {tmp_path}"
 
 
 @pytest.mark.parametrize(
@@ -189,86 +250,52 @@ def test_a_signal_does_not_interrupt_the_stopping_of_servers(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_huge_file_is_neither_copied_nor_held_in_memory(tmp_path: Path) -> None:
+def test_a_huge_file_is_neither_copied_nor_held_in_memory(
+    run_of_huge_file: tuple[Done, int],
+) -> None:
     """3 GiB with a header of 1 KB: no process gets large."""
-    pixels = 3 * 2**30
-    with (tmp_path / "huge.dcm").open("wb") as huge:
-        huge.write(dicom(identity(), element(0x7FE00010, "OW", length=pixels)))
-        huge.truncate(huge.tell() + pixels)
-    program = (
-        "import resource, subprocess, sys\n"
-        "status = subprocess.run(sys.argv[1:]).returncode\n"
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)\n"
-        "sys.exit(status)\n"
-    )
-    before = shutil.disk_usage(tmp_path).free
-    done = subprocess.run(
-        [sys.executable, "-c", program, COMMAND, "local", str(tmp_path), "--once"],
-        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert (done.returncode, "1 object in " in done.stdout) == (0, True), done.stderr
+    done, disk = run_of_huge_file
+    assert (done.returncode, ": 3 in BigQuery, 0 dead letters, 1 ignored\n" in done.stdout) == (
+        0,
+        True,
+    ), done.stderr
     assert "3.22 GB" in done.stdout
     assert int(done.stderr) < 700 * 1024  # KiB: the local BigQuery needs some 300 MiB
-    assert before - shutil.disk_usage(tmp_path).free < 2**30
+    assert disk < 2**30
 
 
-def test_ignored_names_that_may_be_dicom_are_listed(
-    cli: Cli, tmp_path: Path, dicom_files: Path
-) -> None:
-    for name in ("IM0001", "1.2.840.5", "scan.dcm", "sub/IM0002"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(dicom_files / "MR_small.dcm", tmp_path / name)
-    for name in ("study.zip", "more.tar.gz", "notes.txt", "CHANGES"):
-        (tmp_path / name).write_text("no DICOM")
-    done = cli.run("local", str(tmp_path), "--once")
-    assert "1 in BigQuery, 0 dead letters, 7 ignored" in done.stdout
-    assert (
-        "  2 archives: more.tar.gz, study.zip; --option input.archives=read opens them\n"
-        in done.stdout
-    )
+def test_ignored_names_that_may_be_dicom_are_listed(run_of_odd_files: Done) -> None:
+    out = run_of_odd_files.stdout
+    assert "  2 archives: more.tar.gz, study.zip; --option input.archives=read opens them\n" in out
     assert (
         "  3 of 7 files that input.namePattern excludes begin with DICM: 1.2.840.5, IM0001, "
-        "sub/IM0002; --option input.otherNames=sniff records them\n" in done.stdout
+        "sub/IM0002; --option input.otherNames=sniff records them\n" in out
     )
-    done = cli.run("local", str(tmp_path), "--once", "--option", "input.otherNames=sniff")
-    assert "4 in BigQuery, 0 dead letters, 4 ignored" in done.stdout
+
+
+def test_archives_are_listed_where_content_decides_too(run_of_huge_file: tuple[Done, int]) -> None:
     assert (
         "Ignored: empty objects, and content that does not begin like DICOM "
-        "(option input.otherNames)\n  2 archives: " in done.stdout
+        "(option input.otherNames)\n  1 archive: study.zip; " in run_of_huge_file[0].stdout
     )
 
 
-def test_archives_are_expanded_and_counted(cli: Cli, tmp_path: Path) -> None:
-    scan = dicom(identity(), element(0x00080060, "CS", "CT"))
-    (tmp_path / "study.zip").write_bytes(
-        zip_of({"1": scan, "2": scan, "cut": scan[:-3], "x": b"x"})
-    )
-    (tmp_path / "text.tgz").write_bytes(tar_of({"a.txt": b"text"}, is_compressed=True))
-    (tmp_path / "broken.zip").write_bytes(b"PK")
-    (tmp_path / "scan.dcm").write_bytes(scan)
-    (tmp_path / "notes.txt").write_bytes(b"text")
-    done = cli.run("local", str(tmp_path), "--once", "--option", "input.archives=read")
-    first = done.stdout.strip().splitlines()[0]
-    assert first.startswith("5 objects in ")
+def test_archives_are_expanded_and_counted(run_with_options: Done) -> None:
+    out = run_with_options.stdout
+    first = out.strip().splitlines()[0]
+    assert first.startswith("8 objects in ")
     assert first.endswith(
-        ": 2 in BigQuery, 2 dead letters, 1 ignored, 2 archives with 2 rows of members"
+        ": 5 in BigQuery, 2 dead letters, 1 ignored, 2 archives with 2 rows of members"
     )
-    assert "gs://dicom/study.zip, member cut" in done.stdout
-    assert "opens them" not in done.stdout
+    assert "gs://dicom/study.zip, member cut" in out
+    assert "opens them" not in out
 
 
 def test_the_summary_has_the_doses_and_no_heading_without_findings(
-    cli: Cli, tmp_path: Path
+    run_of_huge_file: tuple[Done, int],
 ) -> None:
-    reports = (*made_objects("reports/dose/ct."), *made_objects("reports/dose/biplane."))
-    for n, report in enumerate(reports):
-        (tmp_path / f"{n}.dcm").write_bytes(report.content)
-    done = cli.run("local", str(tmp_path), "--once")
-    dose = done.stdout.partition("Radiation dose (view dose_summary)\n\n")[2].splitlines()
+    out = run_of_huge_file[0].stdout
+    dose = out.partition("Radiation dose (view dose_summary)\n\n")[2].splitlines()
     names = [name for name in dose[0].strip().split("  ") if name]
     assert dict(zip(map(str.strip, names), dose[2].split(), strict=True)) == {
         "Studies": "2",
@@ -277,7 +304,7 @@ def test_the_summary_has_the_doses_and_no_heading_without_findings(
         "X-ray events": "4",
         "Greatest DAP of a study (Gy.m2)": "0.000128",
     }
-    assert "Worth checking" not in done.stdout
+    assert "Worth checking" not in out
 
 
 def test_missing_packages_are_reported_with_the_command_that_installs_them() -> None:

@@ -121,7 +121,7 @@ def test_a_statement_that_would_change_the_running_stack_is_refused(
 def test_a_query_for_another_folder_starts_a_new_stack(watching: Watching, tmp_path: Path) -> None:
     sql = "SELECT COUNT(*) AS n FROM instances_live"
     done = watching.cli.run("local", str(tmp_path), "--query", sql, "--json")
-    assert json.loads(done.stdout) == [{"n": 0}]
+    assert (done.returncode, json.loads(done.stdout)) == (0, [{"n": 0}])
     assert done.stderr == f"no dcm2bq local is watching {tmp_path}: querying a new stack\n"
 
 
@@ -258,12 +258,14 @@ def test_a_killed_stack_leaves_no_process_and_no_folder(
     assert (scans / "a.dcm").exists()
 
 
-def test_the_stack_stops_and_names_a_server_that_has_ended(
-    cli: Cli, tmp_path: Path, dicom_files: Path
+def test_a_stack_without_files_says_so_and_names_the_server_that_ended_it(
+    cli: Cli, tmp_path: Path
 ) -> None:
-    shutil.copyfile(dicom_files / "MR_small.dcm", tmp_path / "a.dcm")
+    (tmp_path / "inner").mkdir()
     with cli.start("local", str(tmp_path)) as process:
         watching = Watching(cli, tmp_path, process)
+        assert watching.line("object").startswith("0 objects in ")
+        assert watching.line("There is").strip() == f"There is no file in the folder {tmp_path}"
         watching.line("Watching")
         threads = Path(f"/proc/{process.pid}/task").iterdir()
         pids = [pid for thread in threads for pid in (thread / "children").read_text().split()]

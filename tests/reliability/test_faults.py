@@ -335,29 +335,40 @@ def write_key(path: Path, token_uri: str) -> None:
     path.write_text(json.dumps(content))
 
 
-@pytest.fixture(scope="module", params=["BIGQUERY_EMULATOR_HOST", "STORAGE_EMULATOR_HOST"])
+SERVICES = ("BIGQUERY_EMULATOR_HOST", "STORAGE_EMULATOR_HOST")
+
+
+@pytest.fixture(scope="module")
 def token_faults(
-    hasty: Stack, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Seen]:
-    """Each fault of the token endpoint, for a function that needs it for one of the services."""
-    endpoint, outcomes = TokenEndpoint(), {}
-    with serving(endpoint.serve) as token_url:
-        key = tmp_path_factory.mktemp("key") / "key.json"
-        write_key(key, f"{token_url}/token")
-        environ = {request.param: "", "GOOGLE_APPLICATION_CREDENTIALS": str(key)}
-        with function(OURS, 0, 4, environ=elsewhere(hasty, **environ)) as (port, _):
-            for fault in TOKENS:
-                endpoint.fault, endpoint.requests = fault, 0
-                outcomes[fault] = post(hasty, upload(hasty), f"http://127.0.0.1:{port}")
-                assert endpoint.requests > 0
-    return look_at(hasty, outcomes)
+    hasty: Stack, tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, str], Seen]:
+    """Each fault of the token endpoint, for functions that need it for one of the services each."""
+
+    def outcomes_for(service: str) -> dict[tuple[str, str], Outcome]:
+        endpoint, outcomes = TokenEndpoint(), {}
+        with serving(endpoint.serve) as token_url:
+            key = tmp_path_factory.mktemp("key") / "key.json"
+            write_key(key, f"{token_url}/token")
+            environ = {service: "", "GOOGLE_APPLICATION_CREDENTIALS": str(key)}
+            with function(OURS, 0, 4, environ=elsewhere(hasty, **environ)) as (port, _):
+                for fault in TOKENS:
+                    endpoint.fault, endpoint.requests = fault, 0
+                    event = upload(hasty)
+                    outcomes[service, fault] = post(hasty, event, f"http://127.0.0.1:{port}")
+                    assert endpoint.requests > 0
+        return outcomes
+
+    with ThreadPoolExecutor(len(SERVICES)) as pool:
+        first, second = pool.map(outcomes_for, SERVICES)
+    return look_at(hasty, first | second)
 
 
 @pytest.mark.parametrize("fault", TOKENS)
+@pytest.mark.parametrize("service", SERVICES)
 def test_without_an_access_token_an_event_is_delivered_again(
-    token_faults: dict[str, Seen], fault: str
+    token_faults: dict[tuple[str, str], Seen], service: str, fault: str
 ) -> None:
-    seen = token_faults[fault]
+    seen = token_faults[service, fault]
     assert seen.outcome.status == 500
     assert seen.outcome.seconds < DEADLINE + REFRESH + SLACK * patience()
     assert seen.rows == 0

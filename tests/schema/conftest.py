@@ -81,6 +81,13 @@ def dataset(bigquery_url: str) -> Iterator[Dataset]:
 
 
 @pytest.fixture(scope="module")
+def refreshed(dataset: Dataset) -> Iterator[Dataset]:
+    """The dataset, for tests that refresh `objects`, which is emptied after the module."""
+    yield dataset
+    dataset.query("TRUNCATE TABLE objects")
+
+
+@pytest.fixture(scope="module")
 def insert(client: bigquery.Client) -> Callable[..., None]:
     """Stream rows into a table of a dataset."""
 

@@ -190,6 +190,69 @@ def test_the_documented_merge_keeps_a_copy_up_to_date(
         assert Counter(tuple(row.values()) for row in found) == live(dataset, "merge")
 
 
+READER_BUGS = {
+    "a late marker lowers the generation": ("max(generation, gone.get(path, 0))", "generation"),
+    "an older row replaces a newer one": ("or order > known[0]", "or True"),
+    "members are mixed up": ('row["member"]', "None"),
+    "markers are forgotten before their rows": ("gone[path] =", "if path in paths(): gone[path] ="),
+    "a marker hides lower generations only": ("generation > gone", "generation >= gone"),
+}
+"""Bugs of the program of a reader: the right text, and the wrong text in its place."""
+
+
+def test_the_documented_reader_of_the_log_keeps_the_live_rows(
+    dataset: Dataset, load: Load, row: MakeRow
+) -> None:
+    """Query and program of docs/SCHEMA.md; rows are duplicated, reordered and 25 seconds late."""
+    section = PAGE.read_text().partition("**Readers that poll.**")[2]
+    ((query,), (program,)) = (
+        re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
+        for language in ("sql", "python")
+    )
+    query = re.sub(r"TIMESTAMP '[^']*'", "@reached", query).replace("1 HOUR", "25 SECOND")
+    query = query.replace("dicom.", f"{dataset.name}.")
+    assert "TIMESTAMP_SUB(@reached, INTERVAL 25 SECOND)" in query
+    readers = {bug: reader(program.replace(*READER_BUGS[bug])) for bug in READER_BUGS}
+    right, hasty = reader(program), reader(program)
+    rng = random.Random(6)
+    arrivals = [
+        (ingested(made) + rng.choice([0, 0, 10, 25]), made)
+        for number in range(250)
+        for made in any_rows(f"reader/{number}", rng, row)
+    ]
+    wrong: set[str] = set()
+    missed = False
+    for reached, now in itertools.pairwise([0, 30, 60, 90, 125]):
+        load(dataset, [made for appears, made in arrivals if reached <= appears < now])
+        log = dataset.query(query, {"reached": START + timedelta(seconds=reached)})
+        rng.shuffle(log)
+        expected = live(dataset, "reader")
+        assert right(log) == expected
+        wrong |= {bug for bug, read in readers.items() if read(log) != expected}
+        since = START + timedelta(seconds=reached)
+        missed |= hasty(made for made in log if made["ingested_at"] >= since) != expected
+    assert sum(expected.values()) > 100
+    assert wrong == READER_BUGS.keys()
+    assert missed, "the rows that appear late make no difference"
+
+
+def reader(program: str) -> Callable[[Iterable[Row]], Counter[tuple[Any, ...]]]:
+    """Return a function that applies rows of the log and returns the live ones."""
+    names: dict[str, Any] = {}
+    names["paths"] = lambda: {key[0] for key in names["rows"]}  # for a planted bug
+    exec(program, names)
+
+    def read(log: Iterable[Row]) -> Counter[tuple[Any, ...]]:
+        for made in log:
+            if made["path"].startswith("gs://reader/"):
+                names["apply"](made)
+        return Counter(
+            tuple(made[column] for column in COLUMNS.split(", ")) for made in names["live"]()
+        )
+
+    return read
+
+
 @pytest.mark.timeout(googlesql.TIMEOUT)
 def test_a_copy_equals_instances_live_on_googles_engine(row: MakeRow) -> None:
     """Few rows at a time: its anti-joins are nested loops."""

@@ -221,21 +221,14 @@ def into(dataset: EngineDataset) -> Callable[[Sequence[Row]], None]:
     return lambda rows: dataset.insert("instances", *rows)
 
 
-@pytest.fixture(scope="module")
-def emptied(dataset: Dataset) -> Iterator[Dataset]:
-    """The dataset; the table `objects` is emptied after the tests of the module."""
-    yield dataset
-    dataset.query("TRUNCATE TABLE objects")
-
-
 def test_objects_live_equals_instances_live_after_any_history(
-    emptied: Dataset, load: Load, row: MakeRow
+    refreshed: Dataset, load: Load, row: MakeRow
 ) -> None:
     """Rows duplicated, reordered and late by up to 20 days; refreshes up to 6 days apart."""
     rng = random.Random(20240110)
     shown = 0
     for objects, instances in run(
-        SharedClock(emptied), 400, rng, row, lambda rows: load(emptied, rows)
+        SharedClock(refreshed), 400, rng, row, lambda rows: load(refreshed, rows)
     ):
         assert objects == instances
         shown += len(objects)
@@ -291,6 +284,32 @@ def test_a_planted_bug_is_detected(row: MakeRow, bug: str) -> None:
     pytest.fail("not detected")
 
 
+NEWER_IN_OBJECTS = "WHERE o.key = s.key"
+"""Where the view looks up a newer row in `objects` for a row of the log."""
+
+
+@pytest.mark.timeout(googlesql.TIMEOUT)
+@pytest.mark.parametrize("condition", [NEWER_IN_OBJECTS, "WHERE FALSE AND o.key = s.key"])
+def test_a_row_older_than_the_overlap_hides_a_late_lower_generation(
+    row: MakeRow, condition: str
+) -> None:
+    """The view reads that row from `objects` only; without that, it shows the older generation."""
+    dataset = EngineDataset()
+    clock = SharedClock(dataset, lambda sql: sql.replace(NEWER_IN_OBJECTS, condition))
+    dataset.insert("instances", row("gs://b/a", 10))
+    clock.now = START + timedelta(days=1)
+    clock.refresh()
+    clock.now = START + OVERLAP + timedelta(days=2)
+    clock.merge(clock.now - OVERLAP)
+    late = (clock.now - START).total_seconds()
+    dataset.insert("instances", row("gs://b/a", 9, ingested=late))
+    assert sum(clock.instances().values()) == 1
+    is_planted = condition != NEWER_IN_OBJECTS
+    assert (clock.objects() != clock.instances()) is is_planted
+    clock.refresh()
+    assert (clock.objects() != clock.instances()) is is_planted
+
+
 @pytest.mark.timeout(googlesql.TIMEOUT)
 @pytest.mark.parametrize("where", ["TRUE", "PatientID = 'P'", "StudyDate = '2024-01-01'"])
 def test_without_a_recent_refresh_every_query_is_refused(where: str) -> None:
@@ -306,27 +325,33 @@ def test_without_a_recent_refresh_every_query_is_refused(where: str) -> None:
 
 
 def test_the_command_refreshes_and_the_view_answers(
-    emptied: Dataset, load: Load, row: MakeRow
+    refreshed: Dataset, load: Load, row: MakeRow
 ) -> None:
     """With the view and the clock of the service itself."""
-    config = _named(emptied.name.split(".")[1])
-    emptied.query("TRUNCATE TABLE objects")
-    with pytest.raises(ConfigError):
-        emptied.query("SELECT path FROM objects_live")
-    assert tool.last_refresh(emptied) is None
+    config = _named(refreshed.name.split(".")[1])
+    refreshed.query("TRUNCATE TABLE objects")
+    with pytest.raises(ConfigError) as refused:
+        refreshed.query("SELECT path FROM objects_live WHERE PatientID = 'P'")
+    assert str(refused.value) == "objects was not refreshed in the last 7 days: run dcm2bq refresh"
+    with pytest.raises(ConfigError) as quoted:
+        refreshed.query(
+            f"SELECT ERROR(CONCAT(path, '{refused.value}', path)) FROM UNNEST(['DOE^JANE']) AS path"
+        )
+    assert str(quoted.value) == str(refused.value)
+    assert tool.last_refresh(refreshed) is None
     now = (datetime.now(UTC) - START).total_seconds()
-    load(emptied, [row("gs://command/a", 1, at=now)])
-    assert tool.refresh(emptied, config, dry_run=True).is_full
-    assert tool.last_refresh(emptied) is None
-    tool.keep_fresh(emptied, config)
-    refreshed = tool.last_refresh(emptied)
-    load(emptied, [row("gs://command/b", 1, at=now), row("gs://command/a", 1, "deleted", at=now)])
-    tool.keep_fresh(emptied, config)
-    assert tool.last_refresh(emptied) == refreshed
+    load(refreshed, [row("gs://command/a", 1, at=now)])
+    assert tool.refresh(refreshed, config, dry_run=True).is_full
+    assert tool.last_refresh(refreshed) is None
+    tool.keep_fresh(refreshed, config)
+    before = tool.last_refresh(refreshed)
+    load(refreshed, [row("gs://command/b", 1, at=now), row("gs://command/a", 1, "deleted", at=now)])
+    tool.keep_fresh(refreshed, config)
+    assert tool.last_refresh(refreshed) == before
     paths = "SELECT path FROM objects_live WHERE STARTS_WITH(path, 'gs://command/')"
-    assert emptied.query(paths) == [{"path": "gs://command/b"}]
-    done = tool.refresh(emptied, config)
+    assert refreshed.query(paths) == [{"path": "gs://command/b"}]
+    done = tool.refresh(refreshed, config)
     assert not done.is_full
-    assert refreshed is not None
-    assert done.since == refreshed - OVERLAP
-    assert emptied.query(paths) == [{"path": "gs://command/b"}]
+    assert before is not None
+    assert done.since == before - OVERLAP
+    assert refreshed.query(paths) == [{"path": "gs://command/b"}]

@@ -17,7 +17,7 @@ from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config, from_overrides
 from dcm2bq.schema import Definition, DefinitionKind
-from dcm2bq.tools import compact
+from dcm2bq.tools import compact, refresh
 from tests.support import googlesql, pages
 from tests.support.catalog import DatasetCatalog
 from tests.support.googlesql import engine
@@ -89,7 +89,7 @@ def test_the_column_tables_match_the_schema_files() -> None:
 
 
 @pytest.fixture(scope="module")
-def filled(dataset: Dataset, insert: Insert, row: MakeRow) -> Dataset:
+def filled(refreshed: Dataset, insert: Insert, row: MakeRow) -> Dataset:
     """A study for which every query returns rows."""
     header = """{"Manufacturer": "Acme", "InstanceNumber": 1, "SliceThickness": 5.0,
         "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "WindowCenter": 40,
@@ -100,7 +100,7 @@ def filled(dataset: Dataset, insert: Insert, row: MakeRow) -> Dataset:
     counts = {"members": 3, "instances": 1, "dead_letters": 1, "others": 1}
     about: dict[str, Any] = {"metadata": header, "info": info, "study": "1.2.3", "PatientID": "P"}
     insert(
-        dataset,
+        refreshed,
         "instances",
         row("gs://bucket/a.dcm", 2, PatientName="Doe^Jane", **about),
         row("gs://bucket/copy.dcm", 1, PatientName="DOE^JANE", **about),
@@ -136,7 +136,7 @@ def filled(dataset: Dataset, insert: Insert, row: MakeRow) -> Dataset:
         for name, wide in (("bad.dcm", ""), ("worse.dcm", ""), ("wide.dcm", f', "w": {"9" * 40}.5'))
     }
     insert(
-        dataset,
+        refreshed,
         "dead_letter",
         *(
             {
@@ -153,7 +153,8 @@ def filled(dataset: Dataset, insert: Insert, row: MakeRow) -> Dataset:
             "attributes": json.dumps(notified),
         },
     )
-    return dataset
+    refresh.refresh(refreshed, from_overrides({"bigQuery": {"datasetId": refreshed.dataset_id}}))
+    return refreshed
 
 
 def _base64(text: str) -> str:

@@ -11,6 +11,7 @@ import sqlglot
 from sqlglot import exp
 
 from dcm2bq import schema
+from dcm2bq.bigquery.dataset import ERRORS_OF_VIEWS
 from dcm2bq.config import Config, from_overrides
 from dcm2bq.schema import Definition, DefinitionKind
 
@@ -181,3 +182,10 @@ def test_the_ddl_of_a_table_function() -> None:
         "(since TIMESTAMP, until TIMESTAMP)"
     )
     assert lines[1].startswith('OPTIONS (description = "The rows of instances_live')
+
+
+def test_the_errors_of_views_that_may_be_shown_are_those_that_views_raise() -> None:
+    """Texts without a value: a call with anything but a literal is not found by the expression."""
+    sql = "".join(file.read_text() for file in FILES if file.suffix == ".sql")
+    assert re.findall(r"\bERROR\(\s*'([^']*)'\s*\)", sql) == [*ERRORS_OF_VIEWS]
+    assert len(re.findall(r"\bERROR\(", sql)) == len(ERRORS_OF_VIEWS)

@@ -223,7 +223,8 @@ def test_another_key_is_refused(
 ) -> None:
     """With it, every row would seem to be about an object that does not exist."""
     monkeypatch.setenv("DCM2BQ_HASH_KEY", f"{KEY}, another one")
-    for args in (("verify", f"gs://{stack.bucket.name}"), ("dead-letters", "retry", "--all")):
+    verify = ("verify", f"gs://{stack.bucket.name}")
+    for args in (verify, (*verify, "--repair"), ("dead-letters", "retry", "--all")):
         refused = command(*args)
         assert refused.status == 2, refused.err
         assert "holds pseudonyms made with another key" in refused.err

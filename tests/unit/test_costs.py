@@ -20,9 +20,9 @@ from dcm2bq.tools.backfill.costs import GIB, Terms, Work
 from dcm2bq.tools.backfill.estimate import Estimate
 from dcm2bq.tools.backfill.launch import BucketCount
 from dcm2bq.tools.backfill.plan import Shard
-from dcm2bq.tools.backfill.prices import read_prices
 from dcm2bq.tools.backfill.read_sample import ReadRate
 from dcm2bq.tools.backfill.storage_classes import ClassCount, class_of, sum_of, tally, total
+from dcm2bq.tools.prices import read_prices
 
 PAGE = Path(__file__).parents[2] / "docs" / "BACKFILL.md"
 PRICES = read_prices()

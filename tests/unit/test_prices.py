@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dcm2bq.errors import ConfigError
-from dcm2bq.tools.backfill.prices import PACKAGED, read_prices
+from dcm2bq.tools.prices import PACKAGED, read_prices
 
 TEXT = PACKAGED.read_text()
 

@@ -24,9 +24,19 @@ def standard_meaning(scheme: str, code: str) -> str | None:
     ('CT Acquisition Type', 'mGy.cm')
     >>> standard_meaning("99LOCAL", "113820")
     """
-    if scheme in _OLD_SNOMED:
-        scheme, code = "SCT", _snomed_ct().get(code, "")
+    scheme, code = current_code(scheme, code)
     return code if scheme == _UNITS else _meanings().get((scheme, code))
+
+
+def current_code(scheme: str, code: str) -> tuple[str, str]:
+    """Return a designator and a code as PS3.16 has them now: SNOMED CT for RT, LN for LOINC.
+
+    >>> current_code("SRT", "F-01860"), current_code("LOINC", "8302-2")
+    (('SCT', '60621009'), ('LN', '8302-2'))
+    """
+    if scheme in _OLD_SNOMED:
+        return "SCT", _snomed_ct().get(code, code)
+    return ("LN" if scheme == "LOINC" else scheme), code
 
 
 def is_common_unit(code: str) -> bool:

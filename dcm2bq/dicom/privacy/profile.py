@@ -82,6 +82,7 @@ _BASIC = {
 
 _SHIFTING: ProfileOption = "retainLongitudinalModifiedDates"
 _KEEPING_DATES: ProfileOption = "retainLongitudinalFullDates"
+_KEEPING_UIDS: ProfileOption = "retainUids"
 _DATE_VRS = frozenset({"DA", "DT"})
 _KEEPING = {
     "AS": Action.CAP_AGE,
@@ -98,6 +99,34 @@ _REMOVED_GROUPS = frozenset({0x0000, 0x0002})
 Information only what describes the encoding stays (PS3.15 E.1.1)."""
 _ENCODING = frozenset({0x00020001, 0x00020002, 0x00020003, 0x00020010})
 """Version, SOP class, SOP instance (which has a row in the table) and transfer syntax."""
+
+_PUBLISHED_UIDS = frozenset(
+    {
+        0x00041432,  # Private Record UID
+        0x00041510,  # Referenced SOP Class UID in File
+        0x00041512,  # Referenced Transfer Syntax UID in File
+        0x0004151A,  # Referenced Related General SOP Class UID in File
+        0x00080016,  # SOP Class UID
+        0x0008001A,  # Related General SOP Class UID
+        0x0008001B,  # Original Specialized SOP Class UID
+        0x00080062,  # SOP Classes in Study
+        0x0008010C,  # Coding Scheme UID
+        0x00080117,  # Context UID
+        0x00080118,  # Mapping Resource UID
+        0x0008040E,  # Stored Instance Transfer Syntax UID
+        0x00081150,  # Referenced SOP Class UID
+        0x0008115A,  # SOP Classes Supported
+        0x00083002,  # Available Transfer Syntax UID
+        0x00089123,  # Creator-Version UID: of software
+        0x00340003,  # Flow Transfer Syntax UID
+        0x04000010,  # MAC Calculation Transfer Syntax UID
+        0x04000510,  # Encrypted Content Transfer Syntax UID
+        0x30100052,  # Pertinent SOP Classes in Study
+        0x30100053,  # Pertinent SOP Classes in Series
+    }
+)
+"""UIDs of classes, encodings and vocabularies, which Table E.1-1 does not list: private ones, too,
+are the same at every site. All other UIDs could be those of an object or an organization."""
 
 
 class Row(NamedTuple):
@@ -121,15 +150,15 @@ class Decision(NamedTuple):
 
     `option` is the option whose column decides, or None if the Basic Profile does, or no row of
     the table. `selected_by` is the option of the configuration that names the attribute, such as
-    `privacy.remove`, whatever the profile says. Dates that the table does not list are treated
-    like those that it lists.
+    `privacy.remove`, whatever the profile says. Dates, names and UIDs that the table does not list
+    are treated like those that it lists; `unlisted` says which of them an attribute is.
     """
 
     action: Action | None
     row: Row | None = None
     option: ProfileOption | None = None
     selected_by: str | None = None
-    is_unlisted_date: bool = False
+    unlisted: str = ""
 
 
 def rows() -> Collection[Row]:
@@ -188,14 +217,27 @@ def _listed_decision(tag: int, listed: Row, options: Collection[ProfileOption]) 
 
 
 def _unlisted_decision(tag: int, options: Collection[ProfileOption]) -> Decision:
-    """Return what happens to an attribute that the table does not list: dates are dates, too."""
+    """Return what happens to an attribute that the table does not list, by its VR."""
+    vr = public_vr(tag)
+    if vr in _DATE_VRS or tag in DATES_IN_TEXT:
+        return _unlisted_date(tag, options)
+    if vr == "PN":
+        return Decision(Action.EMPTY, unlisted="a name")
+    if vr != "UI" or tag in _PUBLISHED_UIDS:
+        return Decision(None)
+    if _KEEPING_UIDS in options:
+        return Decision(Action.CHECK_UID, option=_KEEPING_UIDS, unlisted="a UID")
+    return Decision(Action.HASH, unlisted="a UID")
+
+
+def _unlisted_date(tag: int, options: Collection[ProfileOption]) -> Decision:
     if tag in DATES_IN_TEXT:
-        return Decision(Action.REMOVE, is_unlisted_date=True)
-    if public_vr(tag) not in _DATE_VRS or _KEEPING_DATES in options:
+        return Decision(Action.REMOVE, unlisted="a date")
+    if _KEEPING_DATES in options:
         return Decision(None)
     if _SHIFTING in options:
-        return Decision(_shifting(tag, Action.EMPTY), option=_SHIFTING, is_unlisted_date=True)
-    return Decision(Action.EMPTY, is_unlisted_date=True)
+        return Decision(_shifting(tag, Action.EMPTY), option=_SHIFTING, unlisted="a date")
+    return Decision(Action.EMPTY, unlisted="a date")
 
 
 def _shifting(tag: int, otherwise: Action | None) -> Action | None:

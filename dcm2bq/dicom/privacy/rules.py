@@ -38,6 +38,7 @@ from dcm2bq.hash_key import required_key
 _UID_ROOT = "2.25."  # UIDs made from a 128-bit integer (PS3.5 B.2)
 _UID_CHARACTERS = b"0123456789.\\ \0"
 """Those of UIDs, of what separates them, and of padding (PS3.5 9.1)."""
+_IDENTIFYING_VRS = frozenset({"PN", "UI"})
 _MOST_TAGS = 4096
 """Most tags whose actions are cached: more than real collections have."""
 SOP_INSTANCE_UID = 0x00080018
@@ -54,16 +55,16 @@ class Rules:
 
     def __init__(self, options: Privacy, key: bytes) -> None:
         self.key = key
+        self.has_profile = options.profile is not None
         self.shift_days = options.shift_days
         self.descriptors = Descriptors(options.kept_descriptors)
         self.shifts_dates = "retainLongitudinalModifiedDates" in options.options
         self.changes_dates = (
-            options.profile is not None and "retainLongitudinalFullDates" not in options.options
+            self.has_profile and "retainLongitudinalFullDates" not in options.options
         )
         self.keeps_patient = "retainPatientCharacteristics" in options.options
         self.keeps_uids = "retainUids" in options.options
         self._selections = selections(options)
-        self._profile = options.profile
         self._options = frozenset(options.options)
         self._actions: dict[int, Action | None] = {}
 
@@ -86,7 +87,7 @@ class Rules:
         for selection in self._selections:
             if tag in selection or alias in selection:
                 return Decision(selection.action, selected_by=selection.option)
-        if self._profile is None:
+        if not self.has_profile:
             return Decision(None)
         return profile_decision(tag, self._options)
 
@@ -198,7 +199,21 @@ class _Treatment:
 
     def _kept(self, element: Element, scope: _ItemScope) -> Element | None:
         """Return an element that is kept, without its value if this could contain others."""
-        return self._dated(guarded(element, scope.item, scope.charset, self._notes), scope)
+        kept = guarded(element, scope.item, scope.charset, self._notes)
+        if kept and kept.vr in _IDENTIFYING_VRS and public_vr(kept.tag) == "UN":
+            return self._of_unknown_tag(kept, scope)
+        return self._dated(kept, scope)
+
+    def _of_unknown_tag(self, kept: Element, scope: _ItemScope) -> Element | None:
+        """Return a name or UID under a tag of a newer standard: emptied or hashed, as listed ones.
+
+        Private ones are kept without a profile; with it, other rules decide about these.
+        """
+        if not self._rules.has_profile or kept.value is None:
+            return kept
+        if kept.vr == "PN":
+            return _emptied(kept)
+        return kept if self._rules.keeps_uids else self._hashed(kept, scope, kept.vr)
 
     def _dated(self, kept: Element | None, scope: _ItemScope) -> Element | None:
         """Return an element that is kept, with its dates shifted or emptied, whatever its tag."""

@@ -24,7 +24,7 @@ from dcm2bq.dicom.elements import (
     tag_of,
 )
 from dcm2bq.dicom.notes import Notes
-from dcm2bq.dicom.privacy.codes import SCHEMES, is_common_unit, standard_meaning
+from dcm2bq.dicom.privacy.codes import SCHEMES, current_code, is_common_unit, standard_meaning
 from dcm2bq.dicom.privacy.dates import OLDEST, is_temporal
 from dcm2bq.dicom.values import DECODERS, NUMBER_VRS, TEXT_VRS, BadValueError
 
@@ -147,7 +147,6 @@ _SUBJECT = frozenset(
         ("SCT", "424144002"),  # current chronological age
         ("SCT", "50373000"),  # body height
         ("SCT", "60621009"),  # body mass index
-        ("SRT", "F-01860"),  # body mass index
     }
 )
 """Concepts of what `retainPatientCharacteristics` keeps as attributes of the patient."""
@@ -297,10 +296,10 @@ def _code(item: Item, charset: Charset) -> tuple[str, str]:
 
 
 def _concept(item: Item, charset: Charset) -> tuple[str, str]:
-    """Return the code of the concept of a content item."""
+    """Return the code of the concept of a content item, under the current name of its scheme."""
     name = find(item, _CONCEPT_NAME)
     codes = name.value if name and isinstance(name.value, list) else []
-    return _code(sorted(codes[0], key=tag_of), charset) if codes else ("", "")
+    return current_code(*_code(sorted(codes[0], key=tag_of), charset)) if codes else ("", "")
 
 
 def _clean_patient(item: Item, charset: Charset, *, keeps_patient: bool) -> None:

@@ -16,7 +16,6 @@ from dcm2bq.gcs.bucket_settings import (
 )
 from dcm2bq.gcs.store import LISTED_AT_ONCE
 from dcm2bq.tools.backfill.plan import Shard
-from dcm2bq.tools.backfill.prices import Price, Prices
 from dcm2bq.tools.backfill.read_sample import UNMEASURED, ReadRate
 from dcm2bq.tools.backfill.storage_classes import (
     STANDARD,
@@ -26,6 +25,7 @@ from dcm2bq.tools.backfill.storage_classes import (
     sum_of,
     total,
 )
+from dcm2bq.tools.prices import Price, Prices
 
 GIB = 2**30
 OBJECTS_PER_SECOND = 400

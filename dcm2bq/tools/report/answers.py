@@ -6,11 +6,8 @@ from typing import Any, Protocol
 
 from dcm2bq import emulators, schema
 from dcm2bq.config import Config
+from dcm2bq.tools import query_prices
 from dcm2bq.tools.report.questions import ENOUGH, OVERVIEW, SECTIONS, Question, Section
-
-USD_PER_TIB = 6.25
-"""On-demand price of a query in most regions, 2026-11: https://cloud.google.com/bigquery/pricing"""
-_TIB = 2**40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +27,7 @@ class Answered:
     @property
     def usd(self) -> float:
         """The price of the query, on demand."""
-        return (self.bytes_read or 0) / _TIB * USD_PER_TIB
+        return query_prices.usd(self.bytes_read or 0)
 
 
 class Queryable(Protocol):

@@ -1,4 +1,4 @@
-"""The prices that a backfill is estimated with: `prices.tsv`, or a file in its place.
+"""The prices that every cost is computed with: `prices.tsv`, or a file in its place.
 
     item     place   storage_class  price  currency  unit             published_for  date  source
     class_b  region  ARCHIVE        0.05   USD       1000 operations  ...
