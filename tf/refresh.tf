@@ -21,6 +21,7 @@ resource "google_bigquery_data_transfer_config" "refresh" {
   data_source_id       = "scheduled_query"
   schedule             = "every ${var.refresh.every_hours} hours" # from the first apply on, which runs it at once
   service_account_name = local.emails.refresh
+  disabled             = false # whoever pauses it by hand sees that in a plan
   params               = { query = local.refresh_script }
 
   depends_on = [time_sleep.grants, terraform_data.columns]

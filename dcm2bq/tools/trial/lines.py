@@ -94,6 +94,10 @@ class TrialLine(StrEnum):
         *("dataflow", "a backfill runs on Dataflow"),
         "dcm2bq backfill with --runner dataflow, on a prefix",
     )
+    SCHEDULED_REFRESH = (
+        *("scheduled-refresh", "the scheduled refresh runs, and needs no other grants"),
+        "the run history of the scheduled query, after an apply with refresh.enabled",
+    )
     TEAR_DOWN = (
         *("tear-down", "a tear-down keeps dataset, tables and bucket"),
         "the documented tear-down",
