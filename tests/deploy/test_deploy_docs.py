@@ -136,9 +136,9 @@ def test_the_picture_is_that_of_its_source() -> None:
 
 
 @pytest.fixture(scope="module")
-def dataset(bigquery_url: str) -> Iterator[Dataset]:
+def dataset(complete_bigquery_url: str) -> Iterator[Dataset]:
     """The new dataset, and the old tables of the Node service in it, under other names."""
-    with borrowed_dataset(bigquery_url) as made:
+    with borrowed_dataset(complete_bigquery_url) as made:
         for statement in OLD_TABLES:
             made.query(statement.replace("old.", f"{made.name}.old_"))
         yield made
