@@ -60,7 +60,7 @@ def compact(*, chosen: tuple[datetime, ...], yes: bool) -> None:
     for month in months:
         say(
             f"{month.month:%Y-%m}  {counted(month.rows, 'row')}: {month.hidden:,} hidden, "
-            f"up to {counted(month.markers, 'marker')} to remove; rewrites "
+            f"up to {counted(month.markers, 'marker')} to remove; reads "
             f"{readable(month.bytes_read)} for ${usd(month.bytes_read):,.2f}, and up to "
             f"${lost_discount_usd(month.bytes_read):,.2f} of long-term discount is lost"
         )

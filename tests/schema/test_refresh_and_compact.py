@@ -77,7 +77,7 @@ def test_compact_counts_first_and_then_removes_the_chosen_months(
     ]
     load(refreshed, rows)
     january, february = (
-        f"2024-{month}  3 rows: 1 hidden, up to 1 marker to remove; rewrites 0.0 MB for $0.00, and "
+        f"2024-{month}  3 rows: 1 hidden, up to 1 marker to remove; reads 0.0 MB for $0.00, and "
         "up to $0.00 of long-term discount is lost\n"
         for month in ("01", "02")
     )
