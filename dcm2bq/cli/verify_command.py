@@ -140,7 +140,7 @@ def verify(
 
     With --json, each line but the last has finding, path, version, reason, result and error, the
     last has summary: {"objects", "ignored", "settling", "unread", "findings", "unresolved",
-    "sample", "bigquery_bytes"}. It is missing if the command failed before the end.
+    "sample", "bigquery_bytes"}. A command that fails before the end prints no summary.
 
     \b
     Examples:
