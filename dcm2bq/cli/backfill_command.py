@@ -346,9 +346,7 @@ def _begin(
     if not cost.accepts_autoclass:
         autoclass.require_consent(bucket, source)
     if least is None:
-        count = launch.resume()
-        check(count)
-        return count
+        return launch.resume(check=check)
     has_autoclass = source is not None and source.autoclass.enabled
     with _counting() as on_page:
         return launch.begin(least=least, on_page=on_page, check=check, samples=not has_autoclass)

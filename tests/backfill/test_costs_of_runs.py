@@ -155,5 +155,12 @@ def test_a_bucket_with_autoclass_is_read_only_with_consent(billed: Site) -> None
     )
     assert billed.names("b/") == []
     assert billed.backfill("--classes", "STANDARD").status == 0
-    assert billed.backfill("--yes-autoclass").status == 0
+    whole = billed.backfill("--yes-autoclass")
+    assert whole.status == 0
+    for folder in ("shards/", "batches/", "loaded/"):
+        for name in billed.staged(whole.run, folder):
+            billed.staging.delete(f"b/{whole.run}/{name}")
+    resumed = billed.backfill("--resume", whole.run)
+    assert (resumed.status, resumed.err) == (2, unknown.err)
+    assert len(billed.staged(whole.run, "attempts/")) == 1, "a refused attempt is not recorded"
     assert len(billed.live()) == 8

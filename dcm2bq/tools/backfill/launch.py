@@ -134,15 +134,18 @@ class Backfill:
         self._begin_attempt()
         return counted
 
-    def resume(self) -> BucketCount:
+    def resume(self, *, check: Callable[[BucketCount], object] = lambda _: None) -> BucketCount:
         """Read the records of an earlier run; return the count of what must still be read.
 
-        Shards that it has loaded are done, and staged ones are only to be loaded.
+        Shards that it has loaded are done, and staged ones are only to be loaded. `check` is called
+        before the attempt is recorded, and may raise.
         """
         self.shards, self.rate = self._records.resume(self.run)
         self._loaded = self._read_loaded()
+        counted = BucketCount(self._unread, requests=0, seconds=0)
+        check(counted)
         self._begin_attempt()
-        return BucketCount(self._unread, requests=0, seconds=0)
+        return counted
 
     @property
     def remaining(self) -> Sequence[Shard]:
