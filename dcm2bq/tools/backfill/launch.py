@@ -102,6 +102,7 @@ class Backfill:
         self._is_remote = is_remote
         self.shards: Sequence[Shard] = ()
         self.rate = UNMEASURED
+        self._staged: frozenset[int] = frozenset()
         self._loaded: Sequence[tuple[Batch, Loaded]] = ()
 
     def settings(self) -> tuple[BucketSettings | None, BucketSettings | None]:
@@ -142,6 +143,7 @@ class Backfill:
         """
         self.shards, self.rate = self._records.resume(self.run)
         self._loaded = self._read_loaded()
+        self._staged = frozenset(self._records.staged_shards())
         counted = BucketCount(self._unread, requests=0, seconds=0)
         check(counted)
         self._begin_attempt()
@@ -155,9 +157,8 @@ class Backfill:
 
     @property
     def _unread(self) -> Sequence[Shard]:
-        """The shards that are neither loaded nor staged."""
-        staged = set(self._records.staged_shards())
-        return [shard for shard in self.remaining if shard.number not in staged]
+        """The shards that no earlier attempt has loaded or staged."""
+        return [shard for shard in self.remaining if shard.number not in self._staged]
 
     def prepare(self) -> int | None:
         """Store the generations that BigQuery has; return how many objects to be read have one.
