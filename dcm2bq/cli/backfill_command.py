@@ -193,8 +193,10 @@ def backfill(
 
     Use the configuration of the function. Arguments after -- are passed to Apache Beam.
 
-    Beside the tables instances and dead_letter, a run changes only the folder --staging/RUN and the
-    table backfill_RUN, which is dropped at the end. --dry-run changes nothing and needs no staging.
+    Besides the tables instances and dead_letter, a run changes only the folder --staging/RUN and
+    the table backfill_RUN, which is dropped at the end; with privacy.path: hash, also a table
+    backfill_RUN_paths_..., which is dropped at once. --dry-run changes nothing and needs no
+    staging.
     It reads the first 132 bytes of up to 200 objects that are ignored because of their names, to
     see whether they begin with DICM; objects in Nearline, Coldline and Archive are left out.
 
@@ -344,9 +346,7 @@ def _begin(
     if not cost.accepts_autoclass:
         autoclass.require_consent(bucket, source)
     if least is None:
-        count = launch.resume()
-        check(count)
-        return count
+        return launch.resume(check=check)
     has_autoclass = source is not None and source.autoclass.enabled
     with _counting() as on_page:
         return launch.begin(least=least, on_page=on_page, check=check, samples=not has_autoclass)

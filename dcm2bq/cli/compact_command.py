@@ -40,7 +40,7 @@ def compact(*, chosen: tuple[datetime, ...], yes: bool) -> None:
     """  # noqa: D301 - \b tells click to keep the line breaks
     from dcm2bq.bigquery.dataset import Dataset  # noqa: PLC0415
     from dcm2bq.tools import compact as tool  # noqa: PLC0415
-    from dcm2bq.tools.query_prices import lost_discount_usd, priced, readable, usd  # noqa: PLC0415
+    from dcm2bq.tools.query_prices import lost_discount_usd, priced  # noqa: PLC0415
 
     for begin in chosen:
         if begin.replace(tzinfo=UTC) >= tool.first_left_alone():
@@ -60,8 +60,8 @@ def compact(*, chosen: tuple[datetime, ...], yes: bool) -> None:
     for month in months:
         say(
             f"{month.month:%Y-%m}  {counted(month.rows, 'row')}: {month.hidden:,} hidden, "
-            f"up to {counted(month.markers, 'marker')} to remove; rewrites "
-            f"{readable(month.bytes_read)} for ${usd(month.bytes_read):,.2f}, and up to "
+            f"up to {counted(month.markers, 'marker')} to remove; reads "
+            f"{priced(month.bytes_read)}, and up to "
             f"${lost_discount_usd(month.bytes_read):,.2f} of long-term discount is lost"
         )
     if not months:

@@ -19,7 +19,7 @@ from dcm2bq.config import Config
 from dcm2bq.errors import describe
 from dcm2bq.gcs.uri import GsUri
 from dcm2bq.tools.display import say, say_json
-from dcm2bq.tools.wording import counted, size
+from dcm2bq.tools.wording import counted
 
 if TYPE_CHECKING:
     from dcm2bq.bigquery.dataset import Dataset
@@ -140,7 +140,7 @@ def verify(
 
     With --json, each line but the last has finding, path, version, reason, result and error, the
     last has summary: {"objects", "ignored", "settling", "unread", "findings", "unresolved",
-    "sample", "bigquery_bytes"}. It is missing if the command failed before the end.
+    "sample", "bigquery_bytes"}. A command that fails before the end prints no summary.
 
     \b
     Examples:
@@ -217,7 +217,9 @@ def _connect(config: Config, *, converts: bool) -> "Dataset":
 
 
 def _say_estimate(count: int) -> None:
-    say(f"BigQuery reads up to {size(count)} for the keys of all rows", err=True)
+    from dcm2bq.tools.query_prices import priced  # noqa: PLC0415
+
+    say(f"BigQuery reads up to {priced(count)}, for the keys of all rows", err=True)
 
 
 def _show(repair: "Repair") -> None:
@@ -277,6 +279,8 @@ def _summarise(comparison: "Comparison", outcome: _Outcome, *, is_repaired: bool
         parts.append("no differences")
     say(", ".join(parts), err=True)
     if outcome.bytes_read >= _NOTABLE_BYTES:
-        say(f"BigQuery read {size(outcome.bytes_read)}", err=True)
+        from dcm2bq.tools.query_prices import priced  # noqa: PLC0415
+
+        say(f"BigQuery read {priced(outcome.bytes_read)}", err=True)
     for sentence in outcome.sample.sentences() if outcome.sample else ():
         say(sentence, err=True)

@@ -50,7 +50,7 @@ def plan(dataset: Dataset, config: Config) -> list[CompactionMonth]:
 
 
 def first_left_alone() -> datetime:
-    """Return the begin of the first month that is not compacted yet."""
+    """Return the first moment of the first month that is too recent to be compacted."""
     return _begin(datetime.now(UTC) - MARGIN)
 
 
@@ -85,5 +85,5 @@ def _interval(month: datetime) -> dict[str, datetime]:
 
 
 def _begin(moment: datetime) -> datetime:
-    """Return the begin of the month, as BigQuery's partitions have it."""
+    """Return the first moment of a month in UTC, as BigQuery's partitions have it."""
     return moment.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)

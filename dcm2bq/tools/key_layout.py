@@ -98,8 +98,8 @@ class KeyRow(msgspec.Struct, frozen=True):
 class KeyLayout:
     """The keys of the rows whose paths begin with `prefix`, a `gs://` URI.
 
-    `table` is the run's table in which they are laid out, by its id or qualified; only what does
-    not need it can be asked without.
+    `table` is the id of the run's table in which they are laid out, qualified or not. Without it,
+    only `unstored`, `bytes_to_read` and `count_known` can be called.
     """
 
     def __init__(self, dataset: Dataset, config: Config, prefix: str, table: str = "") -> None:

@@ -2,11 +2,11 @@
 
 from functools import cache
 
+from dcm2bq.tools import wording
 from dcm2bq.tools.prices import read_prices
 
 _TIB = 1 << 40
 _GIB = 1 << 30
-_UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6))
 
 _LONG_TERM_DISCOUNT = 0.5
 """Of the price of active storage: "approximately 50%", says BigQuery's documentation."""
@@ -18,9 +18,9 @@ def priced(size: int) -> str:
     """Return the bytes that a query reads, with their price.
 
     >>> priced(2_100_000_000), priced(10_400_000_000_000), priced(7)
-    ('2.1 GB, $0.01', '10.4 TB, $59.12', '0.0 MB, $0.00')
+    ('2.1 GB, $0.01', '10.4 TB, $59.12', '7 bytes, $0.00')
     """
-    return f"{readable(size)}, ${usd(size):,.2f}"
+    return f"{wording.size(size)}, ${usd(size):,.2f}"
 
 
 def usd(size: int) -> float:
@@ -35,12 +35,6 @@ def lost_discount_usd(size: int) -> float:
     '35.33'
     """
     return size / _GIB * _dollars("bigquery_storage") * _LONG_TERM_DISCOUNT * _ACTIVE_MONTHS
-
-
-def readable(size: int) -> str:
-    """Return a size in decimal units."""
-    unit, scale = next((unit for unit in _UNITS if size >= unit[1]), _UNITS[-1])
-    return f"{size / scale:,.1f} {unit}"
 
 
 @cache

@@ -2,6 +2,7 @@
 
 _UNITS = ("bytes", "KB", "MB", "GB", "TB", "PB")
 _KILO = 1000
+_ROUNDED_UP = 999.5  # to three digits, this is 1 of the next unit
 _SWITCH_AT = 1.5  # of a unit: a shorter time is written in the next smaller unit
 
 
@@ -17,11 +18,11 @@ def counted(number: int, noun: str) -> str:
 def size(count: int) -> str:
     """Return a number of bytes with a decimal unit and three significant digits.
 
-    >>> size(999), size(324_000_000_000)
-    ('999 bytes', '324 GB')
+    >>> size(999), size(999_600), size(324_000_000_000)
+    ('999 bytes', '1 MB', '324 GB')
     """
     value, unit = float(count), 0
-    while value >= _KILO and unit < len(_UNITS) - 1:
+    while value >= _ROUNDED_UP and unit < len(_UNITS) - 1:
         value, unit = value / _KILO, unit + 1
     return f"{value:.3g} {_UNITS[unit]}"
 

@@ -118,6 +118,13 @@ def test_a_budget_is_kept_by_runs_that_are_killed_and_resumed(billed: Site) -> N
         assert len(attempts) < 12
     assert attempts[-1].status == 0, attempts[-1].err
     assert len(attempts) > 3, "no budget ended"
+    for attempt in attempts:
+        counts = re.search(
+            r", (\d+) to convert .*\nBigQuery already has (\d+) of them", attempt.err
+        )
+        assert not counts or int(counts[2]) <= int(counts[1])
+    complete = billed.backfill("--resume", killed.run, "--budget-usd", "0.0012")
+    assert (complete.status, complete.out) == (0, attempts[-1].out), complete.err
     assert billed.live() == sorted(billed.objects.items())
     assert len(billed.rows()) == 96
     assert billed.dead_letters() == []
@@ -148,5 +155,12 @@ def test_a_bucket_with_autoclass_is_read_only_with_consent(billed: Site) -> None
     )
     assert billed.names("b/") == []
     assert billed.backfill("--classes", "STANDARD").status == 0
-    assert billed.backfill("--yes-autoclass").status == 0
+    whole = billed.backfill("--yes-autoclass")
+    assert whole.status == 0
+    for folder in ("shards/", "batches/", "loaded/"):
+        for name in billed.staged(whole.run, folder):
+            billed.staging.delete(f"b/{whole.run}/{name}")
+    resumed = billed.backfill("--resume", whole.run)
+    assert (resumed.status, resumed.err) == (2, unknown.err)
+    assert len(billed.staged(whole.run, "attempts/")) == 1, "a refused attempt is not recorded"
     assert len(billed.live()) == 8

@@ -20,6 +20,9 @@ from dcm2bq.dicom import privacy_rules
 from dcm2bq.gcs.run_folder import RunFolder
 from dcm2bq.local.servers import function_server
 from dcm2bq.row_names import RowNames
+from dcm2bq.tools.backfill import known
+from dcm2bq.tools.backfill.launch import count
+from dcm2bq.tools.backfill.run_records import Run, new_id
 from tests.backfill.test_dataflow import specify
 from tests.support.backfill_site import CT_SMALL, Site
 from tests.support.beam_forks import BeamForks
@@ -185,9 +188,31 @@ def test_objects_are_known_by_the_hashes_of_their_names(hashing: Site) -> None:
     assert len(hashing.rows()) == 11
     tables = hashing.dataset.query("SELECT table_name FROM INFORMATION_SCHEMA.TABLES")
     assert not [row for row in tables if row["table_name"].startswith("backfill_")]
-    assert not [name for name in hashing.names("b/") if "/paths/" in name]
+    assert not [name for name in hashing.names("b/") if "/paths_" in name]
     for text in (str(hashing.rows()), str(letter), first.out, first.err, second.out, second.err):
         assert NAME not in text.replace(f"{hashing.source.name}/{NAME}/", "")
+
+
+def test_keys_that_expired_before_a_run_is_resumed_are_laid_out_again(
+    hashing: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the paths that are listed then: BigQuery never runs a load job of the same id again."""
+    done = hashing.backfill()
+    assert done.status == 0, done.err
+    for name, value in hashing.environ.items():
+        monkeypatch.setenv(name, value)
+    run = Run(
+        id=new_id(),
+        source=f"gs://{hashing.source.name}",
+        staging=hashing.staging_folder,
+        config=hashing.config,
+    )
+    shards = count(run.config, run.bucket, run.prefix).shards
+    dataset = Dataset(run.config)
+    for _ in range(2):
+        known.prepare(dataset, run, shards)
+        assert known.by_shard(dataset, run) == {0: 1}
+        known.forget(dataset, run)
 
 
 def test_a_backfill_with_another_key_is_refused(hashing: Site, secrets: SecretManager) -> None:

@@ -133,15 +133,18 @@ def test_a_run_without_new_objects_loads_nothing(site: Site) -> None:
         run_locally(backfill, shards)
         return True
 
+    assert first.prepare() == 0
     summary = first.go(run)
     assert summary is not None
     assert summary.is_complete
     again = Backfill(first.run)
-    again.resume()
+    assert again.resume().objects == 0
+    assert again.prepare() is None
     assert again.go(run) == replace(summary, run=again.run)
     assert seen == [1]
     second = Backfill(run_of(site, takes_all=False))
     second.begin()
+    assert second.prepare() == 6
     summary = second.go(run)
     assert summary is not None
     assert (summary.results, summary.rows) == ({"skipped": 6}, {})

@@ -15,7 +15,7 @@ from tests.support.commands import Done
 Row = dict[str, Any]
 Run = Callable[..., Done]
 
-FREE = "0.0 MB, $0.00"
+FREE = "0 bytes, $0.00"
 FEBRUARY = 40 * 86_400.0
 """Seconds from 2024-01-01 to a moment of the next month."""
 
@@ -77,7 +77,7 @@ def test_compact_counts_first_and_then_removes_the_chosen_months(
     ]
     load(refreshed, rows)
     january, february = (
-        f"2024-{month}  3 rows: 1 hidden, up to 1 marker to remove; rewrites 0.0 MB for $0.00, and "
+        f"2024-{month}  3 rows: 1 hidden, up to 1 marker to remove; reads {FREE}, and "
         "up to $0.00 of long-term discount is lost\n"
         for month in ("01", "02")
     )

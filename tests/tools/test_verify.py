@@ -751,9 +751,9 @@ def test_what_bigquery_reads_is_reported(
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery.url)
         done = place.verify("--json", "--allow-empty")
     assert done.err.splitlines() == [
-        "BigQuery reads up to 2 GB for the keys of all rows",
+        "BigQuery reads up to 2 GB, $0.01, for the keys of all rows",
         "0 objects, no differences",
-        "BigQuery read 4 GB",
+        "BigQuery read 4 GB, $0.02",
     ]
     assert json.loads(done.out)["summary"]["bigquery_bytes"] == 4_000_000_000
 

@@ -75,7 +75,7 @@ class Estimate:
 
     @property
     def dollars_before(self) -> float:
-        """The cost of the count and of finding what is known, before any object is read."""
+        """The cost of the count, and of the query if `queried` is given: no object is read yet."""
         before = Work(listings=self.count.requests, reads={}, queried=self.queried)
         return costs.cost_of(self.terms, before)
 

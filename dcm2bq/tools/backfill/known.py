@@ -39,7 +39,7 @@ def count(dataset: Dataset, config: Config, uri: GsUri) -> int:
 
 def bytes_queried(dataset: Dataset, config: Config, uri: GsUri) -> int:
     """Return how many bytes `prepare` reads; asking costs nothing."""
-    return KeyLayout(dataset, config, str(uri)).bytes_to_read()
+    return KeyLayout(dataset, config, _prefix(config, uri)).bytes_to_read()
 
 
 def by_shard(dataset: Dataset, run: Run) -> dict[int, int]:

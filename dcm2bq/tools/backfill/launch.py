@@ -102,6 +102,7 @@ class Backfill:
         self._is_remote = is_remote
         self.shards: Sequence[Shard] = ()
         self.rate = UNMEASURED
+        self._staged: frozenset[int] = frozenset()
         self._loaded: Sequence[tuple[Batch, Loaded]] = ()
 
     def settings(self) -> tuple[BucketSettings | None, BucketSettings | None]:
@@ -134,15 +135,19 @@ class Backfill:
         self._begin_attempt()
         return counted
 
-    def resume(self) -> BucketCount:
-        """Read the records of an earlier run; shards that it has loaded are done.
+    def resume(self, *, check: Callable[[BucketCount], object] = lambda _: None) -> BucketCount:
+        """Read the records of an earlier run; return the count of what must still be read.
 
-        Returns the count of the others.
+        Shards that it has loaded are done, and staged ones are only to be loaded. `check` is called
+        before the attempt is recorded, and may raise.
         """
         self.shards, self.rate = self._records.resume(self.run)
         self._loaded = self._read_loaded()
+        self._staged = frozenset(self._records.staged_shards())
+        counted = BucketCount(self._unread, requests=0, seconds=0)
+        check(counted)
         self._begin_attempt()
-        return BucketCount(self.remaining, requests=0, seconds=0)
+        return counted
 
     @property
     def remaining(self) -> Sequence[Shard]:
@@ -150,27 +155,36 @@ class Backfill:
         done = self._done()
         return [shard for shard in self.shards if shard.number not in done]
 
+    @property
+    def _unread(self) -> Sequence[Shard]:
+        """The shards that no earlier attempt has loaded or staged."""
+        return [shard for shard in self.remaining if shard.number not in self._staged]
+
     def prepare(self) -> int | None:
-        """Store the generations that BigQuery has; return how many objects have one.
+        """Store the generations that BigQuery has; return how many objects to be read have one.
 
         Returns None if it is not needed. The keys of all rows are read the first time only.
         """
-        if self.run.takes_all or not self.remaining:
+        unread = self._unread
+        if self.run.takes_all or not unread:
             return None
         known.prepare(self.dataset, self.run, self.shards)
-        return sum(known.by_shard(self.dataset, self.run).values())
+        by_shard = known.by_shard(self.dataset, self.run)
+        return sum(by_shard.get(shard.number, 0) for shard in unread)
 
     def afford(self, terms: Terms, budget: float) -> tuple[Sequence[Shard], float, float]:
         """Return the first remaining shards that a budget covers, their cost, and that of the rest.
 
         `prepare` is called first. Shards that an earlier attempt has staged are not read again.
         """
-        by_shard = {} if self.run.takes_all else known.by_shard(self.dataset, self.run)
-        works = {
+        unread = self._unread
+        is_prepared = unread and not self.run.takes_all
+        by_shard = known.by_shard(self.dataset, self.run) if is_prepared else {}
+        works = {shard.number: Work(reads={}, shards=1) for shard in self.remaining}
+        works |= {
             shard.number: costs.shard_work(shard, self.run.classes, by_shard.get(shard.number))
-            for shard in self.remaining
+            for shard in unread
         }
-        works |= {number: Work(reads={}, shards=1) for number in self._records.staged_shards()}
         shards, cost = costs.within_budget(terms, budget, self.remaining, works)
         rest = self.remaining[len(shards) :]
         return shards, cost, sum(costs.cost_of(terms, works[shard.number]) for shard in rest)
@@ -189,21 +203,20 @@ class Backfill:
     def go(self, runner: Runner, shards: Sequence[Shard] | None = None) -> RunSummary | None:
         """Run the pipeline for the remaining shards, or for some; return all attempts' summary.
 
-        Returns None if the runner did not wait for the end. Raises `QuotaExceededError` if
-        BigQuery refused load jobs because of a quota, and `LoadFailedError` if one failed.
+        `prepare` is called first. Returns None if the runner did not wait for the end. Raises
+        `QuotaExceededError` if BigQuery refused load jobs because of a quota, and `LoadFailedError`
+        if one failed.
         """
         remaining = self.remaining if shards is None else shards
-        staged = set(self._records.staged_shards())
-        is_staged = all(shard.number in staged for shard in remaining)
         try:
-            if not is_staged and not self.run.takes_all:
-                known.prepare(self.dataset, self.run, self.shards)
             if remaining and not runner(self.run, remaining):
                 return None
         except BaseException as error:
             self._end(error)
             raise
         self._loaded = self._read_loaded()
+        if not self.run.keeps_files:
+            self._records.clear_all(self._done())
         summary = self._summary()
         if summary.is_complete:
             known.forget(self.dataset, self.run)

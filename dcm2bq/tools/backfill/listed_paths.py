@@ -22,16 +22,21 @@ from dcm2bq.tools.backfill.staged_files import FILE_BYTES, GzipFile
 from dcm2bq.tools.key_layout import EXPIRY_DAYS
 
 _PLACE = "paths"
-"""The folder of the files within the run's."""
+"""How the names of the table, of the job, and of the folder of the files begin."""
 
 
 @contextmanager
 def listed_paths(dataset: Dataset, run: Run, shards: Sequence[Shard]) -> Iterator[str]:
     """Yield the name of a table of the objects' paths in rows, each with its shard; drop it then.
 
+    The table, its files and the load job have a name of their own each time: a run that is resumed
+    after its keys have expired must load the paths again, and BigQuery would not run the job of an
+    earlier attempt a second time.
+
     Raises `ReadFailedError` if the bucket cannot be listed, and `ServiceError` if a service fails.
     """
-    listed = f"{run.known_table}_{_PLACE}"
+    place = f"{_PLACE}_{uuid.uuid4().hex[:12]}"
+    listed = f"{run.known_table}_{place}"
     folder = RunFolder(run.folder, run.config)
     dataset.query(f"""
         CREATE TABLE IF NOT EXISTS `{listed}` (shard INT64, path STRING)
@@ -42,11 +47,13 @@ def listed_paths(dataset: Dataset, run: Run, shards: Sequence[Shard]) -> Iterato
     """)
     with ThreadPoolExecutor(THREADS) as pool:
         files = [
-            name for names in pool.map(_PathFiles(run, folder).write, shards) for name in names
+            name
+            for names in pool.map(_PathFiles(run, folder, place).write, shards)
+            for name in names
         ]
     if files:
         uris = [f"{folder.uri}/{name}" for name in files]
-        Loader(run.config).finish(LoadJob(run.job_id(0, _PLACE, 0), listed, uris))
+        Loader(run.config).finish(LoadJob(run.job_id(0, place, 0), listed, uris))
     yield listed
     dataset.query(f"DROP TABLE IF EXISTS `{listed}`")
     for name in files:
@@ -54,14 +61,14 @@ def listed_paths(dataset: Dataset, run: Run, shards: Sequence[Shard]) -> Iterato
 
 
 class _PathFiles:
-    """Writes the paths of shards into files of the run's folder; used by several threads."""
+    """Writes the paths of shards into files under `place` in `folder`; used by several threads."""
 
-    def __init__(self, run: Run, folder: RunFolder) -> None:
+    def __init__(self, run: Run, folder: RunFolder, place: str) -> None:
         self._run = run
         self._folder = folder
         self._names = row_names(run.config.privacy)
         self._store = Store(run.config)
-        self._place = f"{_PLACE}/{uuid.uuid4().hex}"  # a file of an earlier attempt is never meant
+        self._place = place
 
     def write(self, shard: Shard) -> list[str]:
         """Return the names of the files of a shard."""

@@ -18,7 +18,7 @@ from dcm2bq.tools.backfill.signs import SignOfLife
 from dcm2bq.tools.backfill.staged_files import DEAD_LETTER, INSTANCES
 
 AT_ONCE = 4
-"""Batches that are loaded at the same time: no more jobs are lost when the quota turns out used."""
+"""Batches that are loaded at the same time, and lost at most if the quota is used up by others."""
 
 FILLED_SECONDS = 60.0
 """Least pause between two looks for a full batch, which takes minutes; each costs a listing."""

@@ -15,7 +15,7 @@ one, sees the same record or none.
 import getpass
 import secrets
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
@@ -306,6 +306,12 @@ class RunRecords:
         """Delete the staged rows of a shard, including those of failed attempts."""
         for name in list(self.folder.names(f"rows/{shard:06}/")):
             self.folder.delete(name)
+
+    def clear_all(self, shards: Collection[int]) -> None:
+        """Delete what a process that was killed has left of the staged rows of loaded shards."""
+        for name in list(self.folder.names("rows/")):
+            if int(name.split("/")[1]) in shards:
+                self.folder.delete(name)
 
     def _read[T](self, name: str, kind: type[T]) -> T | None:
         content = self.folder.read(name)

@@ -179,10 +179,11 @@ def _state(records: RunSnapshot, is_complete: bool, now: datetime) -> tuple[str,
 def _handled(records: RunSnapshot, staged: set[int]) -> int:
     """Return the number of objects of staged shards, and of those handled in the others."""
     listed = {shard.number: shard.listed for shard in records.manifest.shards}
+    complete = records.staged_shards
     partly = sum(
         sign.objects
         for sign in records.signs
-        if sign.shard is not None and sign.shard not in records.staged_shards
+        if sign.shard is not None and sign.shard not in complete
     )
     return sum(listed[number] for number in staged) + partly
 

@@ -55,7 +55,7 @@ def lines(status: RunStatus, now: datetime) -> Iterator[str]:
         files = counted(job.files, "file")
         yield f"load job {job.job}: {files}, {job.bytes:,} bytes: {job.state}"
     if status.state not in {COMPLETE, RUNNING}:
-        yield f"resume it with the options it began with and: {resumption(status)}"
+        yield f"resume it, with its other options repeated, by: {resumption(status)}"
 
 
 def line(status: RunStatus, now: datetime) -> str:
