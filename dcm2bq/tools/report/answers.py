@@ -43,8 +43,7 @@ class Queryable(Protocol):
 class Interviewer:
     """Asks the questions in their order, and stops short of the budget in US dollars.
 
-    `on_question` is called before each question. Raises
-    the errors of the dataset.
+    `on_question` is called before each question. Raises the errors of the dataset.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class Interviewer:
     def sections(self) -> Iterator[tuple[Section, list[Answered]]]:
         """Yield each section with its answers."""
         for section in SECTIONS:
-            asked = (q for q in section.questions if self._identifiers or not q.identifies)
+            asked = section.asked(identifiers=self._identifiers)
             yield section, [self._answer(question) for question in asked]
 
     def _answer(self, question: Question) -> Answered:

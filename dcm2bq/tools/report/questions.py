@@ -101,6 +101,17 @@ class Section:
     title: str
     questions: tuple[Question, ...]
 
+    def asked(self, *, identifiers: bool) -> list[Question]:
+        """Return the questions that are asked, with or without those that identify."""
+        return [question for question in self.questions if identifiers or not question.identifies]
+
+
+def _model(manufacturer: str, model: str) -> str:
+    """Return the SQL of a scanner model's full name, `(none)` if there is none."""
+    return f"""IFNULL(NULLIF(TRIM(CONCAT(
+    IFNULL({manufacturer}, ''), ' ', IFNULL({model}, '')
+  )), ''), '(none)')"""
+
 
 DAYS = 60
 """Days of arrivals that are shown: as many columns as a chart of this width can tell apart."""
@@ -185,18 +196,16 @@ _SCANNERS = Question(
     name="scanners",
     title="Instances by scanner model",
     text="The 15 models with most instances.",
-    sql="""
+    sql=f"""
 SELECT
-  IFNULL(NULLIF(TRIM(CONCAT(
-    IFNULL(Manufacturer, ''), ' ', IFNULL(ManufacturerModelName, '')
-  )), ''), '(none)') AS model,
+  {_model("Manufacturer", "ManufacturerModelName")} AS model,
   COUNT(DISTINCT StudyInstanceUID) AS studies,
   COUNT(*) AS instances
 FROM instances_live
 GROUP BY model
 ORDER BY instances DESC, model
 LIMIT 15
-""",
+""",  # noqa: S608 - constants of this module
     drawing=Bars(label="model", value="instances", unit="instances"),
     headings={"model": "Model", "studies": "Studies", "instances": "Instances"},
 )
@@ -394,12 +403,10 @@ _DOSE_YEARS = Question(
     name="dose-studies",
     title="Studies with dose reports, by model",
     text="By the device that a report names. DLP and DAP are those of the median study.",
-    sql="""
+    sql=f"""
 WITH quantiles AS (
   SELECT
-    IFNULL(NULLIF(TRIM(CONCAT(
-      IFNULL(device_manufacturer, ''), ' ', IFNULL(device_model, '')
-    )), ''), '(none)') AS model,
+    {_model("device_manufacturer", "device_model")} AS model,
     COUNT(*) AS studies,
     APPROX_QUANTILES(dlp_mGy_cm, 2) AS dlp,
     APPROX_QUANTILES(dap_Gy_m2, 2) AS dap
@@ -411,7 +418,7 @@ SELECT model, studies, dlp[SAFE_OFFSET(1)] AS dlp_mGy_cm, dap[SAFE_OFFSET(1)] AS
 FROM quantiles
 ORDER BY studies DESC, model
 LIMIT 15
-""",
+""",  # noqa: S608 - constants of this module
     drawing=Bars(label="model", value="studies", unit="studies"),
     headings={
         "model": "Model",

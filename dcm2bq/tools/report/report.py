@@ -14,8 +14,7 @@ from dcm2bq.tools.report.questions import SECTIONS
 
 def question_count(*, identifiers: bool) -> int:
     """Return how many questions a report asks."""
-    questions = [question for section in SECTIONS for question in section.questions]
-    return 1 + sum(identifiers or not question.identifies for question in questions)
+    return 1 + sum(len(section.asked(identifiers=identifiers)) for section in SECTIONS)
 
 
 def write(
@@ -27,10 +26,10 @@ def write(
     identifiers: bool = False,
     on_question: Callable[[], object] = lambda: None,
 ) -> float | None:
-    """Write a report to `path`, readable by its owner alone; return what it cost in US dollars.
+    """Write a report to `path`, and return what it cost in US dollars.
 
-    Returns None for the local BigQuery, which costs nothing. Raises the errors of `Dataset`, before
-    anything is written.
+    A new file is readable by its owner alone. Returns None for the local BigQuery, which costs
+    nothing. Raises the errors of `Dataset`, before anything is written.
     """
     interviewer = Interviewer(
         dataset, config, budget=budget, identifiers=identifiers, on_question=on_question
