@@ -61,6 +61,7 @@ FRAGMENTS = (
     "live/supersedes",
     "live/newest",
     "objects/object_key",
+    "objects/object_columns",
     "objects/overlap",
     "dead_letters/closes",
     "analysis/first_copy",

@@ -4,22 +4,7 @@ WITH since AS (
   SELECT
 ${object_key} AS key,
     CAST(r.version AS INT64) AS generation,
-    r.timestamp,
-    r.ingested_at,
-    r.event,
-    r.path,
-    r.version,
-    r.StudyInstanceUID,
-    r.SeriesInstanceUID,
-    r.SOPInstanceUID,
-    r.SOPClassUID,
-    r.Modality,
-    r.PatientID,
-    r.StudyDate,
-    r.info.input.size AS size,
-    r.info.input.storage_class AS storage_class,
-    r.info.transfer_syntax_uid AS transfer_syntax_uid,
-    r.member
+${object_columns}
   FROM `${project}.${dataset}.${instances}` AS r
   WHERE r.event IN ('finalized', 'metadataUpdated')
     AND r.ingested_at >= TIMESTAMP_SUB(CURRENT_TIMESTAMP(), ${overlap})

@@ -7,22 +7,7 @@ USING (
   -- The newest row of each object.
   SELECT
 ${object_key} AS key,
-    r.timestamp,
-    r.ingested_at,
-    r.event,
-    r.path,
-    r.version,
-    r.StudyInstanceUID,
-    r.SeriesInstanceUID,
-    r.SOPInstanceUID,
-    r.SOPClassUID,
-    r.Modality,
-    r.PatientID,
-    r.StudyDate,
-    r.info.input.size AS size,
-    r.info.input.storage_class AS storage_class,
-    r.info.transfer_syntax_uid AS transfer_syntax_uid,
-    r.member,
+${object_columns},
     CAST(NULL AS STRING) AS marked_path,
     CAST(NULL AS INT64) AS gone,
     CAST(NULL AS TIMESTAMP) AS refreshed_at
