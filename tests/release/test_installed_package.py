@@ -63,11 +63,12 @@ def install(wheel: Path, extra: str, folder: Path) -> Installed:
     environment, requirements = folder / "environment", folder / "requirements.txt"
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     requirements.write_text(f"dcm2bq{extra} @ {wheel.as_uri()} --hash=sha256:{digest}\n")
-    create = [UV, "venv", "--quiet", "--no-config", "--python", sys.executable, environment]
-    subprocess.run(create, check=True)
+    create = ("venv", "--quiet", "--no-config", "--python", sys.executable, str(environment))
+    subprocess.run([UV, *create], check=True)
     python = environment / "bin" / "python"
-    command = [UV, "pip", "install", "--quiet", "--no-config", "--python", python, "--no-build"]
-    command += ["--require-hashes", "--constraint", LOCK, "--requirement", requirements]
+    command = [str(UV), "pip", "install", "--quiet", "--no-config", "--python", str(python)]
+    command += ["--no-build", "--require-hashes"]
+    command += ["--constraint", str(LOCK), "--requirement", str(requirements)]
     if refusal := _refusal([*command, "--offline"]) and _refusal(command):
         if os.environ.get("CI") == "true" or not INDEX_IS_OUT_OF_REACH.search(refusal):
             pytest.fail(refusal)
@@ -78,7 +79,7 @@ def install(wheel: Path, extra: str, folder: Path) -> Installed:
     return Installed(environment, scans.parent)
 
 
-def _refusal(command: Sequence[str | Path]) -> str:
+def _refusal(command: Sequence[str]) -> str:
     """Run a command; return what it says if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stderr if done.returncode else ""
