@@ -41,7 +41,7 @@ class Browser:
 
     def picture(self, *, height: float, scale: float) -> bytes:
         """Return the top of the page as a PNG with `scale` pixels for each CSS pixel."""
-        width = self.run("return document.documentElement.clientWidth")
+        width = self.run("return innerWidth")  # a picture has no scroll bar
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": scale}
         options = {"format": "png", "clip": clip, "captureBeyondViewport": True}
         taken = self._driver.execute_cdp_cmd("Page.captureScreenshot", options)
