@@ -1,5 +1,6 @@
 """A release consists of a wheel, a source distribution and the function's archive."""
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -50,6 +51,18 @@ def test_the_wheel_has_the_package_and_the_entry_point_of_the_function(wheel: Pa
         "entry_points.txt",
         "licenses/LICENSE",
     }
+
+
+def test_the_description_of_the_package_links_to_the_files_of_the_tag(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        _, text = archive.read(name).decode().split("\n\n", 1)
+    links = re.findall(r"\]\(([^)]+)\)|(?:src|srcset)=\"([^\"]+)", text)
+    targets = [link or picture for link, picture in links]
+    relative = [target for target in targets if not target.startswith(("https://", "#"))]
+    assert relative == []
+    assert any(target.endswith(f"/blob/v{__version__}/docs/DEPLOY.md") for target in targets)
+    assert any(f"/raw/v{__version__}/docs/pictures/" in target for target in targets)
 
 
 def test_the_source_distribution_builds_the_same_wheel(
