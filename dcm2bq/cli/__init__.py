@@ -3,7 +3,7 @@
 Exit statuses are defined in `common` and explained in docs/OPERATIONS.md.
 
 A command imports what it needs when it runs, so that `--help` is fast and the base installation
-is enough for every command that needs none of the extras.
+is enough for every command but `local` and `backfill`.
 """
 
 import io
