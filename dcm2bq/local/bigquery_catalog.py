@@ -89,7 +89,7 @@ class Catalog:
         return rows
 
 
-class Columns:
+class KnownColumns:
     """The columns of a table or view; asked for by every statement, and the same until a change."""
 
     def __init__(self, catalog: Catalog, columns: Any) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from dcm2bq.local.bigquery_catalog import RESULTS, RESULTS_SCHEMA, Catalog, Columns
+from dcm2bq.local.bigquery_catalog import RESULTS, RESULTS_SCHEMA, Catalog, KnownColumns
 
 SETTINGS = (
     # Handing the tasks of a small query to other threads costs more than the tasks.
@@ -56,7 +56,7 @@ def set_up() -> None:
     database.connection = lambda: connection
     catalog = Catalog(database)
     database.fetch, database.objects = catalog.fetch, catalog.objects
-    tables.columns, tables.physical = Columns(catalog, tables.columns), physical
+    tables.columns, tables.physical = KnownColumns(catalog, tables.columns), physical
     jobs = Jobs(database)
     store.save, store.load, store.list_, store.delete = jobs.save, jobs.load, jobs.list, jobs.delete
 
