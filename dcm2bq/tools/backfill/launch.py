@@ -216,7 +216,7 @@ class Backfill:
             raise
         self._loaded = self._read_loaded()
         if not self.run.keeps_files:
-            self._records.clear_all(self._done())
+            self._records.clear(self._done())
         summary = self._summary()
         if summary.is_complete:
             known.forget(self.dataset, self.run)

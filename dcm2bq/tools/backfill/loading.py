@@ -145,8 +145,7 @@ class BatchLoader:
         loaded = Loaded(batch=batch.number, rows=rows, jobs=ids)
         self._records.finish(loaded)
         if not self._run.keeps_files:
-            for shard in batch.shards:
-                self._records.clear(shard)
+            self._records.clear(set(batch.shards))
         return loaded
 
 
