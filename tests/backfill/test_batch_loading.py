@@ -226,6 +226,7 @@ def test_a_refusal_that_is_no_quota_may_pass(run: Run, bigquery: LoadJobs) -> No
         load(run)
     bigquery.denied = ""
     assert RunRecords(run).stopped() is None
+    assert b"HTTP 403" in (RunRecords(run).folder.read("attempts/0001/unloaded.json") or b"")
     load(run)
     assert bigquery.loaded == files(run)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from dcm2bq.bigquery.load import Loader, LoadJob
-from dcm2bq.errors import LoadFailedError, RetryableError
+from dcm2bq.errors import LoadFailedError, RetryableError, describe
 from dcm2bq.tools.backfill import batches
 from dcm2bq.tools.backfill.run_records import Batch, Loaded, Run, RunRecords, Staged
 from dcm2bq.tools.backfill.signs import SignOfLife
@@ -79,6 +79,9 @@ class BatchLoader:
                 yield self._finish(*running.popleft())
         except LoadFailedError as error:
             self._records.stop(error)
+            raise
+        except Exception as error:
+            self._records.fail_to_load(describe(error))
             raise
 
     def _all(self) -> Iterator[Batch]:

@@ -116,6 +116,12 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
         return (QuotaExceededError if self.why == QUOTA else LoadFailedError)(self.message)
 
 
+class Coverage(msgspec.Struct, frozen=True, kw_only=True):
+    """What the budget of an attempt covers: the shards up to the one with the number `last`."""
+
+    last: int
+
+
 class ShardFailure(msgspec.Struct, frozen=True, kw_only=True):
     """Why a shard could not be staged in an attempt, without values of headers."""
 
@@ -284,6 +290,14 @@ class RunRecords:
         """Record the Dataflow job of this attempt."""
         self.folder.note(f"{self._attempt}/dataflow.json", msgspec.json.encode(submission))
 
+    def is_submitted(self) -> bool:
+        """Return whether this attempt has a Dataflow job."""
+        return self.folder.read(f"{self._attempt}/dataflow.json") is not None
+
+    def cover(self, coverage: Coverage) -> None:
+        """Record that this attempt has a budget that does not cover everything."""
+        self.folder.note(f"{self._attempt}/covered.json", msgspec.json.encode(coverage))
+
     def end(self, ending: Ending) -> None:
         """Record why this attempt ended early."""
         self.folder.note(f"{self._attempt}/ended.json", msgspec.json.encode(ending))
@@ -302,6 +316,11 @@ class RunRecords:
         """Record that a shard could not be staged; it may yet be, by another try."""
         name = f"{self._attempt}/failed/{failure.shard:06}.json"
         self.folder.note(name, msgspec.json.encode(failure))
+
+    def fail_to_load(self, reason: str) -> None:
+        """Record that staged shards could not be loaded; they may yet be, by another try."""
+        ending = Ending(why=FAILURE, message=reason)
+        self.folder.note(f"{self._attempt}/unloaded.json", msgspec.json.encode(ending))
 
     def sign(self, sign: Sign) -> None:
         """Record what this process does, instead of what it did before."""
