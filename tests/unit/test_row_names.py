@@ -83,7 +83,9 @@ def test_no_name_is_in_any_row_marker_or_dead_letter(config: Config) -> None:
         marked, markers = handle(config, name, content, EventKind.DELETED)
         assert marked.result is Result.MARKED
         text = written(sink) + written(markers)
-        assert not re.search("Doe|Jane|1950-01-31|readme|broken|a%5e|\\.dcm|\\.zip", text, re.IGNORECASE)
+        assert not re.search(
+            "Doe|Jane|1950-01-31|readme|broken|a%5e|\\.dcm|\\.zip", text, re.IGNORECASE
+        )
         (marker,) = markers.rows
         assert isinstance(marker, InstanceRow)
         for row in sink.rows:
