@@ -86,11 +86,12 @@ class Ledger:
                 self._base.execute(statement)
             known = dict(self._base.execute("SELECT name, value FROM facts"))
             run = int(known.pop(_RUN, 0)) + 1
-            if known and known != facts:
-                differing = sorted(n for n, v in (known.items() ^ facts.items()))
+            (is_begun,) = self._base.execute("SELECT EXISTS (SELECT 1 FROM objects)").fetchone()
+            differing = sorted({name for name, _ in known.items() ^ facts.items()})
+            if is_begun and differing:
                 raise ConfigError(
-                    f"{file.parents[1]}: was exported with other options "
-                    f"({', '.join(dict.fromkeys(differing))}): use those, or another folder"
+                    f"{file.parents[1]}: holds an export that differs in {', '.join(differing)}: "
+                    "use the same sources and options, or another folder"
                 )
             values = {**facts, _RUN: str(run)}.items()
             self._base.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", values)

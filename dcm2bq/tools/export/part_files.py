@@ -11,8 +11,7 @@ from dcm2bq.tools.export.ledger import Part
 from dcm2bq.tools.tables import GROUP_ROWS, Field, ParquetTable, Row
 
 BUFFERED_BYTES = 32 * 1024 * 1024
-"""Rows that wait for their row groups, of all files together: as objects, they take some 3 times
-that."""
+"""Memory of the rows that wait for their row groups, of all files together."""
 PART_BYTES = 512 * 1024 * 1024
 """Rows of a file before compression, which leaves about a tenth: a good size for every reader."""
 OPEN_FILES = 64
