@@ -80,22 +80,11 @@ class Ledger:
         self._file = file
         with self._mapped():
             self._base = sqlite3.connect(file, timeout=0, isolation_level=None)
-            self._base.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._base.execute("BEGIN IMMEDIATE")
-            for statement in filter(str.strip, _TABLES.split(";")):
-                self._base.execute(statement)
-            known = dict(self._base.execute("SELECT name, value FROM facts"))
-            run = int(known.pop(_RUN, 0)) + 1
-            (is_begun,) = self._base.execute("SELECT EXISTS (SELECT 1 FROM objects)").fetchone()
-            differing = sorted({name for name, _ in known.items() ^ facts.items()})
-            if is_begun and differing:
-                raise ConfigError(
-                    f"{file.parents[1]}: holds an export that differs in {', '.join(differing)}: "
-                    "use the same sources and options, or another folder"
-                )
-            values = {**facts, _RUN: str(run)}.items()
-            self._base.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", values)
-        self._run = run
+        try:
+            self._run = self._begin(facts)
+        except BaseException:
+            self._base.close()
+            raise
 
     def see(self, path: str) -> Sighting:
         """Note that an object is listed."""
@@ -188,6 +177,26 @@ class Ledger:
     def close(self) -> None:
         """Drop what is not committed, and let others use the ledger."""
         self._base.close()
+
+    def _begin(self, facts: Mapping[str, str]) -> int:
+        """Lock the ledger; return the number of the run."""
+        with self._mapped():
+            self._base.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._base.execute("BEGIN IMMEDIATE")
+            for statement in filter(str.strip, _TABLES.split(";")):
+                self._base.execute(statement)
+            known = dict(self._base.execute("SELECT name, value FROM facts"))
+            run = int(known.pop(_RUN, 0)) + 1
+            (is_begun,) = self._base.execute("SELECT EXISTS (SELECT 1 FROM objects)").fetchone()
+            differing = sorted({name for name, _ in known.items() ^ facts.items()})
+            if is_begun and differing:
+                raise ConfigError(
+                    f"{self._file.parents[1]}: holds an export that differs in "
+                    f"{', '.join(differing)}: use the same sources and options, or another folder"
+                )
+            values = {**facts, _RUN: str(run)}.items()
+            self._base.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", values)
+        return run
 
     def _expire(self, query: str, value: str | int) -> int:
         """Make all rows of the objects that a query returns stale; return how many these are."""

@@ -14,8 +14,8 @@ BUFFERED_BYTES = 32 * 1024 * 1024
 """Memory of the rows that wait for their row groups, of all files together."""
 PART_BYTES = 512 * 1024 * 1024
 """Rows of a file before compression, which leaves about a tenth: a good size for every reader."""
-OPEN_FILES = 64
-"""Files that are written at once: studies of 64 years. Headers can have any year."""
+OPEN_FILES = 256
+"""Files that are open at once: those of 256 years. Headers can have any year, however."""
 
 _FOR_EVERY_READER = {"JSON": "STRING", "TIME": "STRING"}
 """Types that are written as others: Spark before 4.1 cannot read a file with a TIME."""
@@ -23,14 +23,49 @@ _FOR_EVERY_READER = {"JSON": "STRING", "TIME": "STRING"}
 
 @dataclass(slots=True)
 class _OpenPart:
+    """A part that takes rows; its file is opened for the first group of them."""
+
     number: int
     file: str
-    stream: BinaryIO
-    table: ParquetTable
+    columns: Sequence[Field]
+    temporary: Path
+    stream: BinaryIO | None = None
+    table: ParquetTable | None = None
     waiting: list[Row] = field(default_factory=list)
     waiting_bytes: int = 0
     rows: int = 0
     bytes: int = 0
+
+    def write(self) -> None:
+        """Write the waiting rows as a group."""
+        with _named(self.temporary):
+            if self.stream is None:
+                self.stream = self.temporary.open("wb")
+            if self.table is None:
+                self.table = ParquetTable(self.stream, self.columns)
+            self.table.write(self.waiting)
+        self.rows += len(self.waiting)
+        self.waiting, self.waiting_bytes = [], 0
+
+    def end(self) -> Part:
+        """Complete the file."""
+        if self.waiting:
+            self.write()
+        assert self.table is not None
+        assert self.stream is not None
+        with _named(self.temporary):
+            self.table.close()
+            with self.stream:
+                size = _sync(self.stream)
+        return Part(self.number, self.file, self.rows, size)
+
+    def discard(self) -> None:
+        """Delete the file, whose disk may be full."""
+        if self.stream is not None:
+            with suppress(Exception), self.stream:
+                if self.table is not None:
+                    self.table.close()
+        self.temporary.unlink(missing_ok=True)
 
 
 class PartFiles:
@@ -44,70 +79,65 @@ class PartFiles:
         self._scratch = scratch
         self._columns = columns
         self._next = number
-        self._open: dict[str, _OpenPart] = {}  # by folder; the one used last is at the end
+        self._parts: dict[str, _OpenPart] = {}  # by folder
+        self._written: dict[str, None] = {}  # folders with open files; written last is at the end
         self._finished: list[Part] = []
-        self.waiting_bytes = self.bytes = 0
+        self._waiting_bytes = 0
+        self.bytes = 0
 
     def add(self, table: str, folder: str, row: Row, size: int) -> int:
         """Add a row of about `size` bytes to a file in a folder; return the number of the part."""
-        part = self._open.pop(folder, None) or self._start(table, folder)
-        self._open[folder] = part
+        part = self._parts.get(folder) or self._begin(table, folder)
         part.waiting.append(row)
         part.waiting_bytes += size
         part.bytes += size
-        self.waiting_bytes += size
+        self._waiting_bytes += size
         self.bytes += size
         if len(part.waiting) >= GROUP_ROWS:
-            self._write(part)
-        while self.waiting_bytes > BUFFERED_BYTES:
-            self._write(max(self._open.values(), key=lambda each: each.waiting_bytes))
-        if part.bytes > PART_BYTES:
+            self._write(folder)
+        while self._waiting_bytes > BUFFERED_BYTES:
+            self._write(max(self._parts, key=lambda name: self._parts[name].waiting_bytes))
+        if part.bytes > PART_BYTES and self._parts.get(folder) is part:
             self._end(folder)
         return part.number
 
     def finish(self) -> list[Part]:
         """Complete all files; return those that were completed since the last call."""
-        for folder in list(self._open):
+        for folder in list(self._parts):
             self._end(folder)
         finished, self._finished, self.bytes = self._finished, [], 0
         return finished
 
     def discard(self) -> None:
         """Delete the files that `finish` has not returned."""
-        for part in self._open.values():
-            with suppress(Exception), part.stream:  # the disk may be full: the file goes anyway
-                part.table.close()
-            temporary(self._scratch, part.number).unlink(missing_ok=True)
+        for part in self._parts.values():
+            part.discard()
         for finished in self._finished:
             temporary(self._scratch, finished.number).unlink(missing_ok=True)
-        self._open, self._finished = {}, []
 
-    def _start(self, table: str, folder: str) -> _OpenPart:
-        if len(self._open) >= OPEN_FILES:
-            self._end(next(iter(self._open)))
+    def _begin(self, table: str, folder: str) -> _OpenPart:
         number = self._next
         self._next += 1
-        stream = temporary(self._scratch, number).open("wb")
         file = str(PurePosixPath(folder, f"part-{number:06}.parquet"))
-        return _OpenPart(number, file, stream, ParquetTable(stream, self._columns[table]))
+        part = _OpenPart(number, file, self._columns[table], temporary(self._scratch, number))
+        self._parts[folder] = part
+        return part
 
-    def _write(self, part: _OpenPart) -> None:
-        with _named(temporary(self._scratch, part.number)):
-            part.table.write(part.waiting)
-        part.rows += len(part.waiting)
-        self.waiting_bytes -= part.waiting_bytes
-        part.waiting, part.waiting_bytes = [], 0
+    def _write(self, folder: str) -> None:
+        part = self._parts[folder]
+        self._written.pop(folder, None)
+        if len(self._written) >= OPEN_FILES:
+            self._end(next(iter(self._written)))
+        self._waiting_bytes -= part.waiting_bytes
+        part.write()
+        self._written[folder] = None
 
     def _end(self, folder: str) -> None:
-        part = self._open[folder]
-        if part.waiting:
-            self._write(part)
-        with _named(temporary(self._scratch, part.number)):
-            part.table.close()
-            with part.stream:
-                size = _sync(part.stream)
-        del self._open[folder]
-        self._finished.append(Part(part.number, part.file, part.rows, size))
+        part = self._parts[folder]
+        self._waiting_bytes -= part.waiting_bytes
+        self._finished.append(part.end())
+        del self._parts[folder]
+        self._written.pop(folder, None)
 
 
 def columns_of(fields: Sequence[Field]) -> list[Field]:
