@@ -2,12 +2,13 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, time
 from typing import IO, Any
 
 import msgspec
 
 from dcm2bq.deadline import Deadline
+from dcm2bq.lifted import LIFTED
 from dcm2bq.rows import EXPANDED, DeadLetterRow, InstanceRow
 from dcm2bq.tools.export.local_files import path_of
 
@@ -19,6 +20,9 @@ _MEMORY_BYTES = 4_000_000
 No row of a single object is so large by default (`limits.outputBytes`), but an archive has
 thousands.
 """
+_LENGTH_BYTES = 4
+"""Of the number before each row in the file."""
+_TIMES = [column.keyword for column in LIFTED if column.type == "TIME"]
 
 type TableRow = tuple[str, dict[str, Any]]
 """The name of a table, and a row with values by column."""
@@ -40,7 +44,7 @@ class CollectedRows:
     def insert(self, row: InstanceRow, deadline: Deadline) -> None:  # noqa: ARG002
         """Keep a row of `instances`."""
         if row.event != EXPANDED:
-            self._add(INSTANCES, msgspec.to_builtins(row, builtin_types=(datetime,)))
+            self._add(INSTANCES, _columns(row))
 
     def insert_dead_letter(self, row: DeadLetterRow, deadline: Deadline) -> None:  # noqa: ARG002
         """Keep a dead letter, as the view `dead_letters` shows it."""
@@ -90,7 +94,13 @@ class CollectedRows:
         self._kept, self._size = [], 0
 
 
-_LENGTH_BYTES = 4
+def _columns(row: InstanceRow) -> dict[str, Any]:
+    """Return a row by column, with times written in one way, as BigQuery does."""
+    columns: dict[str, Any] = msgspec.to_builtins(row, builtin_types=(datetime,))
+    for name in _TIMES:
+        if columns[name] is not None:
+            columns[name] = time.fromisoformat(columns[name]).isoformat()
+    return columns
 
 
 def _open_letter(row: DeadLetterRow) -> dict[str, Any]:
