@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Check the format, validity and tests of tf/, with terraform and the providers from its registry.
 # If either is not available, print so and exit with status SKIPPED, by default 0.
-# TERRAFORM_RUNNER may name a program to run instead, as `RUNNER fmt|validate|test DIR`.
+# TERRAFORM_RUNNER may name a program to run instead, as `RUNNER fmt|validate|test DIR`. With one,
+# what repeated plans show is tested too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -41,3 +42,4 @@ runner=${TERRAFORM_RUNNER:-terraform_here}
 "$runner" fmt tf
 "$runner" validate "$([ -n "${TERRAFORM_RUNNER:-}" ] && echo "$mockable/tf" || echo tf)"
 "$runner" test "$mockable/tf"
+[ -z "${TERRAFORM_RUNNER:-}" ] || .venv/bin/pytest --quiet tests/deploy/test_terraform_plans.py

@@ -1,6 +1,6 @@
 """A plan after an apply shows nothing, whatever the variables; a drift shows, and only it.
 
-Runs terraform with mock providers: by TERRAFORM_RUNNER, or where its registry can be reached.
+Runs terraform with mock providers, by TERRAFORM_RUNNER: a part of `make check-terraform`.
 """
 
 import json
@@ -19,7 +19,7 @@ RUNNER = os.environ.get("TERRAFORM_RUNNER")
 pytestmark = [
     pytest.mark.skipif(
         RUNNER is None or shutil.which("terraform") is None,
-        reason="TERRAFORM_RUNNER names no runner that has the providers",
+        reason="run by `make check-terraform`, if TERRAFORM_RUNNER names a runner",
     ),
     pytest.mark.timeout(2400),  # 16 applies and plans take a minute on an idle machine
 ]
