@@ -3,7 +3,7 @@
 Exit statuses are defined in `common` and explained in docs/OPERATIONS.md.
 
 A command imports what it needs when it runs, so that `--help` is fast and the base installation
-is enough for every command but `local` and `backfill`.
+is enough for every command but `local`, `backfill`, `report` and `export`.
 """
 
 import io

@@ -83,8 +83,8 @@ def export(
         dead_letters/part-....parquet                 what could not be converted, and why
         _export/                                      what this command needs to resume
 
-    Objects without a StudyDate are in study_year=__HIVE_DEFAULT_PARTITION__, which readers take
-    for NULL. In a row of a file, path is the absolute path and version its time of modification.
+    Objects without a StudyDate are in study_year=0. In a row of a file, path is the absolute path
+    and version its time of modification in microseconds.
 
     Run the command again to bring OUT up to date, or to resume a run that ended early: objects
     that are already exported are not read again, rows of changed ones are replaced, and rows of

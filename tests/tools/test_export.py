@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from dcm2bq import cli, extras
-from dcm2bq.config import Config
+from dcm2bq.config import Config, Privacy
 from dcm2bq.dicom import privacy_rules
 from dcm2bq.local.samples import write_samples
+from dcm2bq.row_names import row_names
 from dcm2bq.tools.export import collected_rows, part_files
 from dcm2bq.tools.export.export import Export
 from tests.dicom.build import dicom, element, identity
@@ -174,13 +175,11 @@ def test_duckdb_takes_the_folders_for_a_column(folder: Path, out: Path, export: 
     done = export(folder, "--parquet", out)
     assert done.status == 0
     assert sorted(path.name for path in (out / "instances").iterdir()) == [
-        "study_year=2019",
-        "study_year=2020",
-        "study_year=__HIVE_DEFAULT_PARTITION__",
+        *("study_year=0", "study_year=2019", "study_year=2020"),
     ]
     files = f"read_parquet('{out}/instances/**/*.parquet', hive_partitioning = true)"
     rows = duckdb.sql(f"SELECT study_year, PatientID FROM {files} ORDER BY ALL").fetchall()
-    assert rows == [(2019, "A"), (2019, "C"), (2020, "B"), (None, "N")]
+    assert rows == [(0, "N"), (2019, "A"), (2019, "C"), (2020, "B")]
     (sql,) = re.findall(r'  duckdb -c "(.*)"', done.out)
     assert duckdb.sql(sql).fetchall() == [("CT", 4)]
     kinds = {name: str(kind) for name, kind, *_ in duckdb.sql(f"DESCRIBE FROM {files}").fetchall()}
@@ -506,7 +505,7 @@ def test_no_value_is_in_a_message(tmp_path: Path, out: Path, export: Exporter) -
 
 
 def test_objects_of_a_bucket_are_exported_and_followed(
-    command: Command, storage_url: str, tmp_path: Path
+    command: Command, storage_url: str, tmp_path: Path, key: pytest.MonkeyPatch
 ) -> None:
     bucket = Bucket(storage_url, unique("export-"))
     names = ("2019/a b#1?.dcm", "2019/山田.dcm", "2019/sub/c.dcm", "2020/other.dcm")
@@ -528,6 +527,12 @@ def test_objects_of_a_bucket_are_exported_and_followed(
     summary = json.loads(command(*args).out)
     assert (summary["results"], summary["unchanged"], summary["gone"]) == ({"inserted": 1}, 1, 1)
     assert patients(out) == {"a b#1?.dcm": "NEW", "c.dcm": "OLD"}
+    key.setenv("DCM2BQ_CONFIG", '{"privacy": {"path": "hash"}}')
+    hashed = command("export", *args[1:3], str(tmp_path / "hashed"))
+    assert hashed.status == 0, hashed.err
+    names_of_rows = row_names(Privacy(path="hash"))
+    paths = {names_of_rows.path(f"gs://{bucket.name}/{name}") for name in (names[0], names[2])}
+    assert {row["path"] for row in read(tmp_path / "hashed")} == paths
 
 
 def test_an_outage_ends_the_run_and_the_next_one_resumes(
@@ -598,3 +603,45 @@ def test_memory_does_not_grow_with_the_number_of_rows(
         assert sum(part.rows for part in parts) == rows
         assert len(parts) < 10 * rows / 600
     assert peaks[1] < 1.5 * peaks[0] < 3_000_000
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "EXPORT.md"
+PROGRAMS = re.findall(r"```python\n(.*?)```\n\n(?:```text\n(.*?)```)?", PAGE.read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def exported_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export: Exporter) -> str:
+    """What exporting the sample files into the folder `headers` has printed."""
+    (tmp_path / "samples").mkdir()
+    write_samples(tmp_path / "samples")
+    monkeypatch.chdir(tmp_path)
+    return export("samples", "--parquet", "headers").out
+
+
+def test_the_page_shows_what_the_command_prints(exported_samples: str) -> None:
+    shown = PAGE.read_text().partition("<!-- output of export -->\n\n")[2].partition("\n<!--")[0]
+    lines = [line.removeprefix("    ") for line in shown.splitlines()]
+    # The size depends on the version of Arrow, and on the length of the folder's name.
+    assert [re.sub(r"\d+ KB", "KB", line) for line in lines] == [
+        re.sub(r"\d+ KB", "KB", line) for line in exported_samples.splitlines()
+    ]
+
+
+@pytest.mark.usefixtures("exported_samples")
+@pytest.mark.parametrize("library", ["duckdb", "pandas"])
+def test_the_programs_on_the_page_print_what_it_shows(
+    library: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip(library)
+    names: dict[str, Any] = {}
+    programs = [(text, printed) for text, printed in PROGRAMS if library in text]
+    assert len(programs) == 3
+    for program, printed in programs:
+        exec(program, names)
+        assert [line.rstrip() for line in capsys.readouterr().out.rstrip().splitlines()] == [
+            line.rstrip() for line in printed.rstrip().splitlines()
+        ]
+
+
+def test_each_question_is_answered_with_spark_as_well() -> None:
+    assert sum("spark.sql" in program for program, _ in PROGRAMS) == 3

@@ -12,12 +12,16 @@ from typing import Any
 
 from dcm2bq.errors import ConfigError
 from dcm2bq.tools.export.collected_rows import DEAD_LETTERS, INSTANCES, TableRow
-from dcm2bq.tools.export.ledger import Ledger, Part, PartState, Sighting
+from dcm2bq.tools.export.ledger import KnownObject, Ledger, PartFile, PartState
 from dcm2bq.tools.export.part_files import PartFiles, rewrite, temporary
 from dcm2bq.tools.tables import Field
 
-NO_YEAR = "__HIVE_DEFAULT_PARTITION__"
-"""The year of objects without StudyDate: readers of Hive partitions take it for NULL."""
+NO_YEAR = "0"
+"""The year of objects without StudyDate.
+
+`__HIVE_DEFAULT_PARTITION__` is NULL in Hive, Spark and DuckDB, but `pandas.read_parquet` fails on a
+folder that has it (pyarrow 26: "Cannot yet unify dictionaries with nulls").
+"""
 
 _RECORD = "_export"
 """The folder of the ledger and of temporary files: readers skip names that begin with `_`."""
@@ -59,7 +63,7 @@ class Destination:
         self._committed = time.monotonic()
         self._is_torn = False
 
-    def see(self, path: str) -> Sighting:
+    def see(self, path: str) -> KnownObject:
         """Note that an object is listed; return what is known of it."""
         return self._ledger.see(path)
 
@@ -109,7 +113,7 @@ class Destination:
             target = temporary(self._record, part.number)
             rows, size = rewrite(self.folder / part.file, target, self._ledger.stale_paths(part))
             state = PartState.WRITTEN if rows else PartState.DOOMED
-            self._ledger.add(Part(part.number, part.file, rows, size), state)
+            self._ledger.add(PartFile(part.number, part.file, rows, size), state)
             self._ledger.refresh(part)
             self._ledger.commit()
             self._publish()

@@ -218,11 +218,11 @@ class Export:
                 self._ignore(stored, ignored)
                 continue
             path = self._names.object(stored).path
-            sighting = self.destination.see(path)
-            if sighting.is_repeated:  # sources may overlap
+            known = self.destination.see(path)
+            if known.is_repeated:  # sources may overlap
                 continue
             self.counts.listed += 1
-            if sighting.version == _version(stored):
+            if known.version == _version(stored):
                 self.counts.unchanged += 1
             elif given == self._limit:
                 self.counts.is_cut = True

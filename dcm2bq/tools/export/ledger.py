@@ -48,7 +48,7 @@ class PartState(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PartFile:
     """A part file, relative to the folder of the export; `bytes` is its size."""
 
     number: int
@@ -58,7 +58,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class KnownObject:
     """What is known of a listed object: its exported `version`, and whether it `is_repeated`.
 
     A repeated object was listed before in this run.
@@ -86,7 +86,7 @@ class Ledger:
             self._base.close()
             raise
 
-    def see(self, path: str) -> Sighting:
+    def see(self, path: str) -> KnownObject:
         """Note that an object is listed."""
         with self._mapped():
             query = "SELECT version, seen FROM objects WHERE path = ?"
@@ -96,7 +96,7 @@ class Ledger:
                 "ON CONFLICT (path) DO UPDATE SET seen = ?2",
                 (path, self._run),
             )
-        return Sighting(version, seen == self._run)
+        return KnownObject(version, seen == self._run)
 
     def record(self, path: str, version: str | None, parts: Collection[int]) -> None:
         """Note that a listed object was exported into `parts`; rows in others become stale.
@@ -123,7 +123,7 @@ class Ledger:
             (last,) = self._base.execute("SELECT MAX(number) FROM parts").fetchone()
         return (last or 0) + 1
 
-    def add(self, part: Part, state: PartState) -> None:
+    def add(self, part: PartFile, state: PartState) -> None:
         """Note a part file, or another state of it."""
         with self._mapped():
             self._base.execute(
@@ -131,33 +131,33 @@ class Ledger:
                 (part.number, part.file, part.rows, part.bytes, state),
             )
 
-    def drop(self, part: Part) -> None:
+    def drop(self, part: PartFile) -> None:
         """Forget a part file that was deleted."""
         with self._mapped():
             self._base.execute("DELETE FROM parts WHERE number = ?", (part.number,))
 
-    def parts(self, state: PartState | None = None) -> list[Part]:
+    def parts(self, state: PartState | None = None) -> list[PartFile]:
         """Return the part files in a state, or all."""
         with self._mapped():
             query = "SELECT number, file, rows, bytes FROM parts WHERE state = ? OR ?1 IS NULL"
-            return [Part(*row) for row in self._base.execute(query, (state,))]
+            return [PartFile(*row) for row in self._base.execute(query, (state,))]
 
-    def stale_parts(self) -> list[Part]:
+    def stale_parts(self) -> list[PartFile]:
         """Return the part files with stale rows."""
         with self._mapped():
             query = (
                 "SELECT number, file, rows, bytes FROM parts "
                 "WHERE number IN (SELECT part FROM stale) ORDER BY number"
             )
-            return [Part(*row) for row in self._base.execute(query)]
+            return [PartFile(*row) for row in self._base.execute(query)]
 
-    def stale_paths(self, part: Part) -> set[str]:
+    def stale_paths(self, part: PartFile) -> set[str]:
         """Return the paths of the stale rows of a part file: all rows with these paths are."""
         with self._mapped():
             query = "SELECT path FROM stale WHERE part = ?"
             return {path for (path,) in self._base.execute(query, (part.number,))}
 
-    def refresh(self, part: Part) -> None:
+    def refresh(self, part: PartFile) -> None:
         """Note that a part file has no stale rows any more."""
         with self._mapped():
             self._base.execute("DELETE FROM stale WHERE part = ?", (part.number,))

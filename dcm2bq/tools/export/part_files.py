@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from dcm2bq.tools.export.ledger import Part
+from dcm2bq.tools.export.ledger import PartFile
 from dcm2bq.tools.tables import GROUP_ROWS, Field, ParquetTable, Row
 
 BUFFERED_BYTES = 32 * 1024 * 1024
@@ -47,7 +47,7 @@ class _OpenPart:
         self.rows += len(self.waiting)
         self.waiting, self.waiting_bytes = [], 0
 
-    def end(self) -> Part:
+    def end(self) -> PartFile:
         """Complete the file."""
         if self.waiting:
             self.write()
@@ -57,7 +57,7 @@ class _OpenPart:
             self.table.close()
             with self.stream:
                 size = _sync(self.stream)
-        return Part(self.number, self.file, self.rows, size)
+        return PartFile(self.number, self.file, self.rows, size)
 
     def discard(self) -> None:
         """Delete the file, whose disk may be full."""
@@ -81,7 +81,7 @@ class PartFiles:
         self._next = number
         self._parts: dict[str, _OpenPart] = {}  # by folder
         self._written: dict[str, None] = {}  # folders with open files; written last is at the end
-        self._finished: list[Part] = []
+        self._finished: list[PartFile] = []
         self._waiting_bytes = 0
         self.bytes = 0
 
@@ -101,7 +101,7 @@ class PartFiles:
             self._end(folder)
         return part.number
 
-    def finish(self) -> list[Part]:
+    def finish(self) -> list[PartFile]:
         """Complete all files; return those that were completed since the last call."""
         for folder in list(self._parts):
             self._end(folder)
