@@ -94,6 +94,9 @@ def export(
 
     OUT holds patient data like the headers it was made of. docs/EXPORT.md has examples of queries.
 
+    With --json, the line has listed, unchanged, results, ignored, gone and is_complete of this run,
+    rows, files and bytes of OUT, requests to Cloud Storage, and bytes_read.
+
     The exit status is 0 if OUT holds a row for each object, and 1 if it holds dead letters, if
     --limit ended the run, or if a folder could not be listed. With 3, Cloud Storage did not
     answer: run the command again.

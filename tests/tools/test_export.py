@@ -1,6 +1,7 @@
 """`dcm2bq export`: the function's rows as Parquet files, resumed and brought up to date."""
 
 import datetime as dt
+import errno
 import json
 import os
 import re
@@ -365,6 +366,38 @@ def test_a_source_without_files_removes_no_rows(folder: Path, out: Path, export:
     assert len(read(out)) == 4
 
 
+def test_a_folder_that_cannot_be_listed_removes_no_rows(
+    folder: Path, out: Path, export: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(folder, "--parquet", out)
+    listing = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path).name == "sub":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    done = export(folder, "--parquet", out)
+    monkeypatch.undo()
+    assert done.status == 1
+    assert f"{folder}/sub: Permission denied" in done.err
+    assert len(patients(out)) == 4
+
+
+def test_names_that_were_ignored_are_sampled(folder: Path, out: Path, export: Exporter) -> None:
+    (folder / "IM0001").write_bytes(scan("I"))
+    done = export(folder, "--parquet", out)
+    assert "1 of 2 objects that input.namePattern excludes begins with DICM" in done.err
+    assert "to export such files, add --option input.otherNames=sniff" in done.err
+    sniffed = ["--option", "input.otherNames=sniff"]
+    summary = export.summary(folder, "--parquet", out.with_name("sniffed"), *sniffed)
+    assert (summary["results"], summary["ignored"]) == (
+        {"inserted": 5, "ignored": 1},
+        {"content": 1},
+    )
+
+
 def test_a_lost_part_file_is_reported(folder: Path, out: Path, export: Exporter) -> None:
     export(folder, "--parquet", out)
     next((out / "instances").rglob("*.parquet")).unlink()
@@ -517,7 +550,7 @@ def test_objects_of_a_bucket_are_exported_and_followed(
     done = command(*args)
     summary = json.loads(done.out)
     assert (done.status, summary["results"]) == (0, {"inserted": 3})
-    assert summary["requests"] == 4
+    assert summary["requests"] == 1 + 3 + 1  # a page of the listing, headers, an ignored name
     assert summary["bytes_read"] < 3 * 70_000
     assert {row["path"] for row in read(out)} == {
         f"gs://{bucket.name}/{name}" for name in names[:3]

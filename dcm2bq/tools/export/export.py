@@ -37,12 +37,11 @@ from dcm2bq.tools.export.destination import Destination
 from dcm2bq.tools.export.local_files import (
     LocalObject,
     LocalStore,
-    first_bytes,
     local_object,
     walk,
 )
 from dcm2bq.tools.export.part_files import columns_of
-from dcm2bq.tools.ignored_names import IgnoredNames, SampleFindings, read_from
+from dcm2bq.tools.ignored_names import IgnoredNames, SampleFindings, first_bytes, read_from
 from dcm2bq.tools.tables import Field
 
 if TYPE_CHECKING:
@@ -172,13 +171,19 @@ class Export:
 
     def examine_ignored(self) -> SampleFindings:
         """Read a sample of what was ignored because of its name."""
+        from_cloud = read_from(self._cloud) if any(map(is_uri, self._sources)) else None
+        requested: list[str] = []
 
         def read(stored: StoredObject, n: int) -> bytes:
             if isinstance(stored, LocalObject):
-                return first_bytes(stored, n)
-            return read_from(self._cloud)(stored, n)
+                return first_bytes(stored.file, n)
+            assert from_cloud is not None
+            requested.append(stored.name)  # unlike a sum, exact in several threads
+            return from_cloud(stored, n)
 
-        return self._unmatched.examine(read)[0]
+        findings, _ = self._unmatched.examine(read)
+        self.counts.requests += len(requested)
+        return findings
 
     def close(self) -> None:
         """Let other processes use the folder."""
@@ -198,7 +203,7 @@ class Export:
         return {
             "layout": _LAYOUT,
             "source": _digest([self._names.path(source) for source in self._sources]),
-            "columns": _digest(columns),
+            "columns": _digest({table: _shape(fields) for table, fields in columns.items()}),
             "input": _digest(selection),
             "jsonOutput": _digest(options["jsonOutput"]),
             "bulkData": _digest(options["bulkData"]),
@@ -378,6 +383,14 @@ def _columns(config: Config) -> dict[str, Sequence[Field]]:
     resources = {each.name: each.resource for each in schema.load(config, "export")}
     names = {INSTANCES: config.big_query.instances_table_id, DEAD_LETTERS: "dead_letters"}
     return {table: columns_of(resources[name]["schema"]["fields"]) for table, name in names.items()}
+
+
+def _shape(fields: Sequence[Field]) -> list[Any]:
+    """Return the names and types of columns, without their descriptions."""
+    return [
+        [each["name"], each["type"], each.get("mode"), _shape(each.get("fields", ()))]
+        for each in fields
+    ]
 
 
 def _event_id(task: _Task) -> str:

@@ -86,19 +86,13 @@ def walk(
             with os.scandir(pending.pop()) as entries:
                 for entry in entries:
                     path = Path(entry.path)
-                    if not entry.is_dir(follow_symlinks=False):
-                        if not path.is_dir():
-                            yield path
-                    elif not is_left_out(path):
-                        pending.append(path)
+                    if entry.is_dir(follow_symlinks=False):
+                        if not is_left_out(path):
+                            pending.append(path)
+                    elif not (entry.is_symlink() and path.is_dir()):
+                        yield path
         except OSError as error:
             on_error(error)
-
-
-def first_bytes(stored: LocalObject, n: int) -> bytes:
-    """Return up to `n` bytes from the start of a file."""
-    with open_regular(stored.file) as stream:
-        return stream.read(n)
 
 
 class LocalStore:
