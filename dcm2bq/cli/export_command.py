@@ -88,9 +88,9 @@ def export(
 
     Run the command again to bring OUT up to date, or to resume a run that ended early: objects
     that are already exported are not read again, rows of changed ones are replaced, and rows of
-    deleted ones removed. What could not be read is tried again. A file appears in OUT when it is
-    complete, at the latest after 50,000 objects; until a run has ended, OUT can hold old rows
-    beside the new. OUT keeps to its sources and options: with others, the command stops.
+    deleted ones removed. What could not be converted is tried again. What was exported appears in
+    OUT in complete files, at the latest after 50,000 objects; until a run has ended, OUT can hold
+    old rows beside the new. OUT keeps to its sources and options: with others, the command stops.
 
     OUT holds patient data like the headers it was made of. docs/EXPORT.md has examples of queries.
 
@@ -183,8 +183,7 @@ class _Summary:
         self._counts = exported.counts
         self._out = out
         self._ignored = exported.examine_ignored() if exported.counts.ignored["name"] else None
-        totals = exported.destination.totals()
-        self._objects, self._rows, self._files, self._bytes = totals
+        self._rows, self._files, self._bytes = exported.destination.totals()
 
     @property
     def status(self) -> int:

@@ -30,7 +30,6 @@ _COMMIT_OBJECTS = 50_000
 """Most objects that a run repeats if it is killed, and also most that share a part file."""
 _COMMIT_BYTES = 2 * 1024**3
 """The same in bytes of rows before compression: 50,000 objects with headers of 40 KB."""
-
 _COMMIT_SECONDS = 300.0
 """The same in time: reads from Cloud Storage may be slow."""
 _COLUMNS_BYTES = 4_000
@@ -118,13 +117,13 @@ class Destination:
             self._ledger.commit()
             self._publish()
 
-    def totals(self) -> tuple[int, Mapping[str, int], int, int]:
-        """Return the number of objects, of rows by table, of part files and of their bytes."""
+    def totals(self) -> tuple[Mapping[str, int], int, int]:
+        """Return the number of rows by table, of part files and of their bytes."""
         rows: Counter[str] = Counter({INSTANCES: 0, DEAD_LETTERS: 0})
         parts = self._ledger.parts()
         for part in parts:
             rows[part.file.partition("/")[0]] += part.rows
-        return self._ledger.objects(), rows, len(parts), sum(part.bytes for part in parts)
+        return rows, len(parts), sum(part.bytes for part in parts)
 
     def close(self) -> None:
         """Delete what was not committed, and let other processes use the folder."""

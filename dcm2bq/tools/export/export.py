@@ -49,8 +49,14 @@ if TYPE_CHECKING:
 
 _LAYOUT = "1"
 """Of the folder: an export with another one cannot be resumed."""
-_UNBOUND_LIMITS = {"memoryBytes", "deadlineSeconds"}
-"""Limits that decide whether a conversion succeeds on this machine, and not what the row holds."""
+_SHAPING = {
+    "input": ("namePattern", "otherNames", "archives"),
+    "limits": ("outputBytes",),
+    "jsonOutput": (),
+    "bulkData": (),
+}
+"""The options that decide which objects have rows, and what these hold; all of a group if none is
+named. Other limits only decide whether an object can be converted."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,10 +64,10 @@ class ExportCounts:
     """What a run has done so far; `results` are of the objects that it handled.
 
     `listed` counts objects and files, `unchanged` those that an earlier run has exported. `gone`
-    are exported objects that no longer exist. `requests` are those to Cloud Storage; `bytes_read`
-    counts files, too. With `is_cut`, the limit ended the run before its last object; `unlisted` are
-    the errors of folders that could not be listed, and `empty` are the sources without anything: a
-    disk that is not mounted looks like this.
+    are exported objects that no longer exist. `requests` are those to Cloud Storage, without those
+    of attempts that were repeated; `bytes_read` counts files, too. With `is_cut`, the limit ended
+    the run before its last object; `unlisted` are the errors of folders that could not be listed,
+    and `empty` are the sources without anything: a disk that is not mounted looks like this.
     """
 
     listed: int = 0
@@ -147,9 +153,8 @@ class Export:
     def run(self, show: Callable[[ExportCounts], object] = lambda _: None) -> None:
         """Export what is new or has changed, and remove what is gone.
 
-        `show` is called for each object that is listed.
-        Raises `ReadFailedError` if Cloud Storage is down, and `OSError` if a source does not exist
-        or nothing more can be written. What was exported by then stays, and the next run resumes.
+        `show` is called for each object that is listed. Raises `RetryableError` if Cloud Storage is
+        down, and `OSError` if nothing more can be written: the next run resumes.
         """
         try:
             with ThreadPoolExecutor(self._threads, thread_name_prefix="export") as pool:
@@ -198,16 +203,14 @@ class Export:
     def _facts(self, columns: Mapping[str, Sequence[Field]]) -> dict[str, str]:
         """Return what must be the same in each run, by name: digests of the options, mostly."""
         options = msgspec.to_builtins(self._config)
-        limits = {k: v for k, v in options["limits"].items() if k not in _UNBOUND_LIMITS}
-        selection = {k: options["input"][k] for k in ("namePattern", "otherNames", "archives")}
         return {
             "layout": _LAYOUT,
             "source": _digest([self._names.path(source) for source in self._sources]),
             "columns": _digest({table: _shape(fields) for table, fields in columns.items()}),
-            "input": _digest(selection),
-            "jsonOutput": _digest(options["jsonOutput"]),
-            "bulkData": _digest(options["bulkData"]),
-            "limits": _digest(limits),
+            **{
+                group: _digest([options[group][name] for name in names or options[group]])
+                for group, names in _SHAPING.items()
+            },
             "privacy": self._config.privacy.fingerprint,
             "key": hash_key.digest(self._config.privacy) or "",
         }
@@ -328,7 +331,8 @@ class Export:
             self.counts.ignored[outcome.ignored] += 1
         if outcome.result is Result.SUPERSEDED:
             return  # the next run sees what became of it
-        is_settled = not isinstance(outcome.error, RetryableError)
+        # The next run tries again: the cause may be gone, or another release may know better.
+        is_settled = outcome.result is not Result.DEAD_LETTERED
         version = _version(attempt.task.stored) if is_settled else None
         self.counts.rows += self.destination.store(attempt.task.path, version, attempt.collected)
         attempt.collected.clear()

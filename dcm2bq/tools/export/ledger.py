@@ -162,12 +162,6 @@ class Ledger:
         with self._mapped():
             self._base.execute("DELETE FROM stale WHERE part = ?", (part.number,))
 
-    def objects(self) -> int:
-        """Return the number of objects that are exported."""
-        with self._mapped():
-            query = "SELECT COUNT(*) FROM objects WHERE version IS NOT NULL"
-            return int(self._base.execute(query).fetchone()[0])
-
     def commit(self) -> None:
         """Make everything since the last commit count."""
         with self._mapped():
