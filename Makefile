@@ -159,6 +159,11 @@ picture: ## Render docs/architecture.svg with Graphviz
 	@command -v dot >/dev/null || { echo 'dot is not installed: install Graphviz' >&2; exit 1; }
 	@dot -Tsvg docs/architecture.dot -o docs/architecture.svg
 
+.PHONY: pictures
+pictures: $(READY) ## Make the pictures in README from a real run, with Chromium
+	@command -v chromium chromedriver >/dev/null || { echo 'chromium or chromedriver is not installed: install chromium-driver' >&2; exit 1; }
+	@$(BIN)/python -m scripts.pictures
+
 .PHONY: dist
 dist: $(READY) ## Build the wheel and the source distribution in dist/
 	@rm -rf dist

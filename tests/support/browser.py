@@ -1,5 +1,6 @@
 """A real browser without a window: Debian's Chromium, by its driver."""
 
+import base64
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,14 @@ class Browser:
     def run(self, script: str) -> Any:
         """Return what a function body of JavaScript returns."""
         return self._driver.execute_script(script)
+
+    def picture(self, *, height: float, scale: float) -> bytes:
+        """Return the top of the page as a PNG with `scale` pixels for each CSS pixel."""
+        width = self.run("return innerWidth")  # a picture has no scroll bar
+        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": scale}
+        options = {"format": "png", "clip": clip, "captureBeyondViewport": True}
+        taken = self._driver.execute_cdp_cmd("Page.captureScreenshot", options)
+        return base64.b64decode(taken["data"])
 
     def complaints(self) -> list[str]:
         """Return what the console has shown: errors of the page and refused requests."""

@@ -33,13 +33,13 @@ def test_the_table_of_options_is_generated_from_the_code() -> None:
     )
 
 
-def test_the_first_screen_shows_a_part_of_what_make_run_prints() -> None:
+def test_the_first_answer_is_a_part_of_what_make_run_prints() -> None:
     """What `make run` prints is compared in `tests/local/test_once.py`."""
-    screen, _, _ = README.partition("    make run\n")
+    answer = README.partition("\n## Ask\n")[2].partition("<!-- answers -->")[0]
     run = between("output of make run", "end of output")
-    (sql,) = re.findall(r"```sql\n(.*?)\n```", screen, re.DOTALL)
+    (sql,) = re.findall(r"```sql\n(.*?)\n```", answer, re.DOTALL)
     assert " ".join(sql.split()).replace("dicom.", "") in run
-    rows = re.findall(r"^ {4}\S.*\n", screen, re.MULTILINE)
+    rows = re.findall(r"^ {4}\S.*\n", answer, re.MULTILINE)
     assert len(rows) == 7
     assert "".join(f"  {row}" for row in rows) in run
 
@@ -84,6 +84,35 @@ def test_each_measured_table_holds_figures() -> None:
     ]
     assert [name for name, _ in blocks] == names
     assert all(re.search(r"\| [\d.,]+ \|", table) for _, table in blocks)
+
+
+def test_every_price_is_one_of_those_that_the_pages_derive() -> None:
+    section = README.partition("\n## What it costs\n")[2].partition("\n## ")[0]
+    prices = re.findall(r"\$([\d.]+\d)", section)
+    pages = ("PERFORMANCE.md", "BACKFILL.md", "SCHEMA.md")
+    derived = "\n".join((ROOT / "docs" / page).read_text() for page in pages)
+    assert len(prices) == 9
+    assert [
+        price for price in prices if not re.search(rf"(?<![\d.]){price}(?![\d.]*\d)", derived)
+    ] == []
+
+
+def test_the_comparison_has_the_figures_of_the_benchmarks() -> None:
+    rows = re.findall(
+        r"^\| [^|]+ \| ([\d.,]+) \| ([\d.,]+) \| ([\d.]+) \|$",
+        (ROOT / "docs" / "COMPARISON.md").read_text(),
+        re.MULTILINE,
+    )
+    measured = (ROOT / "docs" / "PERFORMANCE.md").read_text()
+    assert len(rows) == 3
+    for obvious, ours, ratio in rows:
+        assert f" {obvious} |" in measured
+        assert f" {ours} |" in measured
+        assert f"{number(obvious) / number(ours):.1f}" == ratio
+
+
+def number(text: str) -> float:
+    return float(text.replace(",", ""))
 
 
 def test_the_deployment_by_hand_installs_by_hash_and_names_each_identity() -> None:
