@@ -41,7 +41,7 @@ _AGAIN = "run the same command again to resume it"
     "out",
     required=True,
     metavar="OUT",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     help="The folder for the Parquet files: a new one, or one that this command has made.",
 )
 @click.option(
@@ -63,7 +63,7 @@ _AGAIN = "run the same command again to resume it"
 def export(
     sources: Sequence[str],
     *,
-    out: Path,
+    out: str,
     threads: int,
     limit: int | None,
     settings: Sequence[str],
@@ -108,17 +108,17 @@ def export(
         dcm2bq export study.zip --parquet study
         dcm2bq export ~/scans --parquet shared --option privacy.profile=basic
     """  # noqa: D301 - \b tells click to keep the line breaks
-    _check(sources)
+    _check(sources, out)
     config = override(parse_settings(settings))
     from dcm2bq import extras  # noqa: PLC0415 - slow to import, not needed for --help
 
     extras.require(extras.EXPORT)
     from dcm2bq.tools.export.export import Export  # noqa: PLC0415
 
-    exported = Export(startable(config), sources, out, threads=threads, limit=limit)
+    exported = Export(startable(config), sources, Path(out), threads=threads, limit=limit)
     try:
         _run(exported)
-        summary = _Summary(exported, out)
+        summary = _Summary(exported, Path(out))
         if as_json:
             say_json(msgspec.json.encode(summary.fields()))
         else:
@@ -128,9 +128,13 @@ def export(
         exported.close()
 
 
-def _check(sources: Sequence[str]) -> None:
-    """Raise an error for a source that does not exist or is not a valid URI."""
+def _check(sources: Sequence[str], out: str) -> None:
+    """Raise an error for a source that does not exist, an invalid URI, and an OUT that is one."""
+    if is_uri(out):
+        raise click.UsageError("--parquet: a local folder is expected; upload it afterwards")
     for source in sources:
+        if not source:
+            raise click.UsageError("SOURCE is empty")
         if is_uri(source):
             GsUri.parse(source)
         elif not Path(source).exists():

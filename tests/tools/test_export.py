@@ -328,17 +328,20 @@ def test_what_a_limit_has_refused_is_tried_again(folder: Path, out: Path, export
     assert (len(patients(out)), (out / "dead_letters").exists()) == (4, False)
 
 
-def test_a_folder_with_something_else_is_refused(
-    folder: Path, tmp_path: Path, export: Exporter
+def test_wrong_folders_and_sources_are_refused(
+    folder: Path, tmp_path: Path, export: Exporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     before = sorted(folder.rglob("*"))
-    for other in (folder, folder / "a.dcm"):
-        done = export(folder, "--parquet", other)
+    for occupied in (folder, folder / "a.dcm"):
+        done = export(folder, "--parquet", occupied)
         assert done.status == 2
         assert "holds something else" in done.err or "is not a folder" in done.err
     assert sorted(folder.rglob("*")) == before
-    assert export(tmp_path / "absent", "--parquet", tmp_path / "new").status == 2
-    assert not (tmp_path / "new").exists()
+    for source, other in (("absent", "new"), ("", "new"), (folder, "gs://bucket/new")):
+        assert export(source, "--parquet", other).status == 2
+    assert not Path("new").exists()
+    assert not Path("gs:").exists()
 
 
 def test_a_source_that_was_mistyped_does_not_bind_the_folder(

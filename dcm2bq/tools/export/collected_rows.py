@@ -15,11 +15,7 @@ from dcm2bq.tools.export.local_files import path_of
 INSTANCES, DEAD_LETTERS = "instances", "dead_letters"
 
 _MEMORY_BYTES = 4_000_000
-"""Encoded rows that are kept in memory; the rest waits in a temporary file.
-
-No row of a single object is so large by default (`limits.outputBytes`), but an archive has
-thousands.
-"""
+"""Encoded rows that are kept in memory; more wait in a temporary file, as those of archives do."""
 _LENGTH_BYTES = 4
 """Of the number before each row in the file."""
 _TIMES = [column.keyword for column in LIFTED if column.type == "TIME"]
