@@ -300,6 +300,12 @@ def test_an_interrupted_run_keeps_what_it_has_exported(
     assert len(patients(out)) == 4
 
 
+def test_sources_may_overlap_and_have_any_order(folder: Path, out: Path, export: Exporter) -> None:
+    sources = (folder, folder / "sub", folder / "a.dcm")
+    assert export.summary(*sources, "--parquet", out)["results"] == {"inserted": 4}
+    assert export.summary(*reversed(sources), "--parquet", out)["unchanged"] == 4
+
+
 def test_a_limit_leaves_the_rest_to_the_next_run(folder: Path, out: Path, export: Exporter) -> None:
     done = export(folder, "--parquet", out, "--limit", 3)
     assert (done.status, len(read(out))) == (1, 3)

@@ -137,10 +137,12 @@ class Export:
     ) -> None:
         self._config = config
         self._names = row_names(config.privacy)
-        self._sources = [source if is_uri(source) else _absolute(source) for source in sources]
+        self._sources = [
+            str(GsUri.parse(source)) if is_uri(source) else _absolute(source) for source in sources
+        ]
         for source in filter(is_uri, self._sources):
             indexing.require_bucket(GsUri.parse(source).bucket, config)
-        self._out = Path(out).resolve()  # a link to it need not have its name
+        self._out = out.resolve()  # a link to it need not have its name
         self._threads = threads
         self._limit = limit
         self._memory = budget_of(config.limits)
@@ -205,7 +207,7 @@ class Export:
         options = msgspec.to_builtins(self._config)
         return {
             "layout": _LAYOUT,
-            "source": _digest([self._names.path(source) for source in self._sources]),
+            "source": _digest(sorted(map(self._names.path, self._sources))),
             "columns": _digest({table: _shape(fields) for table, fields in columns.items()}),
             **{
                 group: _digest([options[group][name] for name in names or options[group]])
@@ -414,5 +416,5 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()[:16]
 
 
-def _absolute(path: str | Path) -> str:
+def _absolute(path: str) -> str:
     return os.path.abspath(path)  # noqa: PTH100 - links stay
