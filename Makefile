@@ -44,7 +44,7 @@ test-light: $(READY) ## Run the tests that do not need BigQuery, on any supporte
 	@$(BIN)/pytest $(LIGHT) $(PYTEST_ARGS)
 
 # The local BigQuery needs Python 3.13. On others, the few of these that use it are skipped.
-LIGHT := tests/unit tests/dicom tests/cli tests/gcs tests/scripts
+LIGHT := tests/unit tests/dicom tests/cli tests/gcs tests/scripts tests/release
 
 .PHONY: coverage
 coverage: $(READY) $(BEAM_READY) ## Run every test, and measure the lines that run in any process
@@ -165,9 +165,9 @@ pictures: $(READY) ## Make the pictures in README from a real run, with Chromium
 	@$(BIN)/python -m scripts.pictures
 
 .PHONY: dist
-dist: $(READY) ## Build the wheel and the source distribution in dist/
+dist: $(READY) ## Build the package and the function's archive in dist/, with checksums
 	@rm -rf dist
-	@$(BIN)/hatchling build --directory dist
+	@$(BIN)/python scripts/build_dist.py dist
 
 .PHONY: hooks
 hooks: $(READY) ## Run the checks before each commit, with pre-commit

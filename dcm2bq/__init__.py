@@ -1,3 +1,3 @@
 """DICOM headers from Cloud Storage to BigQuery."""
 
-__version__ = "1.0.0.dev0"
+__version__ = "1.0.0"

@@ -1,10 +1,13 @@
 """The optional parts of the package, and the command that installs one that is missing."""
 
 import importlib.util
+import json
 import sys
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+from dcm2bq import __version__
 from dcm2bq.errors import ConfigError
 
 _CHECKOUT = Path(__file__).parents[1]
@@ -73,7 +76,7 @@ def how_to_install(extra: Extra) -> str:
     """
     is_checkout = (_CHECKOUT / "pyproject.toml").exists()
     # In place, so that a changed checkout is what runs.
-    package = f"-e '{_CHECKOUT}[{extra.name}]'" if is_checkout else f"'dcm2bq[{extra.name}]'"
+    package = f"-e '{_CHECKOUT}[{extra.name}]'" if is_checkout else f"'{_installed_with(extra)}'"
     separate = (_CHECKOUT if is_checkout else Path()) / f".venv-{extra.name}"
     if (separate / "bin" / "dcm2bq").exists() and separate.resolve() != Path(sys.prefix).resolve():
         return f"use the environment that has them:\n'{separate}/bin/dcm2bq' {extra.user}"
@@ -87,6 +90,21 @@ def how_to_install(extra: Extra) -> str:
     if _is_installed("pip"):
         return f"install them with:\n{sys.executable} -m pip install {package}"
     return f"install them with:\nuv pip install --python {sys.executable} {package}"
+
+
+def _installed_with(extra: Extra) -> str:
+    """Return what pip needs to install this package again, with an extra.
+
+    That is the file which it was installed from, if it was (PEP 610): an index need not have it.
+    """
+    name = f"dcm2bq[{extra.name}]"
+    try:
+        origin = json.loads(distribution("dcm2bq").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:  # a copy that was never installed
+        origin = {}
+    if "archive_info" in origin:
+        return f"{name} @ {origin['url']}"
+    return f"{name}=={__version__}"
 
 
 def _is_installed(name: str) -> bool:

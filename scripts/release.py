@@ -17,6 +17,7 @@ from dcm2bq.version import VERSION
 
 ROOT = Path(__file__).parents[1]
 _HEADING = re.compile(r"^## \[([^]]+)\](?: - (.+))?\n", re.MULTILINE)
+_LINK = re.compile(r"(?<=\]\()(?!https?:)")  # the start of a link to a file of the repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,14 @@ def problems(tag: str, changelog: list[Entry], urls: dict[str, str], homepage: s
     return result
 
 
-def notes(tag: str, changelog: list[Entry]) -> str:
-    """Return the notes of a release, which also identify its code."""
+def notes(tag: str, changelog: list[Entry], homepage: str) -> str:
+    """Return the notes of a release, which also identify its code.
+
+    Their links lead to the files as tagged: a page of releases is not beside these files.
+    """
     (entry,) = (entry for entry in changelog if f"v{entry.version}" == tag)
-    return f"{entry.notes}\n\nRows of this release have `info.dcm2bq_version = '{VERSION}'`.\n"
+    text = _LINK.sub(f"{homepage}/blob/{tag}/", entry.notes)
+    return f"{text}\n\nRows of this release have `info.dcm2bq_version = '{VERSION}'`.\n"
 
 
 def main(tag: str, homepage: str) -> None:
@@ -69,7 +74,7 @@ def main(tag: str, homepage: str) -> None:
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
     if found := problems(tag, changelog, urls, homepage):
         sys.exit("\n".join(found))
-    sys.stdout.write(notes(tag, changelog))
+    sys.stdout.write(notes(tag, changelog, homepage))
 
 
 if __name__ == "__main__":

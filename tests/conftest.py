@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from dcm2bq.dicom import privacy_rules
 from dcm2bq.local import servers
 from tests.support.environment import kept_environment
 
@@ -94,6 +95,12 @@ def clean_environment() -> None:
         steers = name.startswith(("DCM2BQ_", "GOOGLE_", "CLOUDSDK_"))
         if (steers or name.endswith("_EMULATOR_HOST")) and name != "DCM2BQ_CORPUS":
             del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def no_known_key() -> None:
+    """Rules that a test made with its key are not those of the next."""
+    privacy_rules.cache_clear()
 
 
 @pytest.fixture(scope="session")

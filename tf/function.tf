@@ -60,7 +60,7 @@ resource "google_cloudfunctions2_function" "ingest" {
   name         = local.name
   location     = var.region
   description  = "Headers of the DICOM objects in ${local.all_buckets} to BigQuery"
-  labels       = local.labels
+  labels       = merge(local.labels, { dcm2bq_version = replace(local.release, ".", "-") }) # labels have no dots
   kms_key_name = var.kms_key
 
   build_config {

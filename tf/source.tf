@@ -3,6 +3,7 @@ locals {
   source_root    = "${path.module}/.."
   source_files   = ["main.py", "requirements.txt", ".python-version", "dcm2bq/**"]
   source_without = "^dcm2bq/(cli|local|schema|tools)/|(^|/)__pycache__/|\\.pyc$"
+  release        = regex("__version__ = \"(.+)\"", file("${local.source_root}/dcm2bq/__init__.py"))[0]
 
   # Where the archive is uploaded to, and where Cloud Functions copies it to for a build.
   build_buckets = [

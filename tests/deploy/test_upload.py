@@ -1,4 +1,7 @@
-"""What is uploaded is what the function needs: it starts from that alone, and ingests."""
+"""What is uploaded, and attached to a release, is what the function needs.
+
+It starts from that alone, and ingests.
+"""
 
 import json
 import os
@@ -18,6 +21,7 @@ from pydicom.data import get_testdata_file
 
 from dcm2bq.local import servers
 from dcm2bq.version import VERSION
+from scripts import build_dist
 from tests.support import upload
 from tests.support.cloud import Bucket
 from tests.support.datasets import borrowed_dataset, in_dataset
@@ -40,12 +44,8 @@ def taken_by_terraform() -> list[str]:
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files that are uploaded, as an archive."""
-    path = tmp_path_factory.mktemp("archive") / "source.zip"
-    with zipfile.ZipFile(path, "w") as made:
-        for name in taken_by_terraform():
-            made.write(ROOT / name, name)
-    return path
+    """The archive of a release."""
+    return build_dist.function_archive(tmp_path_factory.mktemp("archive"))
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,11 @@ def test_nothing_but_the_function_is_uploaded() -> None:
     assert folders == {"archives", "bigquery", "dicom", "gcs"}
 
 
-def test_an_archive_is_compared_file_for_file(archive: Path, tmp_path: Path) -> None:
+def test_the_archive_of_a_release_has_the_files_that_are_uploaded(archive: Path) -> None:
     assert upload.differences(archive) == []
+
+
+def test_an_archive_is_compared_file_for_file(archive: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.zip"
     with zipfile.ZipFile(archive) as right, zipfile.ZipFile(other, "w") as wrong:
         for name in right.namelist():

@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -476,4 +477,8 @@ class Machine(RuleBasedStateMachine):
             (self.acknowledged if answer.status_code == 200 else self.pending).append(event)
 
     def _post_one(self, event: Event, way: str) -> requests.Response:
+        """Return the answer; send the event again if its connection had to wait, and was closed."""
+        for _ in range(3):
+            with suppress(requests.ConnectionError):
+                return WAYS[way](event, self.stack.url)
         return WAYS[way](event, self.stack.url)

@@ -32,7 +32,13 @@ def test_entries_are_read_with_version_date_and_notes() -> None:
 def test_a_tag_that_fits_is_released_with_its_notes_alone() -> None:
     assert release.problems(TAG, CHANGELOG, URLS, HOME) == []
     code = f"Rows of this release have `info.dcm2bq_version = '{VERSION}'`."
-    assert release.notes(TAG, CHANGELOG) == f"{CHANGELOG[1].notes}\n\n{code}\n"
+    assert release.notes(TAG, CHANGELOG, HOME) == f"{CHANGELOG[1].notes}\n\n{code}\n"
+
+
+def test_links_in_the_notes_lead_to_the_files_of_the_tag() -> None:
+    text = "[a](docs/A.md#b) [c](https://example.com/c)"
+    notes = release.notes(TAG, [Entry(__version__, "2026-01-31", text)], HOME)
+    assert notes.startswith(f"[a]({HOME}/blob/{TAG}/docs/A.md#b) [c](https://example.com/c)\n")
 
 
 @pytest.mark.parametrize(

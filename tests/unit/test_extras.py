@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dcm2bq import extras
+from dcm2bq import __version__, extras
 from dcm2bq.errors import ConfigError
 from dcm2bq.extras import BACKFILL, LOCAL, Extra
 
@@ -107,4 +107,5 @@ def test_outside_of_a_checkout_the_published_package_is_suggested(
 ) -> None:
     (checkout / "pyproject.toml").unlink()
     without("apache_beam", "local_bigquery", monkeypatch=monkeypatch)
-    assert commands(LOCAL) == [f"{sys.executable} -m pip install 'dcm2bq[local]'"]
+    package = f"dcm2bq[local]=={__version__}"
+    assert commands(LOCAL) == [f"{sys.executable} -m pip install '{package}'"]

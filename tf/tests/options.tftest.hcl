@@ -58,7 +58,7 @@ run "deployments_stand_side_by_side" {
     error_message = "something has a name that another deployment could have"
   }
   assert {
-    condition     = alltrue([for labels in [google_storage_bucket.dicom["dicom"].labels, google_bigquery_dataset.dicom[0].labels, google_cloudfunctions2_function.ingest.labels] : labels == tomap({ application = "dcm2bq-west-1" })])
+    condition     = alltrue([for labels in [google_storage_bucket.dicom["dicom"].labels, google_bigquery_dataset.dicom[0].labels, google_storage_bucket.source.labels] : labels == tomap({ application = "dcm2bq-west-1" })])
     error_message = "the labels do not tell the deployment"
   }
 }

@@ -31,6 +31,10 @@ run "the_archive_holds_the_function_and_nothing_else" {
     condition     = google_storage_bucket_object.source.name == "${filesha256(data.archive_file.source.output_path)}.zip"
     error_message = "the archive is not named by its content"
   }
+  assert {
+    condition     = google_cloudfunctions2_function.ingest.labels["application"] == "dcm2bq" && can(regex("^\\d+-\\d+-\\d+(-dev0)?$", google_cloudfunctions2_function.ingest.labels["dcm2bq_version"]))
+    error_message = "the labels of the function do not name the application and the release"
+  }
 }
 
 run "the_archive_is_what_gcloud_would_upload" {
