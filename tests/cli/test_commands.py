@@ -359,12 +359,12 @@ def test_what_looks_like_a_mistyped_keyword_is_named_before_anything_is_done(
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", servers.url(servers.free_port()))
     monkeypatch.setenv("DCM2BQ_HASH_KEY", "key of 16 bytes or more")
     cleaning = {"profile": "basic", "options": ["cleanDescriptors"]}
-    privacy = {**cleaning, "keptDescriptors": ["ProtocolNane"]}
+    privacy = {**cleaning, "keptDescriptors": ["protocolName"]}
     overrides = {"bigQuery": {"timeoutSeconds": 1}, "privacy": privacy}
     monkeypatch.setenv("DCM2BQ_CONFIG", json.dumps(overrides))
     assert cli.main([command]) == status
     first, *_ = capsys.readouterr().err.splitlines()
-    assert first.startswith("privacy.keptDescriptors: ProtocolNane is not a keyword")
+    assert first.startswith("privacy.keptDescriptors: protocolName is not a keyword")
 
 
 @pytest.mark.parametrize(

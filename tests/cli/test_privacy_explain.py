@@ -47,7 +47,15 @@ def explain(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 def test_an_entry_that_looks_like_a_mistyped_keyword_is_named(explain: Command) -> None:
     """It is no error: McBurney is a value."""
-    entries = ["ProtocolNane", "McBurney", "ProtocolName", "CT Thorax", "Thorax", "CTA", "00181030"]
+    entries = [
+        "protocolName",
+        "McBurney",
+        "ProtocolName",
+        "CT Thorax",
+        "Thorax",
+        "CTA",
+        "00181030",
+    ]
     privacy = {
         "profile": "basic",
         "options": ["cleanDescriptors", "retainUids"],
@@ -57,7 +65,7 @@ def test_an_entry_that_looks_like_a_mistyped_keyword_is_named(explain: Command) 
     assert done.status == 0
     counts = "is not a keyword, so it counts as a value"
     assert done.err.splitlines()[:-3] == [
-        f"privacy.keptDescriptors: ProtocolNane {counts}: did you mean ProtocolName?",
+        f"privacy.keptDescriptors: protocolName {counts}: did you mean ProtocolName?",
         f"privacy.keptDescriptors: McBurney {counts}",
     ]
 

@@ -13,7 +13,7 @@ _FAILURES_SHOWN = 5
 _STATES = {
     COMPLETE: "complete",
     RUNNING: "running",
-    SILENT: "no sign of life: killed, or its machine was lost",
+    SILENT: "no sign of life: killed or cancelled, or its machine was lost",
     QUOTA: "stopped because BigQuery's quota of load jobs is used up",
     BUDGET: "ended by its budget",
     FAILURE: "failed",
