@@ -80,6 +80,7 @@ class Engine:
         self._wasm = _Wasm()
         self._options = self._analyzer_options()
         self._prepared: OrderedDict[Hashable, Any] = OrderedDict()
+        self._registered = b"", 0
 
     def catalog(self) -> Any:
         """Return a new `SimpleCatalogProto` with BigQuery's functions and no tables."""
@@ -93,7 +94,9 @@ class Engine:
     def analyze(self, statement: str, catalog: Any = None) -> Any:
         """Return the `AnyResolvedStatementProto` of a statement; its parameters have any types."""
         request = self._messages.AnalyzeRequest(
-            sql_statement=statement, options=self._options, simple_catalog=catalog or self.catalog()
+            sql_statement=statement,
+            options=self._options,
+            registered_catalog_id=self._register(catalog or self.catalog()),
         )
         answer = self._wasm.call("Analyze", request, self._messages.AnalyzeResponse)
         return answer.resolved_statement
@@ -118,6 +121,20 @@ class Engine:
             {name: _typed(cell, kind) for (name, kind), cell in zip(kinds, row.cell, strict=True)}
             for row in rows
         ]
+
+    def _register(self, catalog: Any) -> int:
+        """Return the engine's number of a catalogue; it keeps the last one."""
+        content = catalog.SerializeToString(deterministic=True)
+        last, number = self._registered
+        if content != last:
+            if last:
+                self._forget(
+                    "UnregisterCatalog", self._messages.UnregisterRequest(registered_id=number)
+                )
+            request = self._messages.RegisterCatalogRequest(simple_catalog=catalog)
+            answer = self._wasm.call("RegisterCatalog", request, self._messages.RegisterResponse)
+            self._registered = content, answer.registered_id
+        return self._registered[1]
 
     def _evaluate(self, statement: str, parameters: Mapping[str, Parameter]) -> tuple[Any, Any]:
         """Return the columns and the rows of a query."""
@@ -152,14 +169,17 @@ class Engine:
         answer = self._wasm.call("PrepareQuery", request, self._messages.PrepareQueryResponse)
         self._prepared[key] = answer.prepared
         if len(self._prepared) > _MOST_PREPARED:
-            self._unprepare(self._prepared.popitem(last=False)[1])
+            _, oldest = self._prepared.popitem(last=False)
+            number = oldest.prepared_query_id
+            unprepare = self._messages.UnprepareQueryRequest(prepared_query_id=number)
+            self._forget("UnprepareQuery", unprepare)
         return answer.prepared
 
-    def _unprepare(self, prepared: Any) -> None:
+    def _forget(self, method: str, request: Any) -> None:
+        """Free what the engine keeps, by a method whose answer is empty."""
         from google.protobuf.empty_pb2 import Empty  # noqa: PLC0415
 
-        request = self._messages.UnprepareQueryRequest(prepared_query_id=prepared.prepared_query_id)
-        self._wasm.call("UnprepareQuery", request, Empty)
+        self._wasm.call(method, request, Empty)
 
     def _analyzer_options(self) -> Any:
         from zetasql.wasi._pb2.zetasql.proto import options_pb2  # noqa: PLC0415
