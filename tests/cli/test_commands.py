@@ -60,7 +60,7 @@ def test_help_imports_nothing_heavy() -> None:
         "import sys\n"
         "from dcm2bq.cli import main\n"
         "names = ('', 'dump', 'local', 'init', 'config', 'verify', 'try', 'columns',\n"
-        "         'dead-letters retry')\n"
+        "         'dead-letters retry', 'export')\n"
         "for command in names:\n"
         "    assert main([*command.split(), '--help']) == 0\n"
         "heavy = {'google.api_core', 'pydicom', 'rich', 'duckdb', 'urllib3'} & set(sys.modules)\n"

@@ -147,6 +147,7 @@ def test_every_command_has_its_help_without_an_extra(base: Installed) -> None:
         ("report", "report"),
         ("tables", "dump scans --columns Modality"),
         ("tables", "dump scans --columns Modality --parquet -o dump.parquet"),
+        ("tables", "export scans --parquet rows"),
     ],
 )
 def test_a_command_that_needs_an_extra_says_how_to_install_it(
@@ -170,6 +171,7 @@ def test_a_command_that_needs_an_extra_says_how_to_install_it(
     ("command", "place"),
     [
         ("dump scans --columns PatientID,Modality --parquet -o dump.parquet", "dump.parquet"),
+        ("export scans --parquet rows", "rows/instances"),
     ],
 )
 def test_it_writes_parquet(command: str, place: str, full: Installed) -> None:
