@@ -48,6 +48,7 @@ LOCAL = Extra(
     python="3.13",  # local-bigquery supports no other
 )
 TABLES = Extra("tables", ("pyarrow", "rich"), command="dump")
+EXPORT = Extra("tables", ("pyarrow",), command="export")
 REPORT = Extra("report", ("jinja2", "vl_convert"))
 
 

@@ -63,7 +63,7 @@ class RowNames:
         """Return an object under the name that rows have for it."""
         if not self.key:
             return stored
-        return replace(stored, name=self.path(stored.path).split("/", 3)[3])
+        return stored.renamed(self.path(stored.path))
 
     def event(self, event: ObjectEvent) -> ObjectEvent:
         """Return an event of an object under the name that rows have for it."""

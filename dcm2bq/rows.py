@@ -27,7 +27,7 @@ class InputInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The object as the event describes it; `size` is in bytes."""
 
     size: int | None
-    type: str = "GCS"
+    type: str
     storage_class: str | None
     content_type: str | None
     md5_hash: str | None
@@ -169,6 +169,7 @@ def info(
         event_id=event.event_id,
         input=InputInfo(
             size=event.object.size if member_size is None else member_size,
+            type=event.object.place,
             storage_class=event.object.storage_class,
             content_type=event.object.content_type,
             md5_hash=event.object.md5_hash,

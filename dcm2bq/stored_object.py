@@ -1,7 +1,8 @@
 """One generation of one object in Cloud Storage, and the rules for its name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Self
 
 from dcm2bq.bucket_names import is_bucket_name
 from dcm2bq.errors import InvalidEventError
@@ -52,6 +53,15 @@ class StoredObject:
     def path(self) -> str:
         """The object's `gs://` URI as people write it: nothing is encoded."""
         return f"{SCHEME}{self.bucket}/{self.name}"
+
+    @property
+    def place(self) -> str:
+        """Where the object is stored: the column `info.input.type`."""
+        return "GCS"
+
+    def renamed(self, path: str) -> Self:
+        """Return the object under the `path` that rows have if names are hashed."""
+        return replace(self, name=path.split("/", 3)[3])
 
     @property
     def bulk_data_root(self) -> str:

@@ -3,7 +3,7 @@
 Exit statuses are defined in `common` and explained in docs/OPERATIONS.md.
 
 A command imports what it needs when it runs, so that `--help` is fast and the base installation
-is enough for every command but `local` and `backfill`.
+is enough for every command but `local`, `backfill`, `report` and `export`.
 """
 
 import io
@@ -21,6 +21,7 @@ from dcm2bq.cli import (
     config_command,
     dead_letters_command,
     dump_command,
+    export_command,
     init_command,
     local_command,
     privacy_command,
@@ -134,6 +135,7 @@ for command in (
     config_command.config,
     dead_letters_command.dead_letters,
     dump_command.dump,
+    export_command.export,
     init_command.init,
     local_command.local,
     privacy_command.privacy,

@@ -7,6 +7,7 @@ import importlib
 import json
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -81,11 +82,22 @@ class Connection:
 
 
 class Cursor(Connection):
-    """Each statement begins with the question which temporary tables its connection has."""
+    """A connection for one statement or script.
+
+    local-bigquery asks each time which temporary tables it has, and twice in a row which columns a
+    query has. Both take as long as a small query: the first would scan the catalog, the second
+    plans the query.
+    """
 
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)
         self._new = True
+        self._last: tuple[str, Description] | None = None
+
+    def execute(self, *arguments: Any) -> Any:
+        """Run a statement, which may change what a query returns."""
+        self._new, self._last = False, None
+        return self._connection.execute(*arguments)
 
     def sql(self, query: str, params: dict[str, Any] | None = None) -> Any:
         """Return the relation of a query.
@@ -96,7 +108,23 @@ class Cursor(Connection):
         if query == _TEMPORARY_TABLES and self._new:
             query = "SELECT '' WHERE false"
         self._new = False
-        return self._connection.sql(query, params=params or None)
+        if params:
+            return self._connection.sql(query, params=params)
+        if self._last and self._last[0] == query:
+            return self._last[1]
+        relation = self._connection.sql(query)
+        self._last = query, Description(relation, lambda: self._connection.sql(query))
+        return relation
+
+
+class Description:
+    """The columns of a relation, which is made again for everything else."""
+
+    def __init__(self, relation: Any, make: Callable[[], Any]) -> None:
+        self.columns, self.types, self._make = relation.columns, relation.types, make
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._make(), name)
 
 
 class Jobs:

@@ -26,7 +26,7 @@ from dcm2bq.gcs.uri import GsUri, is_uri
 from dcm2bq.ignored import is_archive, matches_name_pattern
 from dcm2bq.row_names import row_names
 from dcm2bq.stored_object import StoredObject
-from dcm2bq.tools.ignored_names import IgnoredNames, SampleFindings, read_from
+from dcm2bq.tools.ignored_names import IgnoredNames, SampleFindings, first_bytes, read_from
 
 if TYPE_CHECKING:
     from dcm2bq.gcs.store import Store
@@ -82,7 +82,7 @@ class Files:
             names: IgnoredNames[Path] = IgnoredNames()
             for path in files:
                 names.add(path, Path(path))
-            yield "file", names.examine(_first_bytes)[0]
+            yield "file", names.examine(first_bytes)[0]
         if self._unmatched_objects.count:
             yield "object", self._unmatched_objects.examine(read_from(self._get_store()))[0]
 
@@ -279,11 +279,6 @@ def _unseen(files: Iterator[File], seen: set[str]) -> Iterator[File]:
         if place not in seen:
             seen.add(place)
             yield from same
-
-
-def _first_bytes(path: Path, n: int) -> bytes:
-    with open_regular(path) as stream:
-        return stream.read(n)
 
 
 def _names_object(uri: GsUri) -> bool:

@@ -5,11 +5,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dcm2bq.deadline import Deadline
 from dcm2bq.dicom import PREFIXED, has_prefix
 from dcm2bq.errors import ConfigError, Dcm2BqError
+from dcm2bq.files import open_regular
 from dcm2bq.parallel import in_parallel
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.sampling import Sample
@@ -134,6 +136,12 @@ def read_from(store: "Store") -> Callable[[StoredObject, int], bytes]:
         return store.open(stored, deadline).read_at(0, n)
 
     return read
+
+
+def first_bytes(file: Path, n: int) -> bytes:
+    """Return up to `n` bytes from the start of a local file."""
+    with open_regular(file) as stream:
+        return stream.read(n)
 
 
 def _kinds(names: Sequence[str]) -> str:

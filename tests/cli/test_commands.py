@@ -60,7 +60,7 @@ def test_help_imports_nothing_heavy() -> None:
         "import sys\n"
         "from dcm2bq.cli import main\n"
         "names = ('', 'dump', 'local', 'init', 'config', 'verify', 'try', 'columns',\n"
-        "         'dead-letters retry')\n"
+        "         'dead-letters retry', 'export')\n"
         "for command in names:\n"
         "    assert main([*command.split(), '--help']) == 0\n"
         "heavy = {'google.api_core', 'pydicom', 'rich', 'duckdb', 'urllib3'} & set(sys.modules)\n"
@@ -350,6 +350,21 @@ def test_an_unreachable_service_has_its_own_exit_status(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("dcm2bq: BigQuery: local.dicom: no answer (")
     assert line.endswith(f") at {url} (BIGQUERY_EMULATOR_HOST)")
+
+
+@pytest.mark.parametrize(("command", "status"), [("config", 0), ("init", 3)])
+def test_what_looks_like_a_mistyped_keyword_is_named_before_anything_is_done(
+    command: str, status: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", servers.url(servers.free_port()))
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", "key of 16 bytes or more")
+    cleaning = {"profile": "basic", "options": ["cleanDescriptors"]}
+    privacy = {**cleaning, "keptDescriptors": ["protocolName"]}
+    overrides = {"bigQuery": {"timeoutSeconds": 1}, "privacy": privacy}
+    monkeypatch.setenv("DCM2BQ_CONFIG", json.dumps(overrides))
+    assert cli.main([command]) == status
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first.startswith("privacy.keptDescriptors: protocolName is not a keyword")
 
 
 @pytest.mark.parametrize(

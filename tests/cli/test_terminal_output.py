@@ -73,6 +73,7 @@ def test_a_file_name_in_an_error_or_a_note_is_escaped(
         ["dump", "--option", EVIL, "x"],
         ["dump", "--option", f"{EVIL}=1", "x"],
         ["backfill", EVIL, "--dry-run"],
+        ["export", EVIL, "--parquet", "x"],
     ],
 )
 def test_an_argument_in_an_error_is_escaped(

@@ -19,14 +19,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import click
-import hcl2
 import pytest
 from click.testing import CliRunner
 
 from dcm2bq import cli
 from dcm2bq.errors import ConfigError
 from tests.support import pages
+from tests.support.archive_files import zip_of
 from tests.support.pages import ROOT, Line
+from tests.support.terraform_blocks import parsed
 
 LINES = pages.lines()
 OUTPUTS_WITH_COMMANDS = {"tf/outputs.tf, backfill", "tf/outputs.tf, notifications"}
@@ -181,6 +182,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current directory, and a home, with the folders and the file that the documents name."""
     (tmp_path / "scans").mkdir()
     (tmp_path / "study").mkdir()
+    (tmp_path / "study.zip").write_bytes(zip_of({}))
     (tmp_path / "ct.toml").write_text('view = "ct"\n[[columns]]\nattribute = "KVP"\n')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -203,13 +205,14 @@ def test_a_line_of_dcm2bq_is_no_wrong_usage_when_it_runs(
     text: str, storage_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some contradictions are found by the command itself: it runs until BigQuery is asked."""
-    words = shlex.split(text)
+    words = [os.path.expanduser(word) for word in shlex.split(text)]  # noqa: PTH111 - as a shell
     if words[1] == "local":
         pytest.skip("it starts servers; what it says of itself is in README's own tests")
     if "-o" in words:  # a file that is there is not replaced
         Path(words[words.index("-o") + 1]).unlink(missing_ok=True)
     settings = {"bigQuery": {"timeoutSeconds": 1}, "limits": {"deadlineSeconds": 1}}
     monkeypatch.setenv("DCM2BQ_CONFIG", json.dumps(settings))
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", "a key that is long enough")
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_url)
     result = CliRunner().invoke(cli.commands, written_out(words)[1:], standalone_mode=False)
@@ -284,8 +287,7 @@ def _leaves(name: str, command: click.Command) -> Iterator[str]:
 
 def _declared() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {"variable": set(), "output": set(), "resource": set()}
-    for file in (ROOT / "tf").glob("*.tf"):
-        content = hcl2.loads(file.read_text())
+    for content in parsed():
         for kind in ("variable", "output"):
             found[kind] |= {name.strip('"') for each in content.get(kind, []) for name in each}
         for each in content.get("resource", []):

@@ -139,3 +139,15 @@ def test_a_connection_knows_its_temporary_tables(modules: dict[str, Any]) -> Non
         cursor.execute("CREATE TEMP TABLE t AS SELECT 1 AS n")
         assert cursor.sql(question).fetchall() == [("t",)]
         assert cursor.sql("SELECT $n AS n", params={"n": 7}).fetchall() == [(7,)]
+
+
+def test_a_query_that_is_asked_again_is_described_and_run_anew(modules: dict[str, Any]) -> None:
+    bigquery_program.set_up()
+    with modules["engine.database"].cursor() as cursor:
+        cursor.execute("CREATE TEMP TABLE t AS SELECT 1 AS n")
+        first, second = cursor.sql("FROM t"), cursor.sql("FROM t")
+        assert first.columns == second.columns == ["n"]
+        assert first.types == second.types
+        assert [relation.fetchall() for relation in (first, second, second)] == [[(1,)]] * 3
+        cursor.execute("CREATE OR REPLACE TEMP TABLE t AS SELECT 'x' AS s")
+        assert cursor.sql("FROM t").columns == ["s"]

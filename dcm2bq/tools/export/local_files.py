@@ -1,0 +1,160 @@
+"""Local files in the place of objects in Cloud Storage, for the function's handler."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from dcm2bq.deadline import Deadline
+from dcm2bq.errors import ReadFailedError, SupersededError
+from dcm2bq.files import open_regular
+from dcm2bq.stored_object import SCHEME, StoredObject
+
+_NANOSECONDS = 1000
+"""Of a microsecond: generations are microseconds, as in Cloud Storage in practice."""
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalObject(StoredObject):
+    """A file as an object: `bucket` is the folder, and `generation` its time of modification.
+
+    The rules of Cloud Storage for names do not apply. `file` is the path on disk: `name` differs
+    from it where that is not UTF-8.
+    """
+
+    file: Path
+
+    def __post_init__(self) -> None:
+        """Accept every name."""
+
+    @property
+    def path(self) -> str:
+        """The absolute path."""
+        return path_of(self.bucket, self.name)
+
+    @property
+    def place(self) -> str:
+        """Where the object is stored: the column `info.input.type`."""
+        return "FILE"
+
+    @property
+    def bulk_data_root(self) -> str:
+        """Nothing: as with `dcm2bq dump`, BulkDataURIs of a file consist of the offset alone."""
+        return ""
+
+    def renamed(self, path: str) -> Self:
+        """Return the file under a hash, which replaces its folder too."""
+        return replace(self, bucket="", name=path.rpartition("/")[2])
+
+
+def path_of(bucket: str, name: str) -> str:
+    """Return the path of an object, or of a `LocalObject`, in the rows.
+
+    >>> path_of("scans", "a.dcm"), path_of("/home/me/scans", "a.dcm"), path_of("", "hmac")
+    ('gs://scans/a.dcm', '/home/me/scans/a.dcm', 'hmac')
+    """
+    if not bucket:
+        return name
+    return f"{bucket.rstrip('/')}/{name}" if bucket.startswith("/") else f"{SCHEME}{bucket}/{name}"
+
+
+def local_object(folder: Path, file: Path) -> LocalObject:
+    """Return a file of an absolute folder; without its size if that cannot be read."""
+    stored = LocalObject(
+        bucket=_text(folder), name=_text(file.relative_to(folder)), generation=0, file=file
+    )
+    try:
+        return _stamped(stored, file.stat())
+    except OSError:  # such as a link that leads nowhere: reading it says why
+        return replace(stored, created=_EPOCH)
+
+
+def walk(
+    folder: Path, is_left_out: Callable[[Path], bool], on_error: Callable[[OSError], object]
+) -> Iterator[Path]:
+    """Yield the files of a folder at every depth, in no particular order.
+
+    Links to folders are not followed. `on_error` is called for each folder that cannot be listed.
+    Memory grows with the number of folders only.
+    """
+    pending = [folder]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    path = Path(entry.path)
+                    if entry.is_dir(follow_symlinks=False):
+                        if not is_left_out(path):
+                            pending.append(path)
+                    elif not (entry.is_symlink() and path.is_dir()):
+                        yield path
+        except OSError as error:
+            on_error(error)
+
+
+class LocalStore:
+    """Opens files for the handler.
+
+    Raises `ReadFailedError` for a file that cannot be read, and `SupersededError` for one that has
+    changed since it was listed.
+    """
+
+    def described(self, stored: StoredObject, deadline: Deadline) -> StoredObject:  # noqa: ARG002
+        """Return the file with its size."""
+        assert isinstance(stored, LocalObject)
+        try:
+            return _stamped(stored, stored.file.stat())
+        except OSError as error:
+            raise _unreadable(error) from None
+
+    def open(self, stored: StoredObject, deadline: Deadline) -> "LocalContent":  # noqa: ARG002
+        """Return the content of the file."""
+        assert isinstance(stored, LocalObject)
+        return LocalContent(stored)
+
+
+class LocalContent:
+    """The content of a file that any thread may read; nothing stays open between two reads."""
+
+    def __init__(self, stored: LocalObject) -> None:
+        assert stored.size is not None, "described first"
+        self.size = stored.size
+        self.bytes_read = 0
+        self._stored = stored
+
+    def read_at(self, offset: int, n: int) -> bytes:
+        """Return up to `n` bytes from `offset`; fewer only at the end of the file."""
+        stored = self._stored
+        try:
+            with open_regular(stored.file) as stream:
+                status = os.fstat(stream.fileno())
+                data = os.pread(stream.fileno(), n, offset)
+        except OSError as error:
+            raise _unreadable(error) from None
+        if (status.st_size, _generation(status)) != (stored.size, stored.generation):
+            raise SupersededError("the file has changed since it was listed")
+        self.bytes_read += len(data)
+        return data
+
+
+def _stamped(stored: LocalObject, status: os.stat_result) -> LocalObject:
+    generation = _generation(status)
+    created = datetime.fromtimestamp(status.st_mtime, UTC)
+    return replace(stored, size=status.st_size, generation=generation, created=created)
+
+
+def _generation(status: os.stat_result) -> int:
+    return status.st_mtime_ns // _NANOSECONDS
+
+
+def _text(path: Path) -> str:
+    """Return a path as text; bytes that are not UTF-8 are escaped, so that names stay distinct."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def _unreadable(error: OSError) -> ReadFailedError:
+    reason = os.strerror(error.errno) if error.errno else type(error).__name__
+    return ReadFailedError(f"the file cannot be read: {reason}")
