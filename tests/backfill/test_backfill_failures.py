@@ -21,13 +21,7 @@ from dcm2bq.tools.backfill.run_records import (
 )
 from dcm2bq.tools.backfill.status import RUNNING, read
 from dcm2bq.tools.prices import read_prices
-from tests.support.backfill_site import (
-    CT_SMALL,
-    DCM2BQ,
-    MR_SMALL,
-    Site,
-    finish,
-)
+from tests.support.backfill_site import CT_SMALL, MR_SMALL, Site
 from tests.support.proxy import Fault, Proxy
 
 RUN = ["gs://bucket", "--staging", "gs://staging"]
@@ -99,7 +93,7 @@ def test_the_printed_command_resumes_the_run_with_its_options(site: Site) -> Non
     cost = ("--classes", "NEARLINE,STANDARD", "--budget-usd", "5.0")
     assert words[3:] == [*kept, *cost, "--keep-staged", "--resume", done.run, *beam]
     site.storage.faults = []
-    again = finish(site.run([str(DCM2BQ), *words[1:]]))
+    again = site.command(*words[1:])
     assert again.status == 0, again.err
     assert site.live() == sorted(site.objects.items())
 

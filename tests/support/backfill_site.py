@@ -87,11 +87,14 @@ class Site:
         )
 
     def backfill(self, *args: str, where: str = "", **environ: str) -> Done:
-        """Run the command to its end: in a fork, if there is a process to fork."""
+        """Run the command on the source to its end."""
+        return self.command(*self._arguments(args, where), **environ)
+
+    def command(self, *words: str, **environ: str) -> Done:
+        """Run `dcm2bq` with these words to its end: in a fork, if there is a process to fork."""
         if self.forks:
-            variables = {**self._variables(), **environ}
-            return Done(*self.forks.run(self._arguments(args, where), variables))
-        return finish(self.start(*args, where=where, **environ))
+            return Done(*self.forks.run(words, {**self._variables(), **environ}))
+        return finish(self.run([str(DCM2BQ), *words], **environ))
 
     @property
     def staging_folder(self) -> str:
