@@ -188,6 +188,7 @@ def test_the_documented_merge_keeps_a_copy_up_to_date(
             f"SELECT {COLUMNS} FROM merged WHERE STARTS_WITH(path, 'gs://merge/')"
         )
         assert Counter(tuple(row.values()) for row in found) == live(dataset, "merge")
+    dataset.query("DROP TABLE merged")  # so that the dataset can be lent again
 
 
 READER_BUGS = {

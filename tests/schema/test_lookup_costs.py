@@ -15,7 +15,7 @@ CHANGES = "changes of the last day"
 @pytest.mark.skipif(sys.version_info[:2] != (3, 13), reason="the local BigQuery runs on 3.13 only")
 def test_look_ups_read_less_of_objects_and_return_the_same() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.bench_lookups", "--json", "--rows", "60000"],
+        [sys.executable, "-m", "benchmarks.bench_lookups", "--json", "--rows", "20000"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -233,7 +233,7 @@ def test_objects_live_equals_instances_live_after_any_history(
     rng = random.Random(20240110)
     shown = 0
     for objects, instances in run(
-        SharedClock(refreshed), 200, rng, row, lambda rows: load(refreshed, rows)
+        SharedClock(refreshed), 100, rng, row, lambda rows: load(refreshed, rows)
     ):
         assert objects == instances
         shown += len(objects)
