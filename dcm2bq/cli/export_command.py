@@ -56,7 +56,7 @@ _AGAIN = "run the same command again to resume it"
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Export at most N more objects; the next run continues.",
+    help="Export at most N objects that are new or have changed; the next run continues.",
 )
 @settings_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as a line of JSON.")
@@ -98,8 +98,8 @@ def export(
     rows, files and bytes of OUT, requests to Cloud Storage, and bytes_read.
 
     The exit status is 0 if OUT holds a row for each object, and 1 if it holds dead letters, if
-    --limit ended the run, or if a folder could not be listed. With 3, Cloud Storage did not
-    answer: run the command again.
+    --limit ended the run, if objects changed before they were read, or if a folder could not be
+    listed. With 3, Cloud Storage did not answer: run the command again.
 
     \b
     Examples:
@@ -130,6 +130,8 @@ def export(
 
 def _check(sources: Sequence[str], out: str) -> None:
     """Raise an error for a source that does not exist, an invalid URI, and an OUT that is one."""
+    if not out:
+        raise click.UsageError("--parquet: OUT is empty")
     if is_uri(out):
         raise click.UsageError("--parquet: a local folder is expected; upload it afterwards")
     for source in sources:
@@ -192,7 +194,7 @@ class _Summary:
     @property
     def status(self) -> int:
         """The exit status."""
-        is_finding = self._rows["dead_letters"] or not self._counts.is_whole
+        is_finding = self._rows["dead_letters"] or not self._counts.is_complete
         return FINDINGS if is_finding else 0
 
     def fields(self) -> dict[str, Any]:
@@ -204,7 +206,7 @@ class _Summary:
             "results": counts.results,
             "ignored": counts.ignored,
             "gone": counts.gone,
-            "is_complete": counts.is_whole,
+            "is_complete": counts.is_complete,
             "rows": self._rows,
             "files": self._files,
             "bytes": self._bytes,
@@ -220,7 +222,7 @@ class _Summary:
             (counts.exported, "exported"),
             (results["dead_lettered"], "not converted"),
             (counts.unchanged, "unchanged"),
-            (results["superseded"], "changed in the meantime"),
+            (results["superseded"], "changed or deleted before it was read"),
             (sum(counts.ignored.values()), f"ignored{_reasons(counts.ignored)}"),
         )
         listed = ", ".join(f"{number:,} {text}" for number, text in parts if number)
@@ -251,6 +253,9 @@ class _Summary:
             complain(explain(error))
         for source in self._counts.empty:
             complain(f"{source}: there is nothing here; rows that were exported from it stay")
+        if changed := self._counts.results["superseded"]:
+            objects = counted(changed, "object")
+            say(f"changed or deleted before it was read: {objects}; {_AGAIN}", err=True)
         if self._counts.is_cut:
             say(f"--limit ended the export; {_AGAIN}", err=True)
 

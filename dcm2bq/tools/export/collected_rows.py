@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime, time
+from pathlib import Path
 from typing import IO, Any
 
 import msgspec
@@ -11,6 +12,7 @@ from dcm2bq.deadline import Deadline
 from dcm2bq.lifted import LIFTED
 from dcm2bq.rows import EXPANDED, DeadLetterRow, InstanceRow
 from dcm2bq.tools.export.local_files import path_of
+from dcm2bq.tools.export.part_files import named
 
 INSTANCES, DEAD_LETTERS = "instances", "dead_letters"
 
@@ -82,11 +84,12 @@ class CollectedRows:
         self._size += len(encoded)
         if self._size < _MEMORY_BYTES:
             return
-        if self._spilled is None:
-            self._spilled = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `clear`
-        for kept in self._kept:
-            self._spilled.write(len(kept).to_bytes(_LENGTH_BYTES))
-            self._spilled.write(kept)
+        with named(Path(tempfile.gettempdir())):
+            if self._spilled is None:
+                self._spilled = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `clear`
+            for kept in self._kept:
+                self._spilled.write(len(kept).to_bytes(_LENGTH_BYTES))
+                self._spilled.write(kept)
         self._kept, self._size = [], 0
 
 

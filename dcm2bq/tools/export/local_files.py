@@ -1,9 +1,10 @@
 """Local files in the place of objects in Cloud Storage, for the function's handler."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +16,9 @@ from dcm2bq.stored_object import SCHEME, StoredObject
 _NANOSECONDS = 1000
 """Of a microsecond: generations are microseconds, as in Cloud Storage in practice."""
 _EPOCH = datetime.fromtimestamp(0, UTC)
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+"""The range of a timestamp in BigQuery as well; a file can have any 64-bit number of seconds."""
+_LIKE_AN_ESCAPE = re.compile(rb"\\(?=x[0-9a-f]{2})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +68,7 @@ def path_of(bucket: str, name: str) -> str:
 def local_object(folder: Path, file: Path) -> LocalObject:
     """Return a file of an absolute folder; without its size if that cannot be read."""
     stored = LocalObject(
-        bucket=_text(folder), name=_text(file.relative_to(folder)), generation=0, file=file
+        bucket=text_of(folder), name=text_of(file.relative_to(folder)), generation=0, file=file
     )
     try:
         return _stamped(stored, file.stat())
@@ -89,7 +93,7 @@ def walk(
                     if entry.is_dir(follow_symlinks=False):
                         if not is_left_out(path):
                             pending.append(path)
-                    elif not (entry.is_symlink() and path.is_dir()):
+                    elif not (entry.is_symlink() and os.path.isdir(path)):  # noqa: PTH112 - never raises
                         yield path
         except OSError as error:
             on_error(error)
@@ -99,7 +103,7 @@ class LocalStore:
     """Opens files for the handler.
 
     Raises `ReadFailedError` for a file that cannot be read, and `SupersededError` for one that has
-    changed since it was listed.
+    changed or was deleted since it was listed.
     """
 
     def described(self, stored: StoredObject, deadline: Deadline) -> StoredObject:  # noqa: ARG002
@@ -132,6 +136,8 @@ class LocalContent:
             with open_regular(stored.file) as stream:
                 status = os.fstat(stream.fileno())
                 data = os.pread(stream.fileno(), n, offset)
+        except FileNotFoundError:
+            raise SupersededError("the file was deleted after it was listed") from None
         except OSError as error:
             raise _unreadable(error) from None
         if (status.st_size, _generation(status)) != (stored.size, stored.generation):
@@ -142,17 +148,31 @@ class LocalContent:
 
 def _stamped(stored: LocalObject, status: os.stat_result) -> LocalObject:
     generation = _generation(status)
-    created = datetime.fromtimestamp(status.st_mtime, UTC)
-    return replace(stored, size=status.st_size, generation=generation, created=created)
+    return replace(stored, size=status.st_size, generation=generation, created=_time(generation))
 
 
 def _generation(status: os.stat_result) -> int:
     return status.st_mtime_ns // _NANOSECONDS
 
 
-def _text(path: Path) -> str:
-    """Return a path as text; bytes that are not UTF-8 are escaped, so that names stay distinct."""
-    return os.fsencode(path).decode(errors="backslashreplace")
+def _time(microseconds: int) -> datetime:
+    """Return a time since 1970, or the first or last that a timestamp can have."""
+    try:
+        return _EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        return _FIRST if microseconds < 0 else _LAST
+
+
+def text_of(path: Path) -> str:
+    r"""Return a path as text; bytes that are not UTF-8 are escaped, and what looks like an escape.
+
+    Paths that differ have texts that differ.
+
+    >>> [text_of(Path(os.fsdecode(name))) for name in (b"\xff.dcm", rb"\xff.dcm", rb"A\x.dcm")]
+    ['\\xff.dcm', '\\x5cxff.dcm', 'A\\x.dcm']
+    """
+    escaped = _LIKE_AN_ESCAPE.sub(rb"\\x5c", os.fsencode(path))
+    return escaped.decode(errors="backslashreplace")
 
 
 def _unreadable(error: OSError) -> ReadFailedError:
