@@ -141,6 +141,8 @@ def _check(sources: Sequence[str], out: str) -> None:
             GsUri.parse(source)
         elif not Path(source).exists():
             raise click.UsageError(f"{source}: there is no such file or folder")
+        elif not (Path(source).is_dir() or Path(source).is_file()):
+            raise click.UsageError(f"{source}: is neither a file nor a folder: save it as a file")
 
 
 def _run(exported: "Export") -> None:
@@ -164,22 +166,27 @@ class _Progress:
     def __init__(self) -> None:
         self._line = ProgressLine()
         self._begun = self._shown = time.monotonic()
+        self._counts: ExportCounts | None = None
 
     def show(self, counts: "ExportCounts") -> None:
         """Show the counts, unless they were shown just now."""
-        now = time.monotonic()
-        if now - self._shown < _SHOW_SECONDS:
-            return
-        self._shown = now
-        rate = counts.listed / (now - self._begun)
+        if time.monotonic() - self._shown >= _SHOW_SECONDS:
+            self._counts = counts
+            self._update(counts)
+
+    def end(self) -> None:
+        """Show the last counts and end the line, if there is one."""
+        if self._counts is not None:
+            self._update(self._counts)
+        self._line.end()
+
+    def _update(self, counts: "ExportCounts") -> None:
+        self._shown = time.monotonic()
+        rate = counts.listed / (self._shown - self._begun)
         self._line.show(
             f"{counted(counts.listed, 'object')}, {counted(counts.rows['instances'], 'row')}, "
             f"{counted(counts.rows['dead_letters'], 'dead letter')}, {rate:,.0f} objects/s"
         )
-
-    def end(self) -> None:
-        """End the line, if there is one."""
-        self._line.end()
 
 
 class _Summary:

@@ -380,8 +380,14 @@ def test_wrong_folders_and_sources_are_refused(
         assert done.status == 2
         assert "holds something else" in done.err or "is not a folder" in done.err
     assert sorted(folder.rglob("*")) == before
-    wrong = (("absent", "new"), ("", "new"), (folder, "gs://bucket/new"), (folder, ""))
-    for source, other in wrong:
+    os.mkfifo("pipe.dcm")
+    for source, other in (
+        ("absent", "new"),
+        ("", "new"),
+        ("pipe.dcm", "new"),
+        (folder, "gs://bucket/new"),
+        (folder, ""),
+    ):
         assert export(source, "--parquet", other).status == 2
     assert not Path("new").exists()
     assert not Path("gs:").exists()

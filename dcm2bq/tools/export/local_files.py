@@ -176,5 +176,4 @@ def text_of(path: Path) -> str:
 
 
 def _unreadable(error: OSError) -> ReadFailedError:
-    reason = os.strerror(error.errno) if error.errno else type(error).__name__
-    return ReadFailedError(f"the file cannot be read: {reason}")
+    return ReadFailedError(f"the file cannot be read: {error.strerror or type(error).__name__}")
