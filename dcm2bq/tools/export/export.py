@@ -27,6 +27,7 @@ from dcm2bq.errors import (
     describe,
 )
 from dcm2bq.events import ObjectEvent
+from dcm2bq.files import walk
 from dcm2bq.gcs.uri import GsUri, is_uri
 from dcm2bq.handler import Handler, Outcome, Result
 from dcm2bq.ignored import Ignored, why_ignored
@@ -40,7 +41,6 @@ from dcm2bq.tools.export.local_files import (
     LocalStore,
     local_object,
     text_of,
-    walk,
 )
 from dcm2bq.tools.export.part_files import columns_of
 from dcm2bq.tools.ignored_names import IgnoredNames, SampleFindings, first_bytes, read_from
@@ -271,7 +271,7 @@ class Export:
                 for stored in page:
                     yield stored, stored.name == uri.name
         elif (path := Path(source)).is_dir():
-            for file in walk(path, self._is_out, self.counts.unlisted.append):
+            for file in walk(path, self.counts.unlisted.append, is_left_out=self._is_out):
                 yield local_object(path, file), False
         else:
             yield local_object(path.parent, path), True

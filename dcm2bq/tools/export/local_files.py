@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -74,29 +73,6 @@ def local_object(folder: Path, file: Path) -> LocalObject:
         return _stamped(stored, file.stat())
     except OSError:  # such as a link that leads nowhere: reading it says why
         return replace(stored, created=_EPOCH)
-
-
-def walk(
-    folder: Path, is_left_out: Callable[[Path], bool], on_error: Callable[[OSError], object]
-) -> Iterator[Path]:
-    """Yield the files of a folder at every depth, in no particular order.
-
-    Links to folders are not followed. `on_error` is called for each folder that cannot be listed.
-    Memory grows with the number of folders only.
-    """
-    pending = [folder]
-    while pending:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    path = Path(entry.path)
-                    if entry.is_dir(follow_symlinks=False):
-                        if not is_left_out(path):
-                            pending.append(path)
-                    elif not (entry.is_symlink() and os.path.isdir(path)):  # noqa: PTH112 - never raises
-                        yield path
-        except OSError as error:
-            on_error(error)
 
 
 class LocalStore:
