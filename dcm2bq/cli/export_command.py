@@ -74,8 +74,8 @@ def export(
     A SOURCE is a folder, a file, gs://bucket or gs://bucket/prefix. Rows are made by the code and
     the configuration of the function, so the same objects are converted, ignored or refused, the
     privacy options apply, and archives are read with input.archives: read. A file given by its own
-    name is always read. No BigQuery is needed, and of objects in Cloud Storage only the headers
-    are read.
+    name is always read. No BigQuery is needed. Only the headers of objects in Cloud Storage are
+    read.
 
     \b
     In OUT:
