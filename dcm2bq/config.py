@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
@@ -524,7 +525,7 @@ def _parse(text: bytes, *, source: str) -> Config:
 
 def _unknown(overrides: Mapping[str, Any], struct: type, prefix: str = "") -> Iterator[str]:
     """Yield a message for each option that does not exist."""
-    known = {option.encode_name: option.type for option in msgspec.structs.fields(struct)}
+    known = _types(struct)
     for key, value in overrides.items():
         if key not in known:
             elsewhere = [option.path for option in options() if option.path.endswith(f".{key}")]
@@ -534,6 +535,12 @@ def _unknown(overrides: Mapping[str, Any], struct: type, prefix: str = "") -> It
             yield f"{prefix}{key}: no such option{hint}"
         elif isinstance(inner := known[key], type) and isinstance(value, Mapping):
             yield from _unknown(value, inner, f"{prefix}{key}.")
+
+
+@cache  # takes longer than to convert a small object
+def _types(struct: type) -> Mapping[str, Any]:
+    """Return the type of each option, or group of options, by its name in camelCase."""
+    return {option.encode_name: option.type for option in msgspec.structs.fields(struct)}
 
 
 def _invalid(overrides: Mapping[str, Any]) -> Iterator[str]:

@@ -21,7 +21,7 @@ from dcm2bq.errors import (
     RetryableError,
     describe,
 )
-from dcm2bq.tools.display import printable
+from dcm2bq.tools.display import printable, say
 
 if TYPE_CHECKING:
     from dcm2bq.tools.tables import TableFormat
@@ -207,6 +207,15 @@ def _fails_again(stream: TextIO, error: OSError) -> bool:
     except OSError as again:  # without errno for a stream that is not a file
         return again.errno == error.errno
     return error.errno == errno.EPIPE and is_broken
+
+
+def warn(config: Config) -> None:
+    """Print warnings on stderr about options that are valid, but may be mistyped."""
+    if config.privacy.kept_descriptors:
+        from dcm2bq.tools.privacy_explanation import doubtful_descriptors  # noqa: PLC0415 - slow
+
+        for line in doubtful_descriptors(config.privacy):
+            say(line, err=True)
 
 
 def complain(*lines: str) -> None:

@@ -62,7 +62,7 @@ def compact(*, chosen: tuple[datetime, ...], yes: bool) -> None:
             f"{month.month:%Y-%m}  {counted(month.rows, 'row')}: {month.hidden:,} hidden, "
             f"up to {counted(month.markers, 'marker')} to remove; reads "
             f"{priced(month.bytes_read)}, and up to "
-            f"${lost_discount_usd(month.bytes_read):,.2f} of long-term discount is lost"
+            f"${lost_discount_usd(month.bytes_stored):,.2f} of long-term discount is lost"
         )
     if not months:
         say("nothing to remove")

@@ -3,7 +3,7 @@
 import click
 
 from dcm2bq import config as configuration
-from dcm2bq.cli.common import startable
+from dcm2bq.cli.common import startable, warn
 from dcm2bq.tools.display import say_json
 
 
@@ -13,7 +13,8 @@ def config(*, schema: bool) -> None:
     """Check the configuration and show it as JSON, with every default.
 
     The checks are those of the function when it starts: unknown options, wrong values, a missing
-    hash key, limits beyond the memory. With an error, the exit status is 2.
+    hash key, limits beyond the memory. With an error, the exit status is 2. A warning on stderr
+    names each entry of privacy.keptDescriptors that looks like a keyword and is not one.
 
     \b
     Examples:
@@ -24,4 +25,6 @@ def config(*, schema: bool) -> None:
     if schema:
         say_json(configuration.json_schema())
     else:
-        say_json(configuration.to_json(startable(configuration.load(), reads_secret=False)))
+        checked = startable(configuration.load(), reads_secret=False)
+        warn(checked)
+        say_json(configuration.to_json(checked))

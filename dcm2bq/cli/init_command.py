@@ -2,7 +2,7 @@
 
 import click
 
-from dcm2bq.cli.common import override
+from dcm2bq.cli.common import override, warn
 from dcm2bq.tools.display import say
 
 
@@ -42,6 +42,7 @@ def init(
     flags = {"bigQuery.projectId": project, "bigQuery.datasetId": dataset}
     config = override({name: value for name, value in flags.items() if value is not None})
     refuse_equal_names(config)
+    warn(config)
     connection = Dataset(config)
     entries = bring_up(connection, config, location=location, close=close, dry_run=dry_run)
     entries = (*entries, fill_dictionary(connection, config, dry_run=dry_run))

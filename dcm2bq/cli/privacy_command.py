@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from dcm2bq import config as configuration
-from dcm2bq.cli.common import FINDINGS, Group, complain, startable
+from dcm2bq.cli.common import FINDINGS, Group, complain, startable, warn
 from dcm2bq.cli.progress_line import ListingProgress
 from dcm2bq.config import Config
 from dcm2bq.errors import RejectedEventError, describe
@@ -63,6 +63,7 @@ def explain(file: str | None, *, with_values: bool, everything: bool, as_json: b
     if file is not None and everything:
         raise click.UsageError("--all is for the table: of FILE, every element is shown")
     config = configuration.load()
+    warn(config)
     if file is None:
         _explain_options(config, everything=everything, as_json=as_json)
         return 0

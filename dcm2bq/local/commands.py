@@ -22,7 +22,6 @@ from dcm2bq.local.stack import connect, environment
 from dcm2bq.local.user_cache import user_cache
 from dcm2bq.tools import tables
 from dcm2bq.tools.display import say, say_json
-from dcm2bq.tools.report import report
 from dcm2bq.tools.tables import TableFormat, to_json
 from dcm2bq.tools.terminal_tables import console, print_rows
 
@@ -92,6 +91,9 @@ def query(root: Path | None, config: Config, sql: str, answer: AnswerFormat, *, 
 
 def _write_report(session: Session, path: Path | None) -> Path:
     """Write a report about the dataset, and return its path."""
+    # With Google's client, which is slow to import and is so while the servers start.
+    from dcm2bq.tools.report import report  # noqa: PLC0415
+
     if path is None:
         path = user_cache() / _REPORT
         path.parent.mkdir(parents=True, exist_ok=True)

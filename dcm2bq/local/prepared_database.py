@@ -2,8 +2,9 @@
 
 Making them takes the local BigQuery seconds, about a third of a second for each view. The first
 start therefore copies its database, with no rows but the dictionary's and that of a refresh of
-`objects`, to the user's cache folder, and later starts begin with that copy. Each start runs `init`
-all the same, which makes what is missing from a copy or differs in it.
+`objects`, to the user's cache folder, and later starts begin with that copy instead of running
+`init`. A copy appears and disappears whole, and its name is a digest of everything that decides
+what `init` makes: the definitions, the code and the programs that write the files.
 """
 
 import contextlib
@@ -11,8 +12,10 @@ import hashlib
 import shutil
 import tempfile
 from contextlib import ExitStack
+from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
 
 from dcm2bq import emulators, schema
 from dcm2bq.config import Config
@@ -24,6 +27,22 @@ MOST_KEPT = 8
 
 _WRITERS = ("local-bigquery", "duckdb", "duckdb-extension-ducklake")
 """The packages that decide the format of the files."""
+_MAKERS = (
+    "bigquery/access.py",
+    "bigquery/dataset.py",
+    "local/bigquery_catalog.py",
+    "local/bigquery_program.py",
+    "schema/compare.py",
+    "tools/init.py",
+)
+"""The modules that make the tables and views from their definitions."""
+
+
+class StartedServer(NamedTuple):
+    """A running BigQuery; `has_tables` unless it began without a copy."""
+
+    url: str
+    has_tables: bool
 
 
 class PreparedDatabase:
@@ -35,23 +54,27 @@ class PreparedDatabase:
     def __init__(self, config: Config) -> None:
         self._is_kept = not config.privacy.is_on
         definitions = schema.load(config, emulators.PROJECT) if self._is_kept else ()
-        content = repr(([_version(name) for name in _WRITERS], definitions))
+        makers = [resources.files("dcm2bq").joinpath(name).read_bytes() for name in _MAKERS]
+        content = repr(([_version(name) for name in _WRITERS], makers, definitions))
         self._folder = user_cache() / "local" / hashlib.sha256(content.encode()).hexdigest()[:32]
 
     def start_server(
         self, exits: ExitStack, folder: Path, port: int | None = None, *, storage: str = ""
-    ) -> str:
+    ) -> StartedServer:
         """Start a BigQuery as `servers.bigquery_server` does, with the copy if there is one.
 
-        Return its URL; `exits` stops it.
+        `exits` stops it.
         """
         if self.lend(folder):
             try:
-                return exits.enter_context(servers.bigquery_server(folder, port, storage=storage))
+                url = exits.enter_context(servers.bigquery_server(folder, port, storage=storage))
             except servers.ServerError:  # the copy is damaged
-                shutil.rmtree(self._folder, ignore_errors=True)
+                _remove(self._folder)
                 shutil.rmtree(servers.bigquery_data(folder), ignore_errors=True)
-        return exits.enter_context(servers.bigquery_server(folder, port, storage=storage))
+            else:
+                return StartedServer(url, has_tables=True)
+        url = exits.enter_context(servers.bigquery_server(folder, port, storage=storage))
+        return StartedServer(url, has_tables=False)
 
     def lend(self, folder: Path) -> bool:
         """Copy the database to the folder of a new server; return whether there was a copy."""
@@ -75,7 +98,13 @@ class PreparedDatabase:
                 shutil.copytree(data, Path(partial, data.name)).rename(self._folder)
             kept = sorted(cache.iterdir(), key=lambda copy: copy.stat().st_mtime)
             for old in kept[:-MOST_KEPT]:
-                shutil.rmtree(old, ignore_errors=True)
+                _remove(old)
+
+
+def _remove(copy: Path) -> None:
+    """Remove a copy at once: one that was half removed would be lent without some of its files."""
+    with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=copy.parent) as trash:
+        copy.rename(Path(trash, copy.name))
 
 
 def _version(package: str) -> str:

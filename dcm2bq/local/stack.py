@@ -208,14 +208,15 @@ def running(config: Config) -> Iterator[Stack]:
         # it is registered to be stopped. The pool must outlive the servers: Linux kills a server
         # together with the thread that started it.
         pool = exits.enter_context(ThreadPoolExecutor())
+        bigquery = pool.submit(
+            prepared.start_server,
+            exits,
+            folder,
+            ports.bigquery,
+            storage=servers.url(ports.storage),
+        )
         starting: list[Future[Any]] = [
-            pool.submit(
-                prepared.start_server,
-                exits,
-                folder,
-                ports.bigquery,
-                storage=servers.url(ports.storage),
-            ),
+            bigquery,
             pool.submit(_start_storage, exits, folder, mirror, ports),
             pool.submit(_start_function, exits, folder, config, ports),
         ]
@@ -233,7 +234,8 @@ def running(config: Config) -> Iterator[Stack]:
         from dcm2bq.tools.init import init  # noqa: PLC0415
         from dcm2bq.tools.refresh import keep_fresh  # noqa: PLC0415
 
-        init(dataset, config)
+        if not bigquery.result().has_tables:
+            init(dataset, config)
         fill_dictionary(dataset, config)
         keep_fresh(dataset, config)
         prepared.keep(folder)

@@ -22,8 +22,8 @@ class CompactionMonth:
     """A month of `instances` with something to remove.
 
     `markers` is an upper bound: those that still hide a row of another month stay. `bytes_read` is
-    what BigQuery bills for it: the keys of all rows, and all columns of this month, which is also
-    what is written anew and no longer long-term storage.
+    what BigQuery bills for it: the keys of all rows, and all columns of this month. The latter,
+    `bytes_stored`, are written anew at most, and are no longer long-term storage.
     """
 
     month: datetime
@@ -31,6 +31,7 @@ class CompactionMonth:
     hidden: int
     markers: int
     bytes_read: int
+    bytes_stored: int
 
 
 def plan(dataset: Dataset, config: Config) -> list[CompactionMonth]:
@@ -40,13 +41,22 @@ def plan(dataset: Dataset, config: Config) -> list[CompactionMonth]:
     """
     sql = schema.statement("compaction/compaction_plan", config, dataset.project)
     compaction = schema.statement("compaction/compaction", config, dataset.project)
-    months = []
-    for row in dataset.query(sql, {"until": first_left_alone()}):
-        size = dataset.bytes_processed(compaction, _interval(row["month"]))
-        months.append(
-            CompactionMonth(row["month"], row["row_count"], row["hidden"], row["markers"], size)
+    stored = f"""
+        SELECT *
+        FROM `{config.big_query.instances_table_id}`
+        WHERE ingested_at >= @since AND ingested_at < @until
+    """  # noqa: S608 - the configuration restricts the characters of a table's id
+    return [
+        CompactionMonth(
+            row["month"],
+            row["row_count"],
+            row["hidden"],
+            row["markers"],
+            bytes_read=dataset.bytes_processed(compaction, _interval(row["month"])),
+            bytes_stored=dataset.bytes_processed(stored, _interval(row["month"])),
         )
-    return months
+        for row in dataset.query(sql, {"until": first_left_alone()})
+    ]
 
 
 def first_left_alone() -> datetime:

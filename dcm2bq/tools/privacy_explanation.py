@@ -1,16 +1,22 @@
 """What the privacy options do to a file or an object, and a summary of what they do to any."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from dcm2bq.config import Config
+from dcm2bq.config import Config, Privacy
 from dcm2bq.deadline import Deadline
+from dcm2bq.dicom import dictionary
 from dcm2bq.dicom.explanation import ElementExplanation, Fate, RowExplanation, explain_object
 from dcm2bq.errors import ConfigError
 from dcm2bq.files import open_regular
 from dcm2bq.gcs.uri import GsUri, is_uri
+from dcm2bq.tools.attribute_paths import alternatives
+
+_LIKE_KEYWORD = re.compile("[A-Za-z0-9]*[a-z][A-Z][A-Za-z0-9]*")
+"""A capital after a small letter, and no blank: `ProtocolName`, but neither `Thorax` nor `CTA`."""
 
 
 def explained(path: str, config: Config) -> Iterator[ElementExplanation]:
@@ -39,3 +45,17 @@ def counts(explanations: Iterable[RowExplanation | ElementExplanation]) -> Mappi
     """Return how often each thing happens, in the order of `Fate`."""
     counted = Counter(explanation.fate for explanation in explanations)
     return {fate: counted[fate] for fate in Fate if counted[fate]}
+
+
+def doubtful_descriptors(options: Privacy) -> Iterator[str]:
+    """Yield a warning for each entry of `privacy.keptDescriptors` that may be a mistyped keyword.
+
+    It can be right: a value may look like a keyword.
+    """
+    keywords = dictionary.tags_by_keyword()
+    for entry in options.kept_descriptors:
+        if _LIKE_KEYWORD.fullmatch(entry) and entry not in keywords:
+            yield (
+                f"privacy.keptDescriptors: {entry} is not a keyword, so it counts as a value"
+                f"{alternatives(entry, keywords)}"
+            )

@@ -27,34 +27,47 @@ def bigquery_url(complete_bigquery_url: str) -> str:
 
 @pytest.fixture(scope="package")
 def analysis_dataset(bigquery_url: str) -> Iterator[Dataset]:
-    """A dataset of the local BigQuery with a row for each of `all_objects()`; for reading only.
+    """A dataset of the local BigQuery with a row for each of `all_objects()`, for reading only.
 
     Query it with `analysis_dataset.query("SELECT ... FROM sr_content")`. A statement costs the
     server 0.1 s of CPU: read a view whole, once, by a fixture of the module.
     """
-    with _filled_dataset(bigquery_url, all_objects()) as dataset:
-        yield dataset
-
-
-@pytest.fixture(scope="package")
-def published_dataset(request: pytest.FixtureRequest, bigquery_url: str) -> Iterator[Dataset]:
-    """A dataset with a row for each of `published_objects()`, whose answers never vary."""
-    if all_objects() == published_objects():
-        yield request.getfixturevalue("analysis_dataset")
-        return
-    with _filled_dataset(bigquery_url, published_objects()) as dataset:
-        yield dataset
-
-
-@contextmanager
-def _filled_dataset(bigquery_url: str, objects: Iterable[AnalysisObject]) -> Iterator[Dataset]:
-    """Lend a dataset with the rows of objects, the dictionary and the protocols."""
     with borrowed_dataset(bigquery_url) as dataset:
-        load(bigquery_url, dataset, objects)
+        load(bigquery_url, dataset, all_objects())
         _fill_dictionary(dataset)
         dataset.query(f"INSERT INTO protocol_reference VALUES {REFERENCE}")
         yield dataset
         dataset.query("TRUNCATE TABLE dicom_dictionary; TRUNCATE TABLE protocol_reference")
+
+
+@pytest.fixture(scope="module")
+def published_dataset(bigquery_url: str, analysis_dataset: Dataset) -> Iterator[Dataset]:
+    """The dataset with a row for each of `published_objects()`, whose answers never vary.
+
+    It is `analysis_dataset`, which has these rows until the end of the module.
+    """
+    if all_objects() == published_objects():
+        yield analysis_dataset
+        return
+    with other_objects(bigquery_url, analysis_dataset, published_objects()):
+        yield analysis_dataset
+
+
+@contextmanager
+def other_objects(
+    bigquery_url: str, dataset: Dataset, objects: Iterable[AnalysisObject]
+) -> Iterator[None]:
+    """Let `analysis_dataset` have the rows of other objects while the block runs.
+
+    To make another dataset with every view would cost the local BigQuery 5 s of CPU.
+    """
+    try:
+        dataset.query("TRUNCATE TABLE instances")
+        load(bigquery_url, dataset, objects)
+        yield
+    finally:
+        dataset.query("TRUNCATE TABLE instances; TRUNCATE TABLE objects")
+        load(bigquery_url, dataset, all_objects())
 
 
 REFERENCE = """

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from pydicom import Dataset as Header
 
-from dcm2bq import schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.config import Config
 from dcm2bq.tools import column_file, column_views
@@ -20,8 +19,7 @@ from dcm2bq.tools.column_types import typed
 from tests.analysis.conftest import engine_dataset
 from tests.support import googlesql
 from tests.support.analysis_objects import all_objects
-from tests.support.catalog import DatasetCatalog, columns_of
-from tests.support.googlesql import engine
+from tests.support.catalog import columns_of, whole_dataset
 from tests.support.googlesql_views import EngineDataset
 
 pytestmark = [
@@ -205,9 +203,9 @@ def test_a_series_has_the_greatest_value_and_the_names_of_what_varies(
 
 @pytest.mark.parametrize("level", ["instance", "series", "study"])
 def test_google_accepts_a_view_and_derives_the_same_columns(level: str) -> None:
-    catalog = DatasetCatalog(engine())
+    catalog = whole_dataset()
     made = column_views.definition(view_of(level), Config(), "project")
-    catalog.define((*schema.load(Config(), "project"), made), "dicom")
+    catalog.define([made], "dicom")
     assert catalog.columns["mine"] == columns_of(made.resource["schema"]["fields"])
 
 

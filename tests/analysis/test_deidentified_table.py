@@ -15,9 +15,9 @@ from dcm2bq.config import Config, from_overrides
 from dcm2bq.dicom import Conversion, convert, privacy_rules
 from dcm2bq.schema import Definition
 from dcm2bq.tools.refresh import refresh
-from tests.analysis.conftest import load
+from tests.analysis.conftest import other_objects
 from tests.support.analysis_objects import AnalysisObject, made_objects
-from tests.support.datasets import borrowed_dataset, in_dataset
+from tests.support.datasets import in_dataset
 from tests.support.privacy_options import KEY, PROFILE_WITH_OPTIONS
 
 BASIC: dict[str, Any] = {"profile": "basic"}
@@ -111,14 +111,15 @@ def test_each_view_names_the_attributes_that_the_profile_empties() -> None:
         assert not set(named) & after, definition.name
 
 
-def test_with_every_option_only_what_is_always_empty_is_empty(bigquery_url: str) -> None:
+def test_with_every_option_only_what_is_always_empty_is_empty(
+    bigquery_url: str, analysis_dataset: Dataset
+) -> None:
     """Each view is read once. A function filters the rows of one of them."""
     research = objects(RESEARCH)
     views = [definition for definition in definitions() if _is_view(definition)]
-    with borrowed_dataset(bigquery_url) as dataset:
-        load(bigquery_url, dataset, research)
-        refresh(dataset, from_overrides(in_dataset(dataset.dataset_id, {})))
-        read = {definition.name: _read(dataset, definition.name) for definition in views}
+    with other_objects(bigquery_url, analysis_dataset, research):
+        refresh(analysis_dataset, from_overrides(in_dataset(analysis_dataset.dataset_id, {})))
+        read = {definition.name: _read(analysis_dataset, definition.name) for definition in views}
     wrong = []
     for view in views:
         rows = read[view.name]

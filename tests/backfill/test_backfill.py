@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(1800)
 @pytest.fixture
 def counts(is_long: bool) -> tuple[int, int, int]:  # noqa: FBT001 - a fixture
     """Number of good objects, of bad ones, and of objects in a shard."""
-    return (20_000, 200, 1000) if is_long else (290, 10, 50)
+    return (20_000, 200, 1000) if is_long else (145, 5, 25)
 
 
 def fill(site: Site, good: int, bad: int) -> tuple[set[str], list[dict[str, str]]]:
@@ -142,15 +142,15 @@ def test_an_interrupted_run_can_be_resumed(
 
 
 def test_two_processes_load_what_one_does(site: Site) -> None:
-    bad_paths, _ = fill(site, 140, 10)
-    done = site.backfill("--shard-objects", "25", "--processes", "2")
+    bad_paths, _ = fill(site, 70, 5)
+    done = site.backfill("--shard-objects", "15", "--processes", "2")
     assert done.status == 0, done.err
     assert site.live() == good_objects(site, bad_paths)
     assert {letter["path"] for letter in site.dead_letters()} == bad_paths
 
 
 def test_two_concurrent_runs_leave_one_live_row_per_object(site: Site) -> None:
-    bad_paths, _ = fill(site, 140, 10)
+    bad_paths, _ = fill(site, 70, 5)
     done: list[int] = []
     threads = [
         threading.Thread(target=lambda: done.append(site.backfill().status)) for _ in range(2)
@@ -189,7 +189,7 @@ def test_archives_are_expanded_and_then_known(site: Site) -> None:
         "SELECT '1', CURRENT_TIMESTAMP(), @attributes, CAST(@data AS BYTES)",
         {"attributes": attributes, "data": data},
     )
-    dry = finish(site.start("--dry-run"))
+    dry = site.backfill("--dry-run")
     assert "4 archives to convert: how many members they have" in dry.out
     assert "BigQuery already has 0 of them" in dry.out
     done = site.backfill()

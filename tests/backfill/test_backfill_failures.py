@@ -9,10 +9,16 @@ import pytest
 
 from dcm2bq import cli
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.errors import JobFailedError, QuotaExceededError
+from dcm2bq.errors import JobFailedError, QuotaExceededError, ServiceError
 from dcm2bq.tools.backfill.launch import Backfill
-from dcm2bq.tools.backfill.run_records import FAILURE, Run, RunRecords, new_id
-from dcm2bq.tools.backfill.status import read
+from dcm2bq.tools.backfill.run_records import (
+    FAILURE,
+    DataflowSubmission,
+    Run,
+    RunRecords,
+    new_id,
+)
+from dcm2bq.tools.backfill.status import RUNNING, read
 from dcm2bq.tools.prices import read_prices
 from tests.support.backfill_site import (
     CT_SMALL,
@@ -185,6 +191,54 @@ def test_a_job_on_dataflow_that_failed_because_of_a_quota_says_so(
         launch.go(fail)
     status = read(site.staging_folder, given.id, site.config)
     assert (status.state, status.message) == (FAILURE, "Dataflow job 1: FAILED")
+
+
+def test_a_run_whose_pipeline_could_not_start_says_why(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unlike one that goes on on Dataflow after the command is interrupted."""
+    for name in "ab":
+        site.upload(f"{name}.dcm", MR_SMALL)
+    given = Run(
+        id=new_id(),
+        source=f"gs://{site.source.name}",
+        staging=site.staging_folder,
+        config=site.config,
+    )
+
+    def refuse(run: Run, shards: object) -> bool:
+        del run, shards
+        raise ServiceError("Dataflow: HTTP 403")
+
+    def submit(run: Run, shards: object) -> bool:
+        del shards
+        RunRecords(run).submit(DataflowSubmission(job="1", page="https://console.cloud.google.com"))
+        raise KeyboardInterrupt
+
+    def ending() -> tuple[str, str]:
+        status = read(site.staging_folder, given.id, site.config)
+        return status.state, status.message
+
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", site.storage_url)
+    with Proxy(site.bigquery_url).running() as bigquery:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery.url)
+        launch = Backfill(given, runner="DataflowRunner", is_remote=True)
+        launch.begin(least=1)
+        bigquery.faults = [Fault("POST", 403)]
+        with pytest.raises(ServiceError):
+            launch.prepare()
+        assert ending() == (FAILURE, f"BigQuery: {site.dataset.name}: HTTP 403")
+        launch.resume()
+        with pytest.raises(ServiceError):
+            launch.go(refuse)
+        assert ending() == (FAILURE, "Dataflow: HTTP 403")
+        launch.resume()
+        assert len(launch.shards) == 2
+        with pytest.raises(KeyboardInterrupt):
+            launch.go(submit, launch.shards[:1])
+        assert ending() == (RUNNING, "")
+        covered = RunRecords(launch.run).folder.read("attempts/0003/covered.json")
+        assert covered == b'{"last":0}'
 
 
 def test_a_shard_fails_if_its_rows_cannot_be_staged(site: Site) -> None:

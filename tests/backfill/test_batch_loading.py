@@ -20,9 +20,10 @@ from dcm2bq.tools.backfill import batches, loading
 from dcm2bq.tools.backfill.loading import AT_ONCE, BatchLoader
 from dcm2bq.tools.backfill.run_records import Loaded, Run, RunRecords, Staged, new_id
 from tests.support.function_stack import ROOT, unique
-from tests.support.http_server import serving
+from tests.support.http_server import Exchange, serving
 from tests.support.load_jobs import LoadJobs
 from tests.support.processes import guarded
+from tests.support.proxy import Proxy
 
 SHARDS = 6
 LOAD = """
@@ -115,6 +116,32 @@ def test_many_shards_need_one_job_for_each_table(run: Run, bigquery: LoadJobs) -
     assert len(bigquery.jobs) == 2
 
 
+class DeletesMeet(Proxy):
+    """A Cloud Storage that deletes nothing before that many requests to delete are under way."""
+
+    def __init__(self, upstream: str, deletes: int) -> None:
+        super().__init__(upstream)
+        self._barrier = threading.Barrier(deletes)
+
+    def _forward(self, exchange: Exchange) -> tuple[int, dict[str, str], bytes]:
+        if exchange.command == "DELETE":
+            self._barrier.wait(60)
+        return super()._forward(exchange)
+
+
+@pytest.mark.usefixtures("bigquery")
+def test_the_files_of_a_batch_are_listed_once_and_deleted_at_the_same_time(
+    run: Run, bucket: Bucket, storage_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for uri in files(run):
+        bucket.upload(uri.removeprefix(f"gs://{bucket.name}/"), b"rows")
+    with DeletesMeet(storage_url, len(files(run))).running() as storage:
+        monkeypatch.setenv(emulators.STORAGE, storage.url)
+        load(run)
+        assert sum("GET" in line and "rows%2F" in line for line in storage.requests) == 1
+        assert list(RunRecords(run).folder.names("rows/")) == []
+
+
 @pytest.mark.usefixtures("small_batches")
 def test_full_batches_start_while_other_shards_are_staged(run: Run, bigquery: LoadJobs) -> None:
     loader = BatchLoader(run)
@@ -199,6 +226,7 @@ def test_a_refusal_that_is_no_quota_may_pass(run: Run, bigquery: LoadJobs) -> No
         load(run)
     bigquery.denied = ""
     assert RunRecords(run).stopped() is None
+    assert b"HTTP 403" in (RunRecords(run).folder.read("attempts/0001/unloaded.json") or b"")
     load(run)
     assert bigquery.loaded == files(run)
 

@@ -15,11 +15,14 @@ from dcm2bq.tools.backfill import status_lines
 from dcm2bq.tools.backfill.loading import BatchLoader
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.run_records import (
+    BUDGET,
     FAILURE,
     INTERRUPT,
     QUOTA,
     Batch,
     BatchJob,
+    Coverage,
+    DataflowSubmission,
     Ending,
     Loaded,
     Manifest,
@@ -52,6 +55,10 @@ BATCH = Batch(
     bytes_read=70,
 )
 JOB = f"dcm2bq-backfill-{ID}-000000-instances-0-"
+LOADED = {0: Loaded(batch=0, rows={}, jobs=[f"{JOB}1"])}
+REFUSED, FAILED = Ending(why=QUOTA, message="quota"), Ending(why=FAILURE, message="HTTP 503")
+FAILED_SHARD = ShardFailure(shard=4, reason="HTTP 503")
+JOB_PAGE = DataflowSubmission(job="job", page="https://console.cloud.google.com/dataflow")
 
 
 def run_in(staging: str, run_id: str = ID) -> Run:
@@ -131,9 +138,20 @@ def test_what_an_earlier_attempt_did_does_not_count_towards_the_rate() -> None:
     [
         ({}, SILENT_AFTER, RUNNING),
         ({}, SILENT_AFTER + timedelta(seconds=1), SILENT),
-        ({"ending": Ending(why=QUOTA, message="quota")}, timedelta(), QUOTA),
-        ({"ending": Ending(why=FAILURE, message="HTTP 503")}, timedelta(days=1), FAILURE),
+        ({"ending": REFUSED}, timedelta(), QUOTA),
+        ({"ending": FAILED}, timedelta(days=1), FAILURE),
         ({"ending": Ending(why=INTERRUPT, message="interrupted")}, timedelta(), INTERRUPT),
+        ({"stopped": REFUSED, "ending": FAILED}, timedelta(), QUOTA),
+        ({"stopped": REFUSED}, SILENT_AFTER, RUNNING),
+        ({"stopped": REFUSED}, SILENT_AFTER + timedelta(seconds=1), QUOTA),
+        ({"stopped": REFUSED, "coverage": Coverage(last=2)}, timedelta(), QUOTA),
+        ({"loaded": LOADED, "coverage": Coverage(last=2)}, timedelta(), RUNNING),
+        ({"loaded": LOADED, "coverage": Coverage(last=1)}, timedelta(), BUDGET),
+        ({"dataflow": JOB_PAGE, "failures": [FAILED_SHARD]}, SILENT_AFTER, RUNNING),
+        ({"dataflow": JOB_PAGE, "failures": [FAILED_SHARD]}, timedelta(days=1), FAILURE),
+        ({"dataflow": JOB_PAGE, "unloaded": FAILED}, timedelta(days=1), FAILURE),
+        ({"dataflow": JOB_PAGE}, timedelta(days=1), SILENT),
+        ({"failures": [FAILED_SHARD], "unloaded": FAILED}, timedelta(days=1), SILENT),
     ],
 )
 def test_the_state_is_that_of_the_last_attempt(
@@ -147,6 +165,8 @@ def test_the_state_is_that_of_the_last_attempt(
     assert any("--resume" in line for line in lines) == (state != RUNNING)
     if state in {QUOTA, FAILURE}:
         assert status.message in lines
+    is_refused = "stopped" in records and state == RUNNING
+    assert ("staging goes on, but no more load jobs start: quota" in lines) == is_refused
 
 
 def test_a_run_is_complete_once_every_shard_is_loaded() -> None:

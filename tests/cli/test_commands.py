@@ -352,6 +352,21 @@ def test_an_unreachable_service_has_its_own_exit_status(
     assert line.endswith(f") at {url} (BIGQUERY_EMULATOR_HOST)")
 
 
+@pytest.mark.parametrize(("command", "status"), [("config", 0), ("init", 3)])
+def test_what_looks_like_a_mistyped_keyword_is_named_before_anything_is_done(
+    command: str, status: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", servers.url(servers.free_port()))
+    monkeypatch.setenv("DCM2BQ_HASH_KEY", "key of 16 bytes or more")
+    cleaning = {"profile": "basic", "options": ["cleanDescriptors"]}
+    privacy = {**cleaning, "keptDescriptors": ["protocolName"]}
+    overrides = {"bigQuery": {"timeoutSeconds": 1}, "privacy": privacy}
+    monkeypatch.setenv("DCM2BQ_CONFIG", json.dumps(overrides))
+    assert cli.main([command]) == status
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first.startswith("privacy.keptDescriptors: protocolName is not a keyword")
+
+
 @pytest.mark.parametrize(
     ("variable", "command"),
     [

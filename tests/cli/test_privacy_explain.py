@@ -45,6 +45,31 @@ def explain(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return Command(monkeypatch, capsys)
 
 
+def test_an_entry_that_looks_like_a_mistyped_keyword_is_named(explain: Command) -> None:
+    """It is no error: McBurney is a value."""
+    entries = [
+        "protocolName",
+        "McBurney",
+        "ProtocolName",
+        "CT Thorax",
+        "Thorax",
+        "CTA",
+        "00181030",
+    ]
+    privacy = {
+        "profile": "basic",
+        "options": ["cleanDescriptors", "retainUids"],
+        "keptDescriptors": entries,
+    }
+    done = explain(**privacy)
+    assert done.status == 0
+    counts = "is not a keyword, so it counts as a value"
+    assert done.err.splitlines()[:-3] == [
+        f"privacy.keptDescriptors: protocolName {counts}: did you mean ProtocolName?",
+        f"privacy.keptDescriptors: McBurney {counts}",
+    ]
+
+
 def test_the_table_needs_no_key_and_shows_what_options_decide(explain: Command) -> None:
     done = explain(**PROFILE_WITH_OPTIONS, path="hash")
     assert done.status == 0

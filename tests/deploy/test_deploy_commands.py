@@ -19,7 +19,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import click
-import hcl2
 import pytest
 from click.testing import CliRunner
 
@@ -28,6 +27,7 @@ from dcm2bq.errors import ConfigError
 from tests.support import pages
 from tests.support.archive_files import zip_of
 from tests.support.pages import ROOT, Line
+from tests.support.terraform_blocks import parsed
 
 LINES = pages.lines()
 OUTPUTS_WITH_COMMANDS = {"tf/outputs.tf, backfill", "tf/outputs.tf, notifications"}
@@ -287,8 +287,7 @@ def _leaves(name: str, command: click.Command) -> Iterator[str]:
 
 def _declared() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {"variable": set(), "output": set(), "resource": set()}
-    for file in (ROOT / "tf").glob("*.tf"):
-        content = hcl2.loads(file.read_text())
+    for content in parsed():
         for kind in ("variable", "output"):
             found[kind] |= {name.strip('"') for each in content.get(kind, []) for name in each}
         for each in content.get("resource", []):

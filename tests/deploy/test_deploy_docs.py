@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import hcl2
 import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
@@ -15,6 +14,7 @@ from dcm2bq.handler import Result
 from dcm2bq.ignored import Ignored
 from tests.support.datasets import borrowed_dataset
 from tests.support.function_stack import ROOT
+from tests.support.terraform_blocks import parsed
 
 DEPLOY = ROOT / "docs" / "DEPLOY.md"
 OPERATIONS = (ROOT / "docs" / "OPERATIONS.md").read_text()
@@ -24,8 +24,8 @@ MIGRATION = (ROOT / "docs" / "MIGRATION.md").read_text()
 def blocks(kind: str) -> dict[str, dict[str, Any]]:
     """Return what tf/ declares of a kind, by name."""
     found: dict[str, dict[str, Any]] = {}
-    for file in sorted((ROOT / "tf").glob("*.tf")):
-        for each in hcl2.loads(file.read_text()).get(kind, []):
+    for content in parsed():
+        for each in content.get(kind, []):
             ((name, body),) = each.items()
             found[name.strip('"')] = body
     return found

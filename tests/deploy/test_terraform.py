@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.function_stack import ROOT
 from tests.support.product_sql import scheduled_refresh
+from tests.support.terraform_blocks import parsed
 
 TF = ROOT / "tf"
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -39,10 +40,11 @@ def test_examples_set_variables_that_exist(example: str) -> None:
 
 @cache
 def types() -> dict[str, str]:
-    """Return the types of the variables by name; parsing them takes a second or more."""
+    """Return the types of the variables by name."""
     return {
         name.strip('"'): body["type"]
-        for each in hcl2.loads((TF / "variables.tf").read_text())["variable"]
+        for content in parsed()
+        for each in content.get("variable", [])
         for name, body in each.items()
     }
 
@@ -63,8 +65,7 @@ def test_the_docs_have_examples() -> None:
 def test_what_was_moved_is_declared_at_its_new_address_only() -> None:
     """Otherwise an apply over an earlier version would destroy it."""
     declared, moves = set(), []
-    for file in TF.glob("*.tf"):
-        content = hcl2.loads(file.read_text())
+    for content in parsed():
         for block in content.get("resource", []):
             for type_, named in block.items():
                 declared |= {f"{type_}.{name}".replace('"', "") for name in named}

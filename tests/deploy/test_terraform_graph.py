@@ -9,10 +9,10 @@ import re
 from functools import cache
 from typing import Any
 
-import hcl2
 import pytest
 
 from tests.support.pages import ROOT
+from tests.support.terraform_blocks import parsed
 
 TF = ROOT / "tf"
 
@@ -121,8 +121,7 @@ PAUSES = {"identities": "60s", "keys": "60s", "grants": "90s", "ready": "120s"}
 def graph() -> Graph:
     """Return what each resource, data source and local value refers to."""
     edges: Graph = {}
-    for file in TF.glob("*.tf"):
-        content = hcl2.loads(file.read_text())
+    for content in parsed():
         for kind, prefix in (("resource", ""), ("data", "data.")):
             for block in content.get(kind, []):
                 for type_, named in block.items():
@@ -179,7 +178,7 @@ def test_every_grant_and_everything_with_a_key_is_looked_at() -> None:
     edges = graph()
     granting = {name for name in edges if re.match(r"google_\w+_iam_member\.", name)}
     assert granting == {*GRANTS, *LATE_GRANTS, KEY_GRANT}
-    bodies = json.dumps([hcl2.loads(file.read_text()) for file in TF.glob("*.tf")])
+    bodies = json.dumps(parsed())
     assert bodies.count('kms_key_name"') + bodies.count('crypto_key_name"') == len(ENCRYPTED)
 
 

@@ -17,10 +17,10 @@ from tests.dicom.structure import random_object
 
 def test_mutated_files_are_converted_or_refused() -> None:
     """To valid JSON, or with an error of ours; both happen."""
-    outcomes = run(count=2_000, seed=7)
-    assert sum(outcomes.values()) == 2_000
-    assert outcomes["warned"] > 100
-    assert outcomes["UnreadableDicomError"] > 100
+    outcomes = run(count=1_000, seed=7)
+    assert sum(outcomes.values()) == 1_000
+    assert outcomes["warned"] > 50
+    assert outcomes["UnreadableDicomError"] > 50
 
 
 def test_a_valid_object_is_read_as_by_pydicom_without_a_warning() -> None:
@@ -31,10 +31,10 @@ def test_a_valid_object_is_read_as_by_pydicom_without_a_warning() -> None:
 
 
 def test_no_element_of_a_mutated_object_is_lost_or_changed_in_silence() -> None:
-    outcomes, findings = fuzz_structure.against_pydicom(count=1_000, seed=7)
+    outcomes, findings = fuzz_structure.against_pydicom(count=500, seed=7)
     assert findings == []
-    assert outcomes["converted"] > 200
-    assert outcomes["warned"] > 200
+    assert outcomes["converted"] > 100
+    assert outcomes["warned"] > 100
 
 
 def test_the_comparison_detects_a_lost_and_a_changed_element() -> None:
@@ -59,10 +59,10 @@ def test_no_mutated_object_reveals_what_privacy_rules_hide(
 ) -> None:
     privacy_rules.cache_clear()
     monkeypatch.setenv("DCM2BQ_HASH_KEY", "a key that is long enough")
-    outcomes, findings = fuzz_structure.privacy(count=1_000, seed=7)
+    outcomes, findings = fuzz_structure.privacy(count=500, seed=7)
     privacy_rules.cache_clear()
     assert findings == []
-    assert outcomes["converted"] > 200
+    assert outcomes["converted"] > 100
 
 
 def test_the_fast_way_of_reading_does_not_change_the_result(

@@ -141,7 +141,7 @@ def same(ours: Any, theirs: Any) -> bool:
     return bool(ours == theirs and type(ours) is type(theirs))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_data_sets_written_by_pydicom_are_read_back(data: st.DataObject) -> None:
     """With all VRs, nested, in all encodings and several character sets."""

@@ -127,7 +127,7 @@ def test_a_length_beyond_the_object_is_not_in_the_message(length: int, shown: st
 
 
 def test_no_message_about_a_mutated_object_carries_bytes_of_its_values() -> None:
-    outcomes, findings = fuzz_structure.silence(count=1_500, seed=7)
+    outcomes, findings = fuzz_structure.silence(count=750, seed=7)
     assert findings == []
-    assert outcomes["UnreadableDicomError"] > 300
-    assert outcomes["warned"] > 200
+    assert outcomes["UnreadableDicomError"] > 150
+    assert outcomes["warned"] > 100

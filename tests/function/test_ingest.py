@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import runpy
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -245,29 +246,43 @@ def test_an_invalid_configuration_prevents_the_start(configuration: str, message
         "DCM2BQ_SECRET_MANAGER_EMULATOR_HOST",
     ],
 )
-def test_a_developer_setting_prevents_the_start_in_the_cloud(name: str) -> None:
-    result = start(**{name: "1", "K_SERVICE": "dcm2bq"})
-    assert result.returncode != 0
-    assert (
-        result.stderr == f"dcm2bq: {name} is set, but is for a developer's machine only: unset it\n"
-    )
+def test_a_developer_setting_prevents_the_start_in_the_cloud(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("K_SERVICE", "dcm2bq")
+    monkeypatch.setenv(name, "1")
+    assert refusal() == (f"dcm2bq: {name} is set, but is for a developer's machine only: unset it")
 
 
 @pytest.mark.parametrize(
     "name",
     ["STORAGE_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST", "DCM2BQ_SECRET_MANAGER_EMULATOR_HOST"],
 )
-def test_an_emulator_variable_that_is_not_a_url_prevents_the_start(name: str) -> None:
-    result = start(**{name: "localhost:9050"})
-    assert result.returncode != 0
-    assert result.stderr == f"dcm2bq: {name}: must begin with http:// or https://, or be unset\n"
+def test_an_emulator_variable_that_is_not_a_url_prevents_the_start(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "localhost:9050")
+    assert refusal() == f"dcm2bq: {name}: must begin with http:// or https://, or be unset"
 
 
 def test_a_developer_setting_elsewhere_or_an_empty_one_prevents_nothing() -> None:
-    program = "import runpy, sys; runpy.run_path(sys.argv[1])"
-    for environ in ({"DEBUG": "1"}, {"K_SERVICE": "dcm2bq", "DEBUG": ""}, {"K_SERVICE": "dcm2bq"}):
-        command = [sys.executable, "-c", program, str(ROOT / "main.py")]
-        subprocess.run(command, env={"PYTHONPATH": str(ROOT), **environ}, timeout=600, check=True)
+    program = (
+        "import json, os, runpy, sys\n"
+        "for environ in json.loads(sys.argv[2]):\n"
+        "    os.environ.clear()\n"
+        "    os.environ.update(environ)\n"
+        "    runpy.run_path(sys.argv[1])\n"
+    )
+    environs = [{"DEBUG": "1"}, {"K_SERVICE": "dcm2bq", "DEBUG": ""}, {"K_SERVICE": "dcm2bq"}]
+    command = [sys.executable, "-c", program, str(ROOT / "main.py"), json.dumps(environs)]
+    subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, timeout=600, check=True)
+
+
+def refusal() -> str:
+    """Load the function in this process; return the message with which it ends it."""
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "main.py"))
+    return str(ended.value.code)
 
 
 def start(**environ: str) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from dcm2bq import cli as command_line
 from dcm2bq.local.user_cache import user_cache
+from tests.support.commands import Captured, Done
 from tests.support.patience import until
 from tests.support.processes import guarded, marked, processes
 
@@ -55,6 +57,13 @@ class Cli:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def call(self, *args: str) -> Done:
+        """Run the command in this process, with the running stacks of this environment."""
+        with pytest.MonkeyPatch.context() as patch, Captured() as captured:
+            patch.setenv("XDG_RUNTIME_DIR", self.environ["XDG_RUNTIME_DIR"])
+            status = command_line.main(list(args))
+            return Done(status, *captured.readouterr())
 
     def processes(self) -> list[str]:
         """Return the command lines of all processes started here that are still running."""

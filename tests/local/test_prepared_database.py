@@ -33,17 +33,20 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "server"
 
 
-def start(folder: Path) -> set[SchemaAction]:
-    """Start the BigQuery of a stack and run `init`; return what `init` did to each object."""
+def start(folder: Path) -> tuple[bool, set[SchemaAction]]:
+    """Start the BigQuery of a stack and run `init`, which a stack leaves out if it has the tables.
+
+    Return whether it has the tables, and what `init` did to each object.
+    """
     prepared = PreparedDatabase(CONFIG)
     with ExitStack() as exits:
-        url = prepared.start_server(exits, folder)
+        url, has_tables = prepared.start_server(exits, folder)
         dataset = connect(url, CONFIG)
         entries = init(dataset, CONFIG)
         prepared.keep(folder)
         dataset.query("INSERT INTO dead_letter (message_id) VALUES ('x')")
         assert dataset.query("SELECT COUNT(*) AS n FROM dead_letter") == [{"n": 1}]
-    return {entry.action for entry in entries}
+    return has_tables, {entry.action for entry in entries}
 
 
 def test_later_starts_begin_with_empty_tables(
@@ -53,12 +56,12 @@ def test_later_starts_begin_with_empty_tables(
     monkeypatch.setattr(
         schema, "NAMES", ("tables/instances", "tables/dead_letter")
     )  # views take seconds
-    assert start(tmp_path / "first") == {SchemaAction.CREATED}
-    assert start(tmp_path / "second") == {SchemaAction.UNCHANGED}
-    for file in cache.glob("*/*"):
-        file.write_text("damaged")
-    assert start(tmp_path / "third") == {SchemaAction.CREATED}
-    assert start(tmp_path / "fourth") == {SchemaAction.UNCHANGED}
+    assert start(tmp_path / "first") == (False, {SchemaAction.CREATED})
+    assert start(tmp_path / "second") == (True, {SchemaAction.UNCHANGED})
+    (file,) = cache.glob("*/*.ducklake")
+    file.write_text("damaged")
+    assert start(tmp_path / "third") == (False, {SchemaAction.CREATED})
+    assert file.read_bytes() != b"damaged"
 
 
 def test_another_configuration_has_another_copy(folder: Path, tmp_path: Path) -> None:

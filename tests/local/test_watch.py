@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from tests.support.patience import until
 
 ENOUGH = 600
 """Seconds that no end takes, on however busy a machine."""
+README = (Path(__file__).parents[2] / "README.md").read_text()
+VARYING = re.compile(r"(?<=Watching )\S+(?=:)|(?<=127\.0\.0\.1:)\d+|\d\d:\d\d:\d\d")
 
 
 def catches(pid: int, signum: signal.Signals) -> bool:
@@ -34,20 +37,21 @@ class Watching:
         self.cli = cli
         self.folder = folder
         self.process = process
+        self.printed: list[str] = []
 
     def line(self, *parts: str) -> str:
         """Return the next line of stdout that has all the parts."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
+            self.printed.append(line.rstrip("\n"))
             if all(part in line for part in parts):
                 return line
         raise AssertionError(f"no line with {parts}")
 
     def ask(self, sql: str) -> list[dict[str, object]]:
-        done = self.cli.run("local", "--query", sql, "--json")
-        assert done.stderr == ""
-        assert done.returncode == 0
-        rows: list[dict[str, object]] = json.loads(done.stdout)
+        done = self.cli.call("local", "--query", sql, "--json")
+        assert (done.status, done.err) == (0, "")
+        rows: list[dict[str, object]] = json.loads(done.out)
         return rows
 
     def live(self) -> dict[object, object]:
@@ -64,8 +68,8 @@ def watching(
     cli: Cli, tmp_path_factory: pytest.TempPathFactory, dicom_files: Path
 ) -> Iterator[Watching]:
     folder = tmp_path_factory.mktemp("scans")
-    shutil.copyfile(dicom_files / "CT_small.dcm", folder / "a.dcm")
-    shutil.copyfile(dicom_files / "MR_small.dcm", folder / "b.dcm")
+    for name in ("CT_small.dcm", "MR_small.dcm"):
+        shutil.copyfile(dicom_files / name, folder / name)
     with cli.start("local", str(folder)) as process:
         watching = Watching(cli, folder, process)
         watching.line("Cloud Storage")
@@ -80,8 +84,8 @@ def test_a_query_is_answered_by_the_running_stack(watching: Watching) -> None:
     )
     assert [line.split() for line in done.stdout.splitlines() if "─" not in line] == [
         ["path", "m"],
-        ["gs://dicom/a.dcm", "CT"],
-        ["gs://dicom/b.dcm", "MR"],
+        ["gs://dicom/CT_small.dcm", "CT"],
+        ["gs://dicom/MR_small.dcm", "MR"],
     ]
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -92,8 +96,8 @@ def test_the_answer_to_a_query_can_be_written_as_a_table(
     sql = "SELECT Modality, StudyDate, info.input.size FROM instances_live ORDER BY path"
     for kind in ("csv", "parquet"):
         file = tmp_path / f"answer.{kind}"
-        done = watching.cli.run("local", "--query", sql, f"--{kind}", "-o", str(file))
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        done = watching.cli.call("local", "--query", sql, f"--{kind}", "-o", str(file))
+        assert (done.status, done.out, done.err) == (0, "", "")
         assert duckdb.sql(f"SELECT * FROM '{file}'").fetchall() == [
             ("CT", date(2004, 1, 19), 39206),
             ("MR", date(2004, 8, 26), 9830),
@@ -102,25 +106,30 @@ def test_the_answer_to_a_query_can_be_written_as_a_table(
 
 def test_an_empty_result_is_reported_on_stderr(watching: Watching) -> None:
     sql = "SELECT path FROM instances WHERE FALSE"
-    done = watching.cli.run("local", "--query", sql)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "no rows\n")
+    done = watching.cli.call("local", "--query", sql)
+    assert (done.status, done.out, done.err) == (0, "", "no rows\n")
     assert watching.ask(sql) == []
 
 
 def test_a_statement_that_would_change_the_running_stack_is_refused(watching: Watching) -> None:
     before = watching.live()
     for sql in ("DELETE FROM instances WHERE TRUE", "SELECT 1; DROP TABLE instances"):
-        done = watching.cli.run("local", "--query", sql)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert "is not a query; give a SELECT statement" in done.stderr
+        done = watching.cli.call("local", "--query", sql)
+        assert (done.status, done.out) == (2, "")
+        assert "is not a query; give a SELECT statement" in done.err
     assert watching.live() == before
 
 
-def test_a_query_for_another_folder_starts_a_new_stack(watching: Watching, tmp_path: Path) -> None:
-    sql = "SELECT COUNT(*) AS n FROM instances_live"
-    done = watching.cli.run("local", str(tmp_path), "--query", sql, "--json")
-    assert (done.returncode, json.loads(done.stdout)) == (0, [{"n": 0}])
-    assert done.stderr == f"no dcm2bq local is watching {tmp_path}: querying a new stack\n"
+def test_a_query_for_another_folder_starts_a_new_stack_and_says_if_it_cannot(
+    watching: Watching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bigquery_program, "__file__", "/dev/null")
+    done = watching.cli.call("local", str(tmp_path), "--query", "SELECT 1 AS n")
+    assert (done.status, done.out) == (3, "")
+    assert done.err == (
+        f"no dcm2bq local is watching {tmp_path}: querying a new stack\n"
+        "dcm2bq: the bigquery server did not start\n"
+    )
 
 
 def test_values_become_json_by_their_types(watching: Watching) -> None:
@@ -129,7 +138,7 @@ def test_values_become_json_by_their_types(watching: Watching) -> None:
         SELECT metadata, StudyDate, TIMESTAMP '2024-01-02 03:04:05+00' AS t, b'abc' AS b,
           NUMERIC '1.5' AS n, 2 AS i, 0.5 AS f, TRUE AS yes, NULL AS nothing, [1, 2] AS a,
           STRUCT(1 AS x, 'y' AS y) AS s, info.warnings AS w
-        FROM instances_live WHERE path = 'gs://dicom/a.dcm'
+        FROM instances_live WHERE path = 'gs://dicom/CT_small.dcm'
         """
     )
     metadata = row.pop("metadata")
@@ -160,23 +169,49 @@ def test_values_become_json_by_their_types(watching: Watching) -> None:
 def test_an_invalid_query_is_a_usage_error_of_one_line(
     watching: Watching, sql: str, word: str
 ) -> None:
-    done = watching.cli.run("local", "--query", sql)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
+    done = watching.cli.call("local", "--query", sql)
+    assert (done.status, done.out) == (2, "")
+    (line,) = done.err.splitlines()
     assert line.startswith("dcm2bq: ")
     assert word in line
 
 
 def test_a_value_that_makes_a_query_fail_is_not_printed(watching: Watching) -> None:
     """BigQuery's own message would quote it; values of headers are printed only in rows."""
-    (row,) = watching.ask("SELECT PatientID FROM instances_live WHERE path = 'gs://dicom/a.dcm'")
-    sql = "SELECT CAST(PatientID AS INT64) FROM instances_live WHERE path = 'gs://dicom/a.dcm'"
-    done = watching.cli.run("local", "--query", sql)
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
+    (row,) = watching.ask(
+        "SELECT PatientID FROM instances_live WHERE path = 'gs://dicom/CT_small.dcm'"
+    )
+    sql = (
+        "SELECT CAST(PatientID AS INT64) FROM instances_live WHERE path = 'gs://dicom/CT_small.dcm'"
+    )
+    done = watching.cli.call("local", "--query", sql)
+    assert (done.status, done.out) == (2, "")
+    (line,) = done.err.splitlines()
     assert line.startswith("dcm2bq: the statement failed on a value, which is not shown (HTTP 400)")
     assert str(row["PatientID"]) not in line
+
+
+def test_the_readme_shows_the_real_output_for_a_watched_folder(watching: Watching) -> None:
+    block = README.partition("<!-- output of dcm2bq local -->\n")[2].partition("<!-- end of")[0]
+    shown = [line.removeprefix("    ") for line in block.strip("\n").splitlines()]
+    ct = (watching.folder / "CT_small.dcm").read_bytes()
+    changes = (
+        lambda: (watching.folder / "new.dcm").write_bytes(ct),
+        lambda: (watching.folder / "cut.dcm").write_bytes(ct[:1500]),
+        (watching.folder / "MR_small.dcm").unlink,
+        lambda: (watching.folder / "more.txt").write_text("text"),
+    )
+    assert watching.line() == "\n"
+    for change in changes:
+        change()
+        watching.line()
+    printed = watching.printed
+    (start,) = (n for n, line in enumerate(printed) if line.startswith("Watching"))
+    assert settled(printed[start:]) == settled(shown)
+
+
+def settled(lines: list[str]) -> list[str]:
+    return [VARYING.sub("...", line) for line in lines]
 
 
 def test_the_live_view_follows_the_folder(watching: Watching, dicom_files: Path) -> None:
@@ -184,16 +219,16 @@ def test_the_live_view_follows_the_folder(watching: Watching, dicom_files: Path)
     (folder / "sub #1").mkdir()
     shutil.copyfile(dicom_files / "rtplan.dcm", folder / "sub #1" / "new.dcm")
     watching.line("new", "sub #1/new.dcm: live, RTPLAN")
-    shutil.copyfile(dicom_files / "JPEG2000.dcm", folder / "a.dcm")
-    watching.line("changed", "a.dcm: live, NM")
-    (folder / "b.dcm").unlink()
-    watching.line("deleted", "b.dcm: no longer live")
+    shutil.copyfile(dicom_files / "JPEG2000.dcm", folder / "CT_small.dcm")
+    watching.line("changed", "CT_small.dcm: live, NM")
+    (folder / "new.dcm").unlink()
+    watching.line("deleted", "new.dcm: no longer live")
     assert watching.live() == {
-        "gs://dicom/a.dcm": "NM",
+        "gs://dicom/CT_small.dcm": "NM",
         "gs://dicom/sub #1/new.dcm": "RTPLAN",
     }
     (counts,) = watching.ask("SELECT COUNTIF(event = 'deleted') AS d, COUNT(*) AS n FROM instances")
-    assert counts == {"d": 2, "n": 6}  # the overwritten generation has a marker, too
+    assert counts == {"d": 3, "n": 8}  # the overwritten generation has a marker, too
 
 
 def test_dead_letters_and_ignored_files_are_printed(watching: Watching, dicom_files: Path) -> None:
@@ -206,7 +241,7 @@ def test_dead_letters_and_ignored_files_are_printed(watching: Watching, dicom_fi
     (watching.folder / "pipe.dcm").unlink()
     shutil.copyfile(dicom_files / "MR_small.dcm", watching.folder / "bad.dcm")
     watching.line("changed", "bad.dcm: live, MR")
-    assert watching.ask("SELECT path FROM dead_letters") == []
+    assert watching.ask("SELECT path FROM dead_letters") == [{"path": "gs://dicom/cut.dcm"}]
 
 
 def test_a_watching_stack_is_found_only_for_its_own_folder(
@@ -239,40 +274,20 @@ def test_sigterm_during_startup_leaves_no_process(
     until(lambda: not cli.processes())
 
 
-def test_a_killed_stack_leaves_no_process_and_no_folder(
-    cli: Cli, tmp_path: Path, dicom_files: Path
+def test_a_stack_without_files_says_so_and_leaves_nothing_when_it_is_killed(
+    cli: Cli, tmp_path: Path
 ) -> None:
-    scans, temporary = tmp_path / "scans", tmp_path / "tmp"
-    scans.mkdir()
+    folder, temporary = tmp_path / "scans", tmp_path / "tmp"
+    (folder / "inner").mkdir(parents=True)
     temporary.mkdir()
-    shutil.copyfile(dicom_files / "MR_small.dcm", scans / "a.dcm")
     here = Cli({**cli.environ, "TMPDIR": str(temporary)}, cli.mark)
-    with here.start("local", str(scans)) as process:
-        Watching(here, scans, process).line("Watching")
+    with here.start("local", str(folder)) as process:
+        watching = Watching(here, folder, process)
+        assert watching.line("object").startswith("0 objects in ")
+        assert watching.line("There is").strip() == f"There is no file in the folder {folder}"
+        watching.line("Watching")
         assert len(here.processes()) >= 5  # three servers, the function's worker, the command
         assert list(temporary.iterdir())
         process.kill()
     until(lambda: not [*here.processes(), *temporary.iterdir()])
-    assert (scans / "a.dcm").exists()
-
-
-def test_a_stack_without_files_says_so_and_names_the_server_that_ended_it(
-    cli: Cli, tmp_path: Path
-) -> None:
-    (tmp_path / "inner").mkdir()
-    with cli.start("local", str(tmp_path)) as process:
-        watching = Watching(cli, tmp_path, process)
-        assert watching.line("object").startswith("0 objects in ")
-        assert watching.line("There is").strip() == f"There is no file in the folder {tmp_path}"
-        watching.line("Watching")
-        threads = Path(f"/proc/{process.pid}/task").iterdir()
-        pids = [pid for thread in threads for pid in (thread / "children").read_text().split()]
-        commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_text() for pid in pids}
-        (victim,) = (
-            pid for pid, command in commands.items() if bigquery_program.__file__ in command
-        )
-        os.kill(victim, signal.SIGKILL)
-        assert process.wait(ENOUGH) == 3
-        assert process.stderr is not None
-        assert "BigQuery has ended" in process.stderr.read()
-    until(lambda: not cli.processes())
+    assert (folder / "inner").exists()

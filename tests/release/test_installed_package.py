@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from pydicom.data import get_testdata_file
 from dcm2bq.dicom import convert
 from dcm2bq.local.user_cache import user_cache
 from dcm2bq.version import VERSION
+from tests.support.processes import guarded
 
 ROOT = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
@@ -45,17 +47,32 @@ class Installed:
         return subprocess.run(
             [self.environment / "bin" / program, *arguments],
             cwd=self.folder,
-            env={
-                "PATH": "/usr/bin:/bin",
-                "HOME": str(self.folder),
-                "XDG_CACHE_HOME": str(self.folder.with_name("cache")),
-                "XDG_RUNTIME_DIR": str(self.folder),
-            },
+            env=self._environ,
             capture_output=True,
             text=True,
             timeout=300,
             check=False,
         )
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start the command as `run` does."""
+        return subprocess.Popen(
+            guarded([self.environment / "bin" / "dcm2bq", *arguments]),
+            cwd=self.folder,
+            env=self._environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    @property
+    def _environ(self) -> dict[str, str]:
+        return {
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(self.folder),
+            "XDG_CACHE_HOME": str(self.folder.with_name("cache")),
+            "XDG_RUNTIME_DIR": str(self.folder),
+        }
 
 
 def install(wheel: Path, extra: str, folder: Path) -> Installed:
@@ -164,15 +181,21 @@ def test_it_writes_parquet(command: str, place: str, full: Installed) -> None:
 
 
 @needs_local_bigquery
-def test_it_runs_the_whole_pipeline_and_reports_about_it(full: Installed) -> None:
-    done = full.run("local", "scans", "--once", "--report", "report.html")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert re.match(r"\s*1 object in [\d.]+ s: 1 in BigQuery, 0 dead letters", done.stdout)
-    assert "<svg" in (full.folder / "report.html").read_text()
-
-
-@needs_local_bigquery
-def test_it_answers_a_query(full: Installed) -> None:
+def test_it_runs_the_whole_pipeline_reports_about_it_and_answers_a_query(full: Installed) -> None:
     query = "SELECT PatientID, info.dcm2bq_version AS code FROM instances_live"
-    done = full.run("local", "scans", "--query", query, "--json")
-    assert json.loads(done.stdout) == [{"PatientID": "1CT1", "code": VERSION}]
+    with full.start("local", "scans", "--report", "report.html") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        printed = ""
+        while "Cloud Storage" not in printed and (line := process.stdout.readline()):
+            printed += line
+        answered = full.run("local", "--query", query, "--json")
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+    assert re.match(r"\s*1 object in [\d.]+ s: 1 in BigQuery, 0 dead letters", printed)
+    assert "<svg" in (full.folder / "report.html").read_text()
+    assert (answered.stderr, json.loads(answered.stdout)) == (
+        "",
+        [{"PatientID": "1CT1", "code": VERSION}],
+    )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 import requests
 
-from tests.reliability.conftest import THREADS, MakeStack
+from tests.reliability.conftest import THREADS
 from tests.reliability.state_machine import CONTENTS
 from tests.support.archive_files import zip_of
 from tests.support.cloud import Event
@@ -25,7 +25,7 @@ from tests.support.proxy import Fault
 
 Report = Callable[[str], None]
 
-ENOUGH = 120
+ENOUGH = 80
 """Waiting events: the function must never be idle when it is killed."""
 
 
@@ -135,11 +135,10 @@ def kill(stack: Stack, pid: int, number: signal.Signals, chance: random.Random) 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_what_was_acknowledged_is_stored(
-    make_stack: MakeStack, report: Report, number: signal.Signals, *, is_long: bool
+    stack: Stack, report: Report, number: signal.Signals, *, is_long: bool
 ) -> None:
-    wanted = 200 if is_long and number is signal.SIGKILL else 3
-    with make_stack() as stack:
-        report(crash(stack, number, wanted))
+    wanted = 200 if is_long and number is signal.SIGKILL else 2
+    report(crash(stack, number, wanted))
 
 
 def crash(stack: Stack, number: signal.Signals, wanted: int) -> str:

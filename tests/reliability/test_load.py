@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.reliability.conftest import MakeStack
 from tests.reliability.state_machine import CONTENTS
 from tests.reliability.test_crash import start
 from tests.support.cloud import Event
@@ -60,10 +59,10 @@ class Burst:
 
 @pytest.mark.timeout(1800)
 def test_under_load_every_event_is_served_and_memory_is_flat(
-    make_stack: MakeStack, report: Report, *, is_long: bool
+    stack: Stack, report: Report, *, is_long: bool
 ) -> None:
     seconds = LONG_SECONDS if is_long else SHORT_SECONDS
-    with make_stack() as stack, start(stack) as (port, pid):
+    with start(stack) as (port, pid):
         report(load(stack, f"http://127.0.0.1:{port}", pid, seconds))
 
 

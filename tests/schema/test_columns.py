@@ -1,5 +1,6 @@
 """The columns lifted from the header, in rows of this release and of older ones."""
 
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from datetime import date, time
@@ -52,33 +53,38 @@ def header(form: str) -> Conversion:
     return converted(dicom(charset, *elements), jsonOutput=FORMS[form])
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("release", ["this", "older"])
 def test_rows_of_every_release_show_every_column(
-    dataset: Dataset, insert: Insert, row: MakeRow, form: str, release: str
+    dataset: Dataset, insert: Insert, row: MakeRow
 ) -> None:
     """In the view and the functions; older rows get the values from their headers."""
-    study = f"{release} {form}"
-    done = header(form)
-    lifted = {} if release == "older" else added(done.columns)
-    insert(
-        dataset, "instances", row(f"gs://c/{study}", 1, study=study, metadata=done.text, **lifted)
-    )
-    columns = ", ".join(EXPECTED)
+    rows = {}
+    for release, form in itertools.product(("this", "older"), FORMS):
+        study = f"{release} {form}"
+        done = header(form)
+        lifted = {} if release == "older" else added(done.columns)
+        rows[study] = row(f"gs://c/{study}", 1, study=study, metadata=done.text, **lifted)
+    insert(dataset, "instances", *rows.values())
     interval = "(TIMESTAMP '2023-12-31 00:00:00+00', TIMESTAMP '2024-01-02 00:00:00+00')"
+    every_study = (f"SELECT * FROM `{dataset.name}.study`('{study}')" for study in rows)
     for source in (
         "instances_live",
-        f"`{dataset.name}.study`('{study}')",
+        f"({' UNION ALL '.join(every_study)})",
         f"`{dataset.name}.ingested_between`{interval}",
         f"`{dataset.name}.changes_between`{interval}",
     ):
-        query = f"SELECT {columns} FROM {source} WHERE StudyInstanceUID = @study"
-        assert dataset.query(query, {"study": study}) == [EXPECTED], source
-    (stored,) = dataset.query(
-        "SELECT PatientName, StudyTime FROM instances WHERE StudyInstanceUID = @study",
-        {"study": study},
+        shown = dataset.query(
+            f"SELECT StudyInstanceUID, {', '.join(EXPECTED)} FROM {source} "
+            "WHERE StudyInstanceUID IN UNNEST(@studies) ORDER BY StudyInstanceUID",
+            {"studies": list(rows)},
+        )
+        assert shown == [{"StudyInstanceUID": study, **EXPECTED} for study in sorted(rows)], source
+    stored = dataset.query(
+        "SELECT StudyInstanceUID, PatientName, StudyTime FROM instances "
+        "WHERE StudyInstanceUID IN UNNEST(@studies)",
+        {"studies": list(rows)},
     )
-    assert (stored["PatientName"] is None) is (release == "older")
+    empty = {each["StudyInstanceUID"] for each in stored if each["PatientName"] is None}
+    assert empty == {study for study in rows if study.startswith("older")}
 
 
 def added(attributes: Mapping[str, str | None]) -> dict[str, str | None]:

@@ -9,7 +9,7 @@ from dcm2bq.config import Config
 from dcm2bq.schema import Definition, DefinitionKind
 from dcm2bq.tools.report.questions import OVERVIEW, SECTIONS, Question
 from tests.support import googlesql, product_sql
-from tests.support.catalog import DatasetCatalog, columns_of
+from tests.support.catalog import DatasetCatalog, columns_of, whole_dataset
 from tests.support.googlesql import SqlError, engine
 from tests.support.googlesql_views import evaluate
 
@@ -23,8 +23,7 @@ QUESTIONS = [OVERVIEW, *(question for section in SECTIONS for question in sectio
 @pytest.fixture(scope="module")
 def catalog() -> DatasetCatalog:
     """The dataset, and the table of keys that a verification or a backfill makes."""
-    catalog = DatasetCatalog(engine())
-    catalog.define(DEFINITIONS.values(), "dicom")
+    catalog = whole_dataset()
     columns = dict.fromkeys(("shard", "marker", "members", "expanded"), "INTEGER")
     columns |= dict.fromkeys(("path", "version", "reason"), "STRING")
     columns |= dict.fromkeys(("dismissed", "known"), "BOOLEAN")

@@ -193,8 +193,8 @@ def run(
 ) -> Iterator[tuple[Counter[tuple[Any, ...]], Counter[tuple[Any, ...]]]]:
     """Yield what both views show after each moment of some histories, refreshed now and then."""
     times = moments(rng)
-    where = f"STARTS_WITH(path, 'gs://{id(clock)}/')"
-    histories = [History(f"gs://{id(clock)}/{number}", rng, row, times) for number in range(count)]
+    where = "STARTS_WITH(path, 'gs://histories/')"
+    histories = [History(f"gs://histories/{number}", rng, row, times) for number in range(count)]
     clock.now = times[0]
     clock.refresh()
     refreshed = clock.now

@@ -11,6 +11,8 @@ import pytest
 from dcm2bq import cli
 from dcm2bq.bigquery.dataset import Dataset
 from tests.support.commands import Done
+from tests.support.http_server import Exchange
+from tests.support.proxy import Proxy
 
 Row = dict[str, Any]
 Run = Callable[..., Done]
@@ -18,6 +20,16 @@ Run = Callable[..., Done]
 FREE = "0 bytes, $0.00"
 FEBRUARY = 40 * 86_400.0
 """Seconds from 2024-01-01 to a moment of the next month."""
+
+
+class LargeBigQuery(Proxy):
+    """The local BigQuery, as if each DELETE read 1 TiB and any other statement 100 GiB."""
+
+    def _forward(self, exchange: Exchange) -> tuple[int, dict[str, str], bytes]:
+        status, headers, body = super()._forward(exchange)
+        size = 1 << 40 if b"DELETE" in exchange.body else 100 << 30
+        billed = re.sub(rb'("totalBytesProcessed": ?)"0"', rb'\1"%d"' % size, body)
+        return status, headers, billed
 
 
 @pytest.fixture
@@ -67,8 +79,13 @@ def test_refresh_says_what_it_reads_and_changes_nothing_in_a_dry_run(
 
 
 def test_compact_counts_first_and_then_removes_the_chosen_months(
-    run: Run, refreshed: Dataset, load: Callable[[Dataset, Sequence[Row]], None], row: Any
+    run: Run,
+    refreshed: Dataset,
+    load: Callable[[Dataset, Sequence[Row]], None],
+    row: Any,
+    bigquery_url: str,
 ) -> None:
+    """The discount that is lost is that of the month, not of the keys of all rows."""
     assert run("compact") == Done(0, "nothing to remove\n", f"counting reads {FREE}\n")
     rows = [
         row(f"gs://b/{name}", 1, event, at=at)
@@ -87,6 +104,10 @@ def test_compact_counts_first_and_then_removes_the_chosen_months(
         "\nnothing was changed; to remove these rows, run dcm2bq compact --yes\n"
     )
     assert count(refreshed, "instances") == len(rows)
+    with LargeBigQuery(bigquery_url).running() as bigquery, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BIGQUERY_EMULATOR_HOST", bigquery.url)
+        large = run("compact", "--month", "2024-01").out
+    assert "reads 1.1 TB, $6.25, and up to $3.45 of long-term discount is lost" in large
     assert run("compact", "--month", "2024-03", "--yes").out == "nothing to remove\n"
     done = run("compact", "--month", "2024-02", "--yes")
     assert (done.status, done.out) == (0, f"{february}2024-02  removed 2 rows\n")

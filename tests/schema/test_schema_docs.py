@@ -19,7 +19,7 @@ from dcm2bq.config import Config, from_overrides
 from dcm2bq.schema import Definition, DefinitionKind
 from dcm2bq.tools import compact, refresh
 from tests.support import googlesql, pages
-from tests.support.catalog import DatasetCatalog
+from tests.support.catalog import DatasetCatalog, whole_dataset
 from tests.support.googlesql import engine
 
 PAGE = Path(__file__).parents[2] / "docs" / "SCHEMA.md"
@@ -197,8 +197,7 @@ def test_a_query_of_another_page_or_help_text_runs(filled: Dataset, query: str) 
 @pytest.fixture(scope="module")
 def tables() -> DatasetCatalog:
     """The dataset, and the tables of the older service that MIGRATION.md mentions."""
-    found = DatasetCatalog(engine())
-    found.define(schema.load(Config(), "project"), "dicom")
+    found = whole_dataset()
     common = [
         {"name": "timestamp", "type": "TIMESTAMP"},
         {"name": "path", "type": "STRING"},

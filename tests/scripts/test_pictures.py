@@ -36,7 +36,7 @@ class Pictures(HTMLParser):
 
 
 def test_the_terminal_shows_the_beginning_of_what_make_run_prints() -> None:
-    """What `make run` prints is compared in `tests/local/test_once.py`."""
+    """What `make run` prints is compared in `tests/local/test_shown.py`."""
     shown = [line.removeprefix("    ") for line in block().splitlines()]
     prompt, _, *printed = lines(pictures.TERMINAL.read_text())
     assert prompt == pictures.PROMPT

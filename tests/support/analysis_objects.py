@@ -86,14 +86,14 @@ class AnalysisObject:
         )
 
 
-@cache
 def made_objects(prefix: str = "") -> tuple[AnalysisObject, ...]:
     """Return the made objects whose names begin with `prefix`."""
-    return tuple(
-        AnalysisObject(name, content)
-        for name, content in dicom_made.files()
-        if name.startswith(prefix)
-    )
+    return tuple(each for each in _made_objects() if each.name.startswith(prefix))
+
+
+@cache
+def _made_objects() -> tuple[AnalysisObject, ...]:
+    return tuple(AnalysisObject(name, content) for name, content in dicom_made.files())
 
 
 @cache

@@ -102,10 +102,12 @@ def server_with_dataset(
     with _defining(names):
         prepared = PreparedDatabase(_settings(_FIRST))
     with ExitStack() as exits:
-        url = prepared.start_server(exits, folder, storage=storage_url)
+        url, has_tables = prepared.start_server(exits, folder, storage=storage_url)
         _names[url] = names
-        _idle[url] = [_prepare(url, _FIRST, names)]
-        prepared.keep(folder)
+        if not has_tables:
+            _make(url, _settings(_FIRST), names)
+            prepared.keep(folder)
+        _idle[url] = [_Prepared(_FIRST, _etags(url, _FIRST))]
         yield url
 
 

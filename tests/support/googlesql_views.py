@@ -109,13 +109,13 @@ def _as_table_expression(name: str) -> str:
 
 def _needed(query: str) -> list[str]:
     """Return the objects that a query reads, directly or not, in order of creation."""
-    todo = [query]
     needed: set[str] = set()
-    while todo:
-        words = set(re.findall(r"\w+", todo.pop()))
-        new = (words & _expressions().keys()) - needed
+    new = set(re.findall(r"\w+", query)) & _expressions().keys()
+    while new:
         needed |= new
-        todo += [_expressions()[name] for name in new]
+        definitions = [_expressions()[name] for name in new]
+        named = {name for sql in definitions for name in re.findall(r"`(\w+)`", sql)}
+        new = (named & _expressions().keys()) - needed
     return [name for name in _expressions() if name in needed]
 
 

@@ -94,7 +94,7 @@ def try_it(
     capsys: pytest.CaptureFixture[str],
 ) -> Try:
     """Run `dcm2bq try --json` with the function's configuration, overridden."""
-    monkeypatch.setattr(delivery_steps, "_PAUSE_SECONDS", 0.3)  # on Google a look is billed
+    monkeypatch.setattr(delivery_steps, "_PAUSE_SECONDS", 0.8)  # events need no longer here
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", site.events.url)
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
 

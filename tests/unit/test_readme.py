@@ -34,7 +34,7 @@ def test_the_table_of_options_is_generated_from_the_code() -> None:
 
 
 def test_the_first_answer_is_a_part_of_what_make_run_prints() -> None:
-    """What `make run` prints is compared in `tests/local/test_once.py`."""
+    """What `make run` prints is compared in `tests/local/test_shown.py`."""
     answer = README.partition("\n## Ask\n")[2].partition("<!-- answers -->")[0]
     run = between("output of make run", "end of output")
     (sql,) = re.findall(r"```sql\n(.*?)\n```", answer, re.DOTALL)

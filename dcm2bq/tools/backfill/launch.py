@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import msgspec
@@ -25,6 +26,7 @@ from dcm2bq.tools.backfill.run_records import (
     FAILURE,
     INTERRUPT,
     Batch,
+    Coverage,
     Ending,
     Loaded,
     Run,
@@ -168,8 +170,9 @@ class Backfill:
         unread = self._unread
         if self.run.takes_all or not unread:
             return None
-        known.prepare(self.dataset, self.run, self.shards)
-        by_shard = known.by_shard(self.dataset, self.run)
+        with self._recording_end():
+            known.prepare(self.dataset, self.run, self.shards)
+            by_shard = known.by_shard(self.dataset, self.run)
         return sum(by_shard.get(shard.number, 0) for shard in unread)
 
     def afford(self, terms: Terms, budget: float) -> tuple[Sequence[Shard], float, float]:
@@ -179,7 +182,8 @@ class Backfill:
         """
         unread = self._unread
         is_prepared = unread and not self.run.takes_all
-        by_shard = known.by_shard(self.dataset, self.run) if is_prepared else {}
+        with self._recording_end():
+            by_shard = known.by_shard(self.dataset, self.run) if is_prepared else {}
         works = {shard.number: Work(reads={}, shards=1) for shard in self.remaining}
         works |= {
             shard.number: costs.shard_work(shard, self.run.classes, by_shard.get(shard.number))
@@ -201,22 +205,22 @@ class Backfill:
         return sum(shard.listed for shard in self.shards if shard.number in done)
 
     def go(self, runner: Runner, shards: Sequence[Shard] | None = None) -> RunSummary | None:
-        """Run the pipeline for the remaining shards, or for some; return all attempts' summary.
+        """Run the pipeline for the remaining shards; return the summary of all attempts.
 
+        `shards` are the first of them if the budget does not cover the others.
         `prepare` is called first. Returns None if the runner did not wait for the end. Raises
         `QuotaExceededError` if BigQuery refused load jobs because of a quota, and `LoadFailedError`
         if one failed.
         """
         remaining = self.remaining if shards is None else shards
-        try:
+        if remaining and len(remaining) < len(self.remaining):
+            self._records.cover(Coverage(last=remaining[-1].number))
+        with self._recording_end():
             if remaining and not runner(self.run, remaining):
                 return None
-        except BaseException as error:
-            self._end(error)
-            raise
         self._loaded = self._read_loaded()
         if not self.run.keeps_files:
-            self._records.clear_all(self._done())
+            self._records.clear(self._done())
         summary = self._summary()
         if summary.is_complete:
             known.forget(self.dataset, self.run)
@@ -228,11 +232,21 @@ class Backfill:
         attempt = self._records.begin_attempt(self._runner)
         self.run = msgspec.structs.replace(self.run, attempt=attempt)
 
+    @contextmanager
+    def _recording_end(self) -> Iterator[None]:
+        """Record the end of the attempt if an error ends it."""
+        try:
+            yield
+        except BaseException as error:
+            self._end(error)
+            raise
+
     def _end(self, error: BaseException) -> None:
         """Record the end of the attempt; raise the failure of a load job if it failed a job."""
         if isinstance(error, JobFailedError) and (stopped := self._records.stopped()):
             raise stopped.error from None
-        if self._is_remote and not isinstance(error, JobFailedError):
+        is_over = not self._is_remote or isinstance(error, JobFailedError)
+        if not is_over and self._records.is_submitted():
             return
         if not isinstance(error, Exception):
             ending = Ending(why=INTERRUPT, message="interrupted")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from dcm2bq.bigquery.load import Loader, LoadJob
-from dcm2bq.errors import LoadFailedError, RetryableError
+from dcm2bq.errors import LoadFailedError, RetryableError, describe
 from dcm2bq.tools.backfill import batches
 from dcm2bq.tools.backfill.run_records import Batch, Loaded, Run, RunRecords, Staged
 from dcm2bq.tools.backfill.signs import SignOfLife
@@ -80,6 +80,9 @@ class BatchLoader:
         except LoadFailedError as error:
             self._records.stop(error)
             raise
+        except Exception as error:
+            self._records.fail_to_load(describe(error))
+            raise
 
     def _all(self) -> Iterator[Batch]:
         """Yield the batches that were formed before, then those of the other staged shards."""
@@ -145,8 +148,7 @@ class BatchLoader:
         loaded = Loaded(batch=batch.number, rows=rows, jobs=ids)
         self._records.finish(loaded)
         if not self._run.keeps_files:
-            for shard in batch.shards:
-                self._records.clear(shard)
+            self._records.clear(set(batch.shards))
         return loaded
 
 

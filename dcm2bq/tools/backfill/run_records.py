@@ -16,6 +16,7 @@ import getpass
 import secrets
 import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
@@ -28,6 +29,7 @@ from dcm2bq.config import Config
 from dcm2bq.errors import ConfigError, LoadFailedError, QuotaExceededError, ServiceError
 from dcm2bq.gcs.run_folder import RunFolder
 from dcm2bq.gcs.uri import GsUri
+from dcm2bq.parallel import in_parallel
 from dcm2bq.tools.backfill.plan import Shard
 from dcm2bq.tools.backfill.read_sample import UNMEASURED, ReadRate
 from dcm2bq.version import VERSION
@@ -35,6 +37,9 @@ from dcm2bq.version import VERSION
 KNOWN_TABLE = "backfill_{}"
 QUOTA, BUDGET, FAILURE, INTERRUPT = "quota", "budget", "failure", "interrupt"
 """Why an attempt ended before everything was loaded."""
+
+_DELETERS = 16
+"""Files deleted at the same time: a batch has up to 20,000, of some 40 ms each."""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +114,12 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     def error(self) -> LoadFailedError:
         """The error of a load job, to be raised in another process."""
         return (QuotaExceededError if self.why == QUOTA else LoadFailedError)(self.message)
+
+
+class Coverage(msgspec.Struct, frozen=True, kw_only=True):
+    """What the budget of an attempt covers: the shards up to the one with the number `last`."""
+
+    last: int
 
 
 class ShardFailure(msgspec.Struct, frozen=True, kw_only=True):
@@ -279,6 +290,14 @@ class RunRecords:
         """Record the Dataflow job of this attempt."""
         self.folder.note(f"{self._attempt}/dataflow.json", msgspec.json.encode(submission))
 
+    def is_submitted(self) -> bool:
+        """Return whether this attempt has a Dataflow job."""
+        return self.folder.read(f"{self._attempt}/dataflow.json") is not None
+
+    def cover(self, coverage: Coverage) -> None:
+        """Record that this attempt has a budget that does not cover everything."""
+        self.folder.note(f"{self._attempt}/covered.json", msgspec.json.encode(coverage))
+
     def end(self, ending: Ending) -> None:
         """Record why this attempt ended early."""
         self.folder.note(f"{self._attempt}/ended.json", msgspec.json.encode(ending))
@@ -298,20 +317,21 @@ class RunRecords:
         name = f"{self._attempt}/failed/{failure.shard:06}.json"
         self.folder.note(name, msgspec.json.encode(failure))
 
+    def fail_to_load(self, reason: str) -> None:
+        """Record that staged shards could not be loaded; they may yet be, by another try."""
+        ending = Ending(why=FAILURE, message=reason)
+        self.folder.note(f"{self._attempt}/unloaded.json", msgspec.json.encode(ending))
+
     def sign(self, sign: Sign) -> None:
         """Record what this process does, instead of what it did before."""
         self.folder.note(sign.name, msgspec.json.encode(sign))
 
-    def clear(self, shard: int) -> None:
-        """Delete the staged rows of a shard, including those of failed attempts."""
-        for name in list(self.folder.names(f"rows/{shard:06}/")):
-            self.folder.delete(name)
-
-    def clear_all(self, shards: Collection[int]) -> None:
-        """Delete what a process that was killed has left of the staged rows of loaded shards."""
-        for name in list(self.folder.names("rows/")):
-            if int(name.split("/")[1]) in shards:
-                self.folder.delete(name)
+    def clear(self, shards: Collection[int]) -> None:
+        """Delete the staged rows of loaded shards, including those of failed attempts."""
+        names = [name for name in self.folder.names("rows/") if int(name.split("/")[1]) in shards]
+        with ThreadPoolExecutor(_DELETERS) as pool:
+            for _ in in_parallel(pool, self.folder.delete, names, 2 * _DELETERS):
+                pass
 
     def _read[T](self, name: str, kind: type[T]) -> T | None:
         content = self.folder.read(name)

@@ -11,6 +11,7 @@ from dcm2bq.errors import ConfigError
 from dcm2bq.gcs.run_folder import RunFolder
 from dcm2bq.tools.backfill.run_records import (
     Batch,
+    Coverage,
     DataflowSubmission,
     Ending,
     Loaded,
@@ -31,15 +32,19 @@ _READERS = 16
 class RunSnapshot:
     """The records of a run. `written` is when each object in its folder was written.
 
-    `staged` has the shards that are in no batch. `dataflow`, `ending`, `failures` and `signs` are
-    those of the last attempt.
+    `staged` has the shards that are in no batch. The last attempt has `dataflow`, `coverage` if it
+    has a budget, `failures` and `signs`. `ending` says why it ended, `stopped` why it starts no
+    more load jobs, and `unloaded` why loading failed, which may be tried again.
     """
 
     manifest: Manifest
     written: Mapping[str, datetime]
     attempts: Sequence[RunAttempt] = ()
     dataflow: DataflowSubmission | None = None
+    coverage: Coverage | None = None
     ending: Ending | None = None
+    stopped: Ending | None = None
+    unloaded: Ending | None = None
     failures: Sequence[ShardFailure] = ()
     staged: Sequence[Staged] = ()
     batches: Sequence[Batch] = ()
@@ -66,6 +71,15 @@ class RunSnapshot:
         """Numbers of the shards that are in BigQuery."""
         return {
             shard for batch in self.batches if batch.number in self.loaded for shard in batch.shards
+        }
+
+    @property
+    def covered_shards(self) -> set[int]:
+        """Numbers of the shards that are loaded once the last attempt has done its work."""
+        return {
+            shard.number
+            for shard in self.manifest.shards
+            if self.coverage is None or shard.number <= self.coverage.last
         }
 
     @property
@@ -116,14 +130,15 @@ class _RecordReader:
         last = f"attempts/{len(attempts):04}/"
         began = self._written.get(f"{last}began.json")
         signs = [name for name in self._names("alive/") if began and self._written[name] >= began]
-        # Why load jobs failed says more than that the command failed.
-        endings = [*self._names(f"{last}stopped.json"), *self._names(f"{last}ended.json")]
         return RunSnapshot(
             manifest=manifest,
             written=self._written,
             attempts=attempts,
-            dataflow=next(self._all(DataflowSubmission, self._names(f"{last}dataflow.json")), None),
-            ending=next(self._all(Ending, endings), None),
+            dataflow=self._one(DataflowSubmission, f"{last}dataflow.json"),
+            coverage=self._one(Coverage, f"{last}covered.json"),
+            ending=self._one(Ending, f"{last}ended.json"),
+            stopped=self._one(Ending, f"{last}stopped.json"),
+            unloaded=self._one(Ending, f"{last}unloaded.json"),
             failures=list(self._all(ShardFailure, self._names(f"{last}failed/"))),
             staged=list(
                 self._all(
@@ -138,6 +153,9 @@ class _RecordReader:
 
     def _names(self, start: str, end: str = ".json") -> list[str]:
         return [name for name in self._written if name.startswith(start) and name.endswith(end)]
+
+    def _one[T](self, kind: type[T], name: str) -> T | None:
+        return next(self._all(kind, [name] if name in self._written else []), None)
 
     def _all[T](self, kind: type[T], names: Sequence[str]) -> Iterator[T]:
         """Yield the records of these names; one that was deleted meanwhile is left out."""

@@ -12,6 +12,8 @@ from dcm2bq.gcs.run_folder import RunFolder
 from dcm2bq.tools.backfill import snapshot
 from dcm2bq.tools.backfill.loading import jobs
 from dcm2bq.tools.backfill.run_records import (
+    BUDGET,
+    FAILURE,
     Batch,
     DataflowSubmission,
     RunAttempt,
@@ -58,7 +60,7 @@ class ShardCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStatus:
-    """How far a run is; `message` says why it ended early.
+    """How far a run is; `message` says why it ended early, or why it starts no more load jobs.
 
     `results` count the objects of staged shards, `rows` those in BigQuery by table. The rate
     `objects_per_second` is that of the last attempt; `seconds_left` is the time for reading the
@@ -120,7 +122,7 @@ def status_of(records: RunSnapshot, states: JobStates, now: datetime) -> RunStat
     rows: Counter[str] = Counter()
     for done in records.loaded.values():
         rows.update(done.rows)
-    state, message = _state(records, len(loaded) == len(shards), now)
+    state, message = _state(records, failures, now)
     objects, objects_done = sum(shard.listed for shard in shards), _handled(records, staged)
     rate = _rate(records)
     is_reading = state == RUNNING and rate > 0 and objects > objects_done
@@ -167,13 +169,37 @@ def _states(records: RunSnapshot) -> JobStates:
         return {}
 
 
-def _state(records: RunSnapshot, is_complete: bool, now: datetime) -> tuple[str, str]:  # noqa: FBT001
-    """Return the state of a run, and why it ended early."""
-    if is_complete:
+def _state(
+    records: RunSnapshot, failures: Sequence[ShardFailure], now: datetime
+) -> tuple[str, str]:
+    """Return the state of a run, and why it ended early or starts no more load jobs."""
+    loaded, covered = records.loaded_shards, records.covered_shards
+    if len(loaded) == len(records.manifest.shards):
         return COMPLETE, ""
     if records.ending:
-        return records.ending.why, records.ending.message
-    return (SILENT if now - records.last_sign > SILENT_AFTER else RUNNING), ""
+        # Why load jobs failed says more than that the command failed.
+        ending = records.stopped or records.ending
+        return ending.why, ending.message
+    if covered <= loaded:
+        return BUDGET, "the budget is spent"
+    is_silent = now - records.last_sign > SILENT_AFTER
+    if records.stopped:
+        is_staging = not is_silent and not covered <= records.staged_shards
+        return RUNNING if is_staging else records.stopped.why, records.stopped.message
+    return _silent_state(records, failures) if is_silent else (RUNNING, "")
+
+
+def _silent_state(records: RunSnapshot, failures: Sequence[ShardFailure]) -> tuple[str, str]:
+    """Return the state of a run without a sign of life, and why it failed, if that is known.
+
+    No command records the end of a Dataflow job that it did not wait for, but a job that is still
+    running repeats what failed within minutes.
+    """
+    if records.dataflow and records.unloaded:
+        return FAILURE, records.unloaded.message
+    if records.dataflow and failures:
+        return FAILURE, f"shard {failures[0].shard}: {failures[0].reason}"
+    return SILENT, ""
 
 
 def _handled(records: RunSnapshot, staged: set[int]) -> int:

@@ -13,7 +13,7 @@ _FAILURES_SHOWN = 5
 _STATES = {
     COMPLETE: "complete",
     RUNNING: "running",
-    SILENT: "no sign of life: killed, or its machine was lost",
+    SILENT: "no sign of life: killed or cancelled, or its machine was lost",
     QUOTA: "stopped because BigQuery's quota of load jobs is used up",
     BUDGET: "ended by its budget",
     FAILURE: "failed",
@@ -32,6 +32,8 @@ def lines(status: RunStatus, now: datetime) -> Iterator[str]:
     yield f"last sign of life: {_ago(status.last_sign, now)}"
     if status.state in {FAILURE, QUOTA}:
         yield status.message
+    if status.state == RUNNING and status.message:
+        yield f"staging goes on, but no more load jobs start: {status.message}"
     shards = status.shards
     yield (
         f"{counted(shards.total, 'shard')}: {shards.loaded:,} loaded, {shards.staged:,} staged, "

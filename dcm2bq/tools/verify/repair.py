@@ -18,8 +18,14 @@ from dcm2bq.row_names import row_names
 from dcm2bq.tools import attempts
 from dcm2bq.tools.verify.findings import BucketDifference, Finding
 
-CONFIRMED_AT_ONCE = 1000
-"""Repairs looked up by one query: their paths take at most 1 MB of a request's 10 MB."""
+CONFIRMED_FIRST, CONFIRMED_AT_ONCE = 1000, 16_000
+"""Repairs looked up by the first query, and by any at most.
+
+Each query reads the keys of all rows, $1.84 at a billion, so each looks up twice as many as the one
+before. Those of the largest one wait for it a few minutes at most.
+"""
+CONFIRMED_BYTES = 1_500_000
+"""Size of the paths of one query in UTF-8: JSON may need six times that, a request has 10 MB."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 """Seconds between two queries of the view: streamed rows appear within a few seconds."""
@@ -159,11 +165,14 @@ def repair_all(repairer: Repairer, differences: Iterable[BucketDifference]) -> I
     Raises what `attempts.attempt_each` raises in an outage.
     """
     pending: list[Repair] = []
+    size, most = 0, CONFIRMED_FIRST
     try:
         for repair in attempts.attempt_each(repairer.repair, differences):
             pending.append(repair)
-            if len(pending) == CONFIRMED_AT_ONCE:
-                batch, pending = pending, []
+            size += len(repair.difference.path.encode())
+            if len(pending) >= most or size >= CONFIRMED_BYTES:
+                batch, pending, size = pending, [], 0
+                most = min(2 * most, CONFIRMED_AT_ONCE)
                 yield from repairer.confirm(batch)
     except RetryableError:
         yield from repairer.confirm(pending)
