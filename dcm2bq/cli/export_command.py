@@ -1,5 +1,6 @@
 """`dcm2bq export`."""
 
+import glob
 import shlex
 import time
 from collections import Counter
@@ -106,7 +107,7 @@ def export(
         dcm2bq export ~/scans --parquet headers
         dcm2bq export gs://my-bucket/2026/ --parquet 2026 --threads 32
         dcm2bq export study.zip --parquet study
-        dcm2bq export ~/scans --parquet shared --option privacy.profile=basic
+        dcm2bq export scans --parquet out --option privacy.profile=basic --option privacy.path=hash
     """  # noqa: D301 - \b tells click to keep the line breaks
     _check(sources, out)
     config = override(parse_settings(settings))
@@ -267,7 +268,8 @@ class _Summary:
             say(f"--limit ended the export; {_AGAIN}", err=True)
 
     def _sql(self) -> str:
-        files = f"{self._out}/instances/**/*.parquet".replace("'", "''")
+        folder = glob.escape(str(self._out))  # DuckDB has the patterns of a shell
+        files = f"{folder}/instances/**/*.parquet".replace("'", "''")
         table = f"read_parquet('{files}', hive_partitioning = true)"
         return f"SELECT Modality, COUNT(*) AS objects FROM {table} GROUP BY Modality"  # noqa: S608
 

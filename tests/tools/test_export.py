@@ -196,6 +196,15 @@ def test_duckdb_takes_the_folders_for_a_column(folder: Path, out: Path, export: 
     }
 
 
+def test_the_query_that_is_printed_works_for_any_name_of_the_folder(
+    folder: Path, tmp_path: Path, export: Exporter
+) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    done = export(folder, "--parquet", tmp_path / "it's [1]*")
+    (sql,) = re.findall(r'  duckdb -c "(.*)"', done.out)
+    assert duckdb.sql(sql).fetchall() == [("CT", 4)]
+
+
 def test_a_second_run_brings_the_export_up_to_date(
     folder: Path, out: Path, export: Exporter
 ) -> None:
