@@ -646,6 +646,22 @@ def test_hashed_names_and_profiles_leave_nothing_of_a_name_in_the_folder(
     assert export(folder, "--parquet", out, *options).status == 2
 
 
+def test_nothing_of_a_deleted_file_is_left_in_the_folder(
+    folder: Path, out: Path, export: Exporter
+) -> None:
+    """Neither its name in the ledger, where a deleted row could stay on the disk."""
+    for n in range(50):
+        (folder / f"{SENTINEL}-{n}.dcm").write_bytes(scan(SENTINEL))
+    export(folder, "--parquet", out)
+    content = [path.read_bytes() for path in out.rglob("*") if path.is_file()]
+    assert any(SENTINEL.encode() in part for part in content)
+    for path in folder.glob(f"{SENTINEL}-*"):
+        path.unlink()
+    assert export.summary(folder, "--parquet", out)["gone"] == 50
+    content = [path.read_bytes() for path in out.rglob("*") if path.is_file()]
+    assert not any(SENTINEL.encode() in part for part in content)
+
+
 def test_no_value_is_in_a_message(tmp_path: Path, out: Path, export: Exporter) -> None:
     folder = tmp_path / "scans"
     folder.mkdir()

@@ -178,6 +178,8 @@ class Ledger:
         """Lock the ledger; return the number of the run."""
         with self._mapped():
             self._base.execute("PRAGMA locking_mode = EXCLUSIVE")
+            # Names of deleted files may identify patients; not every build has this as its default.
+            self._base.execute("PRAGMA secure_delete = ON")
             self._base.execute("BEGIN IMMEDIATE")
             for statement in filter(str.strip, _TABLES.split(";")):
                 self._base.execute(statement)
