@@ -504,6 +504,17 @@ def test_a_lost_part_file_is_reported(folder: Path, out: Path, export: Exporter)
     assert "is missing, so its rows are lost" in done.err
 
 
+def test_an_export_whose_ledger_is_empty_is_not_taken_for_a_new_one(
+    folder: Path, out: Path, export: Exporter
+) -> None:
+    export(folder, "--parquet", out)
+    (out / "_export" / "ledger.sqlite").write_bytes(b"")
+    done = export(folder, "--parquet", out)
+    assert done.status == 2
+    assert "use another folder" in done.err
+    assert len(patients(out)) == 4
+
+
 def test_an_export_inside_its_source_is_not_a_source(folder: Path, export: Exporter) -> None:
     """Not even if every name is read."""
     out = folder / "sub" / "out"
@@ -760,6 +771,20 @@ def test_a_full_disk_for_temporary_files_ends_the_run(
     assert export.summary(tmp_path / "study.zip", "--parquet", out)["results"] == {"expanded": 1}
 
 
+def test_a_ledger_that_cannot_be_written_leaves_no_temporary_file(
+    folder: Path, out: Path, export: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Ledger) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "ledger")
+
+    monkeypatch.setattr(Ledger, "commit", refuse)
+    done = export(folder, "--parquet", out)
+    monkeypatch.undo()
+    assert (done.status, list(out.rglob("*.parquet"))) == (1, [])
+    assert export(folder, "--parquet", out).status == 0
+    assert len(read(out)) == 4
+
+
 def test_without_arrow_the_extra_is_named(
     folder: Path, out: Path, export: Exporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -784,6 +809,7 @@ def test_memory_does_not_grow_with_the_number_of_rows(
         for n in range(rows):
             files.add("t", f"t/{n % 6}", {"text": f"{n:1000}"}, 1_500)
         parts = files.finish()
+        files.release()
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert sum(part.rows for part in parts) == rows

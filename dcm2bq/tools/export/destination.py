@@ -51,10 +51,11 @@ class Destination:
     ) -> None:
         self.folder = folder
         self._record = folder / _RECORD
-        if not (self._record / _LEDGER).exists():
+        ledger = self._record / _LEDGER
+        if not ledger.exists() or not ledger.stat().st_size:
             _refuse_content(folder)
             self._record.mkdir(parents=True, exist_ok=True)
-        self._ledger = Ledger(self._record / _LEDGER, facts)
+        self._ledger = Ledger(ledger, facts)
         try:
             self._recover()
             self._parts = PartFiles(self._record, columns, self._ledger.next_part())
@@ -98,6 +99,7 @@ class Destination:
             for part in self._parts.finish():
                 self._ledger.add(part, PartState.WRITTEN)
             self._ledger.commit()
+            self._parts.release()
             self._publish()
         self._objects = 0
         self._committed = time.monotonic()

@@ -102,14 +102,18 @@ class PartFiles:
         return part.number
 
     def finish(self) -> list[PartFile]:
-        """Complete all files; return those that were completed since the last call."""
+        """Complete all files; return those that were not released."""
         for folder in list(self._parts):
             self._end(folder)
-        finished, self._finished, self.bytes = self._finished, [], 0
-        return finished
+        self.bytes = 0
+        return self._finished
+
+    def release(self) -> None:
+        """Leave the completed files to the caller."""
+        self._finished = []
 
     def discard(self) -> None:
-        """Delete the files that `finish` has not returned."""
+        """Delete the files that were not released."""
         for part in self._parts.values():
             part.discard()
         for finished in self._finished:
