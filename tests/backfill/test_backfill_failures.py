@@ -13,6 +13,7 @@ from dcm2bq.errors import JobFailedError, QuotaExceededError, ServiceError
 from dcm2bq.tools.backfill.launch import Backfill
 from dcm2bq.tools.backfill.run_records import (
     FAILURE,
+    QUOTA,
     DataflowSubmission,
     Run,
     RunRecords,
@@ -186,6 +187,7 @@ def test_a_job_on_dataflow_that_failed_because_of_a_quota_says_so(
 
     with pytest.raises(QuotaExceededError, match="BigQuery: quotaExceeded"):
         launch.go(fail)
+    assert read(site.staging_folder, given.id, site.config).state == QUOTA
     launch.resume()
     with pytest.raises(JobFailedError):
         launch.go(fail)

@@ -21,7 +21,7 @@ NAMES = (
     *("{0}.IMA", "{0}.dcm", "{0}/胸部 ü", "{0}%2F#?.txt", "{0}", "MR.{0}", "{0}.dcm.part"),
     *("a.b/{0}.", "-{0}", "{0}.pdf"),
 )
-"""Names of DICOM objects; each is used four times."""
+"""Names of DICOM objects; each is used ten times."""
 
 
 def zipped() -> bytes:
@@ -43,7 +43,7 @@ OTHERS = {
     "{0}/folder/": b"",
     "{0}.json": b'{"00080018": {"vr": "UI", "Value": ["1.2.3.4"]}}' * 9,
 }
-"""What is ignored, by name; each is used four times."""
+"""What is ignored, by name; each name is used 14 times."""
 FORGED = bytes(128) + b"DICM" + b"\xff junk" * 50
 
 
@@ -62,17 +62,17 @@ def stack(
 
 
 def contents() -> tuple[dict[str, bytes], dict[str, bytes], dict[str, bytes]]:
-    """Return 60 DICOM objects, 40 others, and four that begin with DICM but are broken."""
+    """Return 150 DICOM objects, 140 others, and 10 that begin with DICM but are broken."""
     scans = {
         # Every third has neither preamble nor prefix.
         name.format(number): FILE[132:] if number % 3 == 0 else FILE
         for name in NAMES
-        for number in range(4)
+        for number in range(10)
     }
     others = {
-        name.format(number): content for name, content in OTHERS.items() for number in range(4)
+        name.format(number): content for name, content in OTHERS.items() for number in range(14)
     }
-    return scans, others, {f"forged/{number}": FORGED for number in range(4)}
+    return scans, others, {f"forged/{number}": FORGED for number in range(10)}
 
 
 def post_all(stack: Stack, events: list[Event]) -> None:
@@ -93,14 +93,14 @@ def test_a_bucket_of_all_kinds_of_names_and_content(
 ) -> None:
     """A forged preamble is the one exception: it begins with DICM, and may be a broken file."""
     scans, others, forged = contents()
-    assert (len(scans), len(others), len(forged)) == (60, 40, 4)
+    assert (len(scans), len(others), len(forged)) == (150, 140, 10)
     everything = list((scans | others | forged).items())
     with ThreadPoolExecutor(8) as pool:
         events = list(pool.map(lambda item: stack.bucket.upload(*item), everything))
     post_all(stack, events)
     assert names(stack, "instances_live") == set(scans)
     assert names(stack, "dead_letters") == set(forged)
-    (event,) = (event for event in events if event.data["name"] == "1/REPORT0001")
+    (event,) = (event for event in events if event.data["name"] == "5/REPORT0005")
     (line,) = stack.log_lines(event.id)
     assert (line["outcome"], line["ignored"]) == ("ignored", "content")
     assert line["bytes_read"] == len(OTHERS["{0}/REPORT{0:04}"])
@@ -119,7 +119,7 @@ def test_a_bucket_of_all_kinds_of_names_and_content(
         [*(("dead-lettered", name) for name in forged), ("missing", "late/IM0001")],
         key=lambda entry: entry[1],
     )
-    assert (comparison.objects, comparison.ignored, comparison.unread) == (107, 41, 1)
+    assert (comparison.objects, comparison.ignored, comparison.unread) == (303, 141, 1)
 
     # A delete of any name leaves a marker.
     post_all(stack, [stack.bucket.delete(name) for name in ("notes 3", "3/IM0003")])

@@ -207,10 +207,9 @@ class Backfill:
     def go(self, runner: Runner, shards: Sequence[Shard] | None = None) -> RunSummary | None:
         """Run the pipeline for the remaining shards; return the summary of all attempts.
 
-        `shards` are the first of them if the budget does not cover the others.
-        `prepare` is called first. Returns None if the runner did not wait for the end. Raises
-        `QuotaExceededError` if BigQuery refused load jobs because of a quota, and `LoadFailedError`
-        if one failed.
+        `shards` are the first of them if the budget does not cover the others. `prepare` is called
+        first. Returns None if the runner did not wait for the end. Raises `QuotaExceededError` if
+        BigQuery refused load jobs because of a quota, and `LoadFailedError` if one failed.
         """
         remaining = self.remaining if shards is None else shards
         if remaining and len(remaining) < len(self.remaining):
@@ -244,6 +243,7 @@ class Backfill:
     def _end(self, error: BaseException) -> None:
         """Record the end of the attempt; raise the failure of a load job if it failed a job."""
         if isinstance(error, JobFailedError) and (stopped := self._records.stopped()):
+            self._records.end(stopped)
             raise stopped.error from None
         is_over = not self._is_remote or isinstance(error, JobFailedError)
         if not is_over and self._records.is_submitted():

@@ -8,8 +8,8 @@
     attempts/0001/...      who began the run or resumed it, and how that attempt ended
     alive/...              what each process was doing a minute ago
 
-Except under `alive/`, no object is ever overwritten, so every process, of this attempt or a later
-one, sees the same record or none.
+Except for what only informs people, no object is ever overwritten, so every process, of this
+attempt or a later one, sees the same record or none.
 """
 
 import getpass
