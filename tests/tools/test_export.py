@@ -496,6 +496,15 @@ def test_names_that_were_ignored_are_sampled(folder: Path, out: Path, export: Ex
     )
 
 
+def test_a_file_that_is_named_beside_its_folder_is_read(
+    folder: Path, out: Path, export: Exporter
+) -> None:
+    sniffed = ["--option", "input.otherNames=sniff"]
+    done = export(folder, folder / "notes.txt", "--parquet", out, *sniffed)
+    (letter,) = read(out, "dead_letters")
+    assert (done.status, letter["reason"]) == (1, "NotDicomError")
+
+
 def test_a_lost_part_file_is_reported(folder: Path, out: Path, export: Exporter) -> None:
     export(folder, "--parquet", out)
     next((out / "instances").rglob("*.parquet")).unlink()

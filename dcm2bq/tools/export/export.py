@@ -255,7 +255,8 @@ class Export:
 
     def _listed(self) -> Iterator[tuple[StoredObject, bool]]:
         """Yield each file and object, and whether it was given by its own name."""
-        for source in self._sources:
+        # The longest first: what is given by name is always read, even if its folder is given, too.
+        for source in sorted(self._sources, key=len, reverse=True):
             is_empty = True
             for listed in self._objects(source):
                 is_empty = False
