@@ -3,6 +3,7 @@
 In the function they are those of `gcs` and `bigquery`; the tools may pass others.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -57,3 +58,31 @@ class Sink(Protocol):
         self, rows: Sequence[rows.DeadLetterRow], deadline: Deadline
     ) -> Sequence[Exception | None]:
         """Insert rows into `dead_letter`."""
+
+
+class RowByRow(ABC):
+    """The methods for several rows of a sink that takes them one by one, and any number of them."""
+
+    @abstractmethod
+    def insert(self, row: rows.InstanceRow, deadline: Deadline) -> None:
+        """Insert a row into `instances`."""
+
+    @abstractmethod
+    def insert_dead_letter(self, row: rows.DeadLetterRow, deadline: Deadline) -> None:
+        """Insert a row into `dead_letter`."""
+
+    def insert_all(
+        self, rows: Sequence[rows.InstanceRow], deadline: Deadline
+    ) -> Sequence[Exception | None]:
+        """Insert rows into `instances`."""
+        for row in rows:
+            self.insert(row, deadline)
+        return [None] * len(rows)
+
+    def insert_dead_letters(
+        self, rows: Sequence[rows.DeadLetterRow], deadline: Deadline
+    ) -> Sequence[Exception | None]:
+        """Insert rows into `dead_letter`."""
+        for row in rows:
+            self.insert_dead_letter(row, deadline)
+        return [None] * len(rows)

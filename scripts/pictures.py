@@ -25,7 +25,7 @@ PICTURES = ROOT / "docs" / "pictures"
 REPORTS = {"light": PICTURES / "report-light.png", "dark": PICTURES / "report-dark.png"}
 TERMINAL = PICTURES / "terminal.svg"
 DIGESTS = PICTURES / "report.sha256"
-SOURCES = ("page.css", "page.html.j2", "questions.py")
+SOURCES = ("charts.py", "page.css", "page.html.j2", "questions.py")
 """What the report looks like depends on these files of `dcm2bq/tools/report`."""
 
 PROMPT = "$ make run"

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from dcm2bq import __version__
 from dcm2bq.version import VERSION
+from scripts.package_readme import linked
 
 ROOT = Path(__file__).parents[1]
 _HEADING = re.compile(r"^## \[([^]]+)\](?: - (.+))?\n", re.MULTILINE)
-_LINK = re.compile(r"(?<=\]\()(?!https?:)")  # the start of a link to a file of the repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def notes(tag: str, changelog: list[Entry], homepage: str) -> str:
     Their links lead to the files as tagged: a page of releases is not beside these files.
     """
     (entry,) = (entry for entry in changelog if f"v{entry.version}" == tag)
-    text = _LINK.sub(f"{homepage}/blob/{tag}/", entry.notes)
+    text = linked(entry.notes, homepage, tag)
     return f"{text}\n\nRows of this release have `info.dcm2bq_version = '{VERSION}'`.\n"
 
 

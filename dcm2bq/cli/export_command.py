@@ -1,5 +1,6 @@
 """`dcm2bq export`."""
 
+import glob
 import shlex
 import time
 from collections import Counter
@@ -56,7 +57,7 @@ _AGAIN = "run the same command again to resume it"
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Export at most N more objects; the next run continues.",
+    help="Export at most N objects that are new or have changed; the next run continues.",
 )
 @settings_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as a line of JSON.")
@@ -74,8 +75,8 @@ def export(
     A SOURCE is a folder, a file, gs://bucket or gs://bucket/prefix. Rows are made by the code and
     the configuration of the function, so the same objects are converted, ignored or refused, the
     privacy options apply, and archives are read with input.archives: read. A file given by its own
-    name is always read. No BigQuery is needed, and of objects in Cloud Storage only the headers
-    are read.
+    name is always read. No BigQuery is needed. Only the headers of objects in Cloud Storage are
+    read.
 
     \b
     In OUT:
@@ -98,15 +99,15 @@ def export(
     rows, files and bytes of OUT, requests to Cloud Storage, and bytes_read.
 
     The exit status is 0 if OUT holds a row for each object, and 1 if it holds dead letters, if
-    --limit ended the run, or if a folder could not be listed. With 3, Cloud Storage did not
-    answer: run the command again.
+    --limit ended the run, if objects changed before they were read, or if a folder could not be
+    listed. With 3, Cloud Storage did not answer: run the command again.
 
     \b
     Examples:
         dcm2bq export ~/scans --parquet headers
         dcm2bq export gs://my-bucket/2026/ --parquet 2026 --threads 32
         dcm2bq export study.zip --parquet study
-        dcm2bq export ~/scans --parquet shared --option privacy.profile=basic
+        dcm2bq export scans --parquet out --option privacy.profile=basic --option privacy.path=hash
     """  # noqa: D301 - \b tells click to keep the line breaks
     _check(sources, out)
     config = override(parse_settings(settings))
@@ -130,6 +131,8 @@ def export(
 
 def _check(sources: Sequence[str], out: str) -> None:
     """Raise an error for a source that does not exist, an invalid URI, and an OUT that is one."""
+    if not out:
+        raise click.UsageError("--parquet: OUT is empty")
     if is_uri(out):
         raise click.UsageError("--parquet: a local folder is expected; upload it afterwards")
     for source in sources:
@@ -139,6 +142,8 @@ def _check(sources: Sequence[str], out: str) -> None:
             GsUri.parse(source)
         elif not Path(source).exists():
             raise click.UsageError(f"{source}: there is no such file or folder")
+        elif not (Path(source).is_dir() or Path(source).is_file()):
+            raise click.UsageError(f"{source}: is neither a file nor a folder: save it as a file")
 
 
 def _run(exported: "Export") -> None:
@@ -162,22 +167,27 @@ class _Progress:
     def __init__(self) -> None:
         self._line = ProgressLine()
         self._begun = self._shown = time.monotonic()
+        self._counts: ExportCounts | None = None
 
     def show(self, counts: "ExportCounts") -> None:
         """Show the counts, unless they were shown just now."""
-        now = time.monotonic()
-        if now - self._shown < _SHOW_SECONDS:
-            return
-        self._shown = now
-        rate = counts.listed / (now - self._begun)
+        if time.monotonic() - self._shown >= _SHOW_SECONDS:
+            self._counts = counts
+            self._update(counts)
+
+    def end(self) -> None:
+        """Show the last counts and end the line, if there is one."""
+        if self._counts is not None:
+            self._update(self._counts)
+        self._line.end()
+
+    def _update(self, counts: "ExportCounts") -> None:
+        self._shown = time.monotonic()
+        rate = counts.listed / (self._shown - self._begun)
         self._line.show(
             f"{counted(counts.listed, 'object')}, {counted(counts.rows['instances'], 'row')}, "
             f"{counted(counts.rows['dead_letters'], 'dead letter')}, {rate:,.0f} objects/s"
         )
-
-    def end(self) -> None:
-        """End the line, if there is one."""
-        self._line.end()
 
 
 class _Summary:
@@ -192,7 +202,7 @@ class _Summary:
     @property
     def status(self) -> int:
         """The exit status."""
-        is_finding = self._rows["dead_letters"] or not self._counts.is_whole
+        is_finding = self._rows["dead_letters"] or not self._counts.is_complete
         return FINDINGS if is_finding else 0
 
     def fields(self) -> dict[str, Any]:
@@ -204,7 +214,7 @@ class _Summary:
             "results": counts.results,
             "ignored": counts.ignored,
             "gone": counts.gone,
-            "is_complete": counts.is_whole,
+            "is_complete": counts.is_complete,
             "rows": self._rows,
             "files": self._files,
             "bytes": self._bytes,
@@ -220,7 +230,7 @@ class _Summary:
             (counts.exported, "exported"),
             (results["dead_lettered"], "not converted"),
             (counts.unchanged, "unchanged"),
-            (results["superseded"], "changed in the meantime"),
+            (results["superseded"], "changed or deleted before it was read"),
             (sum(counts.ignored.values()), f"ignored{_reasons(counts.ignored)}"),
         )
         listed = ", ".join(f"{number:,} {text}" for number, text in parts if number)
@@ -251,11 +261,15 @@ class _Summary:
             complain(explain(error))
         for source in self._counts.empty:
             complain(f"{source}: there is nothing here; rows that were exported from it stay")
+        if changed := self._counts.results["superseded"]:
+            objects = counted(changed, "object")
+            say(f"changed or deleted before it was read: {objects}; {_AGAIN}", err=True)
         if self._counts.is_cut:
             say(f"--limit ended the export; {_AGAIN}", err=True)
 
     def _sql(self) -> str:
-        files = f"{self._out}/instances/**/*.parquet".replace("'", "''")
+        folder = glob.escape(str(self._out))  # DuckDB has the patterns of a shell
+        files = f"{folder}/instances/**/*.parquet".replace("'", "''")
         table = f"read_parquet('{files}', hive_partitioning = true)"
         return f"SELECT Modality, COUNT(*) AS objects FROM {table} GROUP BY Modality"  # noqa: S608
 

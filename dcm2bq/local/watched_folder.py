@@ -4,11 +4,11 @@ The folder is scanned again and again. Notifications of the operating system wou
 scanning, but they differ between systems, are not sent for network drives, and can overflow.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dcm2bq.files import walk
 from dcm2bq.local.file_stamp import FileStamp
 
 
@@ -29,7 +29,7 @@ class WatchedFolder:
     FIFOs, sockets and devices count as files: it is up to the reader to refuse them.
     """
 
-    def __init__(self, root: Path, on_error: Callable[[OSError], object] | None = None) -> None:
+    def __init__(self, root: Path, on_error: Callable[[OSError], object] = lambda _: None) -> None:
         self.root = root
         self._on_error = on_error
         self._reported: dict[str, FileStamp] | None = None
@@ -59,12 +59,10 @@ class WatchedFolder:
 
     def _scan(self) -> dict[str, FileStamp]:
         stamps = {}
-        for folder, _, names in os.walk(self.root, onerror=self._on_error):
-            for name in names:
-                path = Path(folder, name)
-                try:
-                    stamp = FileStamp.of(path.stat())
-                except OSError:  # deleted since it was listed, or a dangling link
-                    continue
-                stamps[path.relative_to(self.root).as_posix()] = stamp
+        for path in walk(self.root, self._on_error):
+            try:
+                stamp = FileStamp.of(path.stat())
+            except OSError:  # deleted since it was listed, or a dangling link
+                continue
+            stamps[path.relative_to(self.root).as_posix()] = stamp
         return stamps

@@ -21,7 +21,7 @@ from dcm2bq.config import Config
 from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom import Conversion, Source, budget_of, convert, convert_within
 from dcm2bq.errors import Dcm2BqError
-from dcm2bq.files import open_regular
+from dcm2bq.files import open_regular, walk
 from dcm2bq.gcs.uri import GsUri, is_uri
 from dcm2bq.ignored import is_archive, matches_name_pattern
 from dcm2bq.row_names import row_names
@@ -121,11 +121,7 @@ class Files:
                 yield File(path, partial(self._convert_file, Path(path)))
             return
         errors: list[OSError] = []
-        names = sorted(
-            Path(folder, name)
-            for folder, _, files in os.walk(path, onerror=errors.append)
-            for name in files
-        )
+        names = sorted(walk(Path(path), errors.append))
         matching = {name for name in names if self._matches(name.relative_to(path).as_posix())}
         chosen = names if self._sniffs else [name for name in names if name in matching]
         self._unmatched.update(map(str, set(names).difference(chosen)))

@@ -1,11 +1,11 @@
 """A store and a sink for a handler, in memory."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
 
 from dcm2bq.deadline import Deadline
 from dcm2bq.dicom.read.source import StreamSource
+from dcm2bq.endpoints import RowByRow
 from dcm2bq.rows import DeadLetterRow, InstanceRow
 from dcm2bq.stored_object import StoredObject
 
@@ -31,7 +31,7 @@ class MemoryStore:
         return MemoryReader(BytesIO(self._content))
 
 
-class MemorySink:
+class MemorySink(RowByRow):
     """Keeps rows in a list."""
 
     def __init__(self) -> None:
@@ -44,19 +44,3 @@ class MemorySink:
     def insert_dead_letter(self, row: DeadLetterRow, deadline: Deadline) -> None:  # noqa: ARG002
         """Keep a dead letter."""
         self.rows.append(row)
-
-    def insert_all(
-        self, rows: Sequence[InstanceRow], deadline: Deadline
-    ) -> Sequence[Exception | None]:
-        """Keep rows in a list."""
-        for row in rows:
-            self.insert(row, deadline)
-        return [None] * len(rows)
-
-    def insert_dead_letters(
-        self, rows: Sequence[DeadLetterRow], deadline: Deadline
-    ) -> Sequence[Exception | None]:
-        """Keep dead letters."""
-        for row in rows:
-            self.insert_dead_letter(row, deadline)
-        return [None] * len(rows)

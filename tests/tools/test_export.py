@@ -7,8 +7,10 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import tracemalloc
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -24,6 +26,8 @@ from dcm2bq.local.samples import write_samples
 from dcm2bq.row_names import row_names
 from dcm2bq.tools.export import collected_rows, part_files
 from dcm2bq.tools.export.export import Export
+from dcm2bq.tools.export.ledger import Ledger
+from dcm2bq.tools.export.local_files import local_object
 from tests.dicom.build import dicom, element, identity
 from tests.support.archive_files import tar_of, zip_of
 from tests.support.cloud import SENTINEL, Bucket
@@ -192,6 +196,15 @@ def test_duckdb_takes_the_folders_for_a_column(folder: Path, out: Path, export: 
     }
 
 
+def test_the_query_that_is_printed_works_for_any_name_of_the_folder(
+    folder: Path, tmp_path: Path, export: Exporter
+) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    done = export(folder, "--parquet", tmp_path / "it's [1]*")
+    (sql,) = re.findall(r'  duckdb -c "(.*)"', done.out)
+    assert duckdb.sql(sql).fetchall() == [("CT", 4)]
+
+
 def test_a_second_run_brings_the_export_up_to_date(
     folder: Path, out: Path, export: Exporter
 ) -> None:
@@ -300,6 +313,25 @@ def test_an_interrupted_run_keeps_what_it_has_exported(
     assert len(patients(out)) == 4
 
 
+def test_an_interrupt_while_rows_are_stored_keeps_them(
+    folder: Path, out: Path, export: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Ledger.record
+    stored: list[str] = []
+
+    def interrupt(self: Ledger, path: str, *args: Any) -> None:
+        stored.append(path)
+        if len(stored) == 2:
+            signal.raise_signal(signal.SIGINT)
+        record(self, path, *args)
+
+    monkeypatch.setattr(Ledger, "record", interrupt)
+    assert export(folder, "--parquet", out).status == 130
+    monkeypatch.undo()
+    assert export.summary(folder, "--parquet", out)["unchanged"] == 2
+    assert len(patients(out)) == 4
+
+
 def test_sources_may_overlap_and_have_any_order(folder: Path, out: Path, export: Exporter) -> None:
     sources = (folder, folder / "sub", folder / "a.dcm")
     assert export.summary(*sources, "--parquet", out)["results"] == {"inserted": 4}
@@ -312,6 +344,19 @@ def test_a_limit_leaves_the_rest_to_the_next_run(folder: Path, out: Path, export
     assert "--limit ended the export" in done.err
     assert export(folder, "--parquet", out, "--limit", 3).status == 0
     assert len(patients(out)) == 4
+
+
+def test_a_limit_is_not_used_up_by_what_cannot_be_converted(
+    tmp_path: Path, out: Path, export: Exporter
+) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for n in range(4):
+        (folder / f"{n}.dcm").write_bytes(scan(f"P{n}"))
+        (folder / f"{n}-cut.dcm").write_bytes(scan("CUT")[:-5])
+    for _ in range(4):
+        export(folder, "--parquet", out, "--limit", 2)
+    assert len(read(out)) == len(read(out, "dead_letters")) == 4
 
 
 def test_an_export_with_other_options_or_sources_is_refused(
@@ -344,7 +389,14 @@ def test_wrong_folders_and_sources_are_refused(
         assert done.status == 2
         assert "holds something else" in done.err or "is not a folder" in done.err
     assert sorted(folder.rglob("*")) == before
-    for source, other in (("absent", "new"), ("", "new"), (folder, "gs://bucket/new")):
+    os.mkfifo("pipe.dcm")
+    for source, other in (
+        ("absent", "new"),
+        ("", "new"),
+        ("pipe.dcm", "new"),
+        (folder, "gs://bucket/new"),
+        (folder, ""),
+    ):
         assert export(source, "--parquet", other).status == 2
     assert not Path("new").exists()
     assert not Path("gs:").exists()
@@ -400,6 +452,37 @@ def test_a_folder_that_cannot_be_listed_removes_no_rows(
     assert len(patients(out)) == 4
 
 
+def test_a_link_that_leads_nowhere_hides_no_other_file(
+    folder: Path, out: Path, export: Exporter
+) -> None:
+    """Whatever the reason; this one is the only one that a superuser meets as well."""
+    for n in range(20):
+        (folder / f"{n}.dcm").symlink_to("n" * 300)
+    summary = export.summary(folder, "--parquet", out)
+    assert summary["results"] == {"inserted": 4, "dead_lettered": 20}
+
+
+def test_a_file_that_changes_or_goes_while_it_is_exported_has_no_row_yet(
+    folder: Path, out: Path, export: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = Export._attempt
+
+    def disturb(self: Export, task: Any, **options: bool) -> Any:
+        if task.path.endswith("a.dcm"):
+            (folder / "a.dcm").write_bytes(scan("longer"))
+        if task.path.endswith("c.dcm"):
+            (folder / "sub" / "c.dcm").unlink()
+        return attempt(self, task, **options)
+
+    monkeypatch.setattr(Export, "_attempt", disturb)
+    done = export(folder, "--parquet", out)
+    monkeypatch.undo()
+    assert (done.status, sorted(patients(out))) == (1, ["b.dcm", "none.dcm"])
+    assert "changed or deleted before it was read: 2 objects; run the same" in done.err
+    assert export.summary(folder, "--parquet", out)["results"] == {"inserted": 1}
+    assert sorted(patients(out)) == ["a.dcm", "b.dcm", "none.dcm"]
+
+
 def test_names_that_were_ignored_are_sampled(folder: Path, out: Path, export: Exporter) -> None:
     (folder / "IM0001").write_bytes(scan("I"))
     done = export(folder, "--parquet", out)
@@ -413,12 +496,32 @@ def test_names_that_were_ignored_are_sampled(folder: Path, out: Path, export: Ex
     )
 
 
+def test_a_file_that_is_named_beside_its_folder_is_read(
+    folder: Path, out: Path, export: Exporter
+) -> None:
+    sniffed = ["--option", "input.otherNames=sniff"]
+    done = export(folder, folder / "notes.txt", "--parquet", out, *sniffed)
+    (letter,) = read(out, "dead_letters")
+    assert (done.status, letter["reason"]) == (1, "NotDicomError")
+
+
 def test_a_lost_part_file_is_reported(folder: Path, out: Path, export: Exporter) -> None:
     export(folder, "--parquet", out)
     next((out / "instances").rglob("*.parquet")).unlink()
     done = export(folder, "--parquet", out)
     assert done.status == 2
     assert "is missing, so its rows are lost" in done.err
+
+
+def test_an_export_whose_ledger_is_empty_is_not_taken_for_a_new_one(
+    folder: Path, out: Path, export: Exporter
+) -> None:
+    export(folder, "--parquet", out)
+    (out / "_export" / "ledger.sqlite").write_bytes(b"")
+    done = export(folder, "--parquet", out)
+    assert done.status == 2
+    assert "use another folder" in done.err
+    assert len(patients(out)) == 4
 
 
 def test_an_export_inside_its_source_is_not_a_source(folder: Path, export: Exporter) -> None:
@@ -439,16 +542,40 @@ def test_names_of_any_kind_are_paths(tmp_path: Path, out: Path, export: Exporter
         b"\xff.dcm",
         b"\xfe.dcm",
     ]
+    looks_escaped = rb"\xff.dcm"
     folder.mkdir()
-    for name in names:
+    for name in [*names, looks_escaped]:
         (folder / os.fsdecode(name)).write_bytes(scan("P"))
     (folder / "link.dcm").symlink_to("plain.dcm")
     (folder / "loop").symlink_to(".")
     done = export(folder, "--parquet", out)
     assert done.status == 0, done.err
     expected = {f"{folder}/{name.decode(errors='backslashreplace')}" for name in names}
-    assert {row["path"] for row in read(out)} == {*expected, f"{folder}/link.dcm"}
-    assert export.summary(folder, "--parquet", out)["unchanged"] == 6
+    expected |= {f"{folder}/link.dcm", rf"{folder}/\x5cxff.dcm"}
+    assert {row["path"] for row in read(out)} == expected
+    assert export.summary(folder, "--parquet", out)["unchanged"] == 7
+    folder.rename(raw := tmp_path / os.fsdecode(b"\xff"))
+    assert export.summary(raw, "--parquet", out.with_name("raw"))["results"] == {"inserted": 7}
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "expected"),
+    [
+        (1_700_000_095_061_727_999, "2023-11-14T22:14:55.061727+00:00"),
+        (-1, "1969-12-31T23:59:59.999999+00:00"),
+        (2**62, "2116-02-20T23:53:38.427387+00:00"),
+        (10**21, "9999-12-31T23:59:59.999999+00:00"),
+        (-(10**21), "0001-01-01T00:00:00+00:00"),
+    ],
+)
+def test_the_time_of_a_file_is_exact_and_one_that_a_timestamp_can_have(
+    nanoseconds: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = os.stat_result([0] * 10, {"st_mtime_ns": nanoseconds})
+    monkeypatch.setattr(Path, "stat", lambda _: status)
+    stored = local_object(Path("/scans"), Path("/scans/a.dcm"))
+    assert stored.created is not None
+    assert (stored.generation, stored.created.isoformat()) == (nanoseconds // 1000, expected)
 
 
 def test_a_file_is_read_again_until_it_can_be(tmp_path: Path, out: Path, export: Exporter) -> None:
@@ -539,6 +666,22 @@ def test_hashed_names_and_profiles_leave_nothing_of_a_name_in_the_folder(
     assert export(folder, "--parquet", out, *options).status == 2
 
 
+def test_nothing_of_a_deleted_file_is_left_in_the_folder(
+    folder: Path, out: Path, export: Exporter
+) -> None:
+    """Neither its name in the ledger, where a deleted row could stay on the disk."""
+    for n in range(50):
+        (folder / f"{SENTINEL}-{n}.dcm").write_bytes(scan(SENTINEL))
+    export(folder, "--parquet", out)
+    content = [path.read_bytes() for path in out.rglob("*") if path.is_file()]
+    assert any(SENTINEL.encode() in part for part in content)
+    for path in folder.glob(f"{SENTINEL}-*"):
+        path.unlink()
+    assert export.summary(folder, "--parquet", out)["gone"] == 50
+    content = [path.read_bytes() for path in out.rglob("*") if path.is_file()]
+    assert not any(SENTINEL.encode() in part for part in content)
+
+
 def test_no_value_is_in_a_message(tmp_path: Path, out: Path, export: Exporter) -> None:
     folder = tmp_path / "scans"
     folder.mkdir()
@@ -622,6 +765,35 @@ def test_a_full_disk_is_named_and_leaves_no_temporary_file(
     assert len(read(out)) == 304
 
 
+def test_a_full_disk_for_temporary_files_ends_the_run(
+    tmp_path: Path, out: Path, export: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No archive is to blame for it."""
+    (tmp_path / "study.zip").write_bytes(zip_of({"one": scan("ONE"), "two": scan("TWO")}))
+    monkeypatch.setattr(collected_rows, "_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    done = export(tmp_path / "study.zip", "--parquet", out)
+    monkeypatch.undo()
+    assert done.status == 1
+    assert f"{tmp_path}/absent" in done.err
+    assert "the export did not finish; run the same command again to resume it" in done.err
+    assert export.summary(tmp_path / "study.zip", "--parquet", out)["results"] == {"expanded": 1}
+
+
+def test_a_ledger_that_cannot_be_written_leaves_no_temporary_file(
+    folder: Path, out: Path, export: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Ledger) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "ledger")
+
+    monkeypatch.setattr(Ledger, "commit", refuse)
+    done = export(folder, "--parquet", out)
+    monkeypatch.undo()
+    assert (done.status, list(out.rglob("*.parquet"))) == (1, [])
+    assert export(folder, "--parquet", out).status == 0
+    assert len(read(out)) == 4
+
+
 def test_without_arrow_the_extra_is_named(
     folder: Path, out: Path, export: Exporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -646,6 +818,7 @@ def test_memory_does_not_grow_with_the_number_of_rows(
         for n in range(rows):
             files.add("t", f"t/{n % 6}", {"text": f"{n:1000}"}, 1_500)
         parts = files.finish()
+        files.release()
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert sum(part.rows for part in parts) == rows

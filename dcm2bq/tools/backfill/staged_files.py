@@ -4,11 +4,11 @@ import threading
 import uuid
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
 
 import msgspec
 
 from dcm2bq.deadline import Deadline
+from dcm2bq.endpoints import RowByRow
 from dcm2bq.errors import RetryableError
 from dcm2bq.gcs.run_folder import RunFolder
 from dcm2bq.rows import DeadLetterRow, InstanceRow
@@ -24,7 +24,7 @@ _GZIP = 31  # zlib's wbits for the gzip format
 _LEVEL = 3  # of 9
 
 
-class StagedFiles:
+class StagedFiles(RowByRow):
     """A sink for the handler that writes the rows of one shard; used by several threads.
 
     Each attempt has its own names, so files of a failed attempt are never mistaken for others.
@@ -46,20 +46,6 @@ class StagedFiles:
     def insert_dead_letter(self, row: DeadLetterRow, deadline: Deadline) -> None:  # noqa: ARG002
         """Write a row of `dead_letter`."""
         self._write(DEAD_LETTER, encode(row))
-
-    def insert_all(self, rows: Sequence[InstanceRow], deadline: Deadline) -> Sequence[None]:
-        """Write rows of `instances`."""
-        for row in rows:
-            self.insert(row, deadline)
-        return [None] * len(rows)
-
-    def insert_dead_letters(
-        self, rows: Sequence[DeadLetterRow], deadline: Deadline
-    ) -> Sequence[None]:
-        """Write rows of `dead_letter`."""
-        for row in rows:
-            self.insert_dead_letter(row, deadline)
-        return [None] * len(rows)
 
     def close(self) -> None:
         """Upload the remaining files; raise if any file could not be uploaded."""

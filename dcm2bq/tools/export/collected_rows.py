@@ -1,16 +1,19 @@
 """The rows of one object, from the handler to the files of an export."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime, time
+from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 
 from dcm2bq.deadline import Deadline
+from dcm2bq.endpoints import RowByRow
 from dcm2bq.lifted import LIFTED
 from dcm2bq.rows import EXPANDED, DeadLetterRow, InstanceRow
 from dcm2bq.tools.export.local_files import path_of
+from dcm2bq.tools.export.part_files import named
 
 INSTANCES, DEAD_LETTERS = "instances", "dead_letters"
 
@@ -24,7 +27,7 @@ type TableRow = tuple[str, dict[str, Any]]
 """The name of a table, and a row with values by column."""
 
 
-class CollectedRows:
+class CollectedRows(RowByRow):
     """A sink that keeps the rows of one object, whose rows count all or not at all.
 
     The record that an archive was expanded is left out, as in `instances_live`. The methods are
@@ -45,20 +48,6 @@ class CollectedRows:
     def insert_dead_letter(self, row: DeadLetterRow, deadline: Deadline) -> None:  # noqa: ARG002
         """Keep a dead letter, as the view `dead_letters` shows it."""
         self._add(DEAD_LETTERS, _open_letter(row))
-
-    def insert_all(self, rows: Sequence[InstanceRow], deadline: Deadline) -> Sequence[None]:
-        """Keep rows of `instances`."""
-        for row in rows:
-            self.insert(row, deadline)
-        return [None] * len(rows)
-
-    def insert_dead_letters(
-        self, rows: Sequence[DeadLetterRow], deadline: Deadline
-    ) -> Sequence[None]:
-        """Keep dead letters."""
-        for row in rows:
-            self.insert_dead_letter(row, deadline)
-        return [None] * len(rows)
 
     def __iter__(self) -> Iterator[TableRow]:
         """Yield the rows, once."""
@@ -82,11 +71,12 @@ class CollectedRows:
         self._size += len(encoded)
         if self._size < _MEMORY_BYTES:
             return
-        if self._spilled is None:
-            self._spilled = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `clear`
-        for kept in self._kept:
-            self._spilled.write(len(kept).to_bytes(_LENGTH_BYTES))
-            self._spilled.write(kept)
+        with named(Path(tempfile.gettempdir())):
+            if self._spilled is None:
+                self._spilled = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `clear`
+            for kept in self._kept:
+                self._spilled.write(len(kept).to_bytes(_LENGTH_BYTES))
+                self._spilled.write(kept)
         self._kept, self._size = [], 0
 
 

@@ -4,9 +4,12 @@ Part files appear under their names by a rename, after the ledger has noted them
 noted files under temporary names finishes the renames of the one before; it deletes all others.
 """
 
+import signal
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +51,11 @@ class Destination:
     ) -> None:
         self.folder = folder
         self._record = folder / _RECORD
-        if not (self._record / _LEDGER).exists():
+        ledger = self._record / _LEDGER
+        if not ledger.exists() or not ledger.stat().st_size:
             _refuse_content(folder)
             self._record.mkdir(parents=True, exist_ok=True)
-        self._ledger = Ledger(self._record / _LEDGER, facts)
+        self._ledger = Ledger(ledger, facts)
         try:
             self._recover()
             self._parts = PartFiles(self._record, columns, self._ledger.next_part())
@@ -73,12 +77,11 @@ class Destination:
         """
         counts: Counter[str] = Counter()
         parts = set()
-        self._is_torn = True
-        for table, row in rows:
-            counts[table] += 1
-            parts.add(self._parts.add(table, _folder(table, row), row, _size(row)))
-        self._ledger.record(path, version, parts)
-        self._is_torn = False
+        with self._in_whole():
+            for table, row in rows:
+                counts[table] += 1
+                parts.add(self._parts.add(table, _folder(table, row), row, _size(row)))
+            self._ledger.record(path, version, parts)
         self._objects += 1
         is_due = time.monotonic() - self._committed > _COMMIT_SECONDS
         if is_due or self._objects >= _COMMIT_OBJECTS or self._parts.bytes >= _COMMIT_BYTES:
@@ -88,18 +91,18 @@ class Destination:
     def commit(self) -> None:
         """Make everything that was stored appear; a run that is killed later does not repeat it.
 
-        After an interrupt in the midst of `store` or of this, it does nothing.
+        After an error in the midst of `store` or of this, it does nothing.
         """
         if self._is_torn:
             return
-        self._is_torn = True
-        for part in self._parts.finish():
-            self._ledger.add(part, PartState.WRITTEN)
-        self._ledger.commit()
-        self._publish()
+        with self._in_whole():
+            for part in self._parts.finish():
+                self._ledger.add(part, PartState.WRITTEN)
+            self._ledger.commit()
+            self._parts.release()
+            self._publish()
         self._objects = 0
         self._committed = time.monotonic()
-        self._is_torn = False
 
     def forget_unseen(self) -> int:
         """Remove the objects that this run has not listed; return how many had rows."""
@@ -130,6 +133,14 @@ class Destination:
         self._parts.discard()
         self._ledger.close()
 
+    @contextmanager
+    def _in_whole(self) -> Iterator[None]:
+        """Delay an interrupt until a block has ended; note if an error ends it."""
+        self._is_torn = True
+        with _uninterrupted():
+            yield
+            self._is_torn = False
+
     def _recover(self) -> None:
         """Finish what an earlier run has begun; delete what it did not commit."""
         self._publish()
@@ -159,6 +170,22 @@ class Destination:
                 target.parent.rmdir()
             self._ledger.drop(part)
         self._ledger.commit()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Delay SIGINT until a block has ended; only the main thread receives it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if received:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _refuse_content(folder: Path) -> None:

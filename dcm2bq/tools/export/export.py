@@ -20,12 +20,14 @@ from dcm2bq.dicom import budget_of
 from dcm2bq.endpoints import ObjectContent, ObjectStore
 from dcm2bq.errors import (
     ConfigError,
+    Dcm2BqError,
     RejectedEventError,
     RetryableError,
     SupersededError,
     describe,
 )
 from dcm2bq.events import ObjectEvent
+from dcm2bq.files import walk
 from dcm2bq.gcs.uri import GsUri, is_uri
 from dcm2bq.handler import Handler, Outcome, Result
 from dcm2bq.ignored import Ignored, why_ignored
@@ -38,7 +40,7 @@ from dcm2bq.tools.export.local_files import (
     LocalObject,
     LocalStore,
     local_object,
-    walk,
+    text_of,
 )
 from dcm2bq.tools.export.part_files import columns_of
 from dcm2bq.tools.ignored_names import IgnoredNames, SampleFindings, first_bytes, read_from
@@ -91,6 +93,11 @@ class ExportCounts:
     def is_whole(self) -> bool:
         """Whether everything was listed, so that what was not listed is gone."""
         return not (self.is_cut or self.unlisted or self.empty)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything was listed, and no object changed before it was read."""
+        return self.is_whole and not self.results[Result.SUPERSEDED]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +176,7 @@ class Export:
                 )
                 for attempt in tried:
                     self._count(attempt)
-        except (KeyboardInterrupt, RetryableError):
+        except (KeyboardInterrupt, Dcm2BqError):
             self.destination.commit()
             raise
         if self.counts.is_whole:
@@ -207,7 +214,7 @@ class Export:
         options = msgspec.to_builtins(self._config)
         return {
             "layout": _LAYOUT,
-            "source": _digest(sorted(map(self._names.path, self._sources))),
+            "source": _digest(sorted(map(self._names.path, map(_source_text, self._sources)))),
             "columns": _digest({table: _shape(fields) for table, fields in columns.items()}),
             **{
                 group: _digest([options[group][name] for name in names or options[group]])
@@ -234,11 +241,11 @@ class Export:
             self.counts.listed += 1
             if known.version == _version(stored):
                 self.counts.unchanged += 1
-            elif given == self._limit:
+            elif given == self._limit and not known.has_failed:
                 self.counts.is_cut = True
                 return
             else:
-                given += 1
+                given += not known.has_failed  # otherwise a run could consist of these alone
                 yield _Task(stored, path, is_named)
 
     def _ignore(self, stored: StoredObject, ignored: Ignored) -> None:
@@ -248,7 +255,8 @@ class Export:
 
     def _listed(self) -> Iterator[tuple[StoredObject, bool]]:
         """Yield each file and object, and whether it was given by its own name."""
-        for source in self._sources:
+        # The longest first: what is given by name is always read, even if its folder is given, too.
+        for source in sorted(self._sources, key=len, reverse=True):
             is_empty = True
             for listed in self._objects(source):
                 is_empty = False
@@ -264,7 +272,7 @@ class Export:
                 for stored in page:
                     yield stored, stored.name == uri.name
         elif (path := Path(source)).is_dir():
-            for file in walk(path, self._is_out, self.counts.unlisted.append):
+            for file in walk(path, self.counts.unlisted.append, is_left_out=self._is_out):
                 yield local_object(path, file), False
         else:
             yield local_object(path.parent, path), True
@@ -293,6 +301,8 @@ class Export:
             outcome = Outcome(result=Result.SUPERSEDED, error=error)
         except Exception as error:
             collected.clear()
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of this machine, as if its disk is full: no object is to blame
             is_final = is_last or is_local or isinstance(error, RejectedEventError)
             if isinstance(error, ConfigError) or not is_final:
                 return _Attempt(task, collected, None, error, store.reads, store.bytes_read)
@@ -414,6 +424,10 @@ def _version(stored: StoredObject) -> str:
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()[:16]
+
+
+def _source_text(source: str) -> str:
+    return source if is_uri(source) else text_of(Path(source))
 
 
 def _absolute(path: str) -> str:

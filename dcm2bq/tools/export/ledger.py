@@ -59,12 +59,14 @@ class PartFile:
 
 @dataclass(frozen=True, slots=True)
 class KnownObject:
-    """What is known of a listed object: its exported `version`, and whether it `is_repeated`.
+    """What is known of a listed object: the `version` that was exported, None if there is none.
 
-    A repeated object was listed before in this run.
+    It `has_failed` if it was tried and has dead letters. One that `is_repeated` was listed before
+    in this run.
     """
 
     version: str | None
+    has_failed: bool
     is_repeated: bool
 
 
@@ -89,14 +91,14 @@ class Ledger:
     def see(self, path: str) -> KnownObject:
         """Note that an object is listed."""
         with self._mapped():
-            query = "SELECT version, seen FROM objects WHERE path = ?"
-            version, seen = self._base.execute(query, (path,)).fetchone() or (None, 0)
+            query = "SELECT version, parts, seen FROM objects WHERE path = ?"
+            version, parts, seen = self._base.execute(query, (path,)).fetchone() or (None, "", 0)
             self._base.execute(
                 "INSERT INTO objects VALUES (?1, NULL, '', ?2) "
                 "ON CONFLICT (path) DO UPDATE SET seen = ?2",
                 (path, self._run),
             )
-        return KnownObject(version, seen == self._run)
+        return KnownObject(version, version is None and parts != "", seen == self._run)
 
     def record(self, path: str, version: str | None, parts: Collection[int]) -> None:
         """Note that a listed object was exported into `parts`; rows in others become stale.
@@ -176,6 +178,8 @@ class Ledger:
         """Lock the ledger; return the number of the run."""
         with self._mapped():
             self._base.execute("PRAGMA locking_mode = EXCLUSIVE")
+            # Names of deleted files may identify patients; not every build has this as its default.
+            self._base.execute("PRAGMA secure_delete = ON")
             self._base.execute("BEGIN IMMEDIATE")
             for statement in filter(str.strip, _TABLES.split(";")):
                 self._base.execute(statement)

@@ -1,9 +1,9 @@
 """Local files in the place of objects in Cloud Storage, for the function's handler."""
 
 import os
-from collections.abc import Callable, Iterator
+import re
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +15,9 @@ from dcm2bq.stored_object import SCHEME, StoredObject
 _NANOSECONDS = 1000
 """Of a microsecond: generations are microseconds, as in Cloud Storage in practice."""
 _EPOCH = datetime.fromtimestamp(0, UTC)
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+"""The range of a timestamp in BigQuery as well; a file can have any 64-bit number of seconds."""
+_LIKE_AN_ESCAPE = re.compile(rb"\\(?=x[0-9a-f]{2})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,7 @@ def path_of(bucket: str, name: str) -> str:
 def local_object(folder: Path, file: Path) -> LocalObject:
     """Return a file of an absolute folder; without its size if that cannot be read."""
     stored = LocalObject(
-        bucket=_text(folder), name=_text(file.relative_to(folder)), generation=0, file=file
+        bucket=text_of(folder), name=text_of(file.relative_to(folder)), generation=0, file=file
     )
     try:
         return _stamped(stored, file.stat())
@@ -72,34 +75,11 @@ def local_object(folder: Path, file: Path) -> LocalObject:
         return replace(stored, created=_EPOCH)
 
 
-def walk(
-    folder: Path, is_left_out: Callable[[Path], bool], on_error: Callable[[OSError], object]
-) -> Iterator[Path]:
-    """Yield the files of a folder at every depth, in no particular order.
-
-    Links to folders are not followed. `on_error` is called for each folder that cannot be listed.
-    Memory grows with the number of folders only.
-    """
-    pending = [folder]
-    while pending:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    path = Path(entry.path)
-                    if entry.is_dir(follow_symlinks=False):
-                        if not is_left_out(path):
-                            pending.append(path)
-                    elif not (entry.is_symlink() and path.is_dir()):
-                        yield path
-        except OSError as error:
-            on_error(error)
-
-
 class LocalStore:
     """Opens files for the handler.
 
     Raises `ReadFailedError` for a file that cannot be read, and `SupersededError` for one that has
-    changed since it was listed.
+    changed or was deleted since it was listed.
     """
 
     def described(self, stored: StoredObject, deadline: Deadline) -> StoredObject:  # noqa: ARG002
@@ -132,6 +112,8 @@ class LocalContent:
             with open_regular(stored.file) as stream:
                 status = os.fstat(stream.fileno())
                 data = os.pread(stream.fileno(), n, offset)
+        except FileNotFoundError:
+            raise SupersededError("the file was deleted after it was listed") from None
         except OSError as error:
             raise _unreadable(error) from None
         if (status.st_size, _generation(status)) != (stored.size, stored.generation):
@@ -142,19 +124,32 @@ class LocalContent:
 
 def _stamped(stored: LocalObject, status: os.stat_result) -> LocalObject:
     generation = _generation(status)
-    created = datetime.fromtimestamp(status.st_mtime, UTC)
-    return replace(stored, size=status.st_size, generation=generation, created=created)
+    return replace(stored, size=status.st_size, generation=generation, created=_time(generation))
 
 
 def _generation(status: os.stat_result) -> int:
     return status.st_mtime_ns // _NANOSECONDS
 
 
-def _text(path: Path) -> str:
-    """Return a path as text; bytes that are not UTF-8 are escaped, so that names stay distinct."""
-    return os.fsencode(path).decode(errors="backslashreplace")
+def _time(microseconds: int) -> datetime:
+    """Return a time since 1970, or the first or last that a timestamp can have."""
+    try:
+        return _EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        return _FIRST if microseconds < 0 else _LAST
+
+
+def text_of(path: Path) -> str:
+    r"""Return a path as text; bytes that are not UTF-8 are escaped, and what looks like an escape.
+
+    Paths that differ have texts that differ.
+
+    >>> [text_of(Path(os.fsdecode(name))) for name in (b"\xff.dcm", rb"\xff.dcm", rb"A\x.dcm")]
+    ['\\xff.dcm', '\\x5cxff.dcm', 'A\\x.dcm']
+    """
+    escaped = _LIKE_AN_ESCAPE.sub(rb"\\x5c", os.fsencode(path))
+    return escaped.decode(errors="backslashreplace")
 
 
 def _unreadable(error: OSError) -> ReadFailedError:
-    reason = os.strerror(error.errno) if error.errno else type(error).__name__
-    return ReadFailedError(f"the file cannot be read: {reason}")
+    return ReadFailedError(f"the file cannot be read: {error.strerror or type(error).__name__}")

@@ -38,7 +38,7 @@ class _OpenPart:
 
     def write(self) -> None:
         """Write the waiting rows as a group."""
-        with _named(self.temporary):
+        with named(self.temporary):
             if self.stream is None:
                 self.stream = self.temporary.open("wb")
             if self.table is None:
@@ -53,7 +53,7 @@ class _OpenPart:
             self.write()
         assert self.table is not None
         assert self.stream is not None
-        with _named(self.temporary):
+        with named(self.temporary):
             self.table.close()
             with self.stream:
                 size = _sync(self.stream)
@@ -102,14 +102,18 @@ class PartFiles:
         return part.number
 
     def finish(self) -> list[PartFile]:
-        """Complete all files; return those that were completed since the last call."""
+        """Complete all files; return those that were not released."""
         for folder in list(self._parts):
             self._end(folder)
-        finished, self._finished, self.bytes = self._finished, [], 0
-        return finished
+        self.bytes = 0
+        return self._finished
+
+    def release(self) -> None:
+        """Leave the completed files to the caller."""
+        self._finished = []
 
     def discard(self) -> None:
-        """Delete the files that `finish` has not returned."""
+        """Delete the files that were not released."""
         for part in self._parts.values():
             part.discard()
         for finished in self._finished:
@@ -166,7 +170,7 @@ def rewrite(source: Path, target: Path, without: Collection[str]) -> tuple[int, 
     rows = 0
     unwanted = pa.array(sorted(without), pa.string())
     try:
-        with _named(target), parquet.ParquetFile(source) as file, target.open("wb") as stream:
+        with named(target), parquet.ParquetFile(source) as file, target.open("wb") as stream:
             with parquet.ParquetWriter(stream, file.schema_arrow, compression="zstd") as writer:
                 for number in range(file.num_row_groups):
                     group = file.read_row_group(number)
@@ -181,8 +185,8 @@ def rewrite(source: Path, target: Path, without: Collection[str]) -> tuple[int, 
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Name a file in the errors of the system that writing it raises."""
+def named(path: Path) -> Iterator[None]:
+    """Name a path in the errors of the system that writing to it raises."""
     try:
         yield
     except OSError as error:
