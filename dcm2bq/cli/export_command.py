@@ -249,7 +249,7 @@ class _Summary:
         self._explain()
         if self._rows["instances"]:
             say()
-            say("Query it with DuckDB:")
+            say("Query it with DuckDB (pip install duckdb-cli):")
             say(f"  duckdb -c {_quoted(self._sql())}")
 
     def _explain(self) -> None:
