@@ -41,10 +41,10 @@ def explain(file: str | None, *, with_values: bool, everything: bool, as_json: b
     """Explain what the privacy options do to headers, or to each element of a file, and why.
 
     Without FILE, the rows of PS3.15 Table E.1-1 that an option of the profile decides are shown,
-    and what privacy.remove and privacy.hash name; with --all, every row. Each line has the tag, the
-    keyword, what happens and what decides it: an option of the configuration, or the row and the
-    column of the table. There, X is remove, Z empty, D replace (here: empty), U hash, K keep and C
-    clean. No key is needed.
+    and what privacy.remove and privacy.hash name; with --all, every row. Nothing is listed unless
+    the configuration has one of these options. Each line has the tag, the keyword, what happens and
+    what decides it: an option of the configuration, or the row and the column of the table. There,
+    X is remove, Z empty, D replace (here: empty), U hash, K keep and C clean. No key is needed.
 
     With FILE, a DICOM object but no archive, each element at every level is shown, in the same way.
     The rules themselves are applied to the header, and what is left is compared with what was
@@ -144,7 +144,10 @@ def _explain_options(config: Config, *, everything: bool, as_json: bool) -> None
                 because = f"{row.decided_by}: {row.condition}" if row.condition else row.decided_by
                 say(f"{row.selector:<8}  {row.keyword or '-':<40}  {row.fate:<8}  {because}")
     rows = ", ".join(f"{number:,} {fate}" for fate, number in counts(explanations).items())
-    say(f"{counted(len(explanations), 'row')}: {rows or 'headers are not changed'}", err=True)
+    if explanations:
+        say(f"{counted(len(explanations), 'row')}: {rows}", err=True)
+    else:
+        say("no privacy option decides about an attribute: headers are not changed", err=True)
     shown = "replaced with keyed hashes" if options.hashes_paths else "in full"
     say(f"names of objects and members in the tables: {shown}", err=True)
     logged = "hashed" if config.log.path == "hash" else "in full"
