@@ -52,7 +52,8 @@ def local(
     The files under DIR, by default samples that come with pydicom, are the objects of a local
     Cloud Storage, which reads them in place. The function receives the events that Eventarc
     would send and writes rows to a local BigQuery; a summary of them is printed. Nothing leaves
-    this machine, and nothing is left on it afterwards.
+    this machine. Only the report and a cache of empty tables stay on it, in the user's cache
+    folder.
 
     Without --once, DIR is watched until Ctrl-C: files that are added, changed or deleted become
     events. Meanwhile, --query in another terminal queries the running stack. If none is running,

@@ -274,7 +274,7 @@ def _ignored_kinds(stack: Stack) -> Iterator[str]:
 
     findings, dicom = names.examine(read)
     if dicom:
-        advice = "--option input.otherNames=sniff records them"
+        advice = "to convert them, add --option input.otherNames=sniff"
         yield f"{findings.share('file')}: {_some(dicom)}; {advice}"
 
 
