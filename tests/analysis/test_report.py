@@ -17,8 +17,17 @@ from dcm2bq.config import Config, from_overrides
 from dcm2bq.tools import query_prices
 from dcm2bq.tools.report import report as tool
 from dcm2bq.tools.report.answers import Answered, Interviewer
+from dcm2bq.tools.report.charts import draw
 from dcm2bq.tools.report.page import Report, render
-from dcm2bq.tools.report.questions import OVERVIEW, SECTIONS, Question, Rows
+from dcm2bq.tools.report.questions import (
+    OVERVIEW,
+    SECTIONS,
+    Bars,
+    Columns,
+    Question,
+    Rows,
+    Step,
+)
 from tests.analysis import test_quality_findings as findings
 from tests.support.analysis_objects import AnalysisObject, published_objects
 from tests.support.browser import Browser, running_browser
@@ -270,6 +279,20 @@ def test_labels_that_are_cut_to_the_same_text_have_bars_of_their_own() -> None:
     label = "A manufacturer with a very long name, model "
     html = page(Answers({question.query(config): sample_rows(question, label, 9)}))
     assert len(set(re.findall(rf'aria-label="{label}\d: ', html))) == 9
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_axes_of_small_counts_have_no_fractions(count: int) -> None:
+    bars = Bars(label="modality", value="studies", unit="studies")
+    columns = Columns(
+        x="year", step=Step.YEAR, least=10, value="studies", part="modality", unit="studies"
+    )
+    row = {"modality": "CT", "year": 2026, "studies": count}
+    for drawing in (bars, columns):
+        svg = draw(drawing, [row])
+        assert svg is not None
+        assert ">1</text>" in svg or ">2</text>" in svg
+        assert not re.search(r"\d\.\d+</text>", svg)
 
 
 def charts() -> int:

@@ -28,6 +28,8 @@ _OTHERS = "others"
 _COLOURS = [f"var(--series-{number})" for number in range(1, _SERIES + 2)]
 _BAR = {"type": "bar", "color": "var(--series-1)"}
 _AXIS_FORMATS = {Measure.COUNT: "~s", Measure.BYTES: "~s", Measure.NUMBER: "~g"}
+_TICKS = 4
+"""About as many labels of values as the width of a chart has room for."""
 _CONFIG = {
     "background": "transparent",
     "font": _FONT,
@@ -95,7 +97,7 @@ def _bars(drawing: Bars, rows: Sequence[Row]) -> Row:
         }
         for position, row in enumerate(rows)
     ]
-    axis = _value_axis(drawing.measure)
+    axis = _value_axis(drawing.measure, max(row[drawing.value] for row in rows))
     return {
         "height": {"step": _BAR_STEP},
         "data": {"values": values},
@@ -124,7 +126,7 @@ def _ranges(drawing: Ranges, rows: Sequence[Row]) -> Row:
         "y": _labels([row[drawing.label] for row in rows]),
         "description": {"field": "said"},
     }
-    axis = _value_axis(Measure.NUMBER)
+    axis = _value_axis(Measure.NUMBER, max(row[drawing.high] for row in rows))
     low = {"field": "low", "type": "quantitative", "title": drawing.unit, "axis": axis}
     middle = {"field": "middle", "type": "quantitative"}
     line = {**_BAR, "type": "rule", "strokeWidth": 6, "opacity": 0.45}
@@ -145,7 +147,10 @@ def _columns(drawing: Columns, rows: Sequence[Row]) -> Row:
     for row in rows:
         part = _text(row[drawing.part])
         sums[row[drawing.x], part if part in parts else _OTHERS] += row[drawing.value]
-    steps = _steps(drawing, {x for x, _ in sums})
+    heights = Counter[Any]()
+    for (x, _), value in sums.items():
+        heights[x] += value
+    steps = _steps(drawing, set(heights))
     values = [
         {
             "x": str(x),
@@ -172,7 +177,7 @@ def _columns(drawing: Columns, rows: Sequence[Row]) -> Row:
                 "field": "value",
                 "type": "quantitative",
                 "title": drawing.unit,
-                "axis": _value_axis(Measure.COUNT),
+                "axis": _value_axis(Measure.COUNT, max(heights.values())),
             },
             "color": {"field": "part", "type": "nominal", "scale": {"domain": parts}},
             "order": {"field": "order", "type": "quantitative"},
@@ -219,9 +224,13 @@ def _labels(labels: Sequence[Any]) -> Row:
     return {"field": "position", "type": "ordinal", "title": None, "axis": axis}
 
 
-def _value_axis(measure: Measure) -> Row:
-    axis = {"format": _AXIS_FORMATS[measure], "tickCount": 4, "domain": False}
-    return axis if measure is Measure.NUMBER else {**axis, "tickMinStep": 1}
+def _value_axis(measure: Measure, largest: float) -> Row:
+    """Return the axis of values up to `largest`; counts and bytes have no fractions."""
+    axis = {"format": _AXIS_FORMATS[measure], "tickCount": _TICKS, "domain": False}
+    if measure is Measure.NUMBER:
+        return axis
+    # Vega allows one tick more than tickMinStep does: 0, 0.5, 1 for a single study
+    return {**axis, "tickCount": max(1, min(_TICKS, largest)), "tickMinStep": 1}
 
 
 def _cut(value: Any) -> str:
