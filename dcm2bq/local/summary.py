@@ -258,7 +258,7 @@ def _ignored_kinds(stack: Stack) -> Iterator[str]:
     ]
     if archives := [name for name in ignored if is_archive_name(name)]:
         count = counted(len(archives), "archive")
-        yield f"{count}: {_some(archives)}; --option input.archives=read opens them"
+        yield f"{count}: {_some(archives)}; to read them, add --option input.archives=read"
     if stack.config.input.other_names == "sniff":
         return
     names: IgnoredNames[str] = IgnoredNames()

@@ -254,7 +254,10 @@ def test_a_huge_file_is_neither_copied_nor_held_in_memory(
 
 def test_ignored_names_that_may_be_dicom_are_listed(run_of_odd_files: Done) -> None:
     out = run_of_odd_files.stdout
-    assert "  2 archives: more.tar.gz, study.zip; --option input.archives=read opens them\n" in out
+    assert (
+        "  2 archives: more.tar.gz, study.zip; to read them, add --option input.archives=read\n"
+        in out
+    )
     assert (
         "  3 of 7 files that input.namePattern excludes begin with DICM: 1.2.840.5, IM0001, "
         "sub/IM0002; to convert them, add --option input.otherNames=sniff\n" in out
