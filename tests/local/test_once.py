@@ -279,7 +279,7 @@ def test_archives_are_expanded_and_counted(run_with_options: tuple[Done, int]) -
         ": 6 in BigQuery, 2 dead letters, 1 ignored, 2 archives with 2 rows of members"
     )
     assert "gs://dicom/study.zip, member cut" in out
-    assert "opens them" not in out
+    assert "to read them" not in out
 
 
 def test_the_summary_has_the_doses_and_no_heading_without_findings(
