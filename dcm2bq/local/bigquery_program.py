@@ -24,9 +24,9 @@ SETTINGS = (
 KEPT_JOBS = 1_000
 """Jobs that are kept after their end: a client reads a result soon after its statement."""
 KEPT_BYTES = 512 << 20
-"""Memory of the results from which on the results of older jobs are dropped."""
-LEAST_KEPT = 32
-"""Jobs that are kept even so: more than run at once, and whose clients still read the results."""
+"""Memory of all results; if they need more, those of the oldest jobs are dropped."""
+LEAST_KEPT = 16
+"""Jobs that are kept even so, twice as many as run at once: their clients still read results."""
 JOBS_TABLE = "jobs"
 
 _SHOW_JOBS = f"""
