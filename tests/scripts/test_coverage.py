@@ -59,7 +59,8 @@ def test_a_process_that_ends_by_exit_is_measured(tmp_path: Path) -> None:
         "import os, sys\nif os.fork() == 0:\n    import dcm2bq.errors\n    os._exit(0)\nos.wait()"
     )
     environ = {
-        **os.environ,
+        # Under `make coverage`, coverage has set variables of its own run.
+        **{name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
         "COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml"),
         "COVERAGE_FILE": str(tmp_path / "data"),
     }
