@@ -4,8 +4,9 @@ import functools
 import importlib
 from typing import Any
 
-RESULTS = "results"
-"""The database, in memory, with the result of each query as a table."""
+RESULTS = "query_results"
+"""The database, in memory, with the result of each query as a table; no project has `_` in its id.
+"""
 RESULTS_SCHEMA = "_results"
 _KEPT_VIEWS = 2_000
 """Tables and views whose columns are kept: more than a dataset has, for several versions of it."""
@@ -21,6 +22,7 @@ class Catalog:
 
     def __init__(self, database: Any) -> None:
         self._fetch, self._quote = database.fetch, database.quote
+        self._projects: set[str] = database._attached  # noqa: SLF001 - not to query for them
         self._not_found = importlib.import_module("duckdb").CatalogException
 
     def fetch(self, sql: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
@@ -65,11 +67,13 @@ class Catalog:
             [dataset, table],
         )
 
-    def schema_version(self, project: str) -> int:
-        """Return a number that changes with each definition of the project, not with its rows."""
+    def schema_versions(self) -> tuple[int, ...]:
+        """Return numbers that change with each definition of a project, not with its rows.
+
+        They are those of all projects in use, since a view may read tables of another project.
+        """
         sql = "SELECT max(schema_version) FROM {0}.ducklake_snapshot"
-        rows = self._metadata(project, sql, [])
-        return int(rows[0][0]) if rows else 0
+        return tuple(self._metadata(project, sql, [])[0][0] for project in sorted(self._projects))
 
     def _results(self, dataset: str, table: str) -> list[tuple[str, str, int]]:
         name = self._quote(RESULTS, dataset, table)
@@ -101,8 +105,8 @@ class KnownColumns:
         if dataset == RESULTS_SCHEMA:
             fields: list[Any] = self._columns(project, dataset, table)
             return fields
-        return list(self._at(self._catalog.schema_version(project), project, dataset, table))
+        return list(self._at(self._catalog.schema_versions(), project, dataset, table))
 
-    def _columns_at(self, _version: int, *table: str) -> list[Any]:
+    def _columns_at(self, _versions: tuple[int, ...], *table: str) -> list[Any]:
         fields: list[Any] = self._columns(*table)
         return fields

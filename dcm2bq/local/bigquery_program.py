@@ -22,7 +22,25 @@ SETTINGS = (
     "SET disabled_optimizers = 'join_order,statistics_propagation'",
 )
 KEPT_JOBS = 1_000
-"""Jobs whose state and results are kept: a client reads a result soon after its statement."""
+"""Jobs that are kept after their end: a client reads a result soon after its statement."""
+KEPT_BYTES = 512 << 20
+"""Memory of all results; if they need more, those of the oldest jobs are dropped."""
+LEAST_KEPT = 16
+"""Jobs that are kept even so, twice as many as run at once: their clients still read results."""
+JOBS_TABLE = "jobs"
+
+_SHOW_JOBS = f"""
+CREATE OR REPLACE TABLE {RESULTS}.main.{JOBS_TABLE} AS
+SELECT
+    job ->> '$.jobReference.projectId' AS project_id,
+    job ->> '$.jobReference.jobId' AS job_id,
+    job ->> '$.statistics.parentJobId' AS parent_job_id,
+    job ->> '$.status.state' AS state,
+    CAST(job ->> '$.statistics.creationTime' AS BIGINT) AS creation_time,
+    job AS resource
+FROM (SELECT CAST(UNNEST(CAST(? AS VARCHAR[])) AS JSON) AS job)
+"""  # noqa: S608
+_MEMORY = "SELECT memory_usage_bytes FROM duckdb_memory() WHERE tag = 'IN_MEMORY_TABLE'"
 
 _TEMPORARY_TABLES = "SELECT table_name FROM duckdb_tables() WHERE temporary"
 
@@ -44,6 +62,7 @@ def set_up() -> None:
     database: Any = importlib.import_module("local_bigquery.engine.database")
     tables: Any = importlib.import_module("local_bigquery.catalog.tables")
     store: Any = importlib.import_module("local_bigquery.jobs.store")
+    views: Any = importlib.import_module("local_bigquery.sql.rules.information_schema")
     for statement in (*SETTINGS, f"ATTACH ':memory:' AS {RESULTS}"):
         database.connection().execute(statement)
     database.connection().execute(f"CREATE SCHEMA {RESULTS}.{RESULTS_SCHEMA}")
@@ -55,10 +74,16 @@ def set_up() -> None:
 
     connection = Connection(database.connection())
     database.connection = lambda: connection
-    catalog = Catalog(database)
-    database.fetch, database.objects = catalog.fetch, catalog.objects
+    catalog, jobs = Catalog(database), Jobs(database)
+
+    def objects(project: str, dataset: str, table: str | None = None) -> list[tuple[str, str, int]]:
+        if (project, dataset, table) == (RESULTS, "main", JOBS_TABLE):
+            jobs.show()
+        return catalog.objects(project, dataset, table)
+
+    database.fetch, database.objects = catalog.fetch, objects
     tables.columns, tables.physical = KnownColumns(catalog, tables.columns), physical
-    jobs = Jobs(database)
+    views.JOBS = views.JOBS.replace("emulator.main.jobs", f"{RESULTS}.main.{JOBS_TABLE}")
     store.save, store.load, store.list_, store.delete = jobs.save, jobs.load, jobs.list, jobs.delete
 
 
@@ -134,20 +159,41 @@ class Jobs:
         self._database = database
         self._model = importlib.import_module("local_bigquery.models").Job
         self._jobs: OrderedDict[tuple[str, str], str] = OrderedDict()
-        self._lock = Lock()
+        self._ended: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._lock, self._table_lock = Lock(), Lock()
 
     def save(self, job: Any) -> Any:
-        """Keep the state of a job."""
+        """Keep the state of a job; forget the jobs that ended long ago."""
         key = job.jobReference.projectId, job.jobReference.jobId
         with self._lock:
             self._jobs[key] = json.dumps(job.dump())
-            old = list(self._jobs)[:-KEPT_JOBS] if len(self._jobs) > KEPT_JOBS else []
-            for each in old:
-                del self._jobs[each]
-        for project, identity in old:
-            name = self._database.quote(RESULTS, RESULTS_SCHEMA, _result(project, identity))
+            if job.status.state != "DONE":
+                return job
+            self._ended[key] = None
+        while old := self._oldest():
+            name = self._database.quote(RESULTS, RESULTS_SCHEMA, _result(*old))
             self._database.execute(f"DROP TABLE IF EXISTS {name}")
         return job
+
+    def _oldest(self) -> tuple[str, str] | None:
+        """Forget the job that ended first, and return it, if there are too many or too large."""
+        with self._lock:
+            if len(self._ended) <= LEAST_KEPT:
+                return None
+            if len(self._ended) <= KEPT_JOBS:
+                ((used,),) = self._database.fetch(_MEMORY)
+                if used <= KEPT_BYTES:
+                    return None
+            old, _ = self._ended.popitem(last=False)
+            self._jobs.pop(old, None)
+            return old
+
+    def show(self) -> None:
+        """Make the table that INFORMATION_SCHEMA.JOBS reads."""
+        with self._lock:
+            resources = list(self._jobs.values())
+        with self._table_lock:
+            self._database.execute(_SHOW_JOBS, [resources])
 
     def load(self, project: str, identity: str) -> Any:
         """Return a job, or None."""
@@ -185,6 +231,7 @@ class Jobs:
         with self._lock:
             for each in (identity, *children):
                 self._jobs.pop((project, each), None)
+                self._ended.pop((project, each), None)
 
 
 if __name__ == "__main__":

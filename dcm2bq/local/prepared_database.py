@@ -27,7 +27,7 @@ MOST_KEPT = 8
 
 _WRITERS = ("local-bigquery", "duckdb", "duckdb-extension-ducklake")
 """The packages that decide the format of the files."""
-_MAKERS = (
+MAKERS = (
     "bigquery/access.py",
     "bigquery/dataset.py",
     "local/bigquery_catalog.py",
@@ -54,7 +54,7 @@ class PreparedDatabase:
     def __init__(self, config: Config) -> None:
         self._is_kept = not config.privacy.is_on
         definitions = schema.load(config, emulators.PROJECT) if self._is_kept else ()
-        makers = [resources.files("dcm2bq").joinpath(name).read_bytes() for name in _MAKERS]
+        makers = [resources.files("dcm2bq").joinpath(name).read_bytes() for name in MAKERS]
         content = repr(([_version(name) for name in _WRITERS], makers, definitions))
         self._folder = user_cache() / "local" / hashlib.sha256(content.encode()).hexdigest()[:32]
 

@@ -37,7 +37,6 @@ def analysis_dataset(bigquery_url: str) -> Iterator[Dataset]:
         _fill_dictionary(dataset)
         dataset.query(f"INSERT INTO protocol_reference VALUES {REFERENCE}")
         yield dataset
-        dataset.query("TRUNCATE TABLE dicom_dictionary; TRUNCATE TABLE protocol_reference")
 
 
 @pytest.fixture(scope="module")

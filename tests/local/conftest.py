@@ -61,7 +61,8 @@ class Cli:
     def call(self, *args: str) -> Done:
         """Run the command in this process, with the running stacks of this environment."""
         with pytest.MonkeyPatch.context() as patch, Captured() as captured:
-            patch.setenv("XDG_RUNTIME_DIR", self.environ["XDG_RUNTIME_DIR"])
+            for name in ("XDG_RUNTIME_DIR", *marked(self.mark)):
+                patch.setenv(name, self.environ[name])
             status = command_line.main(list(args))
             return Done(status, *captured.readouterr())
 

@@ -1,6 +1,6 @@
 """The set-up of the local BigQuery changes what its lookups cost, and nothing that they return."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,6 +10,8 @@ import pytest
 from dcm2bq.local import bigquery_program, servers
 from dcm2bq.local.bigquery_catalog import RESULTS, RESULTS_SCHEMA
 
+type Save = Callable[..., None]
+
 LISTED = "FROM duckdb_columns() WHERE database_name = ? AND schema_name = ? AND table_name = ?"
 REQUIRED = f"SELECT column_name {LISTED} AND NOT is_nullable"
 PRESENT = f"SELECT 1 {LISTED} AND column_name = ?"
@@ -17,6 +19,7 @@ CHANGED = {
     "engine.database": ("connection", "fetch", "objects"),
     "catalog.tables": ("columns", "physical"),
     "jobs.store": ("save", "load", "list_", "delete"),
+    "sql.rules.information_schema": ("JOBS",),
 }
 
 
@@ -87,41 +90,107 @@ def test_columns_follow_every_change_of_a_definition(modules: dict[str, Any]) ->
         names("v")
 
 
-def test_only_the_last_jobs_and_their_results_are_kept(
-    modules: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    database, store = modules["engine.database"], modules["jobs.store"]
-    monkeypatch.setattr(bigquery_program, "KEPT_JOBS", 2)
+def test_columns_of_a_view_follow_changes_in_another_project(modules: dict[str, Any]) -> None:
+    database, tables = modules["engine.database"], modules["catalog.tables"]
     bigquery_program.set_up()
+    database.attach("other")
+    database.execute("CREATE TABLE other.main.t AS SELECT 1 AS n")
+    database.execute("CREATE VIEW local.main.v AS SELECT * FROM other.main.t")
+    (before,) = tables.columns("local", "main", "v")
+    database.execute("CREATE OR REPLACE TABLE other.main.t AS SELECT 'x' AS n")
+    (after,) = tables.columns("local", "main", "v")
+    assert (before.type, after.type) == ("INTEGER", "STRING")
+
+
+@pytest.fixture
+def save(modules: dict[str, Any]) -> Save:
+    """Save a job of the project `local`, and make its result."""
     model = pytest.importorskip("local_bigquery.models").Job
 
-    def save(number: int, state: str = "DONE", parent: str | None = None) -> None:
-        store.save(
+    def save(
+        number: int, state: str = "DONE", parent: str | None = None, result: str = "SELECT 1 AS n"
+    ) -> None:
+        database = modules["engine.database"]
+        name = database.quote(RESULTS, RESULTS_SCHEMA, f"local:{number}")
+        database.execute(f"CREATE OR REPLACE TABLE {name} AS {result}")
+        modules["jobs.store"].save(
             model(
-                jobReference={"projectId": "p", "jobId": str(number)},
+                jobReference={"projectId": "local", "jobId": str(number)},
                 status={"state": state},
                 statistics={"creationTime": str(number), "parentJobId": parent},
             )
         )
-        name = database.quote(RESULTS, RESULTS_SCHEMA, f"p:{number}")
-        database.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT 1 AS n")
+
+    return save
+
+
+def with_results(database: Any) -> list[int]:
+    """Return the numbers of the jobs that have results."""
+    return [
+        number
+        for number in range(10)
+        if database.objects(RESULTS, RESULTS_SCHEMA, f"local:{number}")
+    ]
+
+
+def test_only_the_last_jobs_and_their_results_are_kept(
+    modules: dict[str, Any], save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, store = modules["engine.database"], modules["jobs.store"]
+    monkeypatch.setattr(bigquery_program, "KEPT_JOBS", 2)
+    monkeypatch.setattr(bigquery_program, "LEAST_KEPT", 1)
+    bigquery_program.set_up()
 
     def identities(*conditions: Any) -> list[str]:
-        return [job.jobReference.jobId for job in store.list_("p", *conditions)]
+        return [job.jobReference.jobId for job in store.list_("local", *conditions)]
 
+    save(0, state="RUNNING")
     for number in range(1, 4):
         save(number)
-    save(3, state="RUNNING")
-    assert identities() == ["3", "2"]
-    assert identities(["DONE"]) == identities(None, None, None, 2) == ["2"]
-    assert store.load("p", "1") is None
-    assert store.load("p", "3").status.state == "RUNNING"
-    kept = [bool(database.objects(RESULTS, RESULTS_SCHEMA, f"p:{number}")) for number in (1, 2, 3)]
-    assert kept == [False, True, True]
-    save(4, parent="3")
-    assert identities(None, "3") == ["4"]
-    store.delete("p", "3")
-    assert identities(None, "3") == identities() == []
+    assert identities() == ["3", "2", "0"]
+    assert identities(["DONE"]) == identities(None, None, 1) == ["3", "2"]
+    assert identities(None, None, None, 2) == ["2", "0"]
+    assert store.load("local", "1") is None
+    assert store.load("local", "0").status.state == "RUNNING"
+    assert with_results(database) == [0, 2, 3]
+    save(0)
+    save(4, parent="0")
+    assert identities(None, "0") == ["4"]
+    assert with_results(database) == [0, 4]
+    store.delete("local", "0")
+    assert identities(None, "0") == identities() == []
+
+
+def test_large_results_are_dropped_sooner(
+    modules: dict[str, Any], save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bigquery_program, "KEPT_BYTES", 28 << 20)
+    monkeypatch.setattr(bigquery_program, "LEAST_KEPT", 2)
+    bigquery_program.set_up()
+    large = "SELECT repeat('x', 1000) || n AS s FROM range(12_000) AS t(n)"
+    for number in range(4):
+        save(number)
+    assert with_results(modules["engine.database"]) == [0, 1, 2, 3]
+    save(4, result=large)
+    assert with_results(modules["engine.database"]) == [0, 1, 2, 3, 4]
+    save(5, result=large)
+    assert with_results(modules["engine.database"]) == [4, 5]
+
+
+def test_the_kept_jobs_can_be_queried(modules: dict[str, Any], save: Save) -> None:
+    database = modules["engine.database"]
+    bigquery_program.set_up()
+    query = pytest.importorskip("local_bigquery.jobs.query")
+    statement = "SELECT job_id, state, creation_time FROM `region-us`.INFORMATION_SCHEMA.JOBS"
+    asked = pytest.importorskip("local_bigquery.models").JobConfigurationQuery(query=statement)
+    shown = []
+    for number, state in enumerate(("RUNNING", "DONE")):
+        save(number, state=state)
+        with database.cursor() as cursor:
+            query.execute(cursor, "local", f"after {number}", asked)
+        answer = database.quote(RESULTS, RESULTS_SCHEMA, f"local:after {number}")
+        shown.append(database.fetch(f"SELECT job_id, state FROM {answer} ORDER BY creation_time"))
+    assert shown == [[("0", "RUNNING")], [("0", "RUNNING"), ("1", "DONE")]]
 
 
 def test_the_settings_hold_for_every_connection(modules: dict[str, Any]) -> None:

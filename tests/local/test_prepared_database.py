@@ -7,11 +7,29 @@ import pytest
 
 from dcm2bq import emulators, schema
 from dcm2bq.config import Config, from_overrides
-from dcm2bq.local.prepared_database import MOST_KEPT, PreparedDatabase
+from dcm2bq.local import prepared_database
+from dcm2bq.local.prepared_database import MAKERS, MOST_KEPT, PreparedDatabase
 from dcm2bq.tools.init import SchemaAction, init
 from tests.support.datasets import connect
+from tests.support.function_stack import ROOT
+from tests.unit.test_architecture import imports
 
 CONFIG = from_overrides({"bigQuery": {"projectId": emulators.PROJECT}})
+IMPORTED = {
+    "bigquery/row_sink.py",
+    "config.py",
+    "deadline.py",
+    "emulators.py",
+    "errors.py",
+    "google_errors.py",
+    "schema/__init__.py",
+    "secret_manager.py",
+    "transport.py",
+}
+"""Modules that the makers import but that do not decide how a table is made.
+
+The definitions, which `schema` loads, are in the name of a copy themselves.
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -92,3 +110,33 @@ def test_without_a_cache_folder_nothing_is_kept(
     prepared.keep(folder)
     assert not prepared.lend(tmp_path / "lent")
     assert not (tmp_path / "lent").exists()
+
+
+def test_a_module_that_makers_import_makes_tables_or_is_known_not_to() -> None:
+    """So that a copy which another version of a module made is never lent."""
+    imported = {
+        file.relative_to(ROOT / "dcm2bq").as_posix()
+        for maker in MAKERS
+        for name in imports(ROOT / "dcm2bq" / maker)
+        for file in module_files(name)
+    }
+    assert imported - {*MAKERS} == IMPORTED
+
+
+def module_files(name: str) -> list[Path]:
+    """Return the file of the module of this package that has that name, or that has the name."""
+    path = ROOT.joinpath(*name.split("."))
+    files = (
+        file
+        for module in (path, path.parent)
+        for file in (module.with_suffix(".py"), module / "__init__.py")
+    )
+    return [file for file in files if file.is_relative_to(ROOT / "dcm2bq") and file.is_file()][:1]
+
+
+def test_the_code_of_the_makers_decides_about_the_copy(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PreparedDatabase(CONFIG).keep(folder)
+    monkeypatch.setattr(prepared_database, "MAKERS", ("schema/__init__.py", *MAKERS[1:]))
+    assert not PreparedDatabase(CONFIG).lend(tmp_path / "lent")

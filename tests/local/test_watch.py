@@ -191,9 +191,9 @@ def test_a_value_that_makes_a_query_fail_is_not_printed(watching: Watching) -> N
     assert str(row["PatientID"]) not in line
 
 
-def test_the_readme_shows_the_real_output_for_a_watched_folder(watching: Watching) -> None:
-    block = README.partition("<!-- output of dcm2bq local -->\n")[2].partition("<!-- end of")[0]
-    shown = [line.removeprefix("    ") for line in block.strip("\n").splitlines()]
+@pytest.fixture(scope="module")
+def changed(watching: Watching) -> list[str]:
+    """What is printed about a watched folder and the changes that README shows."""
     ct = (watching.folder / "CT_small.dcm").read_bytes()
     changes = (
         lambda: (watching.folder / "new.dcm").write_bytes(ct),
@@ -205,15 +205,21 @@ def test_the_readme_shows_the_real_output_for_a_watched_folder(watching: Watchin
     for change in changes:
         change()
         watching.line()
-    printed = watching.printed
-    (start,) = (n for n, line in enumerate(printed) if line.startswith("Watching"))
-    assert settled(printed[start:]) == settled(shown)
+    (start,) = (n for n, line in enumerate(watching.printed) if line.startswith("Watching"))
+    return watching.printed[start:]
+
+
+def test_the_readme_shows_the_real_output_for_a_watched_folder(changed: list[str]) -> None:
+    block = README.partition("<!-- output of dcm2bq local -->\n")[2].partition("<!-- end of")[0]
+    shown = [line.removeprefix("    ") for line in block.strip("\n").splitlines()]
+    assert settled(changed) == settled(shown)
 
 
 def settled(lines: list[str]) -> list[str]:
     return [VARYING.sub("...", line) for line in lines]
 
 
+@pytest.mark.usefixtures("changed")
 def test_the_live_view_follows_the_folder(watching: Watching, dicom_files: Path) -> None:
     folder = watching.folder
     (folder / "sub #1").mkdir()
@@ -231,6 +237,7 @@ def test_the_live_view_follows_the_folder(watching: Watching, dicom_files: Path)
     assert counts == {"d": 3, "n": 8}  # the overwritten generation has a marker, too
 
 
+@pytest.mark.usefixtures("changed")
 def test_dead_letters_and_ignored_files_are_printed(watching: Watching, dicom_files: Path) -> None:
     (watching.folder / "bad.dcm").write_text("no DICOM")
     watching.line("new", "bad.dcm: dead letter, NotDicomError: ")

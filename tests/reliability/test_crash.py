@@ -25,7 +25,7 @@ from tests.support.proxy import Fault
 
 Report = Callable[[str], None]
 
-ENOUGH = 80
+ENOUGH, LONG_ENOUGH = 80, 120
 """Waiting events: the function must never be idle when it is killed."""
 
 
@@ -138,16 +138,16 @@ def test_what_was_acknowledged_is_stored(
     stack: Stack, report: Report, number: signal.Signals, *, is_long: bool
 ) -> None:
     wanted = 200 if is_long and number is signal.SIGKILL else 2
-    report(crash(stack, number, wanted))
+    report(crash(stack, number, wanted, LONG_ENOUGH if is_long else ENOUGH))
 
 
-def crash(stack: Stack, number: signal.Signals, wanted: int) -> str:
+def crash(stack: Stack, number: signal.Signals, wanted: int, waiting: int) -> str:
     """Kill the function until that many kills fell into inserts; return the figures."""
     chance = random.Random(20260103)
     history, load = History(stack, chance), EventQueue([])
     kills = during_inserts = 0
     while during_inserts < wanted:
-        load.pending += history.events(ENOUGH - len(load.pending))
+        load.pending += history.events(waiting - len(load.pending))
         with start(stack) as (port, pid), load.running(f"http://127.0.0.1:{port}"):
             time.sleep(chance.uniform(0, 0.3))
             during_inserts += kill(stack, pid, number, chance)

@@ -84,7 +84,8 @@ def borrowed_dataset(
     finally:
         if _etags(bigquery_url, lent.dataset_id) == lent.etags:
             dataset = connect(bigquery_url, _settings(lent.dataset_id))
-            dataset.query("TRUNCATE TABLE instances; TRUNCATE TABLE dead_letter")
+            tables = (name.removeprefix("tables/") for name in names if name.startswith("tables/"))
+            dataset.query("; ".join(f"TRUNCATE TABLE {table}" for table in tables))
             idle.append(lent)
         else:  # the block has changed a definition, or added one
             _drop(bigquery_url, lent.dataset_id)
