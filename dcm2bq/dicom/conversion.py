@@ -101,9 +101,8 @@ def convert(
     bulk_data_root: start of BulkDataURIs with `explicit_bulk_data_root`.
     timeout: in seconds.
     sniff: raise UnlikeDicomError if the first bytes do not look like DICOM.
-    Raises NotDicomError, UnreadableDicomError, ConfigError, and
-    ReadFailedError where another attempt may succeed, such as after the
-    timeout. Errors of the source, such as FileNotFoundError, are not wrapped.
+    Raises NotDicomError, UnreadableDicomError, ConfigError, ReadFailedError
+    (another attempt may succeed), and errors of the source as they are.
     """
     config = _configuration(config, options)
     deadline = NO_DEADLINE if timeout is None else Deadline.after(timeout)
