@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dcm2bq.local import bigquery_program, servers
+from dcm2bq.local import bigquery_jobs, bigquery_program, servers
 from dcm2bq.local.bigquery_catalog import RESULTS, RESULTS_SCHEMA
 
 type Save = Callable[..., None]
@@ -137,8 +137,8 @@ def test_only_the_last_jobs_and_their_results_are_kept(
     modules: dict[str, Any], save: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database, store = modules["engine.database"], modules["jobs.store"]
-    monkeypatch.setattr(bigquery_program, "KEPT_JOBS", 2)
-    monkeypatch.setattr(bigquery_program, "LEAST_KEPT", 1)
+    monkeypatch.setattr(bigquery_jobs, "KEPT_JOBS", 2)
+    monkeypatch.setattr(bigquery_jobs, "LEAST_KEPT", 1)
     bigquery_program.set_up()
 
     def identities(*conditions: Any) -> list[str]:
@@ -164,8 +164,8 @@ def test_only_the_last_jobs_and_their_results_are_kept(
 def test_large_results_are_dropped_sooner(
     modules: dict[str, Any], save: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bigquery_program, "KEPT_BYTES", 28 << 20)
-    monkeypatch.setattr(bigquery_program, "LEAST_KEPT", 2)
+    monkeypatch.setattr(bigquery_jobs, "KEPT_BYTES", 28 << 20)
+    monkeypatch.setattr(bigquery_jobs, "LEAST_KEPT", 2)
     bigquery_program.set_up()
     large = "SELECT repeat('x', 1000) || n AS s FROM range(12_000) AS t(n)"
     for number in range(4):

@@ -22,6 +22,7 @@ IMPORTED = {
     "emulators.py",
     "errors.py",
     "google_errors.py",
+    "local/bigquery_jobs.py",
     "schema/__init__.py",
     "secret_manager.py",
     "transport.py",
