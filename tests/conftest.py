@@ -98,8 +98,10 @@ def clean_environment() -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_known_key() -> None:
+def no_known_key() -> Iterator[None]:
     """Rules that a test made with its key are not those of the next."""
+    privacy_rules.cache_clear()
+    yield
     privacy_rules.cache_clear()
 
 

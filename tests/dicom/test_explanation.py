@@ -12,7 +12,6 @@ from pydicom.data import get_testdata_file
 from dcm2bq.config import Config, from_overrides
 from dcm2bq.dicom import convert, explanation
 from dcm2bq.dicom.explanation import ElementExplanation, Fate, explain_object, explain_rows
-from dcm2bq.dicom.privacy import privacy_rules
 from dcm2bq.dicom.privacy.profile import Action
 from tests.dicom.build import dicom, element, identity, item, sequence
 from tests.support.privacy_options import KEY, PROFILE_WITH_OPTIONS
@@ -34,11 +33,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DCM2BQ_HASH_KEY", KEY)
-    privacy_rules.cache_clear()
-    yield
-    privacy_rules.cache_clear()
 
 
 def configured(privacy: dict[str, Any]) -> Config:

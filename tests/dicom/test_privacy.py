@@ -5,7 +5,6 @@ import hmac
 import io
 import re
 import struct
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -33,11 +32,8 @@ SENTINEL = "SENTINEL"
 
 
 @pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    privacy_rules.cache_clear()
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DCM2BQ_HASH_KEY", KEY)
-    yield
-    privacy_rules.cache_clear()
 
 
 def pseudonym(value: str) -> str:

@@ -1,7 +1,6 @@
 """Real files under the profile with all its options, compared with what pydicom reads."""
 
 import re
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
 from dcm2bq.config import from_overrides
-from dcm2bq.dicom import Conversion, convert, deidentification_codes, privacy_rules
+from dcm2bq.dicom import Conversion, convert, deidentification_codes
 from tests.dicom.build import dicom, element, identity
 from tests.support.privacy_options import KEY, OPTIONS, PROFILE_WITH_OPTIONS
 
@@ -20,11 +19,8 @@ FILES = ("CT_small.dcm", "MR_small.dcm", "test-SR.dcm", "reportsi.dcm", "rtplan.
 
 
 @pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    privacy_rules.cache_clear()
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DCM2BQ_HASH_KEY", KEY)
-    yield
-    privacy_rules.cache_clear()
 
 
 def path(name: str) -> Path:

@@ -2,12 +2,11 @@
 
 import re
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from dcm2bq.dicom import Conversion, convert, privacy_rules
+from dcm2bq.dicom import Conversion, convert
 from tests.dicom.build import IMPLICIT, dicom, element, identity, item, sequence
 from tests.support.privacy_options import KEY
 
@@ -17,11 +16,8 @@ PHILIPS = element(0x20010010, "LO", "Philips Imaging DD 001")
 
 
 @pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    privacy_rules.cache_clear()
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DCM2BQ_HASH_KEY", KEY)
-    yield
-    privacy_rules.cache_clear()
 
 
 def safe(*elements: bytes, transfer_syntax: str = "", more: tuple[str, ...] = ()) -> Conversion:

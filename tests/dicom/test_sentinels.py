@@ -2,12 +2,11 @@
 
 import io
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from dcm2bq.dicom import Conversion, convert, privacy_rules
+from dcm2bq.dicom import Conversion, convert
 from dcm2bq.errors import NotDicomError, UnreadableDicomError
 from tests.dicom.sentinels import (
     KEPT_BY,
@@ -30,11 +29,8 @@ OUTPUTS: tuple[dict[str, Any], ...] = (
 
 
 @pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    privacy_rules.cache_clear()
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DCM2BQ_HASH_KEY", "a key that is long enough")
-    yield
-    privacy_rules.cache_clear()
 
 
 def converted(content: bytes, options: dict[str, Any]) -> Conversion | None:

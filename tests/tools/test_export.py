@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import tracemalloc
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -629,11 +629,9 @@ def test_members_of_archives_are_rows(
 
 
 @pytest.fixture
-def key(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    privacy_rules.cache_clear()
+def key(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setenv("DCM2BQ_HASH_KEY", "a key that is long enough")
-    yield monkeypatch
-    privacy_rules.cache_clear()
+    return monkeypatch
 
 
 def test_hashed_names_and_profiles_leave_nothing_of_a_name_in_the_folder(

@@ -50,13 +50,10 @@ class SecretManager:
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """No key is set or was read."""
     monkeypatch.delenv("DCM2BQ_HASH_KEY", raising=False)
     monkeypatch.setattr(hash_key, "_contents", {})
-    privacy_rules.cache_clear()
-    yield
-    privacy_rules.cache_clear()
 
 
 @pytest.fixture

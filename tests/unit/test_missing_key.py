@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 import pytest
 
 from dcm2bq import config, events
-from dcm2bq.dicom import privacy_rules
 from dcm2bq.errors import ConfigError, NotDicomError
 from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.handler import Handler
@@ -27,11 +26,8 @@ class Attempt:
 
 
 @pytest.fixture(autouse=True)
-def no_key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    privacy_rules.cache_clear()
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DCM2BQ_HASH_KEY", raising=False)
-    yield
-    privacy_rules.cache_clear()
 
 
 @pytest.fixture(params=[{"hash": ["PatientID"]}, {"profile": "basic"}], ids=["hash", "profile"])
