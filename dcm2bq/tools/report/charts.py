@@ -5,6 +5,7 @@ Vega describes each mark by a label that screen readers speak.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -126,7 +127,7 @@ def _ranges(drawing: Ranges, rows: Sequence[Row]) -> Row:
         "y": _labels([row[drawing.label] for row in rows]),
         "description": {"field": "said"},
     }
-    axis = _value_axis(Measure.NUMBER, max(row[drawing.high] for row in rows))
+    axis = _value_axis(Measure.NUMBER)
     low = {"field": "low", "type": "quantitative", "title": drawing.unit, "axis": axis}
     middle = {"field": "middle", "type": "quantitative"}
     line = {**_BAR, "type": "rule", "strokeWidth": 6, "opacity": 0.45}
@@ -224,7 +225,7 @@ def _labels(labels: Sequence[Any]) -> Row:
     return {"field": "position", "type": "ordinal", "title": None, "axis": axis}
 
 
-def _value_axis(measure: Measure, largest: float) -> Row:
+def _value_axis(measure: Measure, largest: float = math.inf) -> Row:
     """Return the axis of values up to `largest`; counts and bytes have no fractions."""
     axis = {"format": _AXIS_FORMATS[measure], "tickCount": _TICKS, "domain": False}
     if measure is Measure.NUMBER:
