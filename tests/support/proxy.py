@@ -28,8 +28,8 @@ class Fault:
 
     `where` is a part of the request line, as is `name`, of an object for instance; `times` is how
     many requests it hits. `after` passes the request on first, so that only the answer is lost.
-    `how` passes it on as well, and spoils the answer: one of `SPOILT`. Refused reads of content are answered in plain text, as
-    Cloud Storage does, whatever the body.
+    `how` passes it on as well, and spoils the answer: one of `SPOILT`. Refused reads of content
+    are answered in plain text, as Cloud Storage does, whatever the body.
     """
 
     where: str
