@@ -1,7 +1,6 @@
 """A function with an event source, and `dcm2bq try` on its bucket."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from tests.support.commands import Done
 from tests.support.datasets import CORE
 from tests.support.event_source import ALL_TRIGGERS, EventSource
 from tests.support.function_stack import Stack, function_stack
+from tests.support.leaping import LeapingTime
 from tests.support.patience import scaled
 
 OVERRIDES = {"bigQuery": {"timeoutSeconds": scaled(3)}, "limits": {"deadlineSeconds": scaled(4)}}
@@ -56,21 +56,6 @@ class Report:
         return {name for name, line in self.lines.items() if line["verdict"] == verdict}
 
 
-class LeapingTime:
-    """The clock of a trial: a pause lasts until the events are settled, and counts in full."""
-
-    def __init__(self, events: EventSource) -> None:
-        self.events = events
-        self._leapt = 0.0
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self._leapt
-
-    def sleep(self, seconds: float) -> None:
-        self.events.settle()
-        self._leapt += seconds
-
-
 Try = Callable[..., Report]
 
 
@@ -110,7 +95,7 @@ def try_it(
     capsys: pytest.CaptureFixture[str],
 ) -> Try:
     """Run `dcm2bq try --json` with the function's configuration, overridden."""
-    clock = LeapingTime(site.events)
+    clock = LeapingTime(site.events.settle)
     monkeypatch.setattr(delivery_steps, "time", clock)
     monkeypatch.setattr(delivery_steps, "_PAUSE_SECONDS", FAULT_SECONDS / 2)
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", site.events.url)
@@ -124,7 +109,7 @@ def try_it(
         events: EventSource = site.events,
         **overrides: Any,
     ) -> Report:
-        clock.events = events
+        clock.rest = events.settle
         monkeypatch.setenv("DCM2BQ_CONFIG", json.dumps(site.config(**overrides)))
         location = f"gs://{bucket}{prefix}"
         status = cli.main(["try", location, "--json", "--timeout", str(seconds)])
