@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import requests
 
 from dcm2bq import events
 from dcm2bq.stored_object import StoredObject
+from tests.support.cloud import ONCE
 from tests.support.function_process import (
     OURS,
     deliver,
@@ -43,10 +45,28 @@ def test_8_objects_of_1_gib_at_once_need_little_memory_and_few_bytes(
     assert 1 <= after["inserts"] - before["inserts"] <= 64
 
 
-@pytest.mark.parametrize("name", ["deflated.zip", "stored.zip", "slices.tar"])
-def test_an_archive_of_1000_slices_needs_little_memory_and_few_requests(
-    name: str, bare_python: Path
-) -> None:
+ARCHIVES = ("deflated.zip", "stored.zip", "slices.tar")
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What the function needed for an archive, and what it stored."""
+
+    status: int
+    memory: int
+    archive: Pieces
+    sink: InsertAll
+
+
+@pytest.fixture(scope="module")
+def footprints(bare_python: Path) -> dict[str, Footprint]:
+    """Of every archive, by a function for each: all at once, since inserts are waited for."""
+    with ThreadPoolExecutor(len(ARCHIVES)) as pool:
+        expanded = pool.map(lambda name: _expand(name, bare_python), ARCHIVES)
+        return dict(zip(ARCHIVES, expanded, strict=True))
+
+
+def _expand(name: str, python: Path) -> Footprint:
     archive, sink = _archive(name), InsertAll()
     sink.seconds = 0.1  # what BigQuery takes; meanwhile rows gather for the next insert
     stored = StoredObject(
@@ -61,19 +81,27 @@ def test_an_archive_of_1000_slices_needs_little_memory_and_few_requests(
             OURS,
             int(storage.rpartition(":")[2]),
             8,
-            python=bare_python,
+            python=python,
             environ={"BIGQUERY_EMULATOR_HOST": bigquery, "DCM2BQ_CONFIG": json.dumps(config)},
         ) as (port, pid),
     ):
-        headers = {**delivery.attributes, "Content-Type": "application/json"}
+        headers = {**delivery.attributes, "Content-Type": "application/json", **ONCE}
         answer = requests.post(
             f"http://127.0.0.1:{port}", delivery.data, headers=headers, timeout=scaled(60)
         )
-        memory = peak_bytes(pid)
-    assert answer.status_code == 200
+        return Footprint(answer.status_code, peak_bytes(pid), archive, sink)
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_an_archive_of_1000_slices_needs_little_memory_and_few_requests(
+    footprints: dict[str, Footprint], name: str
+) -> None:
+    footprint = footprints[name]
+    archive, sink = footprint.archive, footprint.sink
+    assert footprint.status == 200
     assert archive.requests <= 1010
     assert archive.bytes_read <= 70 * MIB
-    assert memory < 200 * 1000 * 1000
+    assert footprint.memory < 200 * 1000 * 1000
     assert sum(sink.batches) == len(sink.stored) == 1001
     assert len(sink.batches) <= 100, "rows are inserted many at a time"
     *rows, expanded = sink.stored.values()

@@ -48,6 +48,13 @@ class Watching:
                 return line
         raise AssertionError(f"no line with {parts}")
 
+    def lines(self, *parts: str) -> None:
+        """Read lines of stdout until each part has been in one of them, in any order."""
+        missing = set(parts)
+        while missing:
+            line = self.line()
+            missing = {part for part in missing if part not in line}
+
     def ask(self, sql: str) -> list[dict[str, object]]:
         done = self.cli.call("local", "--query", sql, "--json")
         assert (done.status, done.err) == (0, "")
@@ -224,11 +231,13 @@ def test_the_live_view_follows_the_folder(watching: Watching, dicom_files: Path)
     folder = watching.folder
     (folder / "sub #1").mkdir()
     shutil.copyfile(dicom_files / "rtplan.dcm", folder / "sub #1" / "new.dcm")
-    watching.line("new", "sub #1/new.dcm: live, RTPLAN")
     shutil.copyfile(dicom_files / "JPEG2000.dcm", folder / "CT_small.dcm")
-    watching.line("changed", "CT_small.dcm: live, NM")
     (folder / "new.dcm").unlink()
-    watching.line("deleted", "new.dcm: no longer live")
+    watching.lines(
+        "new      sub #1/new.dcm: live, RTPLAN",
+        "changed  CT_small.dcm: live, NM",
+        "deleted  new.dcm: no longer live",
+    )
     assert watching.live() == {
         "gs://dicom/CT_small.dcm": "NM",
         "gs://dicom/sub #1/new.dcm": "RTPLAN",
@@ -240,11 +249,13 @@ def test_the_live_view_follows_the_folder(watching: Watching, dicom_files: Path)
 @pytest.mark.usefixtures("changed")
 def test_dead_letters_and_ignored_files_are_printed(watching: Watching, dicom_files: Path) -> None:
     (watching.folder / "bad.dcm").write_text("no DICOM")
-    watching.line("new", "bad.dcm: dead letter, NotDicomError: ")
     (watching.folder / "notes.txt").write_text("text")
-    watching.line("new", "notes.txt: ignored")
     os.mkfifo(watching.folder / "pipe.dcm")
-    watching.line("new", "pipe.dcm: not uploaded: not a regular file")
+    watching.lines(
+        "new      bad.dcm: dead letter, NotDicomError: ",
+        "new      notes.txt: ignored",
+        "new      pipe.dcm: not uploaded: not a regular file",
+    )
     (watching.folder / "pipe.dcm").unlink()
     shutil.copyfile(dicom_files / "MR_small.dcm", watching.folder / "bad.dcm")
     watching.line("changed", "bad.dcm: live, MR")

@@ -13,7 +13,7 @@ from typing import Any
 import requests
 
 from dcm2bq.local import servers
-from tests.support.cloud import TYPE_PREFIX, Event
+from tests.support.cloud import ONCE, TYPE_PREFIX, Event
 from tests.support.patience import until
 from tests.support.processes import guarded
 
@@ -75,7 +75,7 @@ class Notification:
 
     def push(self, url: str) -> requests.Response:
         """Deliver the message as a push subscription does."""
-        return requests.post(url, json=self.body, timeout=600)
+        return requests.post(url, json=self.body, headers=ONCE, timeout=600)
 
     def trigger(self, url: str, *, structured: bool = False) -> requests.Response:
         """Deliver the message as an Eventarc trigger of the topic does."""
