@@ -229,7 +229,7 @@ def test_a_run_whose_pipeline_could_not_start_says_why(
             launch.go(refuse)
         assert ending() == (FAILURE, "Dataflow: HTTP 403")
         launch.resume()
-        assert len(launch.shards) == 2
+        assert len(launch.shards) > 1
         with pytest.raises(KeyboardInterrupt):
             launch.go(submit, launch.shards[:1])
         assert ending() == (RUNNING, "")
