@@ -141,14 +141,6 @@ def test_an_interrupted_run_can_be_resumed(
     assert len(site.rows()) == good
 
 
-def test_two_processes_load_what_one_does(site: Site) -> None:
-    bad_paths, _ = fill(site, 70, 5)
-    done = site.backfill("--shard-objects", "15", "--processes", "2")
-    assert done.status == 0, done.err
-    assert site.live() == good_objects(site, bad_paths)
-    assert {letter["path"] for letter in site.dead_letters()} == bad_paths
-
-
 def test_two_concurrent_runs_leave_one_live_row_per_object(site: Site) -> None:
     bad_paths, _ = fill(site, 70, 5)
     done: list[int] = []
