@@ -1,7 +1,6 @@
 """A backfill has the effect of events, also while events arrive and after it was killed."""
 
 import json
-import os
 import signal
 import threading
 import uuid
@@ -60,15 +59,18 @@ def test_a_bucket_is_loaded_while_events_arrive(
     good, bad, shard = counts
     bad_paths, resources = fill(site, good, bad)
     environ = {**site.environ, "DCM2BQ_CONFIG": json.dumps(site.overrides)}
-    with servers.function_server(tmp_path, ROOT / "main.py", environ) as url:
+    with (
+        servers.function_server(tmp_path, ROOT / "main.py", environ) as url,
+        ThreadPoolExecutor(1) as pool,
+    ):
         trigger = Trigger(url, connections=4)
-        process = site.start("--shard-objects", str(shard))
+        run = pool.submit(site.backfill, "--shard-objects", str(shard))
         delivered = 0
-        while process.poll() is None and delivered < len(resources):
+        while not run.done() and delivered < len(resources):
             event = Event(kind=EventKind.FINALIZED, resource=resources[delivered])
             assert trigger.deliver(EventDelivery(event=event)).failure is None
             delivered += 10
-        done = finish(process)
+        done = run.result()
         trigger.close()
     assert done.status == 0, done.err
     assert delivered > 10
@@ -111,16 +113,17 @@ def test_an_interrupted_run_can_be_resumed(
 ) -> None:
     good, bad, shard = counts
     bad_paths, _ = fill(site, good, bad)
-    process = site.start("--shard-objects", str(shard))
-    until(lambda: site.staged_records() >= 1 or process.poll() is not None)
-    assert process.poll() is None
+    options = ("--shard-objects", str(shard))
     if how == "SIGKILL":
-        os.killpg(process.pid, signal.SIGKILL)
+        ended = site.killed(lambda: site.staged_records() >= 1, *options)
+        assert ended.status == -9
     else:
+        process = site.start(*options)
+        until(lambda: site.staged_records() >= 1 or process.poll() is not None)
+        assert process.poll() is None
         process.send_signal(signal.SIGINT)
-    ended = finish(process)
-    assert ended.status == (-9 if how == "SIGKILL" else 130)
-    if how == "SIGINT":
+        ended = finish(process)
+        assert ended.status == 130
         assert "\ninterrupted; resume it with:\n  dcm2bq backfill gs://" in ended.err
         assert ended.err.endswith(f" --resume {ended.run}\n")
     assert len(site.live()) < good

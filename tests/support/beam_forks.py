@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 _PR_SET_PDEATHSIG = 1  # prctl(2): a signal when the parent ends
 _FILES = 3
@@ -31,10 +31,16 @@ class BeamForks:
 
     address: Path
 
-    def run(self, arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[int, str, str]:
+    def run(
+        self,
+        arguments: Sequence[str],
+        environ: Mapping[str, str],
+        on_start: Callable[[int], object] = lambda _: None,
+    ) -> tuple[int, str, str]:
         """Run `dcm2bq` with the arguments; return its exit status, stdout and stderr.
 
-        Another thread may run one at the same time.
+        `on_start` is called with the id of the process, which is also that of its group. Another
+        thread may run one at the same time.
         """
         with (
             TemporaryFile("w+") as request,
@@ -47,11 +53,18 @@ class BeamForks:
             connection.connect(str(self.address))
             files = [request.fileno(), out.fileno(), err.fileno()]
             socket.send_fds(connection, [b"run"], files)
-            status = connection.recv(16)
-            assert status, "the process to fork has ended"
+            with connection.makefile() as answers:
+                on_start(_number(answers))
+                status = _number(answers)
             out.seek(0)
             err.seek(0)
-            return int(status), out.read(), err.read()
+            return status, out.read(), err.read()
+
+
+def _number(answers: TextIO) -> int:
+    line = answers.readline()
+    assert line, "the process to fork has ended"
+    return int(line)
 
 
 @contextmanager
@@ -103,8 +116,9 @@ def _answer(connection: socket.socket, main: Callable[[], int], end: "_End") -> 
     if child == 0:
         connection.close()
         _run(main, end, request, out, err)
+    connection.sendall(f"{child}\n".encode())
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    connection.sendall(str(status).encode())
+    connection.sendall(f"{status}\n".encode())
     os._exit(0)
 
 
