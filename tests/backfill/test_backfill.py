@@ -98,7 +98,7 @@ def test_objects_of_other_names_are_loaded_if_they_begin_like_dicom(site: Site) 
     loaded = sorted(site.objects.items())
     site.upload("report.pdf", b"%PDF-1.7" * 99)
     site.upload("forged", bytes(128) + b"DICM" + b"\xff" * 99)
-    done = site.backfill()
+    done = site.backfill("--all")
     assert done.status == 0, done.err
     assert site.live() == loaded
     assert [letter["path"].rpartition("/")[2] for letter in site.dead_letters()] == ["forged"]

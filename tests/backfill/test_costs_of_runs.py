@@ -148,7 +148,7 @@ def test_a_bucket_with_autoclass_is_read_only_with_consent(billed: Site) -> None
         unknown.err
     )
     assert billed.names("b/") == []
-    assert billed.backfill("--classes", "STANDARD").status == 0
+    assert billed.backfill("--all", "--classes", "STANDARD").status == 0
     whole = billed.backfill("--yes-autoclass")
     assert whole.status == 0
     for folder in ("shards/", "batches/", "loaded/"):

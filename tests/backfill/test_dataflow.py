@@ -231,7 +231,7 @@ def submit(site: Site, folder: Path, end: str) -> Done:
     """
     with serving(jobs(end)) as url, credentials(folder) as file:
         endpoint = f"--dataflow_endpoint={url.replace('127.0.0.1', 'localhost')}"
-        options = ("--", endpoint, "--sdk_container_image=image")
+        options = ("--all", "--", endpoint, "--sdk_container_image=image")
         return site.backfill(*FLAGS, *options, GOOGLE_APPLICATION_CREDENTIALS=str(file))
 
 

@@ -131,7 +131,7 @@ def test_two_processes_load_what_one_does_and_read_the_key(
     for number in range(20):
         hashing.upload(f"{number:02}.dcm", CT_SMALL)
     hashing.upload("bad.dcm", b"not DICOM")
-    done = hashing.backfill("--processes", "2", "--shard-objects", "4")
+    done = hashing.backfill("--all", "--processes", "2", "--shard-objects", "4")
     assert done.status == 0, done.err
     versions = {
         path_of(hashing, uri.rpartition("/")[2]): version
