@@ -5,6 +5,7 @@ and of what is imported need a process that starts from nothing.
 """
 
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -75,6 +76,8 @@ def _serve(address: str) -> None:
     from dcm2bq.tools.backfill import launch  # noqa: F401, PLC0415
     from dcm2bq.tools.backfill.runners import dataflow, in_process  # noqa: F401, PLC0415
 
+    # Python collects garbage before it ends, and would go through all that was imported: 0.4 s.
+    gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that answer
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
