@@ -25,9 +25,9 @@ from dcm2bq.tools.backfill.launch import count
 from dcm2bq.tools.backfill.run_records import Run, new_id
 from tests.backfill.test_dataflow import specify
 from tests.support.backfill_site import CT_SMALL, Site
-from tests.support.beam_forks import BeamForks
 from tests.support.cloud import TYPE_PREFIX, Event
 from tests.support.datasets import borrowed_dataset, in_dataset
+from tests.support.forks import Forks
 from tests.support.function_stack import ROOT
 from tests.support.http_server import Exchange, serving
 from tests.support.proxy import Fault, LoadingBigQuery, Proxy
@@ -107,7 +107,7 @@ def hashing(
     storage_url: str,
     bigquery_url: str,
     labelled_dataset: Dataset,
-    forks: BeamForks,
+    forks: Forks,
     secrets: SecretManager,
 ) -> Iterator[Site]:
     """A source with one object, and the labelled dataset."""

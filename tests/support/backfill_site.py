@@ -16,8 +16,8 @@ from dcm2bq import config
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.local import servers
 from dcm2bq.local.bucket import Bucket
-from tests.support.beam_forks import BeamForks
 from tests.support.commands import Done
+from tests.support.forks import Forks
 from tests.support.function_stack import ROOT, unique
 from tests.support.processes import guarded
 from tests.support.proxy import Proxy
@@ -45,7 +45,7 @@ class Site:
         storage_url: str,
         bigquery_url: str,
         dataset: Dataset,
-        forks: BeamForks | None = None,
+        forks: Forks | None = None,
     ) -> None:
         self.storage = storage
         self.forks = forks

@@ -25,7 +25,7 @@ _FILES = 3
 
 
 @dataclass(frozen=True)
-class BeamForks:
+class Forks:
     """A process to fork, which listens on a socket."""
 
     address: Path
@@ -54,7 +54,7 @@ class BeamForks:
 
 
 @contextmanager
-def beam_forks(python: Path, environ: Mapping[str, str]) -> Iterator[BeamForks]:
+def forking(python: Path, environ: Mapping[str, str]) -> Iterator[Forks]:
     """Start the process with the Python of the environment that has Apache Beam."""
     from tests.support.processes import guarded  # noqa: PLC0415 - not in Beam's environment
 
@@ -65,7 +65,7 @@ def beam_forks(python: Path, environ: Mapping[str, str]) -> Iterator[BeamForks]:
             try:
                 assert process.stdout is not None
                 assert process.stdout.readline() == b"ready\n"
-                yield BeamForks(address)
+                yield Forks(address)
             finally:
                 process.terminate()
 
