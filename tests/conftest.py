@@ -16,6 +16,7 @@ import pytest
 from dcm2bq.dicom import privacy_rules
 from dcm2bq.local import servers
 from tests.support.environment import kept_environment
+from tests.support.function_forks import ended_function_forks
 
 if importlib.util.find_spec("apache_beam") is None:
     collect_ignore = ["beam"]  # run from the environment that has Apache Beam
@@ -103,6 +104,13 @@ def no_known_key() -> Iterator[None]:
     privacy_rules.cache_clear()
     yield
     privacy_rules.cache_clear()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_forks_left() -> Iterator[None]:
+    """The process that functions are forked from ends with the tests."""
+    with ended_function_forks():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,12 @@ from tests.support.datasets import borrowed_dataset
 from tests.support.forks import Forks, forking
 from tests.support.proxy import LoadingBigQuery, Proxy
 
+IMPORTED = (
+    *("dcm2bq.cli", "dcm2bq.tools.backfill.launch"),
+    *("dcm2bq.tools.backfill.runners.dataflow", "dcm2bq.tools.backfill.runners.in_process"),
+)
+"""What a backfill imports, at the latest when it runs."""
+
 
 @pytest.fixture(scope="package")
 def dataset(bigquery_url: str) -> Iterator[Dataset]:
@@ -24,7 +30,7 @@ def dataset(bigquery_url: str) -> Iterator[Dataset]:
 def forks() -> Iterator[Forks]:
     """A process that has imported Apache Beam."""
     assert PYTHON.exists(), "make test makes .venv-backfill"
-    with forking(PYTHON, servers.isolated(os.environ)) as forks:
+    with forking(PYTHON, servers.isolated(os.environ), IMPORTED) as forks:
         yield forks
 
 

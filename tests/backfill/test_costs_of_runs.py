@@ -22,9 +22,7 @@ RETRIEVAL = {"STANDARD": 0.0, "NEARLINE": 0.01, "COLDLINE": 0.02, "ARCHIVE": 0.0
 
 
 @pytest.fixture
-def billed(
-    storage_url: str, bigquery_url: str, dataset: Dataset, forks: Forks
-) -> Iterator[Site]:
+def billed(storage_url: str, bigquery_url: str, dataset: Dataset, forks: Forks) -> Iterator[Site]:
     """Fresh buckets in a Cloud Storage that counts by storage class."""
     with (
         BilledStorage(storage_url).running() as storage,

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.reliability.conftest import MakeStack, retry_dead_letters
 from tests.reliability.state_machine import CONTENTS
 from tests.support.cloud import Event, google_error, row_error
+from tests.support.function_forks import function_forks
 from tests.support.function_process import OURS, function
 from tests.support.function_stack import Stack, unique
 from tests.support.http_server import Exchange, serving
@@ -173,19 +175,22 @@ def look_at_one(stack: Stack, outcome: Outcome) -> Seen:
     return look_at(stack, {"": outcome})[""]
 
 
-def elsewhere(stack: Stack, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a function on the stack, with other servers."""
+@contextmanager
+def running(stack: Stack, environ: Mapping[str, str]) -> Iterator[int]:
+    """Run a function on the stack with other servers; yield its port."""
     options = {
         "bigQuery": {"datasetId": stack.dataset.dataset_id, "timeoutSeconds": BRIEF},
         "limits": {"deadlineSeconds": BRIEF},
     }
-    return {
+    environ = {
         "BIGQUERY_EMULATOR_HOST": stack.bigquery.url,
         "STORAGE_EMULATOR_HOST": stack.storage.url,
         "DCM2BQ_CONFIG": json.dumps(options),
         "NO_GCE_CHECK": "true",
         **environ,
     }
+    with function(OURS, 0, 4, environ=environ, forks=function_forks()) as (port, _):
+        yield port
 
 
 def storage_faults(stack: Stack) -> dict[Name, Outcome]:
@@ -210,7 +215,7 @@ def bigquery_faults(stack: Stack) -> dict[Name, Outcome]:
     """
     outcomes: dict[Name, Outcome] = {}
     with (
-        function(OURS, 0, 4, environ=elsewhere(stack, {})) as (port, _),
+        running(stack, {}) as port,
         ThreadPoolExecutor(1) as beside,
     ):
         for name, fault in BIGQUERY.items():
@@ -226,7 +231,7 @@ def bigquery_faults(stack: Stack) -> dict[Name, Outcome]:
 def unknown_server(stack: Stack, name: str) -> dict[Name, Outcome]:
     """Deliver an event to a function that cannot find one of the servers."""
     variable, url = UNKNOWN[name]
-    with function(OURS, 0, 4, environ=elsewhere(stack, {variable: url})) as (port, _):
+    with running(stack, {variable: url}) as port:
         return {("server", name): post(stack, upload(stack), f"http://127.0.0.1:{port}")}
 
 
@@ -387,7 +392,7 @@ def token_faults(stack: Stack, service: str, folder: Path) -> dict[Name, Outcome
         key = folder / "key.json"
         write_key(key, f"{token_url}/token")
         environ = {service: "", "GOOGLE_APPLICATION_CREDENTIALS": str(key)}
-        with function(OURS, 0, 4, environ=elsewhere(stack, environ)) as (port, _):
+        with running(stack, environ) as port:
             for fault in TOKENS:
                 endpoint.fault, endpoint.requests = fault, 0
                 event = upload(stack)

@@ -92,9 +92,10 @@ class Site:
 
     def command(self, *words: str, **environ: str) -> Done:
         """Run `dcm2bq` with these words to its end: in a fork, if there is a process to fork."""
+        command = [str(DCM2BQ), *words]
         if self.forks:
-            return Done(*self.forks.run(words, {**self._variables(), **environ}))
-        return finish(self.run([str(DCM2BQ), *words], **environ))
+            return Done(*self.forks.run(command, {**self._variables(), **environ}))
+        return finish(self.run(command, **environ))
 
     @property
     def staging_folder(self) -> str:

@@ -1,66 +1,107 @@
-"""Runs of the command in forks of a process that has already imported Apache Beam.
+"""Programs run in forks of a process that has already imported the packages that they need.
 
-The import takes 1.5 s of CPU, half of what a backfill of a few objects takes. Only tests of signals
-and of what is imported need a process that starts from nothing.
+The import of Apache Beam takes 1.5 s of CPU, more than a backfill of a few objects; the import of
+what the function needs takes 0.5 s. Only tests of interrupts, of memory and of what is imported
+need a process that starts from nothing.
 """
 
 import ctypes
 import gc
+import importlib
 import json
 import os
+import runpy
 import signal
 import socket
+import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1  # prctl(2): a signal when the parent ends
 _FILES = 3
-"""What a request sends: the files of the arguments and environment, of stdout and of stderr."""
+"""What a request sends: the files of the command and environment, of stdout and of stderr."""
+_NUMBER = struct.Struct("i")
+"""An answer: first the id of the process, and once the process has ended, its exit status."""
 
 
-@dataclass(frozen=True)
+class Fork:
+    """A process that runs a program, with the methods of `subprocess.Popen` that tests need."""
+
+    def __init__(self, connection: socket.socket, command: Sequence[str]) -> None:
+        self._connection = connection
+        self.args = command
+        self.pid = self._receive()
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit status, if the process has ended."""
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit status once the process has ended."""
+        if self.returncode is None:
+            self._connection.settimeout(timeout)
+            try:
+                self.returncode = self._receive()
+            except (TimeoutError, BlockingIOError):
+                raise subprocess.TimeoutExpired(self.args, timeout or 0) from None
+            self._connection.close()
+        return self.returncode
+
+    def terminate(self) -> None:
+        """Send SIGTERM, unless the process has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGTERM)
+
+    def _receive(self) -> int:
+        answer = self._connection.recv(_NUMBER.size)
+        assert answer, "the process to fork has ended"
+        number: int = _NUMBER.unpack(answer)[0]
+        return number
+
+
 class Forks:
     """A process to fork, which listens on a socket."""
 
-    address: Path
+    def __init__(self, address: Path) -> None:
+        self._address = address
 
-    def run(self, arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[int, str, str]:
-        """Run `dcm2bq` with the arguments; return its exit status, stdout and stderr.
+    def start(self, command: Sequence[str], environ: Mapping[str, str], out: int, err: int) -> Fork:
+        """Run a Python script in a new session, with these file descriptors.
 
-        Another thread may run one at the same time.
+        It does not outlive the process to fork. Another thread may start one at the same time.
         """
-        with (
-            TemporaryFile("w+") as request,
-            TemporaryFile("w+") as out,
-            TemporaryFile("w+") as err,
-            socket.socket(socket.AF_UNIX) as connection,
-        ):
-            json.dump([list(arguments), dict(environ)], request)
+        with TemporaryFile("w+") as request:
+            json.dump([list(command), dict(environ)], request)
             request.seek(0)
-            connection.connect(str(self.address))
-            files = [request.fileno(), out.fileno(), err.fileno()]
-            socket.send_fds(connection, [b"run"], files)
-            status = connection.recv(16)
-            assert status, "the process to fork has ended"
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect(str(self._address))
+            socket.send_fds(connection, [b"run"], [request.fileno(), out, err])
+            return Fork(connection, command)
+
+    def run(self, command: Sequence[str], environ: Mapping[str, str]) -> tuple[int, str, str]:
+        """Run a Python script to its end; return its exit status, stdout and stderr."""
+        with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+            status = self.start(command, environ, out.fileno(), err.fileno()).wait()
             out.seek(0)
             err.seek(0)
-            return int(status), out.read(), err.read()
+            return status, out.read(), err.read()
 
 
 @contextmanager
-def forking(python: Path, environ: Mapping[str, str]) -> Iterator[Forks]:
-    """Start the process with the Python of the environment that has Apache Beam."""
+def forking(python: Path, environ: Mapping[str, str], modules: Sequence[str]) -> Iterator[Forks]:
+    """Start the process with the Python of some environment; it imports the modules."""
     from tests.support.processes import guarded  # noqa: PLC0415 - not in Beam's environment
 
-    with TemporaryDirectory(prefix="beam-") as folder:  # a short path: sockets allow 100 bytes
+    with TemporaryDirectory(prefix="forks-") as folder:  # a short path: sockets allow 100 bytes
         address = Path(folder, "socket")
-        command = guarded([python, "-P", __file__, address])
+        command = guarded([python, "-P", __file__, address, *modules])
         with subprocess.Popen(command, env=dict(environ), stdout=subprocess.PIPE) as process:
             try:
                 assert process.stdout is not None
@@ -70,13 +111,11 @@ def forking(python: Path, environ: Mapping[str, str]) -> Iterator[Forks]:
                 process.terminate()
 
 
-def _serve(address: str) -> None:
-    """Answer requests, each in a process that waits for the run."""
-    from dcm2bq.cli import main  # noqa: PLC0415
-    from dcm2bq.tools.backfill import launch  # noqa: F401, PLC0415
-    from dcm2bq.tools.backfill.runners import dataflow, in_process  # noqa: F401, PLC0415
-
-    # Python collects garbage before it ends, and would go through all that was imported: 0.4 s.
+def _serve(address: str, modules: Sequence[str]) -> None:
+    """Answer requests, each in a process that waits for the program."""
+    for module in modules:
+        importlib.import_module(module)
+    # Python collects garbage before it ends. After Apache Beam's import that takes 0.4 s.
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that answer
     with socket.socket(socket.AF_UNIX) as listener:
@@ -89,35 +128,46 @@ def _serve(address: str) -> None:
             with connection:
                 if os.fork() == 0:
                     listener.close()
-                    _answer(connection, main)
+                    _answer(connection)
 
 
-def _answer(connection: socket.socket, main: Callable[[], int]) -> None:
-    """Run the command in another process, so that it can end as any process does."""
+def _answer(connection: socket.socket) -> None:
+    """Run the program in another process, so that it can end as any process does."""
     _end_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _, (request, out, err), _, _ = socket.recv_fds(connection, 16, _FILES)
     child = os.fork()
     if child == 0:
         connection.close()
-        _run(main, request, out, err)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    connection.sendall(str(status).encode())
+        _run(request, out, err)
+        sys.exit()
+    for file in (request, out, err):
+        os.close(file)
+    connection.sendall(_NUMBER.pack(child))
+    end = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert end is not None
+    status = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+    connection.sendall(_NUMBER.pack(status))
+    connection.recv(1)  # no other process gets the id before the status has been received
+    os.waitpid(child, 0)
     os._exit(0)
 
 
-def _run(main: Callable[[], int], request: int, out: int, err: int) -> NoReturn:
+def _run(request: int, out: int, err: int) -> None:
     _end_with_parent()
     os.setsid()
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(out, 1)
-    os.dup2(err, 2)
-    with os.fdopen(request) as file:
-        arguments, environ = json.load(file)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for number, file in enumerate((nothing, out, err)):
+        os.dup2(file, number)
+        os.close(file)
+    with os.fdopen(request) as contents:
+        command, environ = json.load(contents)
     os.environ.clear()
     os.environ.update(environ)
-    sys.argv = ["dcm2bq", *arguments]
-    sys.exit(main())
+    # Python reads this variable only when it starts.
+    sys.path[:0] = filter(None, environ.get("PYTHONPATH", "").split(os.pathsep))
+    sys.argv = command
+    runpy.run_path(command[0], run_name="__main__")
 
 
 def _end_with_parent() -> None:
@@ -126,4 +176,4 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    _serve(sys.argv[1], sys.argv[2:])
