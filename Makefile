@@ -36,8 +36,12 @@ run: $(READY) ## Ingest real DICOM files with the real function, on this machine
 	@$(BIN)/dcm2bq local --once
 
 .PHONY: test
-test: $(READY) $(BEAM_READY) ## Run every test
+test: environments ## Run every test
 	@BIN=$(BIN) BEAM_BIN=$(BEAM_BIN) scripts/run_tests.sh $(PYTEST_ARGS)
+
+.PHONY: environments
+environments:
+	@$(MAKE) --no-print-directory --jobs=2 $(READY) $(BEAM_READY)
 
 .PHONY: test-light
 test-light: $(READY) ## Run the tests that do not need BigQuery, on any supported Python
@@ -47,11 +51,11 @@ test-light: $(READY) ## Run the tests that do not need BigQuery, on any supporte
 LIGHT := tests/unit tests/dicom tests/cli tests/gcs tests/scripts tests/release
 
 .PHONY: coverage
-coverage: $(READY) $(BEAM_READY) ## Run every test, and measure the lines that run in any process
+coverage: environments ## Run every test, and measure the lines that run in any process
 	@BIN=$(BIN) BEAM_BIN=$(BEAM_BIN) scripts/coverage.sh $(PYTEST_ARGS)
 
 .PHONY: soak-backfill
-soak-backfill: $(READY) $(BEAM_READY) ## Backfill 20,200 objects while events arrive, and after being killed
+soak-backfill: environments ## Backfill 20,200 objects while events arrive, and after being killed
 	@$(BIN)/pytest --long tests/backfill/test_backfill.py $(PYTEST_ARGS)
 
 .PHONY: check
@@ -73,7 +77,7 @@ check-terraform: $(READY)
 	@scripts/check_terraform.sh
 
 .PHONY: bench
-bench: $(READY) $(BEAM_READY) ## Measure the cost beside that of the obvious implementation
+bench: environments ## Measure the cost beside that of the obvious implementation
 	@for name in conversion reading archives function cold_start backfill lookups; do \
 		echo "## $$name"; $(BIN)/python -m benchmarks.bench_$$name $(BENCH_ARGS) || exit 1; echo; done
 

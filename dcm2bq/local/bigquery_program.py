@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dcm2bq.local.bigquery_catalog import RESULTS, RESULTS_SCHEMA, Catalog, KnownColumns
+from dcm2bq.local.bigquery_catalog import RESULTS, RESULTS_SCHEMA, Catalog
 from dcm2bq.local.bigquery_jobs import JOBS_TABLE, Jobs, result_name
 
 SETTINGS = (
@@ -37,9 +37,12 @@ def main() -> None:
 def set_up() -> None:
     """Open the database with `SETTINGS`, and keep in memory what a restart need not find."""
     database: Any = importlib.import_module("local_bigquery.engine.database")
+    metadata: Any = importlib.import_module("local_bigquery.catalog.metadata")
+    row_access: Any = importlib.import_module("local_bigquery.catalog.row_access")
     tables: Any = importlib.import_module("local_bigquery.catalog.tables")
     store: Any = importlib.import_module("local_bigquery.jobs.store")
     views: Any = importlib.import_module("local_bigquery.sql.rules.information_schema")
+    store_natively(database)
     for statement in (*SETTINGS, f"ATTACH ':memory:' AS {RESULTS}"):
         database.connection().execute(statement)
     database.connection().execute(f"CREATE SCHEMA {RESULTS}.{RESULTS_SCHEMA}")
@@ -49,30 +52,56 @@ def set_up() -> None:
             return RESULTS, dataset, result_name(project, table)
         return project, dataset, table
 
-    connection = Connection(database.connection())
+    catalog, jobs = Catalog(database, tables.columns), Jobs(database)
+    connection = Connection(database.connection(), catalog.note)
     database.connection = lambda: connection
-    catalog, jobs = Catalog(database), Jobs(database)
 
     def objects(project: str, dataset: str, table: str | None = None) -> list[tuple[str, str, int]]:
         if (project, dataset, table) == (RESULTS, "main", JOBS_TABLE):
             jobs.show()
         return catalog.objects(project, dataset, table)
 
-    database.fetch, database.objects = catalog.fetch, objects
-    tables.columns, tables.physical = KnownColumns(catalog, tables.columns), physical
+    database.objects = objects
+    for module in (database, metadata, row_access):
+        module.fetch = catalog.fetch
+    tables.columns, tables.physical = catalog.columns, physical
     views.JOBS = views.JOBS.replace("emulator.main.jobs", f"{RESULTS}.main.{JOBS_TABLE}")
     store.save, store.load, store.list_, store.delete = jobs.save, jobs.load, jobs.list, jobs.delete
 
 
-class Connection:
-    """DuckDB's connection, with cursors that need not look for temporary tables at first."""
+def store_natively(database: Any) -> None:
+    """Keep each project in a file of DuckDB's own format rather than in a DuckLake.
 
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
+    DuckLake is for large tables on object storage: of each small statement it takes half the time.
+    """
+    folder = database.settings.data_dir / "projects"
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def attach(connection: Any, project: str) -> None:
+        file = str(folder / f"{project}.duckdb").replace("'", "''")
+        name = database.quote(project)
+        # The first version that has parameters with types in table functions is 1.4.
+        connection.execute(f"ATTACH IF NOT EXISTS '{file}' AS {name} (STORAGE_VERSION 'v1.4.0')")
+        database._attached.add(project)  # noqa: SLF001
+
+    database._attach = attach  # noqa: SLF001
+    database.projects = lambda: sorted(database._attached)  # noqa: SLF001
+    for file in folder.glob("*.duckdb"):
+        database.attach(file.stem)
+
+
+class Connection:
+    """DuckDB's connection, with cursors that need not look for temporary tables at first.
+
+    `note` is called with each statement that a cursor has run.
+    """
+
+    def __init__(self, connection: Any, note: Callable[[str], None]) -> None:
+        self._connection, self._note = connection, note
 
     def cursor(self) -> "Cursor":
         """Return another connection to the same databases."""
-        return Cursor(self._connection.cursor())
+        return Cursor(self._connection.cursor(), self._note)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
@@ -86,15 +115,18 @@ class Cursor(Connection):
     plans the query.
     """
 
-    def __init__(self, connection: Any) -> None:
-        super().__init__(connection)
+    def __init__(self, connection: Any, note: Callable[[str], None]) -> None:
+        super().__init__(connection, note)
         self._new = True
         self._last: tuple[str, Description] | None = None
 
-    def execute(self, *arguments: Any) -> Any:
+    def execute(self, statement: str, *parameters: Any) -> Any:
         """Run a statement, which may change what a query returns."""
         self._new, self._last = False, None
-        return self._connection.execute(*arguments)
+        try:
+            return self._connection.execute(statement, *parameters)
+        finally:
+            self._note(statement)
 
     def sql(self, query: str, params: dict[str, Any] | None = None) -> Any:
         """Return the relation of a query.

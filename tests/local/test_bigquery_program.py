@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dcm2bq.local import bigquery_jobs, bigquery_program, servers
-from dcm2bq.local.bigquery_catalog import RESULTS, RESULTS_SCHEMA
+from dcm2bq.local.bigquery_catalog import RESULTS, RESULTS_SCHEMA, Catalog
 
 type Save = Callable[..., None]
 
@@ -16,7 +16,9 @@ LISTED = "FROM duckdb_columns() WHERE database_name = ? AND schema_name = ? AND 
 REQUIRED = f"SELECT column_name {LISTED} AND NOT is_nullable"
 PRESENT = f"SELECT 1 {LISTED} AND column_name = ?"
 CHANGED = {
-    "engine.database": ("connection", "fetch", "objects"),
+    "engine.database": ("_attach", "connection", "fetch", "objects", "projects"),
+    "catalog.metadata": ("fetch",),
+    "catalog.row_access": ("fetch",),
     "catalog.tables": ("columns", "physical"),
     "jobs.store": ("save", "load", "list_", "delete"),
     "sql.rules.information_schema": ("JOBS",),
@@ -102,6 +104,97 @@ def test_columns_of_a_view_follow_changes_in_another_project(modules: dict[str, 
     assert (before.type, after.type) == ("INTEGER", "STRING")
 
 
+def test_resources_follow_every_change(modules: dict[str, Any]) -> None:
+    metadata, row_access = modules["catalog.metadata"], modules["catalog.row_access"]
+    models = pytest.importorskip("local_bigquery.models")
+    bigquery_program.set_up()
+    place = ("local", "d", "t")
+
+    def described() -> tuple[str | None, int]:
+        table = metadata.load(models.Table, *place)
+        return table and table.description, len(row_access.secured())
+
+    assert described() == (None, 0)
+    metadata.save(models.Table(description="first"), *place)
+    assert described() == ("first", 0)
+    metadata.save(models.Table(description="second"), *place)
+    metadata.save(models.RowAccessPolicy(filterPredicate="TRUE"), *place, "policy")
+    assert described() == ("second", 1)
+    metadata.delete(models.Table, *place)
+    metadata.delete(models.RowAccessPolicy, *place)
+    assert described() == (None, 0)
+
+
+def test_an_answer_from_before_a_change_is_not_kept(modules: dict[str, Any]) -> None:
+    database, tables = modules["engine.database"], modules["catalog.tables"]
+    described = tables.columns
+
+    def changed_meanwhile(*place: str) -> Any:
+        fields = described(*place)
+        if not changes:
+            changes.append("ALTER TABLE local.main.t ADD COLUMN b VARCHAR")
+            database.execute(changes[0])
+        return fields
+
+    changes: list[str] = []
+    tables.columns = changed_meanwhile
+    bigquery_program.set_up()
+    database.execute("CREATE TABLE local.main.t (a INTEGER)")
+    before, after = (tables.columns("local", "main", "t") for _ in range(2))
+    assert [field.name for field in before] == ["a"]
+    assert [field.name for field in after] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "keeps"),
+    [
+        ("SELECT 1", True),
+        ("/* A comment. */ /* Another. */\n WITH t AS (SELECT 1) FROM t", True),
+        ('INSERT INTO "local"."d"."t" SELECT 1', True),
+        ("INSERT OR REPLACE INTO emulator.tables VALUES (?, ?)", False),
+        ("DELETE FROM emulator.tables WHERE dataset_id = ?", False),
+        ('DELETE FROM "local"."d"."emulator" WHERE TRUE', True),
+        (f'CREATE OR REPLACE TABLE "{RESULTS}"."{RESULTS_SCHEMA}"."x" AS SELECT 1', True),
+        (f'CREATE OR REPLACE TABLE "local"."{RESULTS}"."x" AS SELECT 1', False),
+        ("CREATE OR REPLACE TEMP TABLE t AS SELECT 1", True),
+        ("CREATE OR REPLACE VIEW v AS SELECT 1", False),
+        ("/* SELECT */ ALTER TABLE t ADD COLUMN b VARCHAR", False),
+        ("DROP TABLE IF EXISTS t", False),
+        ("COMMIT", False),
+    ],
+)
+def test_only_changes_of_definitions_are_noted(
+    modules: dict[str, Any], statement: str, *, keeps: bool
+) -> None:
+    bigquery_program.set_up()
+    asked: list[str] = []
+
+    def columns(*place: str) -> list[Any]:
+        asked.append(".".join(place))
+        return []
+
+    catalog = Catalog(modules["engine.database"], columns)
+    catalog.columns("local", "d", "t")
+    catalog.note(statement)
+    catalog.columns("local", "d", "t")
+    assert asked == ["local.d.t"] * (1 if keeps else 2)
+
+
+def test_every_project_is_found_again_after_a_restart(modules: dict[str, Any]) -> None:
+    database = modules["engine.database"]
+    original = database.connection, database.fetch
+    bigquery_program.set_up()
+    database.attach("example.com:other")
+    database.execute('CREATE TABLE "example.com:other".main.t AS SELECT 7 AS n')
+    database.connection().close()
+    database._connect.cache_clear()
+    database._attached.clear()
+    database.connection, database.fetch = original
+    bigquery_program.set_up()
+    assert database.projects() == ["example.com:other", "local"]
+    assert database.fetch('FROM "example.com:other".main.t') == [(7,)]
+
+
 @pytest.fixture
 def save(modules: dict[str, Any]) -> Save:
     """Save a job of the project `local`, and make its result."""
@@ -164,7 +257,7 @@ def test_only_the_last_jobs_and_their_results_are_kept(
 def test_large_results_are_dropped_sooner(
     modules: dict[str, Any], save: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bigquery_jobs, "KEPT_BYTES", 28 << 20)
+    monkeypatch.setattr(bigquery_jobs, "KEPT_BYTES", 20 << 20)
     monkeypatch.setattr(bigquery_jobs, "LEAST_KEPT", 2)
     bigquery_program.set_up()
     large = "SELECT repeat('x', 1000) || n AS s FROM range(12_000) AS t(n)"

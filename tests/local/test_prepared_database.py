@@ -40,7 +40,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "dcm2bq" / "local"
 
 
-FILE = Path("bigquery", "data", "local.ducklake")
+FILE = Path("bigquery", "data", "projects", "local.duckdb")
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_later_starts_begin_with_empty_tables(
     )  # views take seconds
     assert start(tmp_path / "first") == (False, {SchemaAction.CREATED})
     assert start(tmp_path / "second") == (True, {SchemaAction.UNCHANGED})
-    (file,) = cache.glob("*/*.ducklake")
+    (file,) = cache.glob("*/projects/*.duckdb")
     file.write_text("damaged")
     assert start(tmp_path / "third") == (False, {SchemaAction.CREATED})
     assert file.read_bytes() != b"damaged"
