@@ -6,6 +6,8 @@ A command imports what it needs when it runs, so that `--help` is fast and the b
 is enough for every command but `local`, `backfill`, `report` and `export`.
 """
 
+import atexit
+import gc
 import io
 import os
 import sys
@@ -47,6 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     `argv` excludes the program's name; by default it is that of the process.
     """
+    if argv is None:
+        # Imported modules are never garbage. Without this, Python looks at each of their objects
+        # at exit, which takes 0.3 s of CPU after a backfill.
+        atexit.register(gc.freeze)
     debug = False
     try:
         arguments = list(sys.argv[1:] if argv is None else argv)

@@ -65,15 +65,17 @@ class PreparedDatabase:
 
         `exits` stops it.
         """
-        if self.lend(folder):
+        is_lent = self.lend(folder)
+        if is_lent:
             try:
                 url = exits.enter_context(servers.bigquery_server(folder, port, storage=storage))
-            except servers.ServerError:  # the copy is damaged
-                _remove(self._folder)
+            except servers.ServerError:
                 shutil.rmtree(servers.bigquery_data(folder), ignore_errors=True)
             else:
                 return StartedServer(url, has_tables=True)
         url = exits.enter_context(servers.bigquery_server(folder, port, storage=storage))
+        if is_lent:  # the copy is damaged, since the server starts without it
+            _remove(self._folder)
         return StartedServer(url, has_tables=False)
 
     def lend(self, folder: Path) -> bool:

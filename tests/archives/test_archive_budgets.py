@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from dcm2bq import dicom
-from dcm2bq.archives import members
+from dcm2bq.archives import bounds, members
 from dcm2bq.config import Config, Limits
 from dcm2bq.deadline import NO_DEADLINE, Deadline
 from dcm2bq.dicom.read.source import Source
@@ -21,6 +21,7 @@ from tests.archives.reading import contents
 from tests.archives.test_tar_members import tarred
 from tests.archives.test_zip_members import zipped
 from tests.support.http_server import serving
+from tests.support.leaping import leaping
 from tests.support.patience import scaled
 from tests.support.slices import PIXELS, Pieces, head, tar_gz_of, tar_of, zip_of
 from tests.support.sparse import encapsulated
@@ -174,11 +175,12 @@ def test_an_archive_that_takes_longer_than_its_deadline_is_too_large() -> None:
 def test_an_archive_that_was_delayed_is_not_too_large() -> None:
     """By slow inserts, or because other objects held the memory: the next attempt can succeed."""
     source = Distant([tarred({str(n): bytes(n * 500) for n in range(100, 250)})], 0.02)
-    rest = members(source, "x.tar", Limits(), Deadline.after(2))
-    next(rest)
-    time.sleep(1.1)
-    with pytest.raises(ReadFailedError):
-        list(rest)
+    with leaping(bounds) as clock:
+        rest = members(source, "x.tar", Limits(), Deadline.after(2))
+        next(rest)
+        clock.sleep(1.1)
+        with pytest.raises(ReadFailedError):
+            list(rest)
 
 
 @pytest.mark.parametrize("name", ["x.zip", "x.tar"])
@@ -188,15 +190,16 @@ def test_a_source_that_stalls_makes_no_archive_too_large(name: str) -> None:
     class Stalling(Pieces):
         def read_at(self, offset: int, n: int) -> bytes:
             if self.requests > 3:
-                time.sleep(max(deadline.left, 0) + 0.01)
+                clock.sleep(max(deadline.left, 0) + 0.01)
                 raise ReadFailedError("no time left to read the object")
             return super().read_at(offset, n)
 
     files = {str(n): bytes(n * 5000) for n in range(100, 150)}
     archive = zipped(files, zipfile.ZIP_STORED) if name == "x.zip" else tarred(files)
-    deadline = Deadline.after(1)
-    with pytest.raises(ReadFailedError):
-        list(members(Stalling([archive]), name, Limits(), deadline))
+    with leaping(bounds) as clock:
+        deadline = Deadline.after(1)
+        with pytest.raises(ReadFailedError):
+            list(members(Stalling([archive]), name, Limits(), deadline))
 
 
 def test_an_object_that_is_no_archive_costs_no_more_than_a_read() -> None:

@@ -1,7 +1,6 @@
 """A backfill has the effect of events, also while events arrive and after it was killed."""
 
 import json
-import os
 import signal
 import threading
 import uuid
@@ -60,15 +59,18 @@ def test_a_bucket_is_loaded_while_events_arrive(
     good, bad, shard = counts
     bad_paths, resources = fill(site, good, bad)
     environ = {**site.environ, "DCM2BQ_CONFIG": json.dumps(site.overrides)}
-    with forked_function(tmp_path, ROOT / "main.py", environ) as url:
+    with (
+        forked_function(tmp_path, ROOT / "main.py", environ) as url,
+        ThreadPoolExecutor(1) as pool,
+    ):
         trigger = Trigger(url, connections=4)
-        process = site.start("--shard-objects", str(shard))
+        run = pool.submit(site.backfill, "--shard-objects", str(shard))
         delivered = 0
-        while process.poll() is None and delivered < len(resources):
+        while not run.done() and delivered < len(resources):
             event = Event(kind=EventKind.FINALIZED, resource=resources[delivered])
             assert trigger.deliver(EventDelivery(event=event)).failure is None
             delivered += 10
-        done = finish(process)
+        done = run.result()
         trigger.close()
     assert done.status == 0, done.err
     assert delivered > 10
@@ -96,7 +98,7 @@ def test_objects_of_other_names_are_loaded_if_they_begin_like_dicom(site: Site) 
     loaded = sorted(site.objects.items())
     site.upload("report.pdf", b"%PDF-1.7" * 99)
     site.upload("forged", bytes(128) + b"DICM" + b"\xff" * 99)
-    done = site.backfill()
+    done = site.backfill("--all")
     assert done.status == 0, done.err
     assert site.live() == loaded
     assert [letter["path"].rpartition("/")[2] for letter in site.dead_letters()] == ["forged"]
@@ -111,16 +113,17 @@ def test_an_interrupted_run_can_be_resumed(
 ) -> None:
     good, bad, shard = counts
     bad_paths, _ = fill(site, good, bad)
-    process = site.start("--shard-objects", str(shard))
-    until(lambda: site.staged_records() >= 1 or process.poll() is not None)
-    assert process.poll() is None
+    options = ("--shard-objects", str(shard))
     if how == "SIGKILL":
-        os.killpg(process.pid, signal.SIGKILL)
+        ended = site.killed(lambda: site.staged_records() >= 1, *options)
+        assert ended.status == -9
     else:
+        process = site.start(*options)
+        until(lambda: site.staged_records() >= 1 or process.poll() is not None)
+        assert process.poll() is None
         process.send_signal(signal.SIGINT)
-    ended = finish(process)
-    assert ended.status == (-9 if how == "SIGKILL" else 130)
-    if how == "SIGINT":
+        ended = finish(process)
+        assert ended.status == 130
         assert "\ninterrupted; resume it with:\n  dcm2bq backfill gs://" in ended.err
         assert ended.err.endswith(f" --resume {ended.run}\n")
     assert len(site.live()) < good
@@ -139,14 +142,6 @@ def test_an_interrupted_run_can_be_resumed(
     assert not site.staged(ended.run, "rows/")
     assert once_more.out == resumed.out
     assert len(site.rows()) == good
-
-
-def test_two_processes_load_what_one_does(site: Site) -> None:
-    bad_paths, _ = fill(site, 70, 5)
-    done = site.backfill("--shard-objects", "15", "--processes", "2")
-    assert done.status == 0, done.err
-    assert site.live() == good_objects(site, bad_paths)
-    assert {letter["path"] for letter in site.dead_letters()} == bad_paths
 
 
 def test_two_concurrent_runs_leave_one_live_row_per_object(site: Site) -> None:

@@ -32,7 +32,7 @@ def test_an_unreadable_object_becomes_a_dead_letter(site: Site) -> None:
     for number in range(12):
         site.upload(f"{number:02}.dcm", MR_SMALL)
     site.storage.faults = [Fault("/05.dcm?alt=media", 403)]
-    done = site.backfill()
+    done = site.backfill("--all")
     assert done.status == 0, done.err
     assert "11 inserted, 1 dead letter," in done.out
     assert done.err.endswith(
@@ -109,13 +109,15 @@ def test_records_of_another_version_are_a_configuration_error(site: Site, conten
     )
 
 
-@pytest.mark.parametrize("number", [3, 30])
-def test_a_run_that_failed_in_an_outage_can_be_resumed(site: Site, number: int) -> None:
+@pytest.mark.parametrize(("number", "options"), [(3, ()), (30, ("--all",))])
+def test_a_run_that_failed_in_an_outage_can_be_resumed(
+    site: Site, number: int, options: tuple[str, ...]
+) -> None:
     site.overrides["limits"] = {"deadlineSeconds": 1}
     for n in range(number):
         site.upload(f"{n}.dcm", MR_SMALL)
     site.storage.faults = [Fault(f"/b/{site.source.name}/o/", 503)]
-    done = site.backfill()
+    done = site.backfill(*options)
     assert done.status == 3
     hint = f"run {done.run} did not finish; resume it with:\n  dcm2bq backfill gs://"
     assert hint in done.err
@@ -124,7 +126,7 @@ def test_a_run_that_failed_in_an_outage_can_be_resumed(site: Site, number: int) 
     assert (site.live(), site.dead_letters()) == ([], [])
     assert site.staged(done.run, "shards/") == []
     site.storage.faults = []
-    resumed = site.backfill("--resume", done.run)
+    resumed = site.backfill(*options, "--resume", done.run)
     assert resumed.status == 0, resumed.err
     assert site.live() == sorted(site.objects.items())
 
@@ -229,7 +231,7 @@ def test_a_run_whose_pipeline_could_not_start_says_why(
             launch.go(refuse)
         assert ending() == (FAILURE, "Dataflow: HTTP 403")
         launch.resume()
-        assert len(launch.shards) == 2
+        assert len(launch.shards) > 1
         with pytest.raises(KeyboardInterrupt):
             launch.go(submit, launch.shards[:1])
         assert ending() == (RUNNING, "")
@@ -249,12 +251,12 @@ def test_a_shard_fails_if_its_rows_cannot_be_staged(site: Site) -> None:
 
 def test_the_first_record_of_a_shard_decides_what_is_loaded(site: Site) -> None:
     site.upload("a.dcm", MR_SMALL)
-    done = site.backfill("--keep-staged")
+    done = site.backfill("--all", "--keep-staged")
     assert done.status == 0
     for name in site.staged(done.run, "loaded/"):
         site.staging.delete(f"b/{done.run}/{name}")
     site.upload("b.dcm", CT_SMALL)
-    resumed = site.backfill("--resume", done.run)
+    resumed = site.backfill("--all", "--resume", done.run)
     assert resumed.status == 0, resumed.err
     assert resumed.out == done.out
     assert len(site.rows()) == 1
@@ -264,9 +266,9 @@ def test_the_first_record_of_a_shard_decides_what_is_loaded(site: Site) -> None:
 
 def test_a_run_is_resumed_only_with_its_own_configuration(site: Site) -> None:
     site.upload("a.dcm", MR_SMALL)
-    done = site.backfill()
+    done = site.backfill("--all")
     site.overrides["jsonOutput"] = {"ignorePrivate": True}
-    other = site.backfill("--resume", done.run)
+    other = site.backfill("--all", "--resume", done.run)
     assert other.status == 2
     reason = (
         "jsonOutput.ignorePrivate was False when it began and is True now; "
@@ -314,7 +316,7 @@ def test_a_bucket_not_in_input_buckets_is_not_loaded(
     assert cli.main(["backfill", f"gs://{site.source.name}", "--dry-run"]) == 2
     assert capsys.readouterr().err == refused
     site.overrides["input"] = {"buckets": [site.source.name]}
-    assert site.backfill().status == 0
+    assert site.backfill("--all").status == 0
 
 
 @pytest.mark.parametrize(
@@ -451,7 +453,7 @@ def test_a_dry_run_counts_known_objects_separately(
 def test_only_objects_under_the_prefix_are_loaded(site: Site) -> None:
     for name in ("a/1.dcm", "a/2.dcm", "ab/3.dcm", "b/4.dcm"):
         site.upload(name, MR_SMALL)
-    assert site.backfill(where="a/").status == 0
+    assert site.backfill("--all", where="a/").status == 0
     assert [path.rpartition("/")[2] for path, _ in site.live()] == ["1.dcm", "2.dcm"]
 
 

@@ -1,18 +1,15 @@
 """What a backfill costs is what its estimate says, and a budget is kept."""
 
 import json
-import os
 import re
-import signal
 from collections.abc import Iterator
 
 import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
-from tests.support.backfill_site import MR_SMALL, Site, finish
+from tests.support.backfill_site import MR_SMALL, Site
 from tests.support.billed_storage import CLASSES, BilledStorage
 from tests.support.forks import Forks
-from tests.support.patience import until
 from tests.support.proxy import LoadingBigQuery
 
 CLASS_A = {"STANDARD": 0.000005, "NEARLINE": 0.00001, "COLDLINE": 0.00002, "ARCHIVE": 0.00005}
@@ -97,11 +94,8 @@ def test_a_budget_is_kept_by_runs_that_are_killed_and_resumed(billed: Site) -> N
     storage.fetched.clear()
     storage.reads.clear()
     earlier = billed.staged_records()
-    process = billed.start("--shard-objects", "2", "--budget-usd", "0.0016")
-    until(lambda: billed.staged_records() > earlier or process.poll() is not None)
-    assert process.poll() is None
-    os.killpg(process.pid, signal.SIGKILL)
-    killed = finish(process)
+    budget = ("--shard-objects", "2", "--budget-usd", "0.0016")
+    killed = billed.killed(lambda: billed.staged_records() > earlier, *budget)
     assert killed.status == -9
     assert re.search(r"budget of \$0.00: covers [2-9] of 1[0-9] remaining shards", killed.err), (
         killed.err
@@ -152,7 +146,7 @@ def test_a_bucket_with_autoclass_is_read_only_with_consent(billed: Site) -> None
         unknown.err
     )
     assert billed.names("b/") == []
-    assert billed.backfill("--classes", "STANDARD").status == 0
+    assert billed.backfill("--all", "--classes", "STANDARD").status == 0
     whole = billed.backfill("--yes-autoclass")
     assert whole.status == 0
     for folder in ("shards/", "batches/", "loaded/"):

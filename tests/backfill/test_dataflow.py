@@ -225,10 +225,14 @@ def jobs(end: str) -> Callable[[Exchange], None]:
 
 
 def submit(site: Site, folder: Path, end: str) -> Done:
-    """Submit a job to a Dataflow on this machine, and wait for its end."""
+    """Submit a job to a Dataflow on this machine, and wait for its end.
+
+    The workers have a container, so that no packages are downloaded for them.
+    """
     with serving(jobs(end)) as url, credentials(folder) as file:
         endpoint = f"--dataflow_endpoint={url.replace('127.0.0.1', 'localhost')}"
-        return site.backfill(*FLAGS, "--", endpoint, GOOGLE_APPLICATION_CREDENTIALS=str(file))
+        options = ("--all", "--", endpoint, "--sdk_container_image=image")
+        return site.backfill(*FLAGS, *options, GOOGLE_APPLICATION_CREDENTIALS=str(file))
 
 
 def test_a_failed_job_has_its_own_exit_status(site: Site, tmp_path: Path) -> None:

@@ -125,14 +125,26 @@ def hashing(
         yield site
 
 
-def test_each_process_reads_the_key(hashing: Site, secrets: SecretManager) -> None:
-    done = hashing.backfill("--processes", "2")
+def test_two_processes_load_what_one_does_and_read_the_key(
+    hashing: Site, secrets: SecretManager
+) -> None:
+    for number in range(20):
+        hashing.upload(f"{number:02}.dcm", CT_SMALL)
+    hashing.upload("bad.dcm", b"not DICOM")
+    done = hashing.backfill("--all", "--processes", "2", "--shard-objects", "4")
     assert done.status == 0, done.err
-    (row,) = hashing.rows()
-    assert row["PatientID"] == hmac.digest(KEY, b"1CT1", hashlib.sha256).hex().upper()
-    days = hmac.digest(KEY, b"dcm2bq\0days of a patient\0" + b"1CT1\0", hashlib.sha256)
-    assert row["StudyDate"] == STUDY_DATE - timedelta(int.from_bytes(days) % 365 + 1)
-    assert row["path"] == path_of(hashing, "ct.dcm")
+    versions = {
+        path_of(hashing, uri.rpartition("/")[2]): version
+        for uri, version in hashing.objects.items()
+    }
+    (letter,) = hashing.dead_letters()
+    assert letter["path"] == path_of(hashing, "bad.dcm")
+    del versions[letter["path"]]
+    assert dict(hashing.live()) == versions
+    for row in hashing.rows():
+        assert row["PatientID"] == hmac.digest(KEY, b"1CT1", hashlib.sha256).hex().upper()
+        days = hmac.digest(KEY, b"dcm2bq\0days of a patient\0" + b"1CT1\0", hashlib.sha256)
+        assert row["StudyDate"] == STUDY_DATE - timedelta(int.from_bytes(days) % 365 + 1)
     assert secrets.requests >= 2
     assert "SENTINEL" not in done.out + done.err
 

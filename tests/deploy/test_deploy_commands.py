@@ -26,6 +26,8 @@ from dcm2bq import cli
 from dcm2bq.errors import ConfigError
 from tests.support import pages
 from tests.support.archive_files import zip_of
+from tests.support.cloud import google_error
+from tests.support.http_server import serving
 from tests.support.pages import ROOT, Line
 from tests.support.terraform_blocks import parsed
 
@@ -197,12 +199,20 @@ def test_a_line_of_dcm2bq_is_parsed_by_dcm2bq(line: Line, folder: Path) -> None:
             parse(words)
 
 
+@pytest.fixture(scope="module")
+def refusing_url() -> Iterator[str]:
+    """A server that refuses every request at once, for good."""
+    refusal = google_error(403, "accessDenied")
+    with serving(lambda exchange: exchange.answer(403, refusal)) as url:
+        yield url
+
+
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(
     "text", sorted({line.text for line in of("dcm2bq") if not is_mention(line)})
 )
 def test_a_line_of_dcm2bq_is_no_wrong_usage_when_it_runs(
-    text: str, storage_url: str, monkeypatch: pytest.MonkeyPatch
+    text: str, refusing_url: str, storage_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some contradictions are found by the command itself: it runs until BigQuery is asked."""
     words = [os.path.expanduser(word) for word in shlex.split(text)]  # noqa: PTH111 - as a shell
@@ -210,10 +220,8 @@ def test_a_line_of_dcm2bq_is_no_wrong_usage_when_it_runs(
         pytest.skip("it starts servers; what it says of itself is in README's own tests")
     if "-o" in words:  # a file that is there is not replaced
         Path(words[words.index("-o") + 1]).unlink(missing_ok=True)
-    settings = {"bigQuery": {"timeoutSeconds": 1}, "limits": {"deadlineSeconds": 1}}
-    monkeypatch.setenv("DCM2BQ_CONFIG", json.dumps(settings))
     monkeypatch.setenv("DCM2BQ_HASH_KEY", "a key that is long enough")
-    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", refusing_url)
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_url)
     result = CliRunner().invoke(cli.commands, written_out(words)[1:], standalone_mode=False)
     error = result.exception

@@ -14,6 +14,8 @@ OVERRIDES = {
     "limits": {"deadlineSeconds": scaled(4)},
     "log": {"level": "DEBUG"},
 }
+THREADS = 16
+"""As many events as tests send at once, so that none waits for another's deadline."""
 
 
 @pytest.fixture(scope="package")
@@ -21,7 +23,7 @@ def running_stack(
     tmp_path_factory: pytest.TempPathFactory, bigquery_url: str, storage_url: str
 ) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("function")
-    with function_stack(folder, bigquery_url, storage_url, OVERRIDES) as stack:
+    with function_stack(folder, bigquery_url, storage_url, OVERRIDES, threads=THREADS) as stack:
         yield stack
 
 

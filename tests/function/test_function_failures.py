@@ -1,10 +1,12 @@
 """How the function answers each failure, and what the tables hold afterwards."""
 
 import gzip
+import io
 import json
 import struct
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from pydicom.uid import UID
 
 from dcm2bq import schema
 from dcm2bq.local import servers
+from tests.function.conftest import THREADS
 from tests.support.cloud import (
     SENTINEL,
     Event,
@@ -76,6 +79,100 @@ def old(event: Event) -> Event:
     """Return the event as if its deliveries had failed for longer than allowed."""
     time = datetime.now(UTC) - timedelta(seconds=43200 + 60)
     return replace(event, time=time.isoformat())
+
+
+def patient() -> bytes:
+    """Return a DICOM file whose texts are all the sentinel, with values that violate their VRs."""
+    data = Dataset()
+    data.SOPClassUID = UID("1.2.840.10008.5.1.4.1.1.2")
+    data.SOPInstanceUID = UID("1.2.3")
+    data.PatientName = data.PatientID = data.PatientComments = SENTINEL
+    data.add_new(0x00080020, "LO", SENTINEL)
+    data.add_new(0x00181041, "LO", SENTINEL)
+    data.file_meta = FileMetaDataset()
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+    data.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.1")
+    stream = io.BytesIO()
+    dcmwrite(stream, data, enforce_file_format=True)
+    content = stream.getvalue()
+    return content.replace(struct.pack("<HH", 8, 0x20) + b"LO", struct.pack("<HH", 8, 0x20) + b"DA")
+
+
+WHOLE = patient()
+BODIES = (WHOLE, WHOLE[:-7], SENTINEL.encode() * 50, WHOLE + SENTINEL.encode())
+"""Whole, cut, no DICOM, and misread: letters of the name where an element's header should be."""
+
+FAILURES: dict[str, dict[str, Fault]] = {
+    "none": {},
+    "storage: HTTP 503": {"storage": Fault(DOWNLOAD, 503, google_error(503, "backendError"))},
+    "storage: HTTP 400": {"storage": Fault(DOWNLOAD, 400, google_error(400, "invalid"))},
+    "storage: reset": {"storage": Fault(DOWNLOAD)},
+    "bigquery: HTTP 400": {"bigquery": Fault(INSERT_ALL, 400, google_error(400, "invalid"))},
+    "bigquery: HTTP 403": {"bigquery": Fault(INSERT_ALL, 403, google_error(403, SENTINEL))},
+    "bigquery: row error": {"bigquery": Fault(INSERT_ALL, 200, row_error("invalid", SENTINEL))},
+    "bigquery: no JSON": {"bigquery": Fault(INSERT_ALL, 200, SENTINEL.encode())},
+    "bigquery: odd row errors": {
+        "bigquery": Fault(INSERT_ALL, 200, b'{"insertErrors": [{"SENTINEL^PATIENT": 1}]}')
+    },
+    "bigquery: reset": {"bigquery": Fault(INSERT_ALL)},
+}
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """An event, and how the function answered it."""
+
+    event: Event
+    answer: requests.Response
+
+
+def deliver(stack: Stack, events: Mapping[str, Sequence[Event]]) -> dict[str, list[Delivery]]:
+    """Deliver events all at once, and remove the faults that they have met."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        answers = {
+            name: [(event, pool.submit(event.post, stack.url)) for event in group]
+            for name, group in events.items()
+        }
+    stack.storage.faults, stack.bigquery.faults = [], []
+    return {
+        name: [Delivery(event, answer.result()) for event, answer in group]
+        for name, group in answers.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def failed(running_stack: Stack) -> dict[str, list[Delivery]]:
+    """Deliveries that fail, many at once, since most wait for their deadlines."""
+    stack = running_stack
+    events = {name: [upload(stack, body) for body in BODIES] for name in FAILURES}
+    unread, unwritten, expired = upload(stack), upload(stack), old(upload(stack))
+
+    of_storage = {name: events[name] for name in FAILURES if "storage" in FAILURES[name]}
+    stack.storage.faults = [
+        replace(fault, name=event.data["name"])
+        for name, group in of_storage.items()
+        for fault in FAILURES[name].values()
+        for event in group
+    ]
+    stack.storage.faults += [
+        Fault(unread.data["name"]),
+        Fault(DOWNLOAD, 503, name=expired.data["name"]),
+    ]
+    failed = deliver(stack, {**of_storage, "unread": [unread], "expired": [expired]})
+
+    stack.bigquery.faults = [Fault("")]
+    failed |= deliver(
+        stack,
+        {
+            "bigquery: reset": events["bigquery: reset"],
+            "unwritten": [unwritten, unwritten.as_type("deleted"), upload(stack, b"no DICOM")],
+        },
+    )
+    for name in FAILURES.keys() - failed.keys():  # these are answered at once
+        stack.bigquery.faults = [replace(fault) for fault in FAILURES[name].values()]
+        failed |= deliver(stack, {name: events[name]})
+    return failed
 
 
 @pytest.mark.parametrize(
@@ -268,26 +365,24 @@ def test_a_missing_table_means_redelivery_until_it_exists(
         assert len(rows_of(stack, event)) == 1
 
 
-def test_stopped_servers_mean_redelivery(stack: Stack) -> None:
-    first, second = upload(stack), upload(stack)
-    stack.storage.faults = [Fault("")]
-    assert first.post(stack.url).status_code == 500
-    stack.storage.faults = []
-    stack.bigquery.faults = [Fault("")]
-    assert second.post(stack.url).status_code == 500
-    assert second.as_type("deleted").post(stack.url).status_code == 500
-    stack.bigquery.faults = []
-    for event in (first, second, second.as_type("deleted")):
-        assert event.post(stack.url).status_code == 200
-    assert len(rows_of(stack, first)) == 1
-    assert [row["event"] for row in rows_of(stack, second)] == ["finalized", "deleted"]
+def test_stopped_servers_mean_redelivery(
+    stack: Stack, failed: Mapping[str, list[Delivery]]
+) -> None:
+    (first,), (second, deleted, _) = failed["unread"], failed["unwritten"]
+    for delivery in (first, second, deleted):
+        assert delivery.answer.status_code == 500
+    for delivery in (first, second, deleted):
+        assert delivery.event.post(stack.url).status_code == 200
+    assert len(rows_of(stack, first.event)) == 1
+    assert [row["event"] for row in rows_of(stack, second.event)] == ["finalized", "deleted"]
 
 
-def test_an_event_that_fails_for_too_long_becomes_a_dead_letter(stack: Stack) -> None:
-    event = old(upload(stack))
-    stack.storage.faults = [Fault(DOWNLOAD, 503)]
-    assert event.post(stack.url).status_code == 200
-    (letter,) = dead_letters_of(stack, event)
+def test_an_event_that_fails_for_too_long_becomes_a_dead_letter(
+    stack: Stack, failed: Mapping[str, list[Delivery]]
+) -> None:
+    (expired,) = failed["expired"]
+    assert expired.answer.status_code == 200
+    (letter,) = dead_letters_of(stack, expired.event)
     assert letter["attributes"]["error_type"] == "ReadFailedError"
     assert letter["attributes"]["error"] == "Cloud Storage: HTTP 503"
 
@@ -298,13 +393,13 @@ def test_an_old_event_that_succeeds_becomes_a_row(stack: Stack) -> None:
     assert len(rows_of(stack, event)) == 1
 
 
-def test_a_dead_letter_that_is_not_stored_means_redelivery(stack: Stack) -> None:
-    event = upload(stack, b"no DICOM")
-    stack.bigquery.faults = [Fault(INSERT_ALL, 503)]
-    assert event.post(stack.url).status_code == 500
-    stack.bigquery.faults = []
-    assert event.post(stack.url).status_code == 200
-    assert len(dead_letters_of(stack, event)) == 1
+def test_a_dead_letter_that_is_not_stored_means_redelivery(
+    stack: Stack, failed: Mapping[str, list[Delivery]]
+) -> None:
+    unreadable = failed["unwritten"][-1]
+    assert unreadable.answer.status_code == 500
+    assert unreadable.event.post(stack.url).status_code == 200
+    assert len(dead_letters_of(stack, unreadable.event)) == 1
 
 
 def test_an_unforeseen_error_means_redelivery_and_is_logged_with_its_frames(
@@ -326,62 +421,18 @@ def test_an_unforeseen_error_means_redelivery_and_is_logged_with_its_frames(
     assert SENTINEL not in line
 
 
-def patient() -> bytes:
-    """Return a DICOM file whose texts are all the sentinel, with values that violate their VRs."""
-    data = Dataset()
-    data.SOPClassUID = UID("1.2.840.10008.5.1.4.1.1.2")
-    data.SOPInstanceUID = UID("1.2.3")
-    data.PatientName = data.PatientID = data.PatientComments = SENTINEL
-    data.add_new(0x00080020, "LO", SENTINEL)
-    data.add_new(0x00181041, "LO", SENTINEL)
-    data.file_meta = FileMetaDataset()
-    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
-    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
-    data.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.1")
-    import io  # noqa: PLC0415
-
-    stream = io.BytesIO()
-    dcmwrite(stream, data, enforce_file_format=True)
-    content = stream.getvalue()
-    return content.replace(struct.pack("<HH", 8, 0x20) + b"LO", struct.pack("<HH", 8, 0x20) + b"DA")
-
-
-@pytest.mark.parametrize(
-    "faults",
-    [
-        {},
-        {"storage": Fault(DOWNLOAD, 503, google_error(503, "backendError"))},
-        {"storage": Fault(DOWNLOAD, 400, google_error(400, "invalid"))},
-        {"storage": Fault(DOWNLOAD)},
-        {"bigquery": Fault(INSERT_ALL, 400, google_error(400, "invalid"))},
-        {"bigquery": Fault(INSERT_ALL, 403, google_error(403, SENTINEL))},
-        {"bigquery": Fault(INSERT_ALL, 200, row_error("invalid", SENTINEL))},
-        {"bigquery": Fault(INSERT_ALL, 200, SENTINEL.encode())},
-        {"bigquery": Fault(INSERT_ALL, 200, b'{"insertErrors": [{"SENTINEL^PATIENT": 1}]}')},
-        {"bigquery": Fault(INSERT_ALL)},
-    ],
-    ids=str,
-)
-def test_no_failure_shows_patient_data(stack: Stack, faults: dict[str, Fault]) -> None:
-    """Of an object that is whole, cut, no DICOM, or misread; all at once, since faults take time.
-
-    In the one that is misread, the letters of the name are where an element's header should be.
-    """
-    whole = patient()
-    bodies = [whole, whole[:-7], SENTINEL.encode() * 50, whole + SENTINEL.encode()]
-    events = [upload(stack, body) for body in bodies]
-    for server, fault in faults.items():
-        getattr(stack, server).faults = [replace(fault)]
-    with ThreadPoolExecutor(len(events)) as pool:
-        answers = list(pool.map(lambda event: event.post(stack.url), events))
+@pytest.mark.parametrize("failure", FAILURES)
+def test_no_failure_shows_patient_data(
+    stack: Stack, failed: Mapping[str, list[Delivery]], failure: str
+) -> None:
+    """Of an object that is whole, cut, no DICOM, or misread."""
     assert "SENTINEL" not in stack.log_file.read_text()
-    stack.storage.faults, stack.bigquery.faults = [], []
-    ids = {event.id for event in events}
+    ids = {delivery.event.id for delivery in failed[failure]}
     letters = [row for row in stack.dead_letters() if row["message_id"] in ids]
     told = [letter["attributes"]["error"] for letter in letters]
-    for event, answer in zip(events, answers, strict=True):
-        (line,) = stack.log_lines(event.id)
-        told += [answer.text, str(answer.headers), str(line.get("error"))]
+    for delivery in failed[failure]:
+        (line,) = stack.log_lines(delivery.event.id)
+        told += [delivery.answer.text, str(delivery.answer.headers), str(line.get("error"))]
     assert leaks(told, windows(SENTINEL.encode())) == []
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from dcm2bq import emulators, schema
 from dcm2bq.config import Config, from_overrides
-from dcm2bq.local import prepared_database
+from dcm2bq.local import bigquery_program, prepared_database, servers
 from dcm2bq.local.prepared_database import MAKERS, MOST_KEPT, PreparedDatabase
 from dcm2bq.tools.init import SchemaAction, init
 from tests.support.datasets import connect
@@ -81,6 +81,16 @@ def test_later_starts_begin_with_empty_tables(
     file.write_text("damaged")
     assert start(tmp_path / "third") == (False, {SchemaAction.CREATED})
     assert file.read_bytes() != b"damaged"
+
+
+def test_a_copy_is_not_blamed_if_the_server_does_not_start_without_it_either(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PreparedDatabase(CONFIG).keep(folder)
+    monkeypatch.setattr(bigquery_program, "__file__", "/dev/null")
+    with ExitStack() as exits, pytest.raises(servers.ServerError):
+        PreparedDatabase(CONFIG).start_server(exits, tmp_path / "new")
+    assert PreparedDatabase(CONFIG).lend(tmp_path / "lent")
 
 
 def test_another_configuration_has_another_copy(folder: Path, tmp_path: Path) -> None:

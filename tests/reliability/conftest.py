@@ -42,7 +42,9 @@ def make_stack(
 ) -> MakeStack:
     """Run the function of a source folder with its own dataset."""
 
-    def make(source: Path = ROOT, **overrides: Any) -> AbstractContextManager[Stack]:
+    def make(
+        source: Path = ROOT, *, threads: int = THREADS, **overrides: Any
+    ) -> AbstractContextManager[Stack]:
         folder = tmp_path_factory.mktemp("reliability")
         return function_stack(
             folder,
@@ -50,7 +52,7 @@ def make_stack(
             storage_url,
             {**OVERRIDES, **overrides},
             source=source,
-            threads=THREADS,
+            threads=threads,
         )
 
     return make

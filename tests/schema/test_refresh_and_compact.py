@@ -12,6 +12,7 @@ from dcm2bq import cli
 from dcm2bq.bigquery.dataset import Dataset
 from tests.support.commands import Done
 from tests.support.http_server import Exchange
+from tests.support.leaping import leaping
 from tests.support.proxy import Proxy
 
 Row = dict[str, Any]
@@ -141,6 +142,7 @@ def test_without_an_answer_of_bigquery_the_status_is_3(
     run: Run, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:9")
-    done = run(command, timeoutSeconds=1)
+    with leaping():
+        done = run(command, timeoutSeconds=1)
     assert (done.status, done.out) == (3, "")
     assert done.err.startswith("dcm2bq: BigQuery: ")

@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from dcm2bq.local.bucket import Bucket
 from tests.support.commands import Done
 from tests.support.forks import Forks
 from tests.support.function_stack import ROOT, unique
+from tests.support.patience import until
 from tests.support.processes import guarded
 from tests.support.proxy import Proxy
 
@@ -89,6 +92,18 @@ class Site:
     def backfill(self, *args: str, where: str = "", **environ: str) -> Done:
         """Run the command on the source to its end."""
         return self.command(*self._arguments(args, where), **environ)
+
+    def killed(self, is_time: Callable[[], bool], *args: str) -> Done:
+        """Run the command on the source; kill it in the middle, once `is_time` returns true."""
+        assert self.forks
+        group: Queue[int] = Queue()
+        command = [str(DCM2BQ), *self._arguments(args, "")], self._variables(), group.put
+        with ThreadPoolExecutor(1) as pool:
+            run = pool.submit(self.forks.run, *command)
+            until(lambda: is_time() or run.done())
+            assert not run.done()
+            os.killpg(group.get(), signal.SIGKILL)
+            return Done(*run.result())
 
     def command(self, *words: str, **environ: str) -> Done:
         """Run `dcm2bq` with these words to its end: in a fork, if there is a process to fork."""

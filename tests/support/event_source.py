@@ -5,6 +5,7 @@ upload and deletion that succeeds. Events that are not acknowledged are sent aga
 """
 
 import json
+import math
 import threading
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from dcm2bq.events import EventKind
 from dcm2bq.local.eventarc import Event, EventDelivery, Trigger
 from tests.support import cloud
 from tests.support.http_server import Exchange, serving
+from tests.support.patience import until
 from tests.support.proxy import end_to_end
 from tests.support.pubsub import Notification
 
@@ -41,6 +43,8 @@ class EventSource:
         self._storage = storage.removeprefix("http://")
         self._live: dict[tuple[str, str], dict[str, Any]] = {}
         self._kept: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._failures: dict[str, int] = {}
+        """Of the events that are not acknowledged, by their ids."""
         self._function = function
         self._trigger = Trigger(function, connections=_THREADS)
         self._pool = ThreadPoolExecutor(_THREADS)
@@ -56,6 +60,15 @@ class EventSource:
             self._ended.set()
             self._pool.shutdown(cancel_futures=True)
             self._trigger.close()
+
+    def settle(self) -> None:
+        """Wait until each event on its way is acknowledged, or has failed once more."""
+        before = self._failures.copy()
+        until(
+            lambda: all(
+                self._failures.get(event, math.inf) > failures for event, failures in before.items()
+            )
+        )
 
     def _serve(self, exchange: Exchange) -> None:
         connection = HTTPConnection(self._storage, timeout=600)
@@ -101,11 +114,15 @@ class EventSource:
 
     def _send(self, kind: EventKind, resource: dict[str, Any]) -> None:
         if kind in self.triggers:
-            self._pool.submit(self._deliver, Event(kind=kind, resource=resource))
+            event = Event(kind=kind, resource=resource)
+            self._failures[event.id] = 0
+            self._pool.submit(self._deliver, event)
 
     def _deliver(self, event: Event) -> None:
         while not (self._is_acknowledged(event) or self._ended.is_set()):
+            self._failures[event.id] += 1
             self._ended.wait(_PAUSE_SECONDS)
+        del self._failures[event.id]
 
     def _is_acknowledged(self, event: Event) -> bool:
         if not self.through_pubsub:

@@ -26,10 +26,10 @@ PATIENCE = 120.0
 class Fault:
     """Answer matching requests with `status` and `body`; `status` 0 resets the connection.
 
-    `where` is a part of the request line, `times` how many requests it hits. `after` passes
-    the request on first, so that only the answer is lost. `how` passes it on as well, and
-    spoils the answer: one of `SPOILT`. Refused reads of content are answered in plain text, as
-    Cloud Storage does, whatever the body.
+    `where` is a part of the request line, as is `name`, of an object for instance; `times` is how
+    many requests it hits. `after` passes the request on first, so that only the answer is lost.
+    `how` passes it on as well, and spoils the answer: one of `SPOILT`. Refused reads of content
+    are answered in plain text, as Cloud Storage does, whatever the body.
     """
 
     where: str
@@ -38,6 +38,7 @@ class Fault:
     times: int = 1_000_000
     after: bool = False
     how: str = ""
+    name: str = ""
 
 
 class Proxy:
@@ -58,7 +59,7 @@ class Proxy:
             self.requests.append(line)
             self.bodies.append(body)
             for fault in self.faults:
-                if fault.where in line and fault.times > 0:
+                if fault.where in line and fault.name in line and fault.times > 0:
                     fault.times -= 1
                     return fault
         return None

@@ -13,11 +13,12 @@ from tests.support.commands import Done
 from tests.support.datasets import CORE
 from tests.support.event_source import ALL_TRIGGERS, EventSource
 from tests.support.function_stack import Stack, function_stack
+from tests.support.leaping import LeapingTime
 from tests.support.patience import scaled
 
 OVERRIDES = {"bigQuery": {"timeoutSeconds": scaled(3)}, "limits": {"deadlineSeconds": scaled(4)}}
-FAULT_SECONDS = 2
-"""How long a trial waits, on an idle machine, for what a planted fault prevents."""
+FAULT_SECONDS = 10
+"""How long a trial waits for what a planted fault prevents, by its own clock."""
 
 
 @dataclass(frozen=True)
@@ -94,16 +95,24 @@ def try_it(
     capsys: pytest.CaptureFixture[str],
 ) -> Try:
     """Run `dcm2bq try --json` with the function's configuration, overridden."""
-    monkeypatch.setattr(delivery_steps, "_PAUSE_SECONDS", 0.8)  # events need no longer here
+    clock = LeapingTime(site.events.settle)
+    monkeypatch.setattr(delivery_steps, "time", clock)
+    monkeypatch.setattr(delivery_steps, "_PAUSE_SECONDS", FAULT_SECONDS / 2)
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", site.events.url)
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_url)
 
     def run(
-        prefix: str = "", *, bucket: str = site.bucket, seconds: float = 60, **overrides: Any
+        prefix: str = "",
+        *,
+        bucket: str = site.bucket,
+        seconds: int = 60,
+        events: EventSource = site.events,
+        **overrides: Any,
     ) -> Report:
+        clock.rest = events.settle
         monkeypatch.setenv("DCM2BQ_CONFIG", json.dumps(site.config(**overrides)))
         location = f"gs://{bucket}{prefix}"
-        status = cli.main(["try", location, "--json", "--timeout", str(scaled(seconds))])
+        status = cli.main(["try", location, "--json", "--timeout", str(seconds)])
         return Report(Done(status, *capsys.readouterr()))
 
     return run

@@ -70,6 +70,21 @@ def test_a_program_that_fails_shows_its_traceback(forks: Forks, tmp_path: Path) 
     assert err.endswith("ZeroDivisionError: division by zero\n")
 
 
+@pytest.mark.parametrize(
+    ("program", "end"),
+    [
+        ("pass", (0, "", "")),
+        ("raise SystemExit", (0, "", "")),
+        ("raise SystemExit('wrong')", (1, "", "wrong\n")),
+        ("import atexit\natexit.register(print, 'last')", (0, "last\n", "")),
+    ],
+)
+def test_a_program_ends_as_python_does(
+    forks: Forks, tmp_path: Path, program: str, end: tuple[int, str, str]
+) -> None:
+    assert forks.run([script(tmp_path, program)], {}) == end
+
+
 def test_the_status_of_a_terminated_program_is_that_of_its_signal(
     forks: Forks, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from dcm2bq.dicom import convert, privacy_rules
 from dcm2bq.errors import ConfigError, ServiceError
 from dcm2bq.transport import Answer
 from tests.support.http_server import Exchange, serving
+from tests.support.leaping import leaping
 
 ROOT = Path(__file__).parents[2]
 CT_SMALL = str(get_testdata_file("CT_small.dcm"))
@@ -136,7 +137,8 @@ def test_a_service_that_fails_may_be_tried_again(
 ) -> None:
     monkeypatch.setattr(secret_manager, "_SECONDS", 0.5)
     secrets.statuses = [status] * 1000
-    with pytest.raises(ServiceError, match=f"^Secret Manager: .*: HTTP {status}$") as caught:
+    message = f"^Secret Manager: .*: HTTP {status}$"
+    with leaping(), pytest.raises(ServiceError, match=message) as caught:
         secret_manager.provide_hash_key(OPTIONS)
     assert KEY not in str(caught.value)
     assert not hash_key.is_kept(SECRET)

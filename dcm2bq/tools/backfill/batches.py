@@ -67,9 +67,8 @@ def next_start(batches: Sequence[Batch]) -> datetime | None:
     for batch in sorted(batches, key=lambda batch: batch.formed):
         if last is not None:
             tokens += (batch.formed - last).total_seconds() / REFILL_SECONDS
-        tokens = min(BURST, tokens) - max(
-            Counter(job.table for job in batch.jobs).values(), default=0
-        )
+        tables = [job.table for job in batch.jobs]
+        tokens = min(BURST, tokens) - max(map(tables.count, tables), default=0)
         last = batch.formed
     if last is None:
         return None

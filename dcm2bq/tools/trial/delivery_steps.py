@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from dcm2bq import dicom
 from dcm2bq.config import Config
-from dcm2bq.deadline import Deadline
 from dcm2bq.errors import NotDicomError
 from dcm2bq.row_names import row_names
 from dcm2bq.stored_object import StoredObject
@@ -147,7 +146,8 @@ class DeliverySteps:
         """Return what is recorded once every expectation is settled, or no longer likely to be."""
         limit = duration(self._waiting.seconds)
         self._waiting.announce(f"waiting for {what}, at most {limit} ...")
-        started, deadline = time.monotonic(), Deadline.after(self._waiting.seconds)
+        started = time.monotonic()
+        give_up = started + self._waiting.seconds
         next_log, is_hopeless = started + _LOG_PAUSE_SECONDS, False
         while True:
             sighting = self._watched.look()
@@ -160,13 +160,13 @@ class DeliverySteps:
                     pending.append(expectation)
             if not pending or is_hopeless:
                 return sighting
-            if deadline.has_passed:
+            if now >= give_up:
                 self._waiting.announce(f"gave up after {limit}")
                 return sighting
             if now >= next_log:
                 next_log = now + _LOG_PAUSE_SECONDS
                 is_hopeless = all(map(self._is_hopeless, pending))
-            time.sleep(min(_PAUSE_SECONDS, max(deadline.left, 0)))
+            time.sleep(min(_PAUSE_SECONDS, give_up - now))
 
     def _is_hopeless(self, expectation: _Expectation) -> bool:
         """Whether the log shows that waiting is pointless.
