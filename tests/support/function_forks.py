@@ -1,6 +1,6 @@
 """The function in forks of a process that has imported the packages it needs, but not its own code.
 
-To start and stop it costs 0.14 s of CPU instead of 0.7 s.
+To start and stop it costs 0.08 s of CPU instead of 0.65 s.
 """
 
 import os
