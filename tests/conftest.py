@@ -7,7 +7,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -18,6 +18,7 @@ import pytest
 from dcm2bq.dicom import privacy_rules
 from dcm2bq.local import servers
 from tests.support.environment import kept_environment
+from tests.support.function_forks import ended_function_forks
 
 # At exit, Python looks at each object of all modules that tests import: 0.8 s of CPU per worker.
 atexit.register(gc.freeze)
@@ -78,6 +79,17 @@ def pytest_testnodeready(node: Any) -> None:
     node.config.stash[WORKERS].append(node.gateway._rinfo().pid)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage while tests are imported, nor later among what stays: 2 s of CPU."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the heavy packages first."""
     ranks = {name: rank for rank, name in enumerate(HEAVY)}
@@ -108,6 +120,13 @@ def no_known_key() -> Iterator[None]:
     privacy_rules.cache_clear()
     yield
     privacy_rules.cache_clear()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_forks_left() -> Iterator[None]:
+    """The process that functions are forked from ends with the tests."""
+    with ended_function_forks():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from dcm2bq import emulators, extras
 from dcm2bq.errors import ConfigError, ServiceError
@@ -211,16 +211,7 @@ def _server(
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        # In a new session: Ctrl-C then reaches only this process, which stops its servers.
-        process = subprocess.Popen(  # noqa: S603
-            [*_guarded(), *command],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**isolated(os.environ), **(environ or {})},
-            cwd=cwd,
-            start_new_session=True,
-        )
+        process = _start(command, {**isolated(os.environ), **(environ or {})}, output, cwd)
     pid = log.with_name("pid")
     pid.write_text(str(process.pid))
     try:
@@ -230,6 +221,21 @@ def _server(
     finally:
         _stop(process)
         pid.unlink(missing_ok=True)
+
+
+def _start(
+    command: Sequence[str], environ: Mapping[str, str], output: IO[bytes], cwd: Path | None
+) -> subprocess.Popen[bytes]:
+    # In a new session: Ctrl-C then reaches only this process, which stops its servers.
+    return subprocess.Popen(  # noqa: S603
+        [*_guarded(), *command],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=environ,
+        cwd=cwd,
+        start_new_session=True,
+    )
 
 
 def _guarded() -> list[str]:

@@ -8,9 +8,15 @@ import pytest
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.local import servers
 from tests.support.backfill_site import PYTHON, Site
-from tests.support.beam_forks import BeamForks, beam_forks
 from tests.support.datasets import borrowed_dataset
+from tests.support.forks import Forks, forking
 from tests.support.proxy import LoadingBigQuery, Proxy
+
+IMPORTED = (
+    *("dcm2bq.cli", "dcm2bq.tools.backfill.launch"),
+    *("dcm2bq.tools.backfill.runners.dataflow", "dcm2bq.tools.backfill.runners.in_process"),
+)
+"""What a backfill imports, at the latest when it runs."""
 
 
 @pytest.fixture(scope="package")
@@ -21,15 +27,15 @@ def dataset(bigquery_url: str) -> Iterator[Dataset]:
 
 
 @pytest.fixture(scope="package")
-def forks() -> Iterator[BeamForks]:
+def forks() -> Iterator[Forks]:
     """A process that has imported Apache Beam."""
     assert PYTHON.exists(), "make test makes .venv-backfill"
-    with beam_forks(PYTHON, servers.isolated(os.environ)) as forks:
+    with forking(PYTHON, servers.isolated(os.environ), IMPORTED) as forks:
         yield forks
 
 
 @pytest.fixture
-def site(storage_url: str, bigquery_url: str, dataset: Dataset, forks: BeamForks) -> Iterator[Site]:
+def site(storage_url: str, bigquery_url: str, dataset: Dataset, forks: Forks) -> Iterator[Site]:
     """Fresh buckets, with Cloud Storage behind a proxy."""
     with Proxy(storage_url).running() as proxy, LoadingBigQuery(bigquery_url).running() as bigquery:
         yield Site(proxy, storage_url, bigquery.url, dataset, forks)

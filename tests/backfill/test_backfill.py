@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from dcm2bq.events import EventKind, deliver, finalized
-from dcm2bq.local import servers
 from dcm2bq.local.eventarc import Event, EventDelivery, Trigger
 from dcm2bq.rows import dead_letter_row
 from tests.support.archive_files import tar_of, zip_of
 from tests.support.backfill_site import CT_SMALL, MR_SMALL, Site, finish
+from tests.support.function_forks import forked_function
 from tests.support.function_stack import ROOT
 from tests.support.patience import until
 
@@ -60,7 +60,7 @@ def test_a_bucket_is_loaded_while_events_arrive(
     bad_paths, resources = fill(site, good, bad)
     environ = {**site.environ, "DCM2BQ_CONFIG": json.dumps(site.overrides)}
     with (
-        servers.function_server(tmp_path, ROOT / "main.py", environ) as url,
+        forked_function(tmp_path, ROOT / "main.py", environ) as url,
         ThreadPoolExecutor(1) as pool,
     ):
         trigger = Trigger(url, connections=4)

@@ -8,8 +8,8 @@ import pytest
 
 from dcm2bq.bigquery.dataset import Dataset
 from tests.support.backfill_site import MR_SMALL, Site
-from tests.support.beam_forks import BeamForks
 from tests.support.billed_storage import CLASSES, BilledStorage
+from tests.support.forks import Forks
 from tests.support.proxy import LoadingBigQuery
 
 CLASS_A = {"STANDARD": 0.000005, "NEARLINE": 0.00001, "COLDLINE": 0.00002, "ARCHIVE": 0.00005}
@@ -19,9 +19,7 @@ RETRIEVAL = {"STANDARD": 0.0, "NEARLINE": 0.01, "COLDLINE": 0.02, "ARCHIVE": 0.0
 
 
 @pytest.fixture
-def billed(
-    storage_url: str, bigquery_url: str, dataset: Dataset, forks: BeamForks
-) -> Iterator[Site]:
+def billed(storage_url: str, bigquery_url: str, dataset: Dataset, forks: Forks) -> Iterator[Site]:
     """Fresh buckets in a Cloud Storage that counts by storage class."""
     with (
         BilledStorage(storage_url).running() as storage,

@@ -174,7 +174,7 @@ def work_elsewhere(site: Site, specified: Specified, wheels: list[str], folder: 
     # As Beam's container does: first the requirements from the staged files, then ours.
     (folder / "requirements.txt").write_bytes(specified.staged["requirements.txt"])
     pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
-    install = [*pip, "install", "--quiet"]
+    install = [*pip, "install", "--quiet", "--no-compile"]  # Python compiles what is imported
     staged = ["--no-index", "--find-links", str(folder), "-r", str(folder / "requirements.txt")]
     subprocess.run([*install, *staged], check=True)
     subprocess.run([*install, "--no-index", "--no-deps", *files], check=True)

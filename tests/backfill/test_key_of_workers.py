@@ -18,16 +18,16 @@ from dcm2bq import cli, config, emulators, hash_key
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.dicom import privacy_rules
 from dcm2bq.gcs.run_folder import RunFolder
-from dcm2bq.local.servers import function_server
 from dcm2bq.row_names import RowNames
 from dcm2bq.tools.backfill import known
 from dcm2bq.tools.backfill.launch import count
 from dcm2bq.tools.backfill.run_records import Run, new_id
 from tests.backfill.test_dataflow import specify
 from tests.support.backfill_site import CT_SMALL, Site
-from tests.support.beam_forks import BeamForks
 from tests.support.cloud import TYPE_PREFIX, Event
 from tests.support.datasets import borrowed_dataset, in_dataset
+from tests.support.forks import Forks
+from tests.support.function_forks import forked_function
 from tests.support.function_stack import ROOT
 from tests.support.http_server import Exchange, serving
 from tests.support.proxy import Fault, LoadingBigQuery, Proxy
@@ -107,7 +107,7 @@ def hashing(
     storage_url: str,
     bigquery_url: str,
     labelled_dataset: Dataset,
-    forks: BeamForks,
+    forks: Forks,
     secrets: SecretManager,
 ) -> Iterator[Site]:
     """A source with one object, and the labelled dataset."""
@@ -159,7 +159,7 @@ def test_every_way_into_the_table_shifts_the_dates_of_a_patient_by_the_same_days
     backfilled = hashing.backfill()
     assert backfilled.status == 0, backfilled.err
     now = datetime.now(UTC)
-    with function_server(tmp_path, ROOT / "main.py", {**environ, "PYTHONPATH": str(ROOT)}) as url:
+    with forked_function(tmp_path, ROOT / "main.py", {**environ, "PYTHONPATH": str(ROOT)}) as url:
         for name, time in (("ingested.dcm", now), ("retried.dcm", now - timedelta(days=2))):
             data = hashing.upload(name, CT_SMALL)
             event = Event(id=name, type=FINALIZED, time=time.isoformat(), data=data)

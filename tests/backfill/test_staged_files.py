@@ -15,12 +15,12 @@ from dcm2bq.config import Config
 from dcm2bq.deadline import NO_DEADLINE
 from dcm2bq.events import EventKind, ObjectEvent
 from dcm2bq.gcs.run_folder import RunFolder
-from dcm2bq.local import servers
 from dcm2bq.local.eventarc import Event, EventDelivery, Trigger
 from dcm2bq.rows import DeadLetterRow
 from dcm2bq.stored_object import StoredObject
 from dcm2bq.tools.backfill import staged_files as files
 from tests.support.backfill_site import CT_SMALL, MR_SMALL, Site
+from tests.support.function_forks import forked_function
 from tests.support.function_stack import ROOT
 
 OWN = ("ingested_at", "timestamp")
@@ -33,7 +33,7 @@ def test_staged_rows_equal_those_of_the_function(site: Site, tmp_path: Path) -> 
         site.upload("mr.dcm", MR_SMALL),
     ]
     environ = {**site.environ, "DCM2BQ_CONFIG": json.dumps(site.overrides)}
-    with servers.function_server(tmp_path, ROOT / "main.py", environ) as url:
+    with forked_function(tmp_path, ROOT / "main.py", environ) as url:
         trigger = Trigger(url, connections=1)
         for resource in resources:
             event = Event(kind=EventKind.FINALIZED, resource=resource)

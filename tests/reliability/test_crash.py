@@ -18,6 +18,8 @@ from tests.reliability.conftest import THREADS
 from tests.reliability.state_machine import CONTENTS
 from tests.support.archive_files import zip_of
 from tests.support.cloud import Event
+from tests.support.forks import Forks
+from tests.support.function_forks import function_forks
 from tests.support.function_process import OURS, descendants, function
 from tests.support.function_stack import Stack, unique
 from tests.support.patience import until
@@ -104,7 +106,7 @@ class History:
         return f"gs://{self._stack.bucket.name}/{name}"
 
 
-def start(stack: Stack) -> AbstractContextManager[tuple[int, int]]:
+def start(stack: Stack, forks: Forks | None = None) -> AbstractContextManager[tuple[int, int]]:
     """Run another function on the stack; yield its port and its process id."""
     environ = {
         "BIGQUERY_EMULATOR_HOST": stack.bigquery.url,
@@ -116,7 +118,7 @@ def start(stack: Stack) -> AbstractContextManager[tuple[int, int]]:
             }
         ),
     }
-    return function(OURS, 0, THREADS, environ=environ)
+    return function(OURS, 0, THREADS, environ=environ, forks=forks)
 
 
 def kill(stack: Stack, pid: int, number: signal.Signals, chance: random.Random) -> bool:
@@ -148,12 +150,15 @@ def crash(stack: Stack, number: signal.Signals, wanted: int, waiting: int) -> st
     kills = during_inserts = 0
     while during_inserts < wanted:
         load.pending += history.events(waiting - len(load.pending))
-        with start(stack) as (port, pid), load.running(f"http://127.0.0.1:{port}"):
+        with (
+            start(stack, function_forks()) as (port, pid),
+            load.running(f"http://127.0.0.1:{port}"),
+        ):
             time.sleep(chance.uniform(0, 0.3))
             during_inserts += kill(stack, pid, number, chance)
             kills += 1
             time.sleep(0.2)
-    with start(stack) as (port, _), load.running(f"http://127.0.0.1:{port}"):
+    with start(stack, function_forks()) as (port, _), load.running(f"http://127.0.0.1:{port}"):
         while load.pending:
             time.sleep(0.05)
     live = stack.dataset.query(
@@ -178,7 +183,7 @@ def test_an_archive_is_expanded_again_after_its_process_was_killed(stack: Stack)
         {"path": f"gs://{stack.bucket.name}/{event.data['name']}"},
     )
     stack.bigquery.faults = [Fault("instances/insertAll", how="stall")]
-    with start(stack) as (port, pid), ThreadPoolExecutor(1) as pool:
+    with start(stack, function_forks()) as (port, pid), ThreadPoolExecutor(1) as pool:
         answer = pool.submit(event.post, f"http://127.0.0.1:{port}")
         until(lambda: stack.bigquery.is_under_way("insertAll"))
         until(lambda: bool(stack.dataset.query(events[0].format("instances"), events[1])))
@@ -188,7 +193,7 @@ def test_an_archive_is_expanded_again_after_its_process_was_killed(stack: Stack)
     stack.bigquery.faults = []
     (stored,) = stack.dataset.query(events[0].format("instances"), events[1])
     assert stored["event"] == "finalized"
-    with start(stack) as (port, _):
+    with start(stack, function_forks()) as (port, _):
         assert event.post(f"http://127.0.0.1:{port}").status_code == 200
     expanded, _ = stack.dataset.query(events[0].format("instances"), events[1])
     assert (expanded["event"], expanded["n"]) == ("expanded", 1)

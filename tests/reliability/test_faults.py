@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.reliability.conftest import MakeStack, retry_dead_letters
 from tests.reliability.state_machine import CONTENTS
 from tests.support.cloud import Event, google_error, row_error
+from tests.support.function_forks import function_forks
 from tests.support.function_process import OURS, function
 from tests.support.function_stack import Stack, unique
 from tests.support.http_server import Exchange, serving
@@ -181,19 +183,22 @@ def look_at[Key](stack: Stack, outcomes: Mapping[Key, Outcome]) -> dict[Key, See
     return seen
 
 
-def elsewhere(stack: Stack, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a function on the stack, with other servers."""
+@contextmanager
+def running(stack: Stack, environ: Mapping[str, str]) -> Iterator[int]:
+    """Run a function on the stack with other servers; yield its port."""
     options = {
         "bigQuery": {"datasetId": stack.dataset.dataset_id, "timeoutSeconds": BRIEF},
         "limits": {"deadlineSeconds": BRIEF},
     }
-    return {
+    environ = {
         "BIGQUERY_EMULATOR_HOST": stack.bigquery.url,
         "STORAGE_EMULATOR_HOST": stack.storage.url,
         "DCM2BQ_CONFIG": json.dumps(options),
         "NO_GCE_CHECK": "true",
         **environ,
     }
+    with function(OURS, 0, 4, environ=environ, forks=function_forks()) as (port, _):
+        yield port
 
 
 def storage_faults(stack: Stack) -> dict[Name, Outcome]:
@@ -216,15 +221,16 @@ def bigquery_faults(
 ) -> dict[Name, Outcome]:
     """Meet faults of BigQuery, one after the other: rows of concurrent events share inserts."""
     outcomes = {}
-    with Proxy(bigquery_url).running() as bigquery:
-        environ = elsewhere(stack, {"BIGQUERY_EMULATOR_HOST": bigquery.url})
-        with function(OURS, 0, 4, environ=environ) as (port, _):
-            for name, fault in faults.items():
-                event = upload(stack)
-                if name[-1] == "old":
-                    event = old(event)
-                bigquery.faults = [fault]
-                outcomes[name] = post(stack, event, f"http://127.0.0.1:{port}")
+    with (
+        Proxy(bigquery_url).running() as bigquery,
+        running(stack, {"BIGQUERY_EMULATOR_HOST": bigquery.url}) as port,
+    ):
+        for name, fault in faults.items():
+            event = upload(stack)
+            if name[-1] == "old":
+                event = old(event)
+            bigquery.faults = [fault]
+            outcomes[name] = post(stack, event, f"http://127.0.0.1:{port}")
     return outcomes
 
 
@@ -241,7 +247,7 @@ def lasting_faults(stack: Stack) -> dict[Name, Outcome]:
 def unknown_server(stack: Stack, name: str) -> dict[Name, Outcome]:
     """Deliver an event to a function that cannot find one of the servers."""
     variable, url = UNKNOWN[name]
-    with function(OURS, 0, 4, environ=elsewhere(stack, {variable: url})) as (port, _):
+    with running(stack, {variable: url}) as port:
         return {("server", name): post(stack, upload(stack), f"http://127.0.0.1:{port}")}
 
 
@@ -415,7 +421,7 @@ def token_faults(stack: Stack, service: str, folder: Path) -> dict[Name, Outcome
         key = folder / "key.json"
         write_key(key, f"{token_url}/token")
         environ = {service: "", "GOOGLE_APPLICATION_CREDENTIALS": str(key)}
-        with function(OURS, 0, 4, environ=elsewhere(stack, environ)) as (port, _):
+        with running(stack, environ) as port:
             for fault in TOKENS:
                 endpoint.fault, endpoint.requests = fault, 0
                 event = upload(stack)

@@ -18,8 +18,8 @@ from dcm2bq import config
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.local import servers
 from dcm2bq.local.bucket import Bucket
-from tests.support.beam_forks import BeamForks
 from tests.support.commands import Done
+from tests.support.forks import Forks
 from tests.support.function_stack import ROOT, unique
 from tests.support.patience import until
 from tests.support.processes import guarded
@@ -48,7 +48,7 @@ class Site:
         storage_url: str,
         bigquery_url: str,
         dataset: Dataset,
-        forks: BeamForks | None = None,
+        forks: Forks | None = None,
     ) -> None:
         self.storage = storage
         self.forks = forks
@@ -97,7 +97,7 @@ class Site:
         """Run the command on the source; kill it in the middle, once `is_time` returns true."""
         assert self.forks
         group: Queue[int] = Queue()
-        command = self._arguments(args, ""), self._variables(), group.put
+        command = [str(DCM2BQ), *self._arguments(args, "")], self._variables(), group.put
         with ThreadPoolExecutor(1) as pool:
             run = pool.submit(self.forks.run, *command)
             until(lambda: is_time() or run.done())
@@ -107,9 +107,10 @@ class Site:
 
     def command(self, *words: str, **environ: str) -> Done:
         """Run `dcm2bq` with these words to its end: in a fork, if there is a process to fork."""
+        command = [str(DCM2BQ), *words]
         if self.forks:
-            return Done(*self.forks.run(words, {**self._variables(), **environ}))
-        return finish(self.run([str(DCM2BQ), *words], **environ))
+            return Done(*self.forks.run(command, {**self._variables(), **environ}))
+        return finish(self.run(command, **environ))
 
     @property
     def staging_folder(self) -> str:

@@ -19,11 +19,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 from dcm2bq.local import servers
+from tests.support.forks import Fork, Forks
 from tests.support.patience import until
 from tests.support.processes import guarded
 
 ROOT = Path(__file__).parents[2]
 OURS = ROOT / "main.py"
+STDERR = 2
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -53,8 +55,12 @@ def function(
     python: Path = Path(sys.executable),
     wait: bool = True,
     environ: Mapping[str, str] = MappingProxyType({}),
+    forks: Forks | None = None,
 ) -> Iterator[tuple[int, int]]:
-    """Run a function with the Python of some environment; yield its port and process id."""
+    """Run a function with the Python of some environment; yield its port and process id.
+
+    The process starts from nothing, unless there is one to fork.
+    """
     port = servers.free_port()
     script = python.with_name("functions-framework")
     stub = f"http://127.0.0.1:{stub_port}"
@@ -63,20 +69,26 @@ def function(
         *(script, "--target=ingest", f"--source={source}"),
         *("--host=127.0.0.1", f"--port={port}"),
     ]
-    process = subprocess.Popen(
-        guarded(command) if wait else command,  # who measures the start counts no guard
-        env={
-            "PATH": os.environ["PATH"],
-            "XDG_RUNTIME_DIR": folder.name,  # where gunicorn keeps a socket, if not in HOME
-            "THREADS": str(threads),
-            "BIGQUERY_EMULATOR_HOST": stub,
-            "STORAGE_EMULATOR_HOST": stub,
-            "DCM2BQ_CONFIG": '{"log": {"level": "WARNING"}}' if source == OURS else "",
-            "PYTHONPATH": str(ROOT),
-            **environ,
-        },
-        stdout=subprocess.DEVNULL,
-    )
+    environ = {
+        "PATH": os.environ["PATH"],
+        "XDG_RUNTIME_DIR": folder.name,  # where gunicorn keeps a socket, if not in HOME
+        "THREADS": str(threads),
+        "BIGQUERY_EMULATOR_HOST": stub,
+        "STORAGE_EMULATOR_HOST": stub,
+        "DCM2BQ_CONFIG": '{"log": {"level": "WARNING"}}' if source == OURS else "",
+        "PYTHONPATH": str(ROOT),
+        **environ,
+    }
+    process: subprocess.Popen[bytes] | Fork
+    if forks:
+        with Path(os.devnull).open("wb") as nothing:
+            process = forks.start(list(map(str, command)), environ, nothing.fileno(), STDERR)
+    else:
+        process = subprocess.Popen(
+            guarded(command) if wait else command,  # who measures the start counts no guard
+            env=environ,
+            stdout=subprocess.DEVNULL,
+        )
     try:
         if wait:
             until(lambda: process.poll() is not None or _is_ready(port))

@@ -10,9 +10,9 @@ from typing import Any
 
 from dcm2bq import config
 from dcm2bq.bigquery.dataset import Dataset
-from dcm2bq.local import servers
 from tests.support.cloud import Bucket
 from tests.support.datasets import borrowed_dataset, connect, dropped, in_dataset
+from tests.support.function_forks import forked_function
 from tests.support.proxy import Proxy
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +92,7 @@ def function_stack(
             "PYTHONPATH": str(source),
             **({"THREADS": str(threads)} if threads else {}),
         }
-        url = stack.enter_context(servers.function_server(folder, source / "main.py", environ))
+        url = stack.enter_context(forked_function(folder, source / "main.py", environ))
         yield Stack(
             url=url,
             bucket=Bucket(storage_url, unique("bucket-")),

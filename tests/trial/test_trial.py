@@ -17,7 +17,6 @@ import pytest
 from dcm2bq import cli, config, schema
 from dcm2bq.bigquery.dataset import Dataset
 from dcm2bq.events import EventKind
-from dcm2bq.local import servers
 from dcm2bq.tools.init import init
 from dcm2bq.tools.trial import delivery_steps
 from dcm2bq.tools.trial.delivery_steps import LINES
@@ -25,6 +24,7 @@ from dcm2bq.tools.trial.lines import TrialLine
 from tests.support.cloud import google_error
 from tests.support.datasets import CORE, borrowed_dataset, connect, dropped
 from tests.support.event_source import ALL_TRIGGERS, EventSource
+from tests.support.function_forks import forked_function
 from tests.support.function_stack import ROOT, unique
 from tests.support.patience import scaled, until
 from tests.support.proxy import Fault, Proxy
@@ -162,7 +162,7 @@ def test_a_function_that_does_not_admit_the_bucket(
         "PYTHONPATH": str(ROOT),
     }
     with (
-        servers.function_server(tmp_path, ROOT / "main.py", environ) as url,
+        forked_function(tmp_path, ROOT / "main.py", environ) as url,
         EventSource(storage_url, url).running() as events,
     ):
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", events.url)
