@@ -5,6 +5,8 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
+# A module is compiled when it is first imported, not in every process that imports it.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -182,14 +184,15 @@ clean: ## Remove everything that the other targets wrote
 	@rm -rf $(VENV) $(BEAM_VENV) .work dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Create an environment with the packages of a lock file, and this package, editable. A lock file is
-# complete, hence --no-deps; older versions of pip also fail to find the hashes of extras.
+# complete, hence --no-deps; older versions of pip also fail to find the hashes of extras. To compile
+# all modules would take half the time, and a run imports few of them.
 define set_up
 	@set -e; \
 	python=$$(PYTHON='$(PYTHON)' scripts/find_python.sh $(3)); \
 	echo "setting up $(1) with $$("$$python" --version) at $$python (once, about a minute) ..."; \
 	rm -rf $(1); \
 	"$$python" -m venv $(1); \
-	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: -r $(2); \
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes --only-binary :all: -r $(2); \
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
 	touch $@
 endef

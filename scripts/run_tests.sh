@@ -4,7 +4,6 @@
 # go to pytest; those that name tests choose the environments, too. A selection may match nothing
 # in one of the two.
 set -uo pipefail
-unset PYTHONDONTWRITEBYTECODE # hundreds of processes import the same modules
 unset TERRAFORM_RUNNER # its tests take minutes, and are a part of `make check-terraform`
 
 here=() beam=() options=()
