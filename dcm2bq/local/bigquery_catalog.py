@@ -54,7 +54,8 @@ class Catalog:
         if not any(lookup in sql for lookup in _LOOKUPS):
             rows: list[tuple[Any, ...]] = self._fetch(sql, parameters)
             return rows
-        if parameters and (RESULTS in parameters or RESULTS_SCHEMA in parameters):
+        project, dataset = [*(parameters or []), None, None][:2]
+        if project == RESULTS or dataset == RESULTS_SCHEMA:
             return []  # no column of a result is required or hidden, and it has no resource
         key = sql, *(parameters or ())
         return list(self._known(key, lambda: self._fetch(sql, parameters)))

@@ -14,6 +14,7 @@ type Save = Callable[..., None]
 
 LISTED = "FROM duckdb_columns() WHERE database_name = ? AND schema_name = ? AND table_name = ?"
 REQUIRED = f"SELECT column_name {LISTED} AND NOT is_nullable"
+SCHEMA = "SELECT 1 FROM duckdb_schemas() WHERE database_name = ? AND schema_name = ?"
 PRESENT = f"SELECT 1 {LISTED} AND column_name = ?"
 CHANGED = {
     "engine.database": ("_attach", "connection", "fetch", "objects", "projects"),
@@ -123,6 +124,22 @@ def test_resources_follow_every_change(modules: dict[str, Any]) -> None:
     metadata.delete(models.Table, *place)
     metadata.delete(models.RowAccessPolicy, *place)
     assert described() == (None, 0)
+
+
+@pytest.mark.parametrize("name", [RESULTS, RESULTS_SCHEMA])
+def test_datasets_and_tables_are_found_under_the_names_of_results(
+    modules: dict[str, Any], name: str
+) -> None:
+    database, metadata = modules["engine.database"], modules["catalog.metadata"]
+    models = pytest.importorskip("local_bigquery.models")
+    bigquery_program.set_up()
+    database.execute(f"CREATE SCHEMA local.{RESULTS}")
+    database.execute(f"CREATE TABLE local.{RESULTS}.{name} (n INTEGER NOT NULL)")
+    place = ("local", RESULTS, name)
+    metadata.save(models.Table(description="kept"), *place)
+    assert database.fetch(SCHEMA, [*place[:2]]) == [(1,)]
+    assert database.fetch(REQUIRED, [*place]) == [("n",)]
+    assert metadata.load(models.Table, *place).description == "kept"
 
 
 def test_an_answer_from_before_a_change_is_not_kept(modules: dict[str, Any]) -> None:
