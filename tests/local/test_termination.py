@@ -32,7 +32,7 @@ def end(run: str, ready: Path) -> str:
     ) as process:
         until(lambda: ready.exists() or process.poll() is not None)
         running = " ".join(processes(mark).values())
-        for program in ("bigquery_program", "fake-gcs-server", "functions-framework", "backfill"):
+        for program in ("bigquery_program", "fake-gcs-server", "forks.py", "backfill"):
             assert program in running
         process.send_signal(number)
     return mark
