@@ -128,13 +128,15 @@ class Delivery:
 
 
 def deliver(stack: Stack, events: Mapping[str, Sequence[Event]]) -> dict[str, list[Delivery]]:
-    """Deliver events all at once, and remove the faults that they have met."""
+    """Deliver events all at once, and remove the faults, each of which they must have met."""
     with ThreadPoolExecutor(THREADS) as pool:
         answers = {
             name: [(event, pool.submit(event.post, stack.url)) for event in group]
             for name, group in events.items()
         }
-    stack.storage.faults, stack.bigquery.faults = [], []
+    for proxy in (stack.storage, stack.bigquery):
+        assert all(fault.times < Fault.times for fault in proxy.faults), "a fault was not met"
+        proxy.faults = []
     return {
         name: [Delivery(event, answer.result()) for event, answer in group]
         for name, group in answers.items()
