@@ -47,7 +47,10 @@ def forked_function(folder: Path, source: Path, environ: Mapping[str, str]) -> I
 
 @cache
 def function_forks() -> Forks:
-    """Return the process to fork, which is started at the first call."""
+    """Return the process to fork, which is started at the first call.
+
+    The thread of that call must live as long as the tests: see `servers._guarded`.
+    """
     environ = servers.isolated(os.environ)
     return _running.enter_context(forking(Path(sys.executable), environ, IMPORTED))
 
