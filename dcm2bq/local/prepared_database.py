@@ -25,7 +25,7 @@ from dcm2bq.local.user_cache import user_cache
 MOST_KEPT = 8
 """Copies that are kept, of 2 MB each: for as many configurations and versions in use."""
 
-_WRITERS = ("local-bigquery", "duckdb", "duckdb-extension-ducklake")
+_WRITERS = ("local-bigquery", "duckdb")
 """The packages that decide the format of the files."""
 MAKERS = (
     "bigquery/access.py",
