@@ -81,7 +81,7 @@ def pytest_testnodeready(node: Any) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Look for no garbage while tests are imported, nor later among what stays: 2 s of CPU."""
+    """Collect no garbage during imports, nor later among the imported objects: saves 2 s of CPU."""
     gc.disable()
     try:
         return (yield)

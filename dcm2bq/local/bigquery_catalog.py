@@ -31,7 +31,7 @@ _CHANGES_NO_DEFINITION = re.compile(
 
 
 class Catalog:
-    """What is defined, asked of DuckDB again only after a change.
+    """The definitions in the database; DuckDB is asked for them again only after a change.
 
     For each table and view that a statement names, and for its result, local-bigquery asks for
     listings, and each time DuckDB describes all tables, views and columns of all databases.
@@ -45,12 +45,12 @@ class Catalog:
         self._answers: dict[Any, Any] = {}
 
     def note(self, statement: str) -> None:
-        """Forget what is known if `statement`, which has ended, may have changed a definition."""
+        """Forget the answers if `statement`, which has ended, may have changed a definition."""
         if not _CHANGES_NO_DEFINITION.match(statement):
             self._answers = {}
 
     def fetch(self, sql: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
-        """Return the rows of a statement, as known if it looks up a definition."""
+        """Return the rows of a statement, from the known answers if it looks up a definition."""
         if not any(lookup in sql for lookup in _LOOKUPS):
             rows: list[tuple[Any, ...]] = self._fetch(sql, parameters)
             return rows

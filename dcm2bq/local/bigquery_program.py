@@ -72,7 +72,7 @@ def set_up() -> None:
 def store_natively(database: Any) -> None:
     """Keep each project in a file of DuckDB's own format rather than in a DuckLake.
 
-    DuckLake is for large tables on object storage: of each small statement it takes half the time.
+    DuckLake is for large tables on object storage; it takes half the time of a small statement.
     """
     folder = database.settings.data_dir / "projects"
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def store_natively(database: Any) -> None:
     def attach(connection: Any, project: str) -> None:
         file = str(folder / f"{project}.duckdb").replace("'", "''")
         name = database.quote(project)
-        # The first version that has parameters with types in table functions is 1.4.
+        # Since this version, the parameters of table functions can have types.
         connection.execute(f"ATTACH IF NOT EXISTS '{file}' AS {name} (STORAGE_VERSION 'v1.4.0')")
         database._attached.add(project)  # noqa: SLF001
 

@@ -167,7 +167,7 @@ def test_an_archive_in_cloud_storage_is_read_within_the_deadline(
 
 def test_an_archive_that_takes_longer_than_its_deadline_is_too_large() -> None:
     source = Distant([tarred({str(n): bytes(n * 500) for n in range(100, 300)})], 0.02)
-    deadline = Deadline.after(1.6)  # a pause of a busy machine is no eighth of it
+    deadline = Deadline.after(1.6)  # a busy machine pauses for less than an eighth of it
     with pytest.raises(ArchiveTooLargeError, match=r"limits\.deadlineSeconds.*dcm2bq backfill"):
         list(members(source, "x.tar", Limits(), deadline))
 

@@ -60,7 +60,7 @@ class Footprint:
 
 @pytest.fixture(scope="module")
 def footprints(bare_python: Path) -> dict[str, Footprint]:
-    """Of every archive, by a function for each: all at once, since inserts are waited for."""
+    """One for each archive, by its own function; all at once, since most time is spent waiting."""
     with ThreadPoolExecutor(len(ARCHIVES)) as pool:
         expanded = pool.map(lambda name: _expand(name, bare_python), ARCHIVES)
         return dict(zip(ARCHIVES, expanded, strict=True))

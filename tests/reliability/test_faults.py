@@ -86,7 +86,7 @@ OF_BIGQUERY: dict[Name, Fault] = {
     **{("BigQuery", name, "new"): Fault(INSERT, **fault) for name, fault in BIGQUERY.items()},
     DOWN: Fault("insertAll", 503),
 }
-"""What functions meet that reach BigQuery through a proxy of their own."""
+"""The faults for functions that reach BigQuery through another proxy than the stack's."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ TYPE_PREFIX = "google.cloud.storage.object.v1."
 SENTINEL = "SENTINEL^PATIENT"
 """A patient's name: it must turn up in rows, and nowhere else."""
 ONCE = {"Connection": "close"}
-"""The header without which the end of the function may wait 2 s for the connection."""
+"""Closes the connection after the answer; otherwise, the function can take 2 s longer to stop."""
 
 
 def google_error(status: int, reason: str, message: str = SENTINEL) -> bytes:

@@ -12,7 +12,7 @@ from dcm2bq import deadline, transport
 
 
 class LeapingTime:
-    """Stands for the module `time`: a pause counts in full, but lasts only as long as `rest`."""
+    """Replaces the module `time`: a pause counts in full, but lasts only as long as `rest`."""
 
     def __init__(self, rest: Callable[[], object] = lambda: None) -> None:
         self.rest = rest
