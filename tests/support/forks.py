@@ -132,6 +132,7 @@ def _serve(address: str, modules: Sequence[str]) -> None:
         importlib.import_module(module)
     gc.freeze()  # a collection would copy the pages of all modules to each fork
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that answer
+    parent = os.getpid()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen()
@@ -142,16 +143,18 @@ def _serve(address: str, modules: Sequence[str]) -> None:
             with connection:
                 if os.fork() == 0:
                     listener.close()
+                    _end_with(parent)
                     _answer(connection, end)
 
 
 def _answer(connection: socket.socket, end: "_End") -> None:
     """Run the program in another process, so that it can end as any process does."""
-    _end_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _, (request, out, err), _, _ = socket.recv_fds(connection, 16, _FILES)
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
+        _end_with(parent)
         connection.close()
         _run(end, request, out, err)
     for file in (request, out, err):
@@ -182,7 +185,6 @@ class _End:
 
 
 def _run(end: _End, request: int, out: int, err: int) -> NoReturn:
-    _end_with_parent()
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDONLY)
     for number, file in enumerate((nothing, out, err)):
@@ -204,9 +206,11 @@ def _run(end: _End, request: int, out: int, err: int) -> NoReturn:
         raise
 
 
-def _end_with_parent() -> None:
+def _end_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has already ended
+            os._exit(1)
 
 
 if __name__ == "__main__":
