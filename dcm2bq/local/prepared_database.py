@@ -25,12 +25,13 @@ from dcm2bq.local.user_cache import user_cache
 MOST_KEPT = 8
 """Copies that are kept, of 2 MB each: for as many configurations and versions in use."""
 
-_WRITERS = ("local-bigquery", "duckdb", "duckdb-extension-ducklake")
+_WRITERS = ("local-bigquery", "duckdb")
 """The packages that decide the format of the files."""
 MAKERS = (
     "bigquery/access.py",
     "bigquery/dataset.py",
     "local/bigquery_catalog.py",
+    "local/bigquery_files.py",
     "local/bigquery_program.py",
     "schema/compare.py",
     "tools/init.py",
