@@ -11,7 +11,7 @@ from dcm2bq import __version__
 from dcm2bq.errors import ConfigError
 
 _CHECKOUT = Path(__file__).parents[1]
-DUCKDB_EXTENSIONS = ("icu", "ducklake", "spatial", "httpfs")
+DUCKDB_EXTENSIONS = ("icu", "httpfs")
 """Packages `duckdb_extension_*` that the local BigQuery loads."""
 
 

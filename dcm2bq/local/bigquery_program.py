@@ -3,6 +3,7 @@
 `servers.bigquery_server` runs this file.
 """
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dcm2bq.local.bigquery_catalog import RESULTS, RESULTS_SCHEMA, Catalog
+from dcm2bq.local.bigquery_files import ProjectFiles
 from dcm2bq.local.bigquery_jobs import JOBS_TABLE, Jobs, result_name
 
 SETTINGS = (
@@ -42,7 +44,9 @@ def set_up() -> None:
     tables: Any = importlib.import_module("local_bigquery.catalog.tables")
     store: Any = importlib.import_module("local_bigquery.jobs.store")
     views: Any = importlib.import_module("local_bigquery.sql.rules.information_schema")
-    store_natively(database)
+    files = ProjectFiles(database)
+    database._connect, database._attach = functools.cache(files.connect), files.attach  # noqa: SLF001
+    database.projects = files.projects
     for statement in (*SETTINGS, f"ATTACH ':memory:' AS {RESULTS}"):
         database.connection().execute(statement)
     database.connection().execute(f"CREATE SCHEMA {RESULTS}.{RESULTS_SCHEMA}")
@@ -67,27 +71,6 @@ def set_up() -> None:
     tables.columns, tables.physical = catalog.columns, physical
     views.JOBS = views.JOBS.replace("emulator.main.jobs", f"{RESULTS}.main.{JOBS_TABLE}")
     store.save, store.load, store.list_, store.delete = jobs.save, jobs.load, jobs.list, jobs.delete
-
-
-def store_natively(database: Any) -> None:
-    """Keep each project in a file of DuckDB's own format rather than in a DuckLake.
-
-    DuckLake is for large tables on object storage; it takes half the time of a small statement.
-    """
-    folder = database.settings.data_dir / "projects"
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def attach(connection: Any, project: str) -> None:
-        file = str(folder / f"{project}.duckdb").replace("'", "''")
-        name = database.quote(project)
-        # Since this version, the parameters of table functions can have types.
-        connection.execute(f"ATTACH IF NOT EXISTS '{file}' AS {name} (STORAGE_VERSION 'v1.4.0')")
-        database._attached.add(project)  # noqa: SLF001
-
-    database._attach = attach  # noqa: SLF001
-    database.projects = lambda: sorted(database._attached)  # noqa: SLF001
-    for file in folder.glob("*.duckdb"):
-        database.attach(file.stem)
 
 
 class Connection:

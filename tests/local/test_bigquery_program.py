@@ -17,7 +17,7 @@ REQUIRED = f"SELECT column_name {LISTED} AND NOT is_nullable"
 SCHEMA = "SELECT 1 FROM duckdb_schemas() WHERE database_name = ? AND schema_name = ?"
 PRESENT = f"SELECT 1 {LISTED} AND column_name = ?"
 CHANGED = {
-    "engine.database": ("_attach", "connection", "fetch", "objects", "projects"),
+    "engine.database": ("_attach", "_connect", "connection", "fetch", "objects", "projects"),
     "catalog.metadata": ("fetch",),
     "catalog.row_access": ("fetch",),
     "catalog.tables": ("columns", "physical"),
@@ -44,6 +44,8 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
 
 def test_lookups_find_what_a_scan_of_the_catalog_finds(modules: dict[str, Any]) -> None:
     database, tables = modules["engine.database"], modules["catalog.tables"]
+    fetch, objects, columns = database.fetch, database.objects, tables.columns
+    bigquery_program.set_up()
     for statement in (
         "CREATE SCHEMA local.d",
         "CREATE TABLE local.d.t (n INTEGER NOT NULL, s VARCHAR, r STRUCT(n INTEGER))",
@@ -57,8 +59,6 @@ def test_lookups_find_what_a_scan_of_the_catalog_finds(modules: dict[str, Any]) 
         "CREATE VIEW local.e.t AS SELECT 1 AS other",
     ):
         database.execute(statement)
-    fetch, objects, columns = database.fetch, database.objects, tables.columns
-    bigquery_program.set_up()
     for dataset in ("d", "e", "absent"):
         assert database.objects("local", dataset) == objects("local", dataset)
         for table in ("t", "v", "dropped", "altered", "absent"):

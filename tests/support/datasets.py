@@ -1,9 +1,9 @@
 """Datasets of the local BigQuery.
 
-`init` costs the local BigQuery half a second of CPU for each view, and each statement costs twice
-as much with all views as with those in `CORE`. Tests therefore borrow datasets that are emptied and
-lent again, on a server that has only what most tests read. Only tests that need other definitions,
-or change them, have a dataset made for them, which is then dropped.
+`init` costs the local BigQuery 3.7 s of CPU with all views, and 0.4 s with those in `CORE`. Tests
+therefore borrow datasets that are emptied and lent again, on a server that has only what most tests
+read. Only tests that need other definitions, or change them, have a dataset made for them, which is
+then dropped.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
