@@ -184,7 +184,7 @@ clean: ## Remove everything that the other targets wrote
 	@rm -rf $(VENV) $(BEAM_VENV) .work dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Create an environment with the packages of a lock file, and this package, editable. A lock file is
-# complete, hence --no-deps; older versions of pip also fail to find the hashes of extras. To compile
+# complete, hence --no-deps; older versions of pip also fail to find the hashes of extras. Compiling
 # all modules would take half the time, and a run imports few of them.
 define set_up
 	@set -e; \

@@ -1,7 +1,7 @@
 """The files of the local BigQuery: one for each project, in DuckDB's own format.
 
-local-bigquery would keep a project in a DuckLake, which is for large tables on object storage: of
-each small statement it takes half the time.
+local-bigquery would keep a project in a DuckLake, which is for large tables on object storage and
+takes half the time of a small statement.
 """
 
 import importlib
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _LEFT_OUT = "geography"
-"""Functions that need an extension of 80 MB, which would take a fifth of the start."""
+"""Functions that need an extension of 80 MB, which would take a fifth of the time of a start."""
 
 
 class ProjectFiles:
@@ -42,7 +42,7 @@ class ProjectFiles:
         """Open the file of a project; make it if there is none."""
         file = _literal(self._projects / f"{project}.duckdb")
         name = self._database.quote(project)
-        # The first version that has parameters with types in table functions is 1.4.
+        # Since this version, the parameters of table functions can have types.
         connection.execute(f"ATTACH IF NOT EXISTS {file} AS {name} (STORAGE_VERSION 'v1.4.0')")
         self._database._attached.add(project)  # noqa: SLF001
 
