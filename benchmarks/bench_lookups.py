@@ -19,6 +19,7 @@ from typing import Any
 
 from dcm2bq import schema
 from dcm2bq.config import Config
+from dcm2bq.local.bigquery_files import keep_in_files
 from dcm2bq.local.servers import provide_duckdb_extensions
 
 PROJECT = "bench"
@@ -80,7 +81,9 @@ class SimulatedDataset:
         provide_duckdb_extensions(folder)
         import_module("local_bigquery.settings").settings.data_dir = folder / "local"
         self._translation = import_module("local_bigquery.sql.translate")
-        self._connection = import_module("local_bigquery.engine.database").connection()
+        database = import_module("local_bigquery.engine.database")
+        keep_in_files(database)
+        self._connection = database.connection()
         block = max(rows // BLOCKS // VECTOR, 1) * VECTOR
         self._connection.execute(
             f"ATTACH '{folder / 'bench.duckdb'}' AS {PROJECT} (ROW_GROUP_SIZE {block});"

@@ -3,7 +3,6 @@
 `servers.bigquery_server` runs this file.
 """
 
-import functools
 import importlib
 import sys
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dcm2bq.local.bigquery_catalog import RESULTS, RESULTS_SCHEMA, Catalog
-from dcm2bq.local.bigquery_files import ProjectFiles
+from dcm2bq.local.bigquery_files import keep_in_files
 from dcm2bq.local.bigquery_jobs import JOBS_TABLE, Jobs, result_name
 
 SETTINGS = (
@@ -44,9 +43,7 @@ def set_up() -> None:
     tables: Any = importlib.import_module("local_bigquery.catalog.tables")
     store: Any = importlib.import_module("local_bigquery.jobs.store")
     views: Any = importlib.import_module("local_bigquery.sql.rules.information_schema")
-    files = ProjectFiles(database)
-    database._connect, database._attach = functools.cache(files.connect), files.attach  # noqa: SLF001
-    database.projects = files.projects
+    keep_in_files(database)
     for statement in (*SETTINGS, f"ATTACH ':memory:' AS {RESULTS}"):
         database.connection().execute(statement)
     database.connection().execute(f"CREATE SCHEMA {RESULTS}.{RESULTS_SCHEMA}")
