@@ -5,6 +5,7 @@
 
 import importlib
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ SETTINGS = (
     # tables. Plans are otherwise optimized as always.
     "SET disabled_optimizers = 'join_order,statistics_propagation'",
 )
+_REPEATS, _PAUSE_SECONDS = 100, 0.02
+"""Attempts of an insert into a table that is being changed, which takes milliseconds."""
 _TEMPORARY_TABLES = "SELECT table_name FROM duckdb_tables() WHERE temporary"
 
 
@@ -97,16 +100,31 @@ class Cursor(Connection):
 
     def __init__(self, connection: Any, note: Callable[[str], None]) -> None:
         super().__init__(connection, note)
-        self._new = True
+        self._new, self._in_transaction = True, False
         self._last: tuple[str, Description] | None = None
 
     def execute(self, statement: str, *parameters: Any) -> Any:
         """Run a statement, which may change what a query returns."""
         self._new, self._last = False, None
+        self._in_transaction |= statement.startswith("BEGIN")
         try:
-            return self._connection.execute(statement, *parameters)
+            return self._repeated(statement, *parameters)
         finally:
             self._note(statement)
+
+    def _repeated(self, statement: str, *parameters: Any) -> Any:
+        """Run a statement; repeat an insert while other statements change the table's columns.
+
+        local-bigquery would take the rows of a failed request for duplicates in the next one.
+        """
+        if self._in_transaction or not statement.startswith("INSERT INTO "):
+            return self._connection.execute(statement, *parameters)
+        for _ in range(_REPEATS):
+            try:
+                return self._connection.execute(statement, *parameters)
+            except importlib.import_module("duckdb").TransactionException:
+                time.sleep(_PAUSE_SECONDS)
+        return self._connection.execute(statement, *parameters)
 
     def sql(self, query: str, params: dict[str, Any] | None = None) -> Any:
         """Return the relation of a query.

@@ -1,6 +1,7 @@
 """The set-up of the local BigQuery changes what its lookups cost, and nothing that they return."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -208,6 +209,24 @@ def test_every_project_is_found_again_after_a_restart(modules: dict[str, Any]) -
     bigquery_program.set_up()
     assert database.projects() == ["example.com:other", "local"]
     assert database.fetch('FROM "example.com:other".main.t') == [(7,)]
+
+
+def test_an_insert_waits_for_a_change_of_its_table(modules: dict[str, Any]) -> None:
+    database = modules["engine.database"]
+    bigquery_program.set_up()
+    database.execute("CREATE TABLE local.main.t (a INTEGER)")
+    insert = "INSERT INTO local.main.t (a) SELECT 1"
+    with database.cursor() as changing, ThreadPoolExecutor(1) as pool:
+        changing.execute("BEGIN")
+        changing.execute("ALTER TABLE local.main.t ADD COLUMN b INTEGER")
+        inserted = pool.submit(database.execute, insert)
+        with database.cursor() as other:
+            other.execute("BEGIN")
+            with pytest.raises(Exception, match="altered by a different transaction"):
+                other.execute(insert)
+        changing.execute("COMMIT")
+        inserted.result()
+    assert database.fetch("FROM local.main.t") == [(1, None)]
 
 
 @pytest.fixture
