@@ -16,7 +16,7 @@ from tests.support.processes import guarded, marked, processes
 ENDLESS = "tests/support/endless.py"
 PYTEST = [str(Path(sys.executable).with_name("pytest")), ENDLESS, "-p", "no:cacheprovider"]
 RUNS = {
-    "pytest with workers, killed": ([*PYTEST, "-n", "1"], signal.SIGKILL),
+    "pytest with workers, killed": ([*PYTEST, "-n", "2"], signal.SIGKILL),
     "make, terminated": (["make", "test", f"PYTEST_ARGS={ENDLESS}"], signal.SIGTERM),
     "pytest, terminated": (PYTEST, signal.SIGTERM),
 }
