@@ -189,7 +189,7 @@ clean: ## Remove everything that the other targets wrote
 define set_up
 	@set -e; \
 	python=$$(PYTHON='$(PYTHON)' scripts/find_python.sh $(3)); \
-	echo "setting up $(1) with $$("$$python" --version) at $$python (once, about a minute) ..."; \
+	echo "setting up $(1) with $$("$$python" --version) at $$python (once, about half a minute) ..."; \
 	rm -rf $(1); \
 	"$$python" -m venv $(1); \
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes --only-binary :all: -r $(2); \

@@ -22,7 +22,8 @@ SETTINGS = (
     "SET disabled_optimizers = 'join_order,statistics_propagation'",
 )
 _REPEATS, _PAUSE_SECONDS = 100, 0.02
-"""Attempts of an insert into a table that is being changed, which takes milliseconds."""
+"""Attempts of an insert into a table that is being changed, and the pause after each. A change
+takes milliseconds."""
 _TEMPORARY_TABLES = "SELECT table_name FROM duckdb_tables() WHERE temporary"
 
 

@@ -115,7 +115,7 @@ FAILURES: dict[str, dict[str, Fault]] = {
     "bigquery: odd row errors": {
         "bigquery": Fault(INSERT_ALL, 200, b'{"insertErrors": [{"SENTINEL^PATIENT": 1}]}')
     },
-    "bigquery: reset": {"bigquery": Fault(INSERT_ALL)},
+    "bigquery: reset": {"bigquery": Fault("")},
 }
 
 
@@ -163,7 +163,7 @@ def failed(running_stack: Stack) -> dict[str, list[Delivery]]:
     ]
     failed = deliver(stack, {**of_storage, "unread": [unread], "expired": [expired]})
 
-    stack.bigquery.faults = [Fault("")]
+    stack.bigquery.faults = [replace(FAILURES["bigquery: reset"]["bigquery"])]
     failed |= deliver(
         stack,
         {

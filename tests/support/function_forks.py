@@ -23,7 +23,7 @@ IMPORTED = (
 )
 """What the framework imports, then what the function imports at its start, and at its first event.
 
-None of it depends on the environment of the function.
+At import, gunicorn reads WEB_CONCURRENCY and PORT; the framework overrides both.
 """
 
 _running = ExitStack()
