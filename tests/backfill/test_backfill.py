@@ -115,13 +115,14 @@ def test_an_interrupted_run_can_be_resumed(
     bad_paths, _ = fill(site, good, bad)
     options = ("--shard-objects", str(shard))
     if how == "SIGKILL":
-        ended = site.killed(lambda: site.staged_records() >= 1, *options)
+        ended = site.killed(*options)
         assert ended.status == -9
     else:
-        process = site.start(*options)
-        until(lambda: site.staged_records() >= 1 or process.poll() is not None)
-        assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+        with site.held_in_the_middle() as is_there:
+            process = site.start(*options)
+            until(lambda: is_there() or process.poll() is not None)
+            assert process.poll() is None
+            process.send_signal(signal.SIGINT)
         ended = finish(process)
         assert ended.status == 130
         assert "\ninterrupted; resume it with:\n  dcm2bq backfill gs://" in ended.err

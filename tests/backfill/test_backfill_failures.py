@@ -22,13 +22,14 @@ from dcm2bq.tools.backfill.run_records import (
 from dcm2bq.tools.backfill.status import RUNNING, read
 from dcm2bq.tools.prices import read_prices
 from tests.support.backfill_site import CT_SMALL, MR_SMALL, Site
+from tests.support.patience import scaled
 from tests.support.proxy import Fault, Proxy
 
 RUN = ["gs://bucket", "--staging", "gs://staging"]
 
 
 def test_an_unreadable_object_becomes_a_dead_letter(site: Site) -> None:
-    site.overrides["limits"] = {"deadlineSeconds": 2}
+    site.overrides["limits"] = {"deadlineSeconds": scaled(2)}
     for number in range(12):
         site.upload(f"{number:02}.dcm", MR_SMALL)
     site.storage.faults = [Fault("/05.dcm?alt=media", 403)]
@@ -79,7 +80,7 @@ def test_unknown_beam_options_are_refused_before_any_request(site: Site) -> None
 
 
 def test_the_printed_command_resumes_the_run_with_its_options(site: Site) -> None:
-    site.overrides["limits"] = {"deadlineSeconds": 1}
+    site.overrides["limits"] = {"deadlineSeconds": scaled(1)}
     site.upload("it's/a.dcm", MR_SMALL)
     site.storage.faults = [Fault(f"/b/{site.source.name}/o/", 503)]
     cost = ("--classes", "STANDARD,NEARLINE", "--budget-usd", "5")
@@ -113,7 +114,7 @@ def test_records_of_another_version_are_a_configuration_error(site: Site, conten
 def test_a_run_that_failed_in_an_outage_can_be_resumed(
     site: Site, number: int, options: tuple[str, ...]
 ) -> None:
-    site.overrides["limits"] = {"deadlineSeconds": 1}
+    site.overrides["limits"] = {"deadlineSeconds": scaled(1)}
     for n in range(number):
         site.upload(f"{n}.dcm", MR_SMALL)
     site.storage.faults = [Fault(f"/b/{site.source.name}/o/", 503)]
@@ -195,7 +196,7 @@ def test_a_run_whose_pipeline_could_not_start_says_why(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unlike one that goes on on Dataflow after the command is interrupted."""
-    for name in "ab":
+    for name in "abcde":  # more than the four pages that are always counted together
         site.upload(f"{name}.dcm", MR_SMALL)
     given = Run(
         id=new_id(),

@@ -265,7 +265,7 @@ def test_two_loaders_at_once_load_nothing_twice(run: Run, bigquery: LoadJobs) ->
         loader = BatchLoader(run)
         barrier.wait()
         loader.start_full()
-        done.append(list(loader.finish_all()))
+        done.append(sorted(loader.finish_all(), key=lambda loaded: loaded.batch))
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:

@@ -9,7 +9,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from tests.support import upload
 from tests.support.cloud import Bucket
 from tests.support.datasets import borrowed_dataset, in_dataset
 from tests.support.function_stack import ROOT, unique
+from tests.support.patience import until
 from tests.support.processes import guarded
 
 CT_SMALL = Path(str(get_testdata_file("CT_small.dcm")))
@@ -139,15 +139,12 @@ def function(folder: Path, python: Path, environ: dict[str, str]) -> Iterator[st
 
 
 def wait(process: subprocess.Popen[bytes], port: int) -> None:
-    for _ in range(300):
+    def listens() -> bool:
         assert process.poll() is None, "the function did not start"
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    pytest.fail("the function does not listen")
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", port)) == 0
+
+    until(listens)
 
 
 def test_the_program_tells_the_differences(archive: Path) -> None:

@@ -37,6 +37,7 @@ class EventQueue:
 
     pending: list[Event]
     acknowledged: int = 0
+    under_way: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
@@ -56,14 +57,22 @@ class EventQueue:
         while not is_over.is_set():
             with self.lock:
                 event = self.pending.pop() if self.pending else None
+                self.under_way += event is not None
             if event is None:
                 time.sleep(0.01)
-            elif self._is_acknowledged(url, event):
-                with self.lock:
-                    self.acknowledged += 1
-            else:
-                with self.lock:
+                continue
+            is_acknowledged = self._is_acknowledged(url, event)
+            with self.lock:
+                self.under_way -= 1
+                self.acknowledged += is_acknowledged
+                if not is_acknowledged:
                     self.pending.insert(0, event)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every event has been acknowledged."""
+        with self.lock:
+            return not self.pending and not self.under_way
 
     @staticmethod
     def _is_acknowledged(url: str, event: Event) -> bool:
@@ -159,8 +168,7 @@ def crash(stack: Stack, number: signal.Signals, wanted: int, waiting: int) -> st
             kills += 1
             time.sleep(0.2)
     with start(stack, function_forks()) as (port, _), load.running(f"http://127.0.0.1:{port}"):
-        while load.pending:
-            time.sleep(0.05)
+        until(lambda: load.is_empty)
     live = stack.dataset.query(
         "SELECT path, version FROM instances_live WHERE STARTS_WITH(path, @prefix)",
         {"prefix": f"gs://{stack.bucket.name}/{history.folder}/"},
@@ -185,7 +193,6 @@ def test_an_archive_is_expanded_again_after_its_process_was_killed(stack: Stack)
     stack.bigquery.faults = [Fault("instances/insertAll", how="stall")]
     with start(stack, function_forks()) as (port, pid), ThreadPoolExecutor(1) as pool:
         answer = pool.submit(event.post, f"http://127.0.0.1:{port}")
-        until(lambda: stack.bigquery.is_under_way("insertAll"))
         until(lambda: bool(stack.dataset.query(events[0].format("instances"), events[1])))
         for victim in descendants(pid):
             os.kill(victim, signal.SIGKILL)

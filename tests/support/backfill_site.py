@@ -5,8 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -23,7 +24,7 @@ from tests.support.forks import Forks
 from tests.support.function_stack import ROOT, unique
 from tests.support.patience import until
 from tests.support.processes import guarded
-from tests.support.proxy import Proxy
+from tests.support.proxy import HELD, Fault, Proxy
 
 PYTHON = ROOT / ".venv-backfill" / "bin" / "python"
 DCM2BQ = PYTHON.with_name("dcm2bq")
@@ -93,17 +94,30 @@ class Site:
         """Run the command on the source to its end."""
         return self.command(*self._arguments(args, where), **environ)
 
-    def killed(self, is_time: Callable[[], bool], *args: str) -> Done:
-        """Run the command on the source; kill it in the middle, once `is_time` returns true."""
+    def killed(self, *args: str) -> Done:
+        """Run the command on the source; kill it in the middle, once it has staged a shard."""
         assert self.forks
         group: Queue[int] = Queue()
         command = [str(DCM2BQ), *self._arguments(args, "")], self._variables(), group.put
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(1) as pool, self.held_in_the_middle() as is_there:
             run = pool.submit(self.forks.run, *command)
-            until(lambda: is_time() or run.done())
+            until(lambda: is_there() or run.done())
             assert not run.done()
             os.killpg(group.get(), signal.SIGKILL)
             return Done(*run.result())
+
+    @contextmanager
+    def held_in_the_middle(self) -> Iterator[Callable[[], bool]]:
+        """Until the block ends, let no run go on that has staged a shard.
+
+        Yields a function that tells whether one has.
+        """
+        earlier = self.staged_records()
+        self.storage.faults = [Fault("POST /upload", content=b"/shards/", how=HELD)]
+        try:
+            yield lambda: self.staged_records() > earlier
+        finally:
+            self.storage.faults = []
 
     def command(self, *words: str, **environ: str) -> Done:
         """Run `dcm2bq` with these words to its end: in a fork, if there is a process to fork."""

@@ -18,6 +18,7 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 
 SPOILT = ("stall", "drip the head", "drip the body", "cut", "reset in the body", "other range")
+HELD = "hold"
 PATIENCE = 120.0
 """Seconds that a stalled or dripping answer goes on: longer than any deadline of the tests."""
 
@@ -27,9 +28,10 @@ class Fault:
     """Answer matching requests with `status` and `body`; `status` 0 resets the connection.
 
     `where` is a part of the request line, as is `name`, of an object for instance; `times` is how
-    many requests it hits. `after` passes the request on first, so that only the answer is lost.
-    `how` passes it on as well, and spoils the answer: one of `SPOILT`. Refused reads of content
-    are answered in plain text, as Cloud Storage does, whatever the body.
+    many requests it hits. `content` is a part of the request's body. `after` passes the request
+    on first, so that only the answer is lost. `how` passes it on as well: one of `SPOILT` spoils
+    the answer, and `HELD` keeps it until the fault is removed. Refused reads of content are
+    answered in plain text, as Cloud Storage does, whatever the body.
     """
 
     where: str
@@ -39,6 +41,11 @@ class Fault:
     after: bool = False
     how: str = ""
     name: str = ""
+    content: bytes = b""
+
+    def meets(self, line: str, body: bytes) -> bool:
+        """Whether a request is one of those that this is for."""
+        return self.where in line and self.name in line and self.content in body
 
 
 class Proxy:
@@ -59,7 +66,7 @@ class Proxy:
             self.requests.append(line)
             self.bodies.append(body)
             for fault in self.faults:
-                if fault.where in line and fault.name in line and fault.times > 0:
+                if fault.times > 0 and fault.meets(line, body):
                     fault.times -= 1
                     return fault
         return None
@@ -87,6 +94,12 @@ class Proxy:
         fault = self.take_fault(exchange.requestline, exchange.body)
         if fault is None:
             _answer(exchange, *self._forward(exchange))
+            return
+        if fault.how == HELD:
+            answer = self._forward(exchange)
+            while any(each is fault for each in self.faults):
+                time.sleep(0.01)
+            _answer(exchange, *answer)
             return
         if fault.how:
             _spoil(exchange, fault.how, *self._forward(exchange))

@@ -330,7 +330,7 @@ def test_repair_makes_the_table_equal_to_the_bucket(scene: Scene) -> None:
 
 def test_a_repaired_row_equals_that_of_the_event(stack: Stack, scene: Scene) -> None:
     event = scene.events["2 missing.dcm"]
-    event.post(stack.url)
+    assert event.post(stack.url).status_code == 200
     repaired, delivered = stack.rows(event.data["name"])
     for row in (repaired, delivered):
         assert row["info"].pop("event_id")

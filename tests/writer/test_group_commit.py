@@ -73,8 +73,14 @@ def test_rows_that_arrive_during_an_insert_share_the_next_one(
     writer: RowSink, bigquery: InsertAll
 ) -> None:
     bigquery.seconds = 0.2
+    start = threading.Barrier(32)
+
+    def work(number: int) -> Dcm2BqError | None:
+        start.wait()
+        return insert(writer, row(number))
+
     with ThreadPoolExecutor(32) as pool:
-        verdicts = list(pool.map(lambda n: insert(writer, row(n)), range(32)))
+        verdicts = list(pool.map(work, range(32)))
     assert verdicts == [None] * 32
     assert len(bigquery.stored) == 32
     assert len(bigquery.batches) <= 4
