@@ -118,11 +118,12 @@ def test_an_interrupted_run_can_be_resumed(
         ended = site.killed(*options)
         assert ended.status == -9
     else:
-        with site.held_in_the_middle() as is_there:
+        with site.held_once_staged() as is_held:
             process = site.start(*options)
-            until(lambda: is_there() or process.poll() is not None)
+            until(lambda: is_held() or process.poll() is not None)
             assert process.poll() is None
             process.send_signal(signal.SIGINT)
+            until(lambda: any(name.endswith("/ended.json") for name in site.names("b/")))
         ended = finish(process)
         assert ended.status == 130
         assert "\ninterrupted; resume it with:\n  dcm2bq backfill gs://" in ended.err

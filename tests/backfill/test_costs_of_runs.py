@@ -95,24 +95,24 @@ def test_a_budget_is_kept_by_runs_that_are_killed_and_resumed(billed: Site) -> N
     storage.operations.clear()
     storage.fetched.clear()
     storage.reads.clear()
-    # What the count costs depends on how its threads share the bucket: no later budget pays for it.
+    # The count has an attempt of its own: its cost depends on how threads share the bucket.
     nothing = billed.backfill("--shard-objects", "2", "--budget-usd", "0.0001")
     assert nothing.status == 1
     assert "budget of $0.00: covers 0 of " in nothing.err
-    resumed = ("--resume", nothing.run, "--budget-usd", "0.0012")
-    ended = billed.backfill(*resumed)
-    assert ended.status == 1, "the budget covers everything"
-    assert re.search(r"budget of \$0.00: covers [2-9] of [1-9][0-9] remaining shards", ended.err), (
-        ended.err
-    )
+    again = ("--resume", nothing.run, "--budget-usd", "0.0012")
     spent = charged(billed)
-    killed = billed.killed(*resumed)
-    assert killed.status == -9
+    ended = billed.backfill(*again)
+    assert ended.status == 1, "the budget covers everything"
     assert charged(billed) - spent < 0.0012
+    covered = re.search(r"budget of \$0.00: covers (\d+) of (\d+) remaining shards", ended.err)
+    assert covered, ended.err
+    assert 1 < int(covered[1]) < int(covered[2])
+    killed = billed.killed(*again)
+    assert killed.status == -9
     attempts = [nothing, ended, killed]
     while attempts[-1].status != 0:
         spent = charged(billed)
-        attempts.append(billed.backfill(*resumed))
+        attempts.append(billed.backfill(*again))
         assert attempts[-1].status in {0, 1}, attempts[-1].err
         assert charged(billed) - spent < 0.0012
         assert len(attempts) < 12
@@ -121,11 +121,23 @@ def test_a_budget_is_kept_by_runs_that_are_killed_and_resumed(billed: Site) -> N
             r", (\d+) to convert .*\nBigQuery already has (\d+) of them", attempt.err
         )
         assert not counts or int(counts[2]) <= int(counts[1])
-    complete = billed.backfill(*resumed)
+    complete = billed.backfill(*again)
     assert (complete.status, complete.out) == (0, attempts[-1].out), complete.err
     assert billed.live() == sorted(billed.objects.items())
     assert len(billed.rows()) == 120
     assert billed.dead_letters() == []
+
+
+def test_the_count_is_part_of_the_budget(billed: Site) -> None:
+    """A page lists two objects at most, so that 40 objects cost a budget of 20 pages."""
+    for number in range(40):
+        billed.upload(f"STANDARD/{number:03}.dcm", MR_SMALL)
+    pages = ("--budget-usd", f"{20 * CLASS_A['STANDARD']:.4f}")
+    counted = billed.backfill("--shard-objects", "2", *pages)
+    assert counted.status == 1
+    assert "budget of $0.00: covers 0 of " in counted.err
+    resumed = billed.backfill("--resume", counted.run, *pages)
+    assert re.search(r"budget of \$0.00: covers [1-9]", resumed.err), resumed.err
 
 
 def test_a_bucket_with_autoclass_is_read_only_with_consent(billed: Site) -> None:

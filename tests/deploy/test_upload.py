@@ -6,7 +6,6 @@ It starts from that alone, and ingests.
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import zipfile
@@ -139,12 +138,8 @@ def function(folder: Path, python: Path, environ: dict[str, str]) -> Iterator[st
 
 
 def wait(process: subprocess.Popen[bytes], port: int) -> None:
-    def listens() -> bool:
-        assert process.poll() is None, "the function did not start"
-        with socket.socket() as client:
-            return client.connect_ex(("127.0.0.1", port)) == 0
-
-    until(listens)
+    until(lambda: process.poll() is not None or servers.is_listening(port))
+    assert process.poll() is None, "the function did not start"
 
 
 def test_the_program_tells_the_differences(archive: Path) -> None:

@@ -61,15 +61,21 @@ class EventQueue:
             if event is None:
                 time.sleep(0.01)
                 continue
-            is_acknowledged = self._is_acknowledged(url, event)
-            with self.lock:
-                self.under_way -= 1
-                self.acknowledged += is_acknowledged
-                if not is_acknowledged:
-                    self.pending.insert(0, event)
+            try:
+                self._deliver(url, event)
+            finally:
+                with self.lock:
+                    self.under_way -= 1
+
+    def _deliver(self, url: str, event: Event) -> None:
+        is_acknowledged = self._is_acknowledged(url, event)
+        with self.lock:
+            self.acknowledged += is_acknowledged
+            if not is_acknowledged:
+                self.pending.insert(0, event)
 
     @property
-    def is_empty(self) -> bool:
+    def is_done(self) -> bool:
         """Whether every event has been acknowledged."""
         with self.lock:
             return not self.pending and not self.under_way
@@ -168,7 +174,7 @@ def crash(stack: Stack, number: signal.Signals, wanted: int, waiting: int) -> st
             kills += 1
             time.sleep(0.2)
     with start(stack, function_forks()) as (port, _), load.running(f"http://127.0.0.1:{port}"):
-        until(lambda: load.is_empty)
+        until(lambda: load.is_done)
     live = stack.dataset.query(
         "SELECT path, version FROM instances_live WHERE STARTS_WITH(path, @prefix)",
         {"prefix": f"gs://{stack.bucket.name}/{history.folder}/"},

@@ -99,25 +99,27 @@ class Site:
         assert self.forks
         group: Queue[int] = Queue()
         command = [str(DCM2BQ), *self._arguments(args, "")], self._variables(), group.put
-        with ThreadPoolExecutor(1) as pool, self.held_in_the_middle() as is_there:
+        with ThreadPoolExecutor(1) as pool, self.held_once_staged() as is_held:
             run = pool.submit(self.forks.run, *command)
-            until(lambda: is_there() or run.done())
+            until(lambda: is_held() or run.done())
             assert not run.done()
             os.killpg(group.get(), signal.SIGKILL)
             return Done(*run.result())
 
     @contextmanager
-    def held_in_the_middle(self) -> Iterator[Callable[[], bool]]:
-        """Until the block ends, let no run go on that has staged a shard.
+    def held_once_staged(self) -> Iterator[Callable[[], bool]]:
+        """Until the block ends, hold every run once it has staged a shard.
 
-        Yields a function that tells whether one has.
+        Yields a function that tells whether one is held.
         """
-        earlier = self.staged_records()
-        self.storage.faults = [Fault("POST /upload", content=b"/shards/", how=HELD)]
+        earlier, faults = self.staged_records(), self.storage.faults
+        hold = Fault("POST /upload", content=b"/shards/", how=HELD)
+        allowed = hold.times
+        self.storage.faults = [*faults, hold]
         try:
-            yield lambda: self.staged_records() > earlier
+            yield lambda: hold.times < allowed and self.staged_records() > earlier
         finally:
-            self.storage.faults = []
+            self.storage.faults = faults
 
     def command(self, *words: str, **environ: str) -> Done:
         """Run `dcm2bq` with these words to its end: in a fork, if there is a process to fork."""

@@ -19,6 +19,7 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 SPOILT = ("stall", "drip the head", "drip the body", "cut", "reset in the body", "other range")
 HELD = "hold"
+"""Keeps the answer until the fault is removed."""
 PATIENCE = 120.0
 """Seconds that a stalled or dripping answer goes on: longer than any deadline of the tests."""
 
@@ -29,9 +30,9 @@ class Fault:
 
     `where` is a part of the request line, as is `name`, of an object for instance; `times` is how
     many requests it hits. `content` is a part of the request's body. `after` passes the request
-    on first, so that only the answer is lost. `how` passes it on as well: one of `SPOILT` spoils
-    the answer, and `HELD` keeps it until the fault is removed. Refused reads of content are
-    answered in plain text, as Cloud Storage does, whatever the body.
+    on first, so that only the answer is lost. `how` passes it on as well, and spoils the answer
+    (one of `SPOILT`) or holds it (`HELD`). Refused reads of content are answered in plain text, as
+    Cloud Storage does, whatever the body.
     """
 
     where: str
@@ -97,7 +98,7 @@ class Proxy:
             return
         if fault.how == HELD:
             answer = self._forward(exchange)
-            while any(each is fault for each in self.faults):
+            while any(each is fault for each in self.faults):  # `in` would also find an equal one
                 time.sleep(0.01)
             _answer(exchange, *answer)
             return

@@ -40,7 +40,10 @@ def run(
     options = PipelineOptions(
         [*beam_options, f"--direct_num_workers={processes}", f"--direct_running_mode={mode}"]
     )
-    with tempfile.TemporaryDirectory(prefix="dcm2bq-backfill-") as folder:
+    # An interrupt leaves this block while the pipeline still writes into the folder.
+    with tempfile.TemporaryDirectory(
+        prefix="dcm2bq-backfill-", ignore_cleanup_errors=True
+    ) as folder:
         graph = beam.Pipeline(runner=FnApiRunner(), options=options)
         pipeline.build(graph, backfill, shards, folder)
         thread = _PipelineThread(graph)
