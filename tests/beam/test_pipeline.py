@@ -1,7 +1,14 @@
 """The pipeline, run by Beam's own test runner and checked by its assertions."""
 
+import tempfile
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -22,6 +29,7 @@ from dcm2bq.tools.backfill.runners import pipeline
 from dcm2bq.tools.backfill.runners.in_process import run as run_locally
 from tests.support.backfill_site import CT_SMALL, Site
 from tests.support.datasets import borrowed_dataset
+from tests.support.patience import until
 from tests.support.proxy import Fault, LoadingBigQuery, Proxy
 
 SHARDS = [
@@ -150,3 +158,29 @@ def test_a_run_without_new_objects_loads_nothing(site: Site) -> None:
     assert (summary.results, summary.rows) == ({"skipped": 6}, {})
     tables = site.dataset.query("SELECT table_name FROM INFORMATION_SCHEMA.TABLES")
     assert not [each for each in tables if each["table_name"].startswith("backfill_")]
+
+
+def test_an_interrupt_passes_while_steps_still_write_their_counts(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What appears in the folder while it is deleted does not replace the interrupt."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    is_over = threading.Event()
+
+    def write(folder: Path) -> None:
+        with suppress(FileNotFoundError):  # deleted
+            while not is_over.is_set():
+                (folder / f"{time.monotonic_ns()}.json").write_bytes(b"{}")
+
+    def interrupt(_: Counter[str]) -> None:
+        (folder,) = tmp_path.iterdir()
+        pool.submit(write, folder)
+        until(lambda: any(folder.iterdir()))
+        raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                run_locally(run_of(site), [], show=interrupt)
+        finally:
+            is_over.set()
