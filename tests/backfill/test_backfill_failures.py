@@ -196,7 +196,7 @@ def test_a_run_whose_pipeline_could_not_start_says_why(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unlike one that goes on on Dataflow after the command is interrupted."""
-    for name in "abcde":  # more than the four pages that are always counted together
+    for name in "abcde":  # five pages: only four are counted together
         site.upload(f"{name}.dcm", MR_SMALL)
     given = Run(
         id=new_id(),

@@ -129,14 +129,14 @@ def test_a_budget_is_kept_by_runs_that_are_killed_and_resumed(billed: Site) -> N
 
 
 def test_the_count_is_part_of_the_budget(billed: Site) -> None:
-    """A page lists two objects at most, so that 40 objects cost a budget of 20 pages."""
+    """A page lists at most two objects, so counting 40 objects spends a budget for 20 pages."""
     for number in range(40):
         billed.upload(f"STANDARD/{number:03}.dcm", MR_SMALL)
-    pages = ("--budget-usd", f"{20 * CLASS_A['STANDARD']:.4f}")
-    counted = billed.backfill("--shard-objects", "2", *pages)
+    budget = ("--budget-usd", f"{20 * CLASS_A['STANDARD']:.4f}")
+    counted = billed.backfill("--shard-objects", "2", *budget)
     assert counted.status == 1
     assert "budget of $0.00: covers 0 of " in counted.err
-    resumed = billed.backfill("--resume", counted.run, *pages)
+    resumed = billed.backfill("--resume", counted.run, *budget)
     assert re.search(r"budget of \$0.00: covers [1-9]", resumed.err), resumed.err
 
 

@@ -160,10 +160,10 @@ def test_a_run_without_new_objects_loads_nothing(site: Site) -> None:
     assert not [each for each in tables if each["table_name"].startswith("backfill_")]
 
 
-def test_an_interrupt_passes_while_steps_still_write_their_counts(
+def test_an_interrupt_gets_through_while_steps_still_write_their_counts(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What appears in the folder while it is deleted does not replace the interrupt."""
+    """Files that appear in the folder during its deletion cause no error in its place."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     is_over = threading.Event()
 

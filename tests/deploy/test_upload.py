@@ -130,16 +130,12 @@ def function(folder: Path, python: Path, environ: dict[str, str]) -> Iterator[st
         stdout=subprocess.DEVNULL,
     )
     try:
-        wait(process, port)
+        until(lambda: process.poll() is not None or servers.is_listening(port))
+        assert process.poll() is None, "the function did not start"
         yield servers.url(port)
     finally:
         process.terminate()
         process.wait()
-
-
-def wait(process: subprocess.Popen[bytes], port: int) -> None:
-    until(lambda: process.poll() is not None or servers.is_listening(port))
-    assert process.poll() is None, "the function did not start"
 
 
 def test_the_program_tells_the_differences(archive: Path) -> None:

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.client import HTTPConnection
 
@@ -29,10 +29,10 @@ class Fault:
     """Answer matching requests with `status` and `body`; `status` 0 resets the connection.
 
     `where` is a part of the request line, as is `name`, of an object for instance; `times` is how
-    many requests it hits. `content` is a part of the request's body. `after` passes the request
-    on first, so that only the answer is lost. `how` passes it on as well, and spoils the answer
-    (one of `SPOILT`) or holds it (`HELD`). Refused reads of content are answered in plain text, as
-    Cloud Storage does, whatever the body.
+    many requests it hits, and `met` how many it has hit. `content` is a part of the request's body.
+    `after` passes the request on first, so that only the answer is lost. `how` passes it on as
+    well, and spoils the answer (one of `SPOILT`) or holds it (`HELD`). Refused reads of content are
+    answered in plain text, as Cloud Storage does, whatever the body.
     """
 
     where: str
@@ -43,10 +43,12 @@ class Fault:
     how: str = ""
     name: str = ""
     content: bytes = b""
+    met: int = field(default=0, init=False)
 
-    def meets(self, line: str, body: bytes) -> bool:
-        """Whether a request is one of those that this is for."""
-        return self.where in line and self.name in line and self.content in body
+    def hits(self, line: str, body: bytes) -> bool:
+        """Return whether it hits a request."""
+        is_meant = self.where in line and self.name in line and self.content in body
+        return is_meant and self.met < self.times
 
 
 class Proxy:
@@ -67,8 +69,8 @@ class Proxy:
             self.requests.append(line)
             self.bodies.append(body)
             for fault in self.faults:
-                if fault.times > 0 and fault.meets(line, body):
-                    fault.times -= 1
+                if fault.hits(line, body):
+                    fault.met += 1
                     return fault
         return None
 
